@@ -1,0 +1,1 @@
+"""corewrite: continuously reward-finetuned LLM query rewriting for multi-stage search."""

@@ -1,0 +1,29 @@
+"""What the rest of the system asks of a relevance model."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class RelevanceScorer(Protocol):
+    """A relevance model bound to one catalogue."""
+
+    @property
+    def model_hash(self) -> str:
+        """Content hash of the weights: the key of every cached score."""
+        ...
+
+    def score(self, texts: Sequence[str], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Probability that the document satisfies someone who typed the text.
+
+        Args:
+            texts: Queries or rewrites, length [texts].
+            rows: Catalogue rows to score under each text, int64 [texts, documents]; -1 pads.
+
+        Returns:
+            Calibrated probabilities in (0, 1), float64 [texts, documents]; 0.0 where `rows` is -1. A score that
+            could not be computed is NaN, never a guess.
+        """
+        ...
