@@ -27,3 +27,16 @@ class RelevanceScorer(Protocol):
             could not be computed is NaN, never a guess.
         """
         ...
+
+
+class DenseRelevanceScorer(RelevanceScorer, Protocol):
+    """A relevance scorer whose score is that of two vectors, so that it can also recall."""
+
+    @property
+    def document_vectors(self) -> npt.NDArray[np.float32]:
+        """Unit vector of every document of the catalogue, float32 [documents, dims]."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vector of each text, float32 [texts, dims]; all zero where nothing of the text is known."""
+        ...

@@ -1,0 +1,178 @@
+"""The judge: gradient-boosted trees on hand-made features, trained on its own noisy labels.
+
+Another model family than the bundled relevance model, other labels, and it sees the context: it grades documents for what
+(query, context) most likely means, never for a rewrite. Training never sees it; the gate and the reports do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+from scipy.stats import spearmanr
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from corewrite.domain import Catalogue, Query, hash_share, words
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+GRADES = 3
+"""Highest grade a rater gives."""
+
+FEATURES = (
+    "query_words_matched", "query_words_missed", "query_match_idf", "query_trigram", "query_picture",
+    "last_query_idf", "last_query_trigram", "queries_idf", "last_title_idf", "titles_idf", "titles_picture",
+    "query_words", "query_rarity", "prior",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Raters' grades, one element each.
+
+    Attributes:
+        queries: What was searched, with its context.
+        rows: Catalogue row graded, int64.
+        grades: Grade 0-3 given, float64, noisy.
+    """
+
+    queries: Sequence[Query]
+    rows: IntArray
+    grades: FloatArray
+
+
+@dataclass(frozen=True)
+class JudgeReport:
+    """How well the judge agrees with raters on held-out queries.
+
+    Attributes:
+        rank_correlation: Spearman's rho of predicted and given grades.
+        mean_absolute_error: In grades.
+        labels: Labels held out.
+    """
+
+    rank_correlation: float
+    mean_absolute_error: float
+    labels: int
+
+
+class Judge:
+    """Grades documents for (query, context)."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        documents = [f"{a} {b}" for a, b in zip(catalogue.titles, catalogue.texts, strict=True)]
+        self._catalogue = catalogue
+        self._words = TfidfVectorizer(tokenizer=words, lowercase=False, token_pattern=None, norm=None, binary=True, min_df=2)
+        self._doc_words = self._words.fit_transform(documents).tocsr()
+        self._trigrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), sublinear_tf=True, min_df=2)
+        self._doc_trigrams = self._trigrams.fit_transform(documents).tocsr()
+        binary = self._doc_words.sign()
+        count = np.asarray(binary.sum(0)).ravel()
+        pictures = catalogue.visual - catalogue.visual.mean(0)
+        centroid = (binary.T @ pictures) / (count + 3.0)[:, None]
+        # What a word looks like; weak words (of all videos) have near-zero centroids and so say nothing.
+        self._word_pictures = np.asarray(centroid, np.float64)
+        self._pictures = np.asarray(pictures, np.float64)
+        self._model: HistGradientBoostingRegressor | None = None
+
+    def fit(self, labels: Labels, *, seed: int) -> JudgeReport:
+        """Learn from `labels`; a fifth of the queries is held out for the report.
+
+        Raises:
+            ValueError: fewer than 100 labels.
+        """
+        if len(labels.rows) < 100:
+            raise ValueError(f"a judge needs at least 100 labels, there are {len(labels.rows)}")
+        x = self._features(labels.queries, labels.rows[:, None])[:, 0]
+        share = {q.key: hash_share(q.key, "judge-held-out") for q in labels.queries}
+        test = np.array([share[q.key] < 0.2 for q in labels.queries])
+        self._model = HistGradientBoostingRegressor(
+            max_iter=160, learning_rate=0.08, max_leaf_nodes=31, min_samples_leaf=40, random_state=seed
+        ).fit(x[~test], labels.grades[~test])
+        predicted = self._model.predict(x[test])
+        return JudgeReport(
+            float(spearmanr(predicted, labels.grades[test]).statistic),
+            float(np.abs(predicted - labels.grades[test]).mean()),
+            int(test.sum()),
+        )
+
+    def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
+        """Predicted grades in [0, 3] of catalogue `rows` [queries, documents] (-1 pads, grade 0), float64.
+
+        Raises:
+            RuntimeError: the judge was not fitted.
+        """
+        if self._model is None:
+            raise RuntimeError("the judge has not been fitted: call fit first")
+        out = np.zeros(rows.shape)
+        for start in range(0, len(queries), 1000):
+            block = rows[start : start + 1000]
+            x = self._features(queries[start : start + 1000], block)
+            grades = self._model.predict(x.reshape(-1, x.shape[-1])).reshape(block.shape)
+            out[start : start + 1000] = np.where(block < 0, 0.0, np.clip(grades, 0.0, GRADES))
+        return out
+
+    def ndcg10(self, queries: Sequence[Query], lists: Sequence[IntArray]) -> list[FloatArray]:
+        """nDCG@10 of several systems' ranked lists under this judge, linear gains.
+
+        The ideal is the best ten of all documents that any of the systems shows, the same for all of them.
+
+        Args:
+            queries: What was searched.
+            lists: Ranked rows of each system, [queries, >= 10], -1 pads.
+        """
+        pool = np.concatenate([rows[:, :10] for rows in lists], 1)
+        grades = self.grade(queries, pool)
+        repeated = np.zeros(pool.shape, np.bool_)
+        order = np.argsort(pool, axis=1, kind="stable")
+        ordered = np.take_along_axis(pool, order, 1)
+        np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+        discount = 1.0 / np.log2(np.arange(10) + 2.0)
+        best = -np.sort(-np.where(repeated, 0.0, grades), axis=1)[:, :10]
+        ideal = best @ discount[: best.shape[1]]
+        scores, column = [], 0
+        for rows in lists:
+            width = min(10, rows.shape[1])
+            dcg = grades[:, column : column + width] @ discount[:width]
+            column += width
+            scores.append(np.asarray(np.divide(dcg, ideal, out=np.zeros(len(dcg)), where=ideal > 0)))
+        return scores
+
+    def _features(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
+        """Features of each (query, document), float64 [queries, documents, features]."""
+        n, d = rows.shape
+        flat = np.maximum(rows, 0).ravel()
+        owner = np.repeat(np.arange(n), d)
+        doc_words, doc_trigrams = self._doc_words[flat], self._doc_trigrams[flat]
+        idf = self._words.idf_
+
+        def matched(texts: list[str]) -> tuple[sp.csr_matrix, FloatArray]:
+            matrix = self._words.transform(texts)
+            # Both sides hold idf: the product would count it twice.
+            return matrix, np.asarray(matrix.sign()[owner].multiply(doc_words).sum(1)).ravel()
+
+        def trigram(texts: list[str]) -> FloatArray:
+            return np.asarray(self._trigrams.transform(texts)[owner].multiply(doc_trigrams).sum(1)).ravel()
+
+        def looks(matrix: sp.csr_matrix) -> FloatArray:
+            wanted = np.asarray(matrix.sign() @ self._word_pictures)
+            return np.asarray(np.einsum("nv,nv->n", wanted[owner], self._pictures[flat]))
+
+        texts = [q.text for q in queries]
+        last_query = [q.context.queries[-1] if q.context.queries else "" for q in queries]
+        all_queries = [" ".join(q.context.queries) for q in queries]
+        last_title = [q.context.titles[-1] if q.context.titles else "" for q in queries]
+        titles = [" ".join(q.context.titles) for q in queries]
+        q_words, q_idf = matched(texts)
+        hit = np.asarray(q_words.sign()[owner].multiply(doc_words.sign()).sum(1)).ravel()
+        count = np.array([len(set(words(t))) for t in texts], np.float64)
+        title_words, titles_idf = matched(titles)
+        rarity = np.asarray(q_words.sign() @ idf).ravel() / np.maximum(count, 1)
+        columns = (
+            hit, count[owner] - hit, q_idf, trigram(texts), looks(q_words),
+            matched(last_query)[1], trigram(last_query), matched(all_queries)[1], matched(last_title)[1], titles_idf,
+            looks(title_words), count[owner], rarity[owner], self._catalogue.prior[flat],
+        )  # fmt: skip
+        return np.stack(columns, -1).reshape(n, d, len(FEATURES))

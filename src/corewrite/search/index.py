@@ -1,0 +1,68 @@
+"""The embedded search engine: tantivy for words, faiss for vectors."""
+
+from typing import Protocol
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import tantivy
+
+from corewrite.domain import Catalogue, words
+
+IntArray = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+
+
+class SearchEngine(Protocol):
+    """Recall behind one port."""
+
+    def search_text(self, text: str, k: int) -> list[int]:
+        """Catalogue rows of the best `k` documents for the words of `text`, best first."""
+        ...
+
+    def search_vector(self, vectors: Float32Array, k: int) -> IntArray:
+        """Catalogue rows of the `k` nearest documents to each of `vectors` [n, dims], int64 [n, k], -1 pads."""
+        ...
+
+
+class EmbeddedEngine:
+    """tantivy (BM25 over title and text) and faiss (inner product), in memory."""
+
+    def __init__(self, catalogue: Catalogue, vectors: Float32Array) -> None:
+        builder = tantivy.SchemaBuilder()
+        # The words are split by our own tokeniser, so that the query is split alike: "raw" on a joined list would be
+        # one token, "whitespace" keeps them as they are.
+        builder.add_text_field("words", stored=False, tokenizer_name="whitespace", index_option="freq")
+        builder.add_integer_field("row", stored=False, fast=True)
+        self._schema = builder.build()
+        index = tantivy.Index(self._schema)
+        writer = index.writer(heap_size=64 * 2**20, num_threads=1)
+        for row, (title, text) in enumerate(zip(catalogue.titles, catalogue.texts, strict=True)):
+            writer.add_document(tantivy.Document(words=" ".join(words(f"{title} {text}")), row=row))
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        self._searcher = index.searcher()
+        self._faiss = faiss.IndexFlatIP(vectors.shape[1])
+        self._faiss.add(np.ascontiguousarray(vectors))
+
+    def search_text(self, text: str, k: int) -> list[int]:
+        """See `SearchEngine.search_text`; ties fall to the lower row."""
+        terms = dict.fromkeys(words(text))
+        if not terms or k <= 0:
+            return []
+        query = tantivy.Query.boolean_query(
+            [(tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "words", term)) for term in terms]
+        )
+        found = self._searcher.search(query, k, count=False)
+        addresses = [address for _, address in found.hits]
+        scores = [score for score, _ in found.hits]
+        rows = self._searcher.fast_field_values("row", addresses) if addresses else []
+        return [row for _, row in sorted(zip([-s for s in scores], map(int, rows), strict=True))]
+
+    def search_vector(self, vectors: Float32Array, k: int) -> IntArray:
+        """See `SearchEngine.search_vector`."""
+        if k <= 0:
+            return np.empty((len(vectors), 0), np.int64)
+        return np.asarray(self._faiss.search(np.ascontiguousarray(vectors, np.float32), k)[1], np.int64)
+

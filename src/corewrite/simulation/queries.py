@@ -1,0 +1,91 @@
+"""How a person with an intent types it."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.simulation.config import TrafficConfig
+from corewrite.simulation.vocabulary import ASPECTS, CATEGORIES, PADDING, misspell
+from corewrite.simulation.world import NONE, World
+
+FloatArray = npt.NDArray[np.float64]
+DRAWS = 8
+"""Uniform numbers that typing one query consumes."""
+
+
+class Told(Enum):
+    """Which part of the intent the context already names."""
+
+    NOTHING = "nothing"
+    ENTITY = "entity"
+    ASPECT = "aspect"
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A query as typed, and what is (secretly) known about it.
+
+    Attributes:
+        text: The query.
+        needs_context: It leaves out, or names ambiguously, a part of the intent that only the context tells.
+        misspelt: A word of it is misspelt.
+        ambiguous: It calls the entity by a name shared with another.
+    """
+
+    text: str
+    needs_context: bool
+    misspelt: bool
+    ambiguous: bool
+
+
+def type_query(
+    world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray
+) -> Typed:
+    """Type the intent once.
+
+    Args:
+        world: For the words.
+        traffic: Habits.
+        entity: Entity wanted or NONE.
+        aspect: Aspect wanted or NONE.
+        category: Category wanted.
+        told: Which part of the intent the context names.
+        attempt: 0 for the first query of an intent, then 1, 2, ...
+        u: `DRAWS` uniform numbers in [0, 1).
+    """
+    explicit = attempt > 0 and u[0] < traffic.good_reformulation
+    both = entity != NONE and aspect != NONE
+    short = both and not explicit and u[1] < traffic.abbreviate
+    drop_entity = short and told is Told.ENTITY
+    drop_aspect = short and told is Told.ASPECT
+    # A failed first query is sometimes followed by one that is vaguer: people cut words to "find more".
+    vague = both and attempt > 0 and not explicit and u[1] > 0.75
+    drop_aspect = drop_aspect or (vague and told is not Told.ASPECT)
+    use_alias = entity != NONE and not explicit and u[2] < traffic.alias
+    parts: list[str] = []
+    ambiguous = False
+    if entity == NONE:
+        if u[2] < 0.6 or aspect == NONE:
+            parts.append(CATEGORIES[category][0])
+    elif not drop_entity:
+        parts.append(world.aliases[entity] if use_alias else world.names[entity])
+        ambiguous = use_alias and world.rival[entity] != NONE
+    if aspect != NONE and not drop_aspect:
+        canonical, typed = ASPECTS[aspect]
+        plain = explicit or u[3] >= traffic.synonym
+        parts.append(canonical if plain else typed[int(u[3] / traffic.synonym * len(typed))])
+    if u[4] < 0.15:
+        parts.reverse()
+    if not explicit and u[5] < traffic.padding:
+        parts.append(PADDING[int(u[5] / traffic.padding * len(PADDING))])
+    text = " ".join(parts)
+    misspelt = False
+    if u[6] < traffic.misspell * (0.5 if explicit else 1.0):
+        words = text.split()
+        longest = max(range(len(words)), key=lambda i: len(words[i]))
+        words[longest], before = misspell(words[longest], float(u[7])), words[longest]
+        misspelt = words[longest] != before
+        text = " ".join(words)
+    return Typed(text, bool(drop_entity or (drop_aspect and told is Told.ASPECT) or (ambiguous and told is Told.ENTITY)), misspelt, bool(ambiguous))

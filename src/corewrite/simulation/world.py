@@ -1,0 +1,163 @@
+"""The catalogue, the entities and what every video is really about."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.domain import Catalogue
+from corewrite.simulation.config import WorldConfig
+from corewrite.simulation.vocabulary import ASPECTS, CATEGORIES, FILLERS, pseudo_words
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+NONE = -1
+"""Entity of an exploratory intent, aspect of an entity-only one, second entity of most videos."""
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """All that exists on the platform. What videos are about is truth: only simulation and measuring may read it.
+
+    Attributes:
+        config: What it was made from.
+        names: Name of each entity, one or two words.
+        aliases: Short name of each entity; some stand for two entities.
+        category: Category of each entity, int64 [entities].
+        popularity: Share of interest of each entity before drift, float64 [entities], sums to 1.
+        birth: First week in which people know the entity, int64 [entities]; 0 for most.
+        rival: The other entity of a shared alias, or NONE, int64 [entities].
+        aspect_weight: Interest in each aspect within a category, float64 [categories, aspects], rows sum to 1.
+        catalogue: What the search engine sees.
+        video_entity, video_second, video_aspect: What each video shows, int64 [videos].
+        video_clickbait: Whether its title promises another entity, bool [videos].
+        video_quality: How well made it is, float64 [videos] in (0, 1).
+    """
+
+    config: WorldConfig
+    names: tuple[str, ...]
+    aliases: tuple[str, ...]
+    category: IntArray
+    popularity: FloatArray
+    birth: IntArray
+    rival: IntArray
+    aspect_weight: FloatArray
+    catalogue: Catalogue
+    video_entity: IntArray
+    video_second: IntArray
+    video_aspect: IntArray
+    video_clickbait: npt.NDArray[np.bool_]
+    video_quality: FloatArray
+
+    def interest(self, week: int) -> FloatArray:
+        """Share of interest per entity in `week`: newborns surge, the rest swing slowly; float64 [entities]."""
+        rng = np.random.default_rng([self.config.seed, 11])
+        phase, pace = rng.uniform(0, 2 * np.pi, len(self.names)), rng.uniform(0.1, 0.5, len(self.names))
+        swing = np.exp(0.5 * np.sin(phase + pace * week))
+        age = week - self.birth
+        born = np.where(self.birth == 0, 1.0, np.where(age < 0, 0.0, 1.0 + 1.5 * np.exp(-np.maximum(age, 0) / 3.0)))
+        weight = self.popularity * swing * born
+        return np.asarray(weight / weight.sum())
+
+
+def make_world(config: WorldConfig) -> World:
+    """Make a world from its seed; the same config gives the same world, byte for byte."""
+    rng = np.random.default_rng([config.seed, 1])
+    n = config.entities
+    category = rng.integers(0, len(CATEGORIES), n)
+    pool = pseudo_words(3 * n, rng)
+    two_words = rng.random(n) < 0.6
+    names = tuple(pool[i] + (" " + pool[n + i] if two_words[i] else "") for i in range(n))
+    popularity = (np.arange(n) + 2.0) ** -1.1
+    popularity = (popularity / popularity.sum())[rng.permutation(n)]
+
+    aliases = [pool[2 * n + i] for i in range(n)]
+    rival = np.full(n, NONE)
+    pairs = rng.permutation(n)[: 2 * int(n * config.shared_alias / 2)].reshape(-1, 2)
+    for first, second in pairs:
+        aliases[second] = aliases[first]
+        rival[first], rival[second] = second, first
+        # 70/30: the first sense of a shared alias is the more popular one.
+        both = popularity[first] + popularity[second]
+        popularity[first], popularity[second] = 0.7 * both, 0.3 * both
+
+    newborn = rng.random(n) < min(0.33, 22 * config.births_per_week)
+    birth = np.where(newborn, rng.integers(1, 23, n), 0)
+
+    aspect_weight = np.zeros((len(CATEGORIES), len(ASPECTS)))
+    for c, (_, allowed) in enumerate(CATEGORIES):
+        weight = (np.arange(len(allowed)) + 1.5) ** -0.7
+        aspect_weight[c, rng.permutation(allowed)] = weight / weight.sum()
+    return _film(config, names, tuple(aliases), category, popularity, birth, rival, aspect_weight)
+
+
+def _film(
+    config: WorldConfig,
+    names: tuple[str, ...],
+    aliases: tuple[str, ...],
+    category: IntArray,
+    popularity: FloatArray,
+    birth: IntArray,
+    rival: IntArray,
+    aspect_weight: FloatArray,
+) -> World:
+    """Fill the catalogue."""
+    rng = np.random.default_rng([config.seed, 2])
+    n, dims = config.videos, config.visual_dimensions
+    supply = popularity**0.5
+    entity = rng.choice(len(names), n, p=supply / supply.sum())
+    second = np.where(rng.random(n) < 0.10, rng.choice(len(names), n, p=supply / supply.sum()), NONE)
+    second[second == entity] = NONE
+    aspect = np.array([rng.choice(len(ASPECTS), p=aspect_weight[category[e]]) for e in entity])
+    clickbait = rng.random(n) < config.clickbait
+    bait = rng.choice(len(names), n, p=popularity / popularity.sum())
+    quality = rng.beta(2.5, 2.5, n)
+    seconds = np.clip(rng.lognormal(3.3, 0.7, n), 5, 600)
+
+    creators = pseudo_words(n // 40, rng, (3, 4))
+    home = rng.integers(0, len(CATEGORIES), len(creators))  # a creator stays within a category
+    by_category = [np.flatnonzero(home == c) for c in range(len(CATEGORIES))]
+    hide_aspect = rng.random(n) < config.aspect_only_in_picture
+    hide_entity = rng.random(n) < config.entity_only_in_picture
+    titles, texts = [], []
+    for i in range(n):
+        e = int(entity[i])
+        parts = list(rng.choice(FILLERS, int(rng.integers(2, 5))))
+        if not hide_entity[i]:
+            parts.insert(int(rng.integers(0, 2)), aliases[e] if rng.random() < 0.25 else names[e])
+        if second[i] != NONE:
+            parts.append(names[second[i]])
+        if not hide_aspect[i]:
+            canonical, typed = ASPECTS[aspect[i]]
+            word = str(rng.choice(typed)) if rng.random() < 0.10 else canonical
+            parts.insert(int(rng.integers(1, len(parts) + 1)), word)
+        if clickbait[i]:
+            parts.insert(0, names[bait[i]])
+        titles.append(" ".join(parts))
+        makers = by_category[category[e]]
+        maker = creators[int(rng.choice(makers))] if len(makers) else creators[0]
+        texts.append(f"{CATEGORIES[category[e]][0]} {maker}")
+
+    entity_vector = _unit(rng.normal(size=(len(names), dims)))
+    aspect_vector = _unit(rng.normal(size=(len(ASPECTS), dims)))
+    picture = entity_vector[entity] + 1.1 * aspect_vector[aspect] + 3.3 * _unit(rng.normal(size=(n, dims)))
+    picture += np.where((second != NONE)[:, None], 0.5 * entity_vector[second], 0.0)
+    views = quality * rng.lognormal(0, 0.8, n) * (0.3 + popularity[entity] / popularity.max())
+    rank = np.argsort(np.argsort(views)) / (n - 1)
+    catalogue = Catalogue(
+        ids=tuple(f"v{i:06d}" for i in range(n)),
+        titles=tuple(titles),
+        texts=tuple(texts),
+        visual=_unit(picture).astype(np.float32),
+        seconds=np.round(seconds, 1),
+        prior=np.round(0.2 + 0.8 * rank, 4),
+    )
+    return World(
+        config, names, aliases, category, popularity, birth, rival, aspect_weight, catalogue,
+        entity, second, aspect, clickbait, quality,
+    )  # fmt: skip
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
