@@ -1,1 +1,50 @@
-"""See docs/architecture.md, fusion."""
+"""The fusion algebra: one spec ranks, gives the reward and compiles."""
+
+from corewrite.fusion.evaluate import (
+    ReplayResult,
+    StageFusion,
+    evaluate_stage,
+    explain_stage,
+    replay,
+    stage_bound,
+    swap_bound,
+)
+from corewrite.fusion.reward import arithmetic_log_reward, log_reward
+from corewrite.fusion.spec import (
+    Depths,
+    FusionSpec,
+    OriginalSignal,
+    RecallSpec,
+    RewardSpec,
+    RewriteSignal,
+    SpecError,
+    StageSpec,
+    default_spec,
+    load_spec,
+    parse_spec,
+    recommended_eps,
+)
+
+__all__ = [
+    "Depths",
+    "FusionSpec",
+    "OriginalSignal",
+    "RecallSpec",
+    "ReplayResult",
+    "RewardSpec",
+    "RewriteSignal",
+    "SpecError",
+    "StageFusion",
+    "StageSpec",
+    "arithmetic_log_reward",
+    "default_spec",
+    "evaluate_stage",
+    "explain_stage",
+    "load_spec",
+    "log_reward",
+    "parse_spec",
+    "recommended_eps",
+    "replay",
+    "stage_bound",
+    "swap_bound",
+]

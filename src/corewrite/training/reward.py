@@ -62,7 +62,7 @@ class FusedReward:
             under_rewrite = {s: self.signals[s].score(rewrites, rows[back]) for s in names}
             for values in under_rewrite.values():
                 bad |= ~np.isfinite(values).all(1)
-            factors_only = stage.without_original()
+            factors_only = stage.model_copy(update={"original": ()})
             fused = evaluate_stage(factors_only, under_query, under_rewrite, None, valid=rows[back] >= 0)
             log_factors[name] = fused.log_rewrite
         result = log_reward(self.spec, log_factors, gains[back], weights[back], None)

@@ -1,0 +1,258 @@
+"""The fusion spec: one YAML that ranks, rewards and compiles."""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from corewrite.domain import sha256_json
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+STAGES = ("recall", "rawrank", "finerank")
+
+
+class SpecError(ValueError):
+    """A fusion spec that is refused; the message names the file, the line, the value and the fix."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OriginalSignal(_Strict):
+    """A factor clip(x, eps, top) ** exponent of the query's own signal."""
+
+    signal: str = Field(min_length=1)
+    """Name of the signal."""
+    eps: Positive
+    """Floor: a difference below it means nothing."""
+    top: Positive = 1.0
+    """Ceiling."""
+    exponent: Positive = 1.0
+    """Exponent a."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "OriginalSignal":
+        if self.top <= self.eps:
+            raise ValueError(f"top {self.top} must be above eps {self.eps}")
+        return self
+
+
+class RewriteSignal(_Strict):
+    """A factor of the rewrite's signal, clipped to [lo, hi] around 1."""
+
+    signal: str = Field(min_length=1)
+    """Name of the signal."""
+    relative_to: Literal["original", "constant"] = "original"
+    """What the rewrite's signal is divided by: the query's own (the default) or the constant n."""
+    n: Positive | None = None
+    """The constant; only with relative_to: constant."""
+    eps: Positive = 0.03
+    """Floor of both sides of the ratio."""
+    lo: Positive = 0.25
+    """Lowest factor before the exponent, at most 1."""
+    hi: Positive = 4.0
+    """Highest factor before the exponent, at least 1."""
+    exponent: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    """Exponent b."""
+
+    @model_validator(mode="after")
+    def _bounded(self) -> "RewriteSignal":
+        if self.lo > 1:
+            raise ValueError(f"lo {self.lo} must be at most 1, or no rewrite could be neutral")
+        if self.hi < 1:
+            raise ValueError(f"hi {self.hi} must be at least 1, or no rewrite could be neutral")
+        if (self.n is not None) != (self.relative_to == "constant"):
+            raise ValueError("n goes with relative_to: constant, and only with it")
+        return self
+
+
+class StageSpec(_Strict):
+    """The factors of one rank stage."""
+
+    original: tuple[OriginalSignal, ...]
+    """Factors of the query itself."""
+    rewrite: tuple[RewriteSignal, ...] = ()
+    """Factors of the rewrite."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StageSpec":
+        for kind, signals in (("original", self.original), ("rewrite", self.rewrite)):
+            names = [s.signal for s in signals]
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"{kind} signal {twice[0]!r} stands twice: merge the two")
+        exponents = {s.signal: s.exponent for s in self.original}
+        for j in self.rewrite:
+            a = exponents.get(j.signal)
+            if a is not None and j.relative_to == "original" and j.exponent > a / 2:
+                raise ValueError(
+                    f"rewrite exponent {j.exponent} of {j.signal!r} must be at most half of the original's {a}: "
+                    f"at {a} the original signal would cancel out"
+                )
+        return self
+
+
+class RecallSpec(_Strict):
+    """Who recalls how many candidates."""
+
+    original_candidates: int = Field(80, ge=1)
+    """Candidates of each original list, lexical and dense; never cut by the rewrite."""
+    rewrite_candidates: int = Field(60, ge=0)
+    """Candidates the rewrite may add at most (m)."""
+    use_rewrite: bool = True
+    """Whether the rewrite recalls at all."""
+
+
+class Depths(_Strict):
+    """How many candidates go on from rawrank."""
+
+    finerank: int = Field(80, ge=1)
+    """Fused top K that finerank gets."""
+    protected: int = Field(80, ge=1)
+    """Original top P that finerank gets whatever the rewrite says."""
+
+    @model_validator(mode="after")
+    def _protects(self) -> "Depths":
+        if self.protected < self.finerank:
+            raise ValueError(
+                f"protected {self.protected} must be at least finerank {self.finerank}: with fewer, a document that would "
+                "have reached finerank without the rewriter could be kept from it"
+            )
+        return self
+
+
+class RewardSpec(_Strict):
+    """How the stages count in the reward."""
+
+    stage_weights: Mapping[Literal["rawrank", "finerank"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=lambda: {"rawrank": 0.0, "finerank": 1.0}
+    )
+    """lambda_s of each rank stage."""
+    recall_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """lambda_rec of the recall term."""
+
+
+class FusionSpec(_Strict):
+    """One spec: the ranker's formula, the training reward, the engine's expression."""
+
+    version: Literal[1] = 1
+    """Version of the format."""
+    recall: RecallSpec = RecallSpec()
+    """Recall."""
+    rawrank: StageSpec
+    """The cheap stage."""
+    finerank: StageSpec
+    """The last stage."""
+    depths: Depths = Depths()
+    """Between the two."""
+    reward: RewardSpec = RewardSpec()
+    """The reward."""
+
+    @cached_property
+    def spec_hash(self) -> str:
+        """Content hash: unchanged by comments, key order and spelled-out defaults, changed by every value."""
+        return sha256_json(self.model_dump(mode="json"))
+
+    @property
+    def stages(self) -> dict[str, StageSpec]:
+        """The rank stages by name."""
+        return {"rawrank": self.rawrank, "finerank": self.finerank}
+
+    def with_rewrite_stages(self, names: Iterable[str]) -> "FusionSpec":
+        """This spec with the rewrite used only in the stages `names` of recall, rawrank and finerank.
+
+        Raises:
+            ValueError: a name that is no stage.
+        """
+        wanted = set(names)
+        if wanted - set(STAGES):
+            raise ValueError(f"no stage {sorted(wanted - set(STAGES))}: there are {', '.join(STAGES)}")
+        update: dict[str, object] = {
+            name: stage if name in wanted else stage.model_copy(update={"rewrite": ()})
+            for name, stage in self.stages.items()
+        }
+        recall = self.recall.use_rewrite and "recall" in wanted
+        return self.model_copy(update={**update, "recall": self.recall.model_copy(update={"use_rewrite": recall})})
+
+
+def load_spec(path: Path) -> FusionSpec:
+    """Read and validate a spec.
+
+    Raises:
+        SpecError: it cannot be read or is refused.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot read the fusion spec: {error}") from error
+    return parse_spec(text, str(path))
+
+
+def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
+    """Validate a spec given as YAML text.
+
+    Raises:
+        SpecError: it is refused; the message names `name`, the line, the value and the fix.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise SpecError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(value, dict):
+        raise SpecError(f"{name}:1: a fusion spec is a mapping with rawrank and finerank, this is a {type(value).__name__}")
+    try:
+        return FusionSpec.model_validate(value)
+    except ValidationError as error:
+        problems = []
+        for e in error.errors():
+            where = ".".join(map(str, e["loc"]))
+            shown = "" if isinstance(e["input"], dict | list) else f" (got {e['input']!r})"
+            message = e["msg"].removeprefix("Value error, ")
+            problems.append(f"{name}:{_line(node, e['loc'])}: {where or 'spec'}: {message}{shown}")
+        raise SpecError("\n".join(problems)) from error
+
+
+def default_spec() -> FusionSpec:
+    """The packaged default spec."""
+    return parse_spec((files("corewrite.fusion") / "default.yaml").read_text("utf-8"), "default.yaml")
+
+
+def recommended_eps(random_pair_scores: Iterable[float]) -> float:
+    """The default eps of a signal: the larger of 0.03 and its 75th percentile on random pairs.
+
+    Raises:
+        ValueError: no score, or one that is not a number.
+    """
+    scores = sorted(random_pair_scores)
+    if not scores or any(math.isnan(s) for s in scores):
+        raise ValueError("eps needs at least one score and no NaN among them")
+    place = 0.75 * (len(scores) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(scores) - 1)
+    return max(0.03, scores[low] + (place - low) * (scores[high] - scores[low]))
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Line of a place in the YAML, or of the nearest place above it that is there."""
+    line = 1
+    for key in location:
+        if isinstance(node, yaml.MappingNode):
+            found = [(k, v) for k, v in node.value if getattr(k, "value", None) == str(key)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
