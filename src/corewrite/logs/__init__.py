@@ -1,1 +1,39 @@
-"""See docs/architecture.md, logs."""
+"""Search logs: reading, outcomes, mining, writing."""
+
+from corewrite.logs.mining import (
+    ImpressionTable,
+    Propensity,
+    Reformulation,
+    fit_propensity,
+    labelled_impressions,
+    mine_instances,
+    mine_reformulations,
+    query_of,
+    read_instances,
+    write_instances,
+)
+from corewrite.logs.outcomes import Outcomes, SatisfactionThresholds, find_outcomes
+from corewrite.logs.reader import IngestReport, LogError, SearchLog, parse_time, read_log
+from corewrite.logs.writer import UbiWriter
+
+__all__ = [
+    "ImpressionTable",
+    "IngestReport",
+    "LogError",
+    "Outcomes",
+    "Propensity",
+    "Reformulation",
+    "SatisfactionThresholds",
+    "SearchLog",
+    "UbiWriter",
+    "find_outcomes",
+    "fit_propensity",
+    "labelled_impressions",
+    "mine_instances",
+    "mine_reformulations",
+    "parse_time",
+    "query_of",
+    "read_instances",
+    "read_log",
+    "write_instances",
+]

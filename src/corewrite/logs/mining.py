@@ -1,0 +1,262 @@
+"""From outcomes to what training needs: instances with D+ and D-, reformulations, impressions with propensities."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.isotonic import IsotonicRegression
+
+from corewrite.domain import Context, Outcome, Query, TrainingInstance, keyed_uniform, normalise, text_key
+from corewrite.logs.outcomes import Outcomes
+
+FloatArray = npt.NDArray[np.float64]
+_LOWEST_PROPENSITY = 0.1
+_PURPOSE = 51
+
+
+@dataclass(frozen=True, eq=False)
+class Propensity:
+    """Relative probability that a position is examined, 1 at the top, never rising.
+
+    Attributes:
+        by_position: Positions 1, 2, ..., float64.
+    """
+
+    by_position: FloatArray
+
+    def at(self, positions: npt.NDArray[np.integer]) -> FloatArray:
+        """Propensity of 1-based `positions`; beyond the last known one, the last."""
+        return np.asarray(self.by_position[np.minimum(positions, len(self.by_position)) - 1])
+
+
+@dataclass(frozen=True)
+class Reformulation:
+    """A query and the text its user was satisfied by.
+
+    Attributes:
+        query: What was typed, with its context.
+        target: The later query of the chain that satisfied, or the query itself where it did.
+        user_id: Whose.
+    """
+
+    query: Query
+    target: str
+    user_id: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImpressionTable:
+    """Examined results, aligned: for a relevance model.
+
+    Attributes:
+        query, document_id, user_id: Object arrays.
+        position: 1-based.
+        propensity: Of the position.
+        clicked, satisfied: What happened.
+    """
+
+    query: npt.NDArray[np.object_]
+    document_id: npt.NDArray[np.object_]
+    user_id: npt.NDArray[np.object_]
+    position: npt.NDArray[np.int64]
+    propensity: FloatArray
+    clicked: npt.NDArray[np.bool_]
+    satisfied: npt.NDArray[np.bool_]
+
+
+def fit_propensity(outcomes: Outcomes, *, iterations: int = 30, minimum_clicks: int = 200) -> Propensity:
+    """Fit a position-based click model by expectation-maximisation (Wang et al. 2018, without their regression).
+
+    Attractiveness is kept per (query, document) with a prior, so that pairs seen once say little of it; the positions' curve
+    is made non-increasing by pooling (isotonic regression).
+
+    Raises:
+        ValueError: fewer than `minimum_clicks` clicks on displayed results.
+    """
+    pair: dict[tuple[str, str], int] = {}
+    pairs, positions, clicks = [], [], []
+    for i, hits in enumerate(outcomes.hit_ids):
+        for k, document in enumerate(hits):
+            pairs.append(pair.setdefault((outcomes.query[i], document), len(pair)))
+            positions.append(k)
+            clicks.append(document in outcomes.clicked[i])
+    if sum(clicks) < minimum_clicks:
+        raise ValueError(
+            f"examination propensities need {minimum_clicks} clicks on displayed results, the log has {sum(clicks)}"
+        )
+    p, k, c = np.array(pairs), np.array(positions), np.array(clicks)
+    shown_at = np.bincount(k)
+    examine = np.linspace(1.0, 0.3, len(shown_at))
+    attract = np.full(len(pair), c.mean())
+    prior = 2.0
+    for _ in range(iterations):
+        both = 1 - examine[k] * attract[p]
+        seen = np.where(c, 1.0, examine[k] * (1 - attract[p]) / both)
+        liked = np.where(c, 1.0, attract[p] * (1 - examine[k]) / both)
+        examine = np.bincount(k, seen) / np.maximum(shown_at, 1)
+        attract = (np.bincount(p, liked) + prior * c.mean()) / (np.bincount(p) + prior)
+        examine = examine / examine[0]
+    curve = IsotonicRegression(increasing=False).fit_transform(np.arange(len(examine)), examine, shown_at)
+    return Propensity(np.clip(curve / curve[0], 0.01, 1.0))
+
+
+def examined(outcomes: Outcomes, i: int) -> int:
+    """How many displayed results of search `i` count as examined: down to one below the lowest click; three without one."""
+    hits = outcomes.hit_ids[i]
+    lowest = max((k for k, d in enumerate(hits, 1) if d in outcomes.clicked[i]), default=0)
+    return min(len(hits), lowest + 1 if lowest else 3)
+
+
+def query_of(outcomes: Outcomes, i: int) -> Query:
+    """Search `i` with its context."""
+    return Query(outcomes.query[i], Context(outcomes.context_queries[i], outcomes.context_titles[i], outcomes.locale[i]))
+
+
+def mine_instances(
+    outcomes: Outcomes,
+    propensity: Propensity,
+    catalogue_ids: Sequence[str],
+    *,
+    seed: int,
+    max_negatives: int = 8,
+    user_filter: Callable[[str], bool] = lambda user: True,
+) -> list[TrainingInstance]:
+    """Training instances of design section 4, in the order of time.
+
+    D+: what satisfied here (gain 1) or later in the chain (gain 1), twice the gain where it was also the longest watched of the
+    chain. D-: examined and satisfying nowhere in the chain, weight 1 / propensity (at most 10), and one random document that
+    brings a tenth of the weight at most, drawn once per instance.
+
+    Args:
+        outcomes: The log.
+        propensity: Of examination.
+        catalogue_ids: Documents that exist; others are dropped.
+        seed: For the random negatives.
+        max_negatives: Examined negatives per instance at most, the highest ranked first.
+        user_filter: Which users may be mined (the gate's are kept out).
+    """
+    known = set(catalogue_ids)
+    instances = []
+    for chain in _chains(outcomes):
+        if not user_filter(outcomes.user_id[chain[0]]):
+            continue
+        everywhere = {d for i in chain for d in outcomes.satisfied[i]}
+        longest = max(
+            ((w, d) for i in chain for d, w in outcomes.clicked[i].items() if d in everywhere and w == w), default=(0.0, "")
+        )[1]
+        rejected: dict[str, float] = {}
+        for i in chain:
+            for k, d in enumerate(outcomes.hit_ids[i][: examined(outcomes, i)], 1):
+                if d not in everywhere and d in known:
+                    weight = 1.0 / max(_LOWEST_PROPENSITY, float(propensity.at(np.array(k))))
+                    rejected[d] = max(rejected.get(d, 0.0), weight)
+        for place, i in enumerate(chain):
+            good = dict.fromkeys(d for j in chain[place:] for d in outcomes.satisfied[j] if d in known)
+            own = outcomes.hit_ids[i][: examined(outcomes, i)]
+            # The search's own rejected results first, then those of the rest of the chain.
+            bad = dict.fromkeys([d for d in own if d in rejected] + list(rejected))
+            negatives = list(bad)[:max_negatives]
+            if not good or not negatives:
+                continue
+            weights = [rejected[d] for d in negatives]
+            random = catalogue_ids[
+                int(keyed_uniform(seed, text_key(outcomes.query_id[i]), _PURPOSE) * len(catalogue_ids))
+            ]
+            if random not in everywhere and random not in bad:
+                negatives.append(random)
+                weights.append(sum(weights) / 9)
+            instances.append(
+                TrainingInstance(
+                    outcomes.query_id[i], outcomes.user_id[i], query_of(outcomes, i), tuple(good),
+                    tuple(2.0 if d == longest else 1.0 for d in good), tuple(negatives), tuple(weights),
+                    float(outcomes.timestamp[i]),
+                )
+            )  # fmt: skip
+    return sorted(instances, key=lambda x: (x.timestamp, x.instance_id))
+
+
+def mine_reformulations(
+    outcomes: Outcomes, user_filter: Callable[[str], bool] = lambda user: True
+) -> tuple[list[Reformulation], list[Reformulation]]:
+    """What users' own repairs teach: (failed query, later query of the chain that satisfied), and queries good as they are."""
+    repaired, good = [], []
+    for chain in _chains(outcomes):
+        user = outcomes.user_id[chain[0]]
+        if not user_filter(user):
+            continue
+        for place, i in enumerate(chain):
+            if outcomes.satisfied[i]:
+                good.append(Reformulation(query_of(outcomes, i), normalise(outcomes.query[i]), user))
+                continue
+            later = next((j for j in chain[place + 1 :] if outcomes.satisfied[j]), None)
+            if later is not None and normalise(outcomes.query[later]) != normalise(outcomes.query[i]):
+                repaired.append(Reformulation(query_of(outcomes, i), normalise(outcomes.query[later]), user))
+    return repaired, good
+
+
+def labelled_impressions(
+    outcomes: Outcomes, propensity: Propensity, known: Collection[str], user_filter: Callable[[str], bool] = lambda user: True
+) -> ImpressionTable:
+    """Examined results with what happened to them; unknown documents are dropped."""
+    rows = [
+        (outcomes.query[i], d, outcomes.user_id[i], k, d in outcomes.clicked[i], d in outcomes.satisfied[i])
+        for i in range(len(outcomes))
+        if user_filter(outcomes.user_id[i])
+        for k, d in enumerate(outcomes.hit_ids[i][: examined(outcomes, i)], 1)
+        if d in known
+    ]
+    if not rows:
+        raise ValueError("no displayed document of the log is in the catalogue: are these the documents of this log?")
+    query, document, user, position, clicked, satisfied = zip(*rows, strict=True)
+    at = np.array(position, np.int64)
+    return ImpressionTable(
+        np.array(query, object), np.array(document, object), np.array(user, object), at, propensity.at(at),
+        np.array(clicked, np.bool_), np.array(satisfied, np.bool_),
+    )  # fmt: skip
+
+
+def _chains(outcomes: Outcomes) -> Iterator[list[int]]:
+    """Places of the searches of each chain, oldest first; censored searches are left out."""
+    chains: dict[int, list[int]] = defaultdict(list)
+    for i, number in enumerate(outcomes.chain.tolist()):
+        if outcomes.outcome[i] != Outcome.CENSORED:
+            chains[number].append(i)
+    yield from chains.values()
+
+
+def write_instances(instances: Sequence[TrainingInstance], path: Path) -> None:
+    """Write instances as Parquet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(
+        {
+            "instance_id": [x.instance_id for x in instances],
+            "user_id": [x.user_id for x in instances],
+            "query": [x.query.text for x in instances],
+            "context_queries": pa.array([list(x.query.context.queries) for x in instances], pa.list_(pa.string())),
+            "context_titles": pa.array([list(x.query.context.titles) for x in instances], pa.list_(pa.string())),
+            "locale": [x.query.context.locale for x in instances],
+            "positives": [list(x.positives) for x in instances],
+            "gains": [list(x.gains) for x in instances],
+            "negatives": [list(x.negatives) for x in instances],
+            "weights": [list(x.weights) for x in instances],
+            "timestamp": [x.timestamp for x in instances],
+        }
+    )
+    pq.write_table(table, path)
+
+
+def read_instances(path: Path) -> list[TrainingInstance]:
+    """Read what `write_instances` wrote."""
+    return [
+        TrainingInstance(
+            r["instance_id"], r["user_id"],
+            Query(r["query"], Context(tuple(r["context_queries"]), tuple(r["context_titles"]), r["locale"])),
+            tuple(r["positives"]), tuple(r["gains"]), tuple(r["negatives"]), tuple(r["weights"]), r["timestamp"],
+        )
+        for r in pq.read_table(path).to_pylist()
+    ]  # fmt: skip

@@ -1,0 +1,349 @@
+"""Read UBI 1.3.0 search logs: NDJSON, plain or gzipped, bulk layout or one document per line.
+
+Nothing is lost on bad input: a line that cannot be used goes to a rejects file with its number and the reason, the others are kept.
+"""
+
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+_LINE_LIMIT = 4 * 2**20
+_ID_LIMIT = 100
+SEARCH_SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()), ("user_id", pa.string()), ("session_id", pa.string()), ("timestamp", pa.float64()),
+        ("query", pa.string()), ("hit_ids", pa.list_(pa.string())), ("context_titles", pa.list_(pa.string())),
+        ("locale", pa.string()), ("arm", pa.string()), ("impacted", pa.bool_()), ("line", pa.int64()),
+    ]
+)  # fmt: skip
+EVENT_SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()), ("user_id", pa.string()), ("action", pa.string()), ("document_id", pa.string()),
+        ("position", pa.int64()), ("timestamp", pa.float64()), ("watch_seconds", pa.float64()),
+        ("duration_seconds", pa.float64()),
+    ]
+)  # fmt: skip
+
+
+class LogError(ValueError):
+    """A log that cannot be used at all."""
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What a log was found to hold.
+
+    Attributes:
+        files: The files read.
+        lines: Lines that hold a query or an event, good or bad.
+        rejected: Lines that could not be used.
+        rejects_path: Where those went, None if nowhere.
+        queries: Searches kept.
+        unique_queries: Distinct query texts among them.
+        folded: Searches dropped since their query id stood before.
+        actions: Events by action.
+        orphans: Events whose query is not in the log.
+        clients: Distinct users.
+        largest_client_share: Share of searches of the busiest one.
+        first, last: Time range, ISO 8601 in UTC.
+        warnings: What to know before quoting a rate from it.
+    """
+
+    files: tuple[str, ...]
+    lines: int
+    rejected: int
+    rejects_path: str | None
+    queries: int
+    unique_queries: int
+    folded: int
+    actions: dict[str, int]
+    orphans: int
+    clients: int
+    largest_client_share: float
+    first: str
+    last: str
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a plain dictionary."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class SearchLog:
+    """A log as two tables of an Ibis connection.
+
+    Attributes:
+        connection: Where the tables live (DuckDB in memory by default).
+        searches: One row per search, columns of `SEARCH_SCHEMA`.
+        events: One row per event, columns of `EVENT_SCHEMA`.
+        report: What was found.
+    """
+
+    connection: Any
+    searches: Any
+    events: Any
+    report: IngestReport
+
+
+@dataclass
+class _Columns:
+    """Rows gathered column by column."""
+
+    schema: pa.Schema
+    values: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.values = {name: [] for name in self.schema.names}
+
+    def add(self, row: dict[str, Any]) -> None:
+        for name, column in self.values.items():
+            column.append(row[name])
+
+    def table(self) -> pa.Table:
+        return pa.table(self.values, schema=self.schema)
+
+
+def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, connection: Any = None) -> SearchLog:
+    """Read log files into tables.
+
+    Args:
+        paths: One or more files.
+        rejects_path: Where unusable lines go (NDJSON: line, reason, text); None: they are only counted.
+        connection: An Ibis connection; default DuckDB in memory.
+
+    Raises:
+        LogError: a file cannot be read, or none of the lines is a query.
+    """
+    files = [paths] if isinstance(paths, Path) else list(paths)
+    searches, events = _Columns(SEARCH_SCHEMA), _Columns(EVENT_SCHEMA)
+    seen: set[str] = set()
+    lines = folded = 0
+    rejects: list[dict[str, Any]] = []
+    for file in files:
+        for number, raw, kind_hint in _lines(file):
+            lines += 1
+            try:
+                row = _parse(raw, kind_hint)
+            except (ValueError, RecursionError) as error:
+                rejects.append({"file": file.name, "line": number, "reason": str(error)[:300], "text": _shown(raw)})
+                continue
+            if "action" in row:
+                events.add(row)
+            elif row["query_id"] in seen:
+                folded += 1
+            else:
+                seen.add(row["query_id"])
+                searches.add({**row, "line": number})
+    if rejects_path is not None and rejects:
+        rejects_path.parent.mkdir(parents=True, exist_ok=True)
+        with rejects_path.open("w", encoding="utf-8") as out:
+            out.writelines(json.dumps(r) + "\n" for r in rejects)
+    if not seen:
+        reason = f"; the first reason: line {rejects[0]['line']}: {rejects[0]['reason']}" if rejects else ""
+        raise LogError(f"{', '.join(map(str, files))}: no usable query in {lines} lines{reason}")
+    where = str(rejects_path) if rejects_path is not None and rejects else None
+    report = _report(files, lines, len(rejects), where, folded, searches, events, seen)
+    connection = connection or ibis.duckdb.connect()
+    return SearchLog(
+        connection,
+        connection.create_table("searches", searches.table(), overwrite=True),
+        connection.create_table("events", events.table(), overwrite=True),
+        report,
+    )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
+    """(line number, bytes, kind if a bulk action line told it) of every document line."""
+    try:
+        with path.open("rb") as probe:
+            zipped = probe.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if zipped else path.open("rb") as source:
+            hint: str | None = None
+            for number, raw in enumerate(source, 1):
+                if not raw.strip():
+                    continue
+                action = _bulk_action(raw) if len(raw) < 4096 else None
+                if action is not None:
+                    hint = action
+                    continue
+                yield number, raw, hint
+                hint = None
+    except (OSError, EOFError) as error:
+        raise LogError(f"{path}: cannot read the log: {error}") from error
+
+
+def _bulk_action(raw: bytes) -> str | None:
+    """`query`, `event` or `` for an OpenSearch bulk action line, None for any other line."""
+    if not raw.lstrip().startswith((b'{"index"', b'{"create"', b'{ "index"', b'{ "create"')):
+        return None
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    inner = value.get("index", value.get("create")) if isinstance(value, dict) and len(value) == 1 else None
+    if not isinstance(inner, dict):
+        return None
+    name = str(inner.get("_index", ""))
+    return "query" if "quer" in name else "event" if "event" in name else ""
+
+
+def _parse(raw: bytes, hint: str | None) -> dict[str, Any]:
+    """One document as a row of searches or events.
+
+    Raises:
+        ValueError: it is neither; the message says why.
+    """
+    if len(raw) > _LINE_LIMIT:
+        raise ValueError(f"line of {len(raw)} bytes is over the limit of {_LINE_LIMIT}")
+    value = json.loads(raw)
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object but a {type(value).__name__}")
+    if "action_name" in value or hint == "event":
+        return _event(value)
+    if "user_query" in value:
+        return _search(value)
+    raise ValueError("neither a query (user_query) nor an event (action_name)")
+
+
+def _search(value: dict[str, Any]) -> dict[str, Any]:
+    extra = value.get("query_attributes") or {}
+    if not isinstance(extra, dict):
+        raise ValueError("query_attributes is not an object")
+    hits = value.get("query_response_hit_ids") or []
+    titles = extra.get("context_titles") or []
+    for name, items in (("query_response_hit_ids", hits), ("context_titles", titles)):
+        if not isinstance(items, list) or len(items) > 10_000:
+            raise ValueError(f"{name} is not a list of at most 10000 items")
+    return {
+        "query_id": _id(value, "query_id"),
+        "user_id": _id(value, "client_id"),
+        "session_id": _text(extra.get("session_id") or value.get("session_id") or ""),
+        "timestamp": parse_time(value.get("timestamp")),
+        "query": _text(value["user_query"]),
+        "hit_ids": [_text(h) for h in hits],
+        "context_titles": [_text(t) for t in titles],
+        "locale": _text(extra.get("locale") or ""),
+        "arm": _text(extra.get("arm") or ""),
+        "impacted": bool(extra.get("impacted", False)),
+    }
+
+
+def _event(value: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(value.get("action_name"), str) or not value["action_name"]:
+        raise ValueError("event without action_name")
+    extra = value.get("event_attributes") or {}
+    if not isinstance(extra, dict):
+        raise ValueError("event_attributes is not an object")
+    thing = extra.get("object") or {}
+    place = extra.get("position") or {}
+    if not isinstance(thing, dict) or not isinstance(place, dict):
+        raise ValueError("event_attributes.object or .position is not an object")
+    ordinal = place.get("ordinal")
+    if ordinal is not None and (isinstance(ordinal, bool) or not isinstance(ordinal, int) or not 0 <= ordinal < 2**31):
+        raise ValueError(f"position.ordinal {ordinal!r:.50} is not a position")
+    return {
+        "query_id": _text(value.get("query_id") or ""),
+        "user_id": _text(value.get("client_id") or value.get("user_id") or ""),
+        "action": _text(value["action_name"])[:_ID_LIMIT],
+        "document_id": _text(thing.get("object_id", "") if thing.get("object_id") is not None else ""),
+        "position": ordinal,
+        "timestamp": parse_time(value.get("timestamp")),
+        "watch_seconds": _number(extra.get("watch_seconds")),
+        "duration_seconds": _number(extra.get("duration_seconds")),
+    }
+
+
+def _id(value: dict[str, Any], name: str) -> str:
+    text = _text(value.get(name) or "")
+    if not text:
+        raise ValueError(f"query without {name}")
+    if len(text) > _ID_LIMIT:
+        raise ValueError(f"{name} of {len(text)} characters is over the limit of {_ID_LIMIT}")
+    return text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{value!r:.50} is not text")
+    text = str(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("text with a lone surrogate") from None
+    return text
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ValueError(f"{value!r:.50} is not a duration in seconds")
+    return float(value)
+
+
+def parse_time(value: Any) -> float:
+    """Seconds since the epoch of an ISO 8601 string (UTC where no offset is said) or an epoch in seconds or milliseconds.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            try:
+                moment = datetime.fromisoformat(value)
+            except ValueError:
+                raise ValueError(f"timestamp {value!r:.50} is neither ISO 8601 nor an epoch") from None
+            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return moment.timestamp()
+        value = number
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"timestamp {value!r:.50} is neither ISO 8601 nor an epoch")
+    seconds = value / 1000 if abs(value) > 1e11 else float(value)
+    if not 0 <= seconds < 4e9:
+        raise ValueError(f"timestamp {value!r:.50} lies outside 1970-2096")
+    return seconds
+
+
+def _shown(raw: bytes) -> str:
+    return raw[:500].decode("utf-8", "replace").rstrip("\n")
+
+
+def iso(seconds: float) -> str:
+    """ISO 8601 in UTC with milliseconds of an epoch."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _report(
+    files: list[Path], lines: int, rejected: int, where: str | None, folded: int, searches: _Columns, events: _Columns,
+    known: set[str],
+) -> IngestReport:  # fmt: skip
+    clients = Counter(searches.values["user_id"])
+    share = clients.most_common(1)[0][1] / len(known)
+    actions = Counter(events.values["action"])
+    orphans = sum(q not in known for q in events.values["query_id"])
+    times = [*searches.values["timestamp"], *events.values["timestamp"]]
+    warnings = []
+    if share > 0.2:
+        warnings.append(f"one client holds {share:.0%} of the searches: rates of this log say little about people")
+    if not any(events.values["watch_seconds"]):
+        warnings.append("no watch times: conversions, else clicks, count as satisfaction")
+    if not any(searches.values["hit_ids"]) and not (actions["impression"] or actions["view"]):
+        warnings.append("nothing says what was displayed: D- and examination cannot be found")
+    if orphans:
+        warnings.append(f"{orphans} events belong to no search of the log")
+    return IngestReport(
+        tuple(f.name for f in files), lines, rejected, where, len(known), len(set(searches.values["query"])), folded,
+        dict(sorted(actions.items())), orphans, len(clients), share, iso(min(times)), iso(max(times)), tuple(warnings),
+    )  # fmt: skip
