@@ -101,7 +101,7 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 30, minimum_clicks: 
         examine = np.bincount(k, seen) / np.maximum(shown_at, 1)
         attract = (np.bincount(p, liked) + prior * c.mean()) / (np.bincount(p) + prior)
         examine = examine / examine[0]
-    curve = IsotonicRegression(increasing=False).fit_transform(np.arange(len(examine)), examine, shown_at)
+    curve = IsotonicRegression(increasing=False).fit(np.arange(len(examine)), examine, shown_at).predict(np.arange(len(examine)))
     return Propensity(np.clip(curve / curve[0], 0.01, 1.0))
 
 

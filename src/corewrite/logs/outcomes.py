@@ -17,8 +17,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 SESSION_GAP = 30 * 60.0
 CHAIN_GAP = 5 * 60.0
-SIMILAR = 75.0
-OVERLAPPING = 0.3
+SIMILAR = 70.0
+OVERLAPPING = 0.2
 Overlap = Callable[[Sequence[tuple[str, str]]], FloatArray]
 
 
@@ -123,7 +123,8 @@ def find_outcomes(
     """Find sessions, chains and outcomes.
 
     Two successive queries of a user have the same intent where they come within 5 minutes of the last action and their
-    texts are similar (token-set ratio of at least 75 of 100) or their top-50 lists overlap by at least 0.3.
+    texts are similar (token-set ratio of at least 70 of 100) or their top-50 lists overlap by at least 0.2. A satisfied search ends its chain:
+    what follows is not a repair.
 
     Args:
         log: The log.
@@ -149,7 +150,7 @@ def find_outcomes(
     at = np.flatnonzero(near)
     hits = [tuple(h or ()) for h in columns["hit_ids"]]
     same[at] = _same_intent([(query[i], query[i + 1]) for i in at], [(hits[i], hits[i + 1]) for i in at], overlap)
-    chain = np.cumsum(np.r_[True, ~same[:-1]]) - 1 if n else np.zeros(0, np.int64)
+    chain = np.cumsum(np.r_[True, ~(same & ~good)[:-1]]) - 1 if n else np.zeros(0, np.int64)
 
     different = np.array([normalise(a) != normalise(b) for a, b in zip(query[:-1], query[1:], strict=True)] + [False])[:n]
     end = max([*time, *last_action]) if n else 0.0

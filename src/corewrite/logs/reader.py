@@ -53,7 +53,7 @@ class IngestReport:
         actions: Events by action.
         orphans: Events whose query is not in the log.
         clients: Distinct users.
-        largest_client_share: Share of searches of the busiest one.
+        largest_client_share: Share of searches and events of the busiest one.
         first, last: Time range, ISO 8601 in UTC.
         warnings: What to know before quoting a rate from it.
     """
@@ -205,7 +205,10 @@ def _parse(raw: bytes, hint: str | None) -> dict[str, Any]:
     """
     if len(raw) > _LINE_LIMIT:
         raise ValueError(f"line of {len(raw)} bytes is over the limit of {_LINE_LIMIT}")
-    value = json.loads(raw)
+    text = raw.decode("utf-8")
+    value = json.loads(text)
+    if "\\ud" in text or "\\uD" in text:
+        _refuse_surrogates(value)
     if not isinstance(value, dict):
         raise ValueError(f"not a JSON object but a {type(value).__name__}")
     if "action_name" in value or hint == "event":
@@ -273,14 +276,19 @@ def _id(value: dict[str, Any], name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if type(value) is str:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r:.50} is not text")
-    text = str(value)
+    return str(value)
+
+
+def _refuse_surrogates(value: Any) -> None:
+    """Escapes can spell half a character, which no store accepts."""
     try:
-        text.encode("utf-8")
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError("text with a lone surrogate") from None
-    return text
 
 
 def _number(value: Any) -> float | None:
@@ -330,13 +338,14 @@ def _report(
     known: set[str],
 ) -> IngestReport:  # fmt: skip
     clients = Counter(searches.values["user_id"])
-    share = clients.most_common(1)[0][1] / len(known)
+    clients.update(events.values["user_id"])
+    share = clients.most_common(1)[0][1] / clients.total()
     actions = Counter(events.values["action"])
     orphans = sum(q not in known for q in events.values["query_id"])
     times = [*searches.values["timestamp"], *events.values["timestamp"]]
     warnings = []
     if share > 0.2:
-        warnings.append(f"one client holds {share:.0%} of the searches: rates of this log say little about people")
+        warnings.append(f"one client holds {share:.0%} of the log's lines: rates of this log say little about people")
     if not any(events.values["watch_seconds"]):
         warnings.append("no watch times: conversions, else clicks, count as satisfaction")
     if not any(searches.values["hit_ids"]) and not (actions["impression"] or actions["view"]):

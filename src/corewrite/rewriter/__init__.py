@@ -1,1 +1,38 @@
-"""See docs/architecture.md, rewriter."""
+"""The rewriter: a causal language model with its tokenizer and prompt template as one artifact."""
+
+from corewrite.rewriter.artifact import Rewriter, RewriterError, load_rewriter, new_small_decoder
+from corewrite.rewriter.clean import Cleaned, clean
+from corewrite.rewriter.fine_tune import (
+    Example,
+    FineTuneReport,
+    denoising_examples,
+    fine_tune,
+    mean_token_loss,
+    other_contexts,
+)
+from corewrite.rewriter.generate import Rewrite, greedy, sample
+from corewrite.rewriter.log_probs import length_buckets, response_log_probs
+from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig
+
+__all__ = [
+    "Cleaned",
+    "Example",
+    "FineTuneReport",
+    "PromptTemplate",
+    "PromptTooLongError",
+    "Rewrite",
+    "Rewriter",
+    "RewriterError",
+    "TemplateConfig",
+    "clean",
+    "denoising_examples",
+    "fine_tune",
+    "greedy",
+    "length_buckets",
+    "load_rewriter",
+    "mean_token_loss",
+    "new_small_decoder",
+    "other_contexts",
+    "response_log_probs",
+    "sample",
+]

@@ -59,7 +59,7 @@ class TrafficConfig(BaseModel):
     """Going on to the next result after one that did not end the search (mean over users)."""
     stop_when_satisfied: float = 0.62
     """Leaving the list after a satisfying video."""
-    change_query: float = 0.62
+    change_query: float = 0.80
     """Typing another query after an unsatisfying list, rather than giving up."""
     good_reformulation: float = 0.62
     """Reformulations that say the intent in full; the others are again vague, misspelt or beside it."""

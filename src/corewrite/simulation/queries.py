@@ -41,8 +41,9 @@ class Typed:
 
 
 def type_query(
-    world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray
-) -> Typed:
+    world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray,
+    habit: tuple[float, float], before: str = "",
+) -> Typed:  # fmt: skip
     """Type the intent once.
 
     Args:
@@ -54,8 +55,19 @@ def type_query(
         told: Which part of the intent the context names.
         attempt: 0 for the first query of an intent, then 1, 2, ...
         u: `DRAWS` uniform numbers in [0, 1).
+        habit: Two more that stay the same for all attempts at an intent: which name and which aspect word come to mind.
+        before: The previous attempt's text; nobody types the same again to change it.
     """
-    explicit = attempt > 0 and u[0] < traffic.good_reformulation
+    typed = _type(world, traffic, entity, aspect, category, told, attempt, u, habit, attempt > 0 and u[0] < traffic.good_reformulation)
+    if typed.text == before:
+        typed = _type(world, traffic, entity, aspect, category, told, attempt, u, (habit[0], 1.0), True)
+    return typed
+
+
+def _type(
+    world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray,
+    habit: tuple[float, float], explicit: bool,
+) -> Typed:  # fmt: skip
     both = entity != NONE and aspect != NONE
     short = both and not explicit and u[1] < traffic.abbreviate
     drop_entity = short and told is Told.ENTITY
@@ -63,7 +75,7 @@ def type_query(
     # A failed first query is sometimes followed by one that is vaguer: people cut words to "find more".
     vague = both and attempt > 0 and not explicit and u[1] > 0.75
     drop_aspect = drop_aspect or (vague and told is not Told.ASPECT)
-    use_alias = entity != NONE and not explicit and u[2] < traffic.alias
+    use_alias = entity != NONE and not explicit and habit[0] < traffic.alias
     parts: list[str] = []
     ambiguous = False
     if entity == NONE:
@@ -74,8 +86,9 @@ def type_query(
         ambiguous = use_alias and world.rival[entity] != NONE
     if aspect != NONE and not drop_aspect:
         canonical, typed = ASPECTS[aspect]
-        plain = explicit or u[3] >= traffic.synonym
-        parts.append(canonical if plain else typed[int(u[3] / traffic.synonym * len(typed))])
+        # Most repairs keep the user's own word for the aspect.
+        plain = habit[1] >= traffic.synonym or (explicit and u[3] < 0.4)
+        parts.append(canonical if plain else typed[int(habit[1] / traffic.synonym * len(typed))])
     if u[4] < 0.15:
         parts.reverse()
     if not explicit and u[5] < traffic.padding:

@@ -112,6 +112,7 @@ class _Session:
     aspect: int
     category: int
     told: Told
+    habit: tuple[float, float]
     attempt: int = 0
     step: int = 0
 
@@ -196,7 +197,7 @@ def _open_sessions(
     world: World, traffic: TrafficConfig, week: int, users: IntArray, number: IntArray, arm_of: Callable[[str], str]
 ) -> list[_Session]:
     seed = world.config.seed
-    u = keyed_uniform(seed, week, users[:, None], number[:, None], np.arange(16)[None, :], _P_SESSION)
+    u = keyed_uniform(seed, week, users[:, None], number[:, None], np.arange(17)[None, :], _P_SESSION)
     interest = np.cumsum(world.interest(week))
     aspects = np.cumsum(world.aspect_weight, axis=1)
     named = _videos_that_say(world)
@@ -231,7 +232,8 @@ def _open_sessions(
         clock = _START + week * _WEEK + float(u[i, 13]) * (_WEEK - 4 * 3600)
         opened.append(
             _Session(
-                int(users[i]), int(number[i]), user_id, arm_of(user_id), clock, titles, [], entity, aspect, category, told
+                int(users[i]), int(number[i]), user_id, arm_of(user_id), clock, titles, [], entity, aspect, category, told,
+                (float(u[i, 15]), float(u[i, 16])),
             )
         )
     return opened
@@ -281,7 +283,10 @@ def _round(
 
     u_type = draw(_P_TYPE, DRAWS)
     typed = [
-        type_query(world, traffic, s.entity, s.aspect, s.category, s.told, s.attempt, u_type[i])
+        type_query(
+            world, traffic, s.entity, s.aspect, s.category, s.told, s.attempt, u_type[i], s.habit,
+            s.earlier[-1] if s.attempt else "",
+        )  # fmt: skip
         for i, s in enumerate(active)
     ]
     queries = [
@@ -293,7 +298,7 @@ def _round(
     )
     seen = _scan(world, traffic, intents, ranking.rows, keyed_uniform(seed, user, 77), draw)
 
-    u_next = draw(_P_NEXT, 8)
+    u_next = draw(_P_NEXT, 10)
     going_on: list[_Session] = []
     for i, s in enumerate(active):
         clicked = [int(r) for r in ranking.rows[i][seen.click[i]]]
@@ -337,6 +342,7 @@ def _round(
 def _next_intent(world: World, traffic: TrafficConfig, week: int, s: _Session, u: FloatArray) -> None:
     """Move the session on to its next intent."""
     s.attempt = 0
+    s.habit = (float(u[8]), float(u[9]))
     s.clock += 30.0 + 400.0 * float(u[3]) ** 2
     same_entity = s.entity != NONE and u[4] < traffic.same_entity
     same_aspect = s.aspect != NONE and not same_entity and u[4] < traffic.same_entity + traffic.same_aspect

@@ -1,0 +1,142 @@
+"""A rewriter: language model, tokenizer and prompt template as one artifact folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from corewrite.domain import sha256_chunks
+from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
+
+_TEMPLATE = "prompt_template.json"
+_UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"}
+
+
+class RewriterError(ValueError):
+    """A model folder that cannot or must not be loaded."""
+
+
+@dataclass(eq=False)
+class Rewriter:
+    """A causal language model that rewrites queries.
+
+    Attributes:
+        model: A `transformers` causal LM.
+        tokenizer: Its tokenizer, with the template's reserved tokens.
+        template: Builds its prompts.
+    """
+
+    model: Any
+    tokenizer: Any
+    template: PromptTemplate
+
+    @property
+    def policy_hash(self) -> str:
+        """Content hash over weights, tokenizer and prompt template."""
+        state = self.model.state_dict()
+        chunks = [self.tokenizer.backend_tokenizer.to_str().encode(), self.template.config.to_json().encode()]
+        for name in sorted(state):
+            tensor = state[name].detach().cpu().contiguous()
+            chunks += [f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor.view(torch.uint8).numpy().tobytes()]
+        return sha256_chunks(chunks)
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def copy(self) -> "Rewriter":
+        """The same rewriter with weights of its own."""
+        twin = type(self.model)(self.model.config)
+        twin.load_state_dict(self.model.state_dict())
+        return Rewriter(twin.to(self.model.dtype).eval(), self.tokenizer, self.template)
+
+    def save(self, folder: Path) -> None:
+        """Write the artifact: safetensors weights, tokenizer and template."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
+
+
+def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None) -> Rewriter:
+    """Load a rewriter's artifact folder, or any `transformers` causal LM with a fast tokenizer.
+
+    A model that is no artifact yet gets the template's reserved tokens (its embeddings grow by them) and a pad token if it
+    has none; it then has to be warm-started. Weights are read from safetensors only and no remote code is run.
+
+    Args:
+        path_or_name: A folder, or the name of a model in the local cache or on the hub.
+        config: Prompt limits for a model without a template of its own.
+
+    Raises:
+        RewriterError: the folder is missing, holds pickled weights or code, or cannot be read as a causal LM.
+    """
+    folder = Path(path_or_name)
+    if folder.is_dir():
+        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix in _UNSAFE)
+        if unsafe:
+            raise RewriterError(f"{folder} holds {unsafe[0]}: only safetensors are read; convert the weights and remove it")
+        if not any(folder.glob("*.safetensors")):
+            raise RewriterError(f"{folder} holds no *.safetensors file: is it a transformers model folder?")
+    elif isinstance(path_or_name, Path) or str(path_or_name).startswith((".", "/", "~")):
+        raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False, use_fast=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path_or_name), trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise RewriterError(f"cannot load {path_or_name} as a causal LM: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise RewriterError(f"the tokenizer of {path_or_name} has no end-of-sequence token: set eos_token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    saved = folder / _TEMPLATE
+    if saved.is_file():
+        config = TemplateConfig.from_json(saved.read_text("utf-8"))
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice
+        model.resize_token_embeddings(len(tokenizer))
+    return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, config or TemplateConfig(512, 6, 4, 64)))
+
+
+def new_small_decoder(
+    texts: Sequence[str], *, seed: int, vocabulary: int = 4096, width: int = 128, layers: int = 3, heads: int = 4
+) -> Rewriter:
+    """A small Llama-style decoder with random weights and a tokenizer trained on `texts` (byte-level BPE).
+
+    Frequent words become single tokens, rare and misspelt ones break into pieces; every string has an encoding.
+    """
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    core.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|end|>", *MARKS]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, min_frequency=3, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    core.train_from_iterator(texts, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<|pad|>", eos_token="<|end|>", additional_special_tokens=list(MARKS)
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=256, tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+        )
+    )  # fmt: skip
+    return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))

@@ -1,0 +1,106 @@
+"""The one prompt builder: warm start, sampler, trainer and server all use its token ids."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from corewrite.domain import Query
+
+TITLE, EARLIER, QUERY, REWRITE = "<|title|>", "<|earlier|>", "<|query|>", "<|rewrite|>"
+MARKS = (TITLE, EARLIER, QUERY, REWRITE)
+_REMEMBERED = 200_000
+
+
+class PromptTooLongError(ValueError):
+    """A query that does not fit the prompt even without its context."""
+
+
+@dataclass(frozen=True)
+class TemplateConfig:
+    """What a prompt holds.
+
+    Attributes:
+        max_tokens: Tokens of a prompt at most.
+        titles: Titles of the context at most, the latest.
+        queries: Earlier queries at most, the latest.
+        part_tokens: Tokens of one title or earlier query at most.
+    """
+
+    max_tokens: int = 96
+    titles: int = 3
+    queries: int = 2
+    part_tokens: int = 24
+
+    def to_json(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(self.__dict__ | {"format": 1}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TemplateConfig":
+        """Read what `to_json` wrote."""
+        value = json.loads(text)
+        if value.pop("format", None) != 1:
+            raise ValueError("this prompt template has a format that this version of corewrite does not know")
+        return cls(**value)
+
+
+class PromptTemplate:
+    """Builds `title* earlier* query rewrite` as token ids, each part behind a reserved token that no user text can make."""
+
+    def __init__(self, tokenizer: Any, config: TemplateConfig) -> None:
+        self.config = config
+        self._tokenizer = tokenizer
+        self._marks = {mark: tokenizer.convert_tokens_to_ids(mark) for mark in MARKS}
+        added = {str(t) for t in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+        self._reserved = sorted(added, key=len, reverse=True)
+        self._reserved_ids = {tokenizer.convert_tokens_to_ids(t) for t in self._reserved}
+        self._known: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self.truncated = 0
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Token ids of user text; reserved tokens in it are taken apart first, so it cannot change the prompt's structure."""
+        found = self._known.get(text)
+        if found is not None:
+            return found
+        safe = " ".join(text.split())
+        while any(token in safe for token in self._reserved if token.strip()):
+            for token in self._reserved:
+                safe = safe.replace(token, " ") if token.strip() else safe
+        ids = tuple(self._tokenizer.encode(safe, add_special_tokens=False)) if safe.strip() else ()
+        ids = tuple(i for i in ids if i not in self._reserved_ids)
+        self._known[text] = ids
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return ids
+
+    def encode(self, query: Query) -> list[int]:
+        """Prompt ids. Over the limit the context loses its oldest parts (`truncated` counts such prompts), never the query.
+
+        Raises:
+            PromptTooLongError: the query alone does not fit.
+        """
+        c, limit = query.context, self.config
+        own = [self._marks[QUERY], *self.encode_text(query.text), self._marks[REWRITE]]
+        if len(own) > limit.max_tokens:
+            raise PromptTooLongError(
+                f"query of {len(own)} tokens is over the prompt's limit of {limit.max_tokens}: {query.text[:60]!r}"
+            )
+        parts = [(TITLE, t) for t in c.titles[-limit.titles :]] + [(EARLIER, q) for q in c.queries[-limit.queries :]]
+        context: list[int] = []
+        for mark, text in reversed(parts):
+            piece = [self._marks[mark], *self.encode_text(text)[: limit.part_tokens]]
+            if len(piece) + len(context) + len(own) > limit.max_tokens:
+                self.truncated += 1
+                break
+            context = piece + context
+        return context + own
+
+    def encode_target(self, text: str) -> list[int]:
+        """Response ids of a text to be learnt, the end-of-sequence token included."""
+        return [*self.encode_text(text), self._tokenizer.eos_token_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of response ids, reserved tokens left out."""
+        return str(self._tokenizer.decode([i for i in ids if i not in self._reserved_ids]))
