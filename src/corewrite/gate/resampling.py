@@ -1,0 +1,170 @@
+"""Uncertainty by resampling users: draws that all checks share, and what follows from a standard error."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+ONE_SIDED = 0.025
+_CELLS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True, eq=False)
+class Resampling:
+    """Resamples of the users of an evaluation, the same for both policies and for all checks.
+
+    Users, not queries, are resampled: queries of one user are alike, and queries taken as independent would
+    make the bounds too narrow. Users are numbered in sorted order, so the draws do not depend on the order
+    of the queries.
+
+    Attributes:
+        user: Number of the user of each query, int64 [queries].
+        weights: How often each user is in each resample, Poisson(1), uint8 [resamples, users].
+        halves: Which users are in each half-sample, users // 2 in every row, bool [subsamples, users].
+    """
+
+    user: IntArray
+    weights: npt.NDArray[np.uint8]
+    halves: BoolArray
+
+    @classmethod
+    def draw(cls, user_ids: Sequence[str], *, resamples: int, subsamples: int, seed: int) -> "Resampling":
+        """Draw the resamples.
+
+        Args:
+            user_ids: Whose query each is, [queries].
+            resamples: Poisson resamples.
+            subsamples: Half-samples.
+            seed: Of two independent streams: the number of one kind of draw does not change the other.
+
+        Raises:
+            ValueError: fewer than two users.
+        """
+        names, user = np.unique(np.asarray(user_ids, dtype=str), return_inverse=True)
+        users = len(names)
+        if users < 2:
+            raise ValueError(f"resampling users needs at least 2 of them, there are {users}")
+        for_weights, for_halves = np.random.default_rng(seed).spawn(2)
+        weights = np.empty((resamples, users), np.uint8)
+        step = max(1, _CELLS_AT_ONCE // users)
+        for start in range(0, resamples, step):
+            rows = weights[start : start + step]
+            rows[:] = for_weights.poisson(1.0, rows.shape)
+        first_half = np.tile(np.arange(users) < users // 2, (subsamples, 1))
+        return cls(user.astype(np.int64), weights, for_halves.permuted(first_half, axis=1))
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return int(self.weights.shape[1])
+
+    def users_in(self, mask: BoolArray) -> int:
+        """Number of users with a query in `mask`, bool [queries]."""
+        return len(np.unique(self.user[mask]))
+
+    def ratio_of_sums(self, numerators: FloatArray, denominators: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Ratios of sums over queries, with standard errors by the Poisson bootstrap over users.
+
+        Queries are summed per user once; every resample is then one row of a matrix product (Chamandy et
+        al. 2012, Estimating Uncertainty for Massive Data Streams).
+
+        Args:
+            numerators: [queries, ratios].
+            denominators: [queries, ratios], a column of ones for a mean.
+
+        Returns:
+            Ratios and their standard errors, both [ratios]. A ratio that is the same for all users has a
+            standard error of 0, and so has the rate of an event that was never seen.
+
+        Raises:
+            ValueError: a denominator is 0 in the sample or a resample.
+        """
+        both = np.concatenate([numerators, denominators], axis=1)
+        sums = np.stack([np.bincount(self.user, column, self.users) for column in both.T], axis=1)
+        step = max(1, _CELLS_AT_ONCE // self.users)
+        # Weights stay bytes but for a few rows at a time: as float64 they would fill hundreds of megabytes.
+        totals = np.concatenate(
+            [self.weights[i : i + step].astype(np.float64) @ sums for i in range(0, len(self.weights), step)]
+        )
+        k = numerators.shape[1]
+        up, down, whole = totals[:, :k], totals[:, k:], sums.sum(0)
+        if (down == 0).any() or (whole[k:] == 0).any():
+            raise ValueError("the denominator of a ratio is 0 in some resample: too few users are in it")
+        return whole[:k] / whole[k:], np.asarray((up / down).std(0, ddof=1))
+
+    def half_sample_error(self, statistic: Callable[[BoolArray], float]) -> float:
+        """Standard error of a set metric, by subsampling users without replacement.
+
+        A set metric such as the share of distinct bigrams cannot be bootstrapped: a user drawn twice
+        repeats every bigram. Half-samples repeat nothing. Where a statistic is close to a mean over users,
+        its value on b of n users drawn without replacement deviates from that on all n with variance
+        s^2/b * (1 - b/n), and the latter has variance s^2/n. So the standard deviation over subsamples
+        times sqrt(b / (n - b)), which is 1 for a half, is the standard error of the full-sample value
+        (delete-d jackknife, Shao & Wu 1989). Deviations are from the subsamples' own mean: a set metric
+        depends on the size of the set, so that a half is off by a constant, which is no noise. The result
+        tends to be too large rather than too small (Efron & Stein 1981): 0.95 to 1.1 times the truth on
+        simulated Zipf bigrams, 1.4 times where three in four are repeats.
+
+        Args:
+            statistic: The metric on the queries of a mask, bool [queries].
+        """
+        values = np.array([statistic(half[self.user]) for half in self.halves])
+        kept = self.users // 2
+        return float(values.std(ddof=1) * np.sqrt(kept / (self.users - kept)))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is known of a difference.
+
+    Attributes:
+        low: L, lower one-sided 97.5 % bound.
+        high: U, upper one-sided 97.5 % bound.
+        p_value: One-sided, of H0: the difference is at least -margin.
+    """
+
+    low: float
+    high: float
+    p_value: float
+
+
+def bounds(difference: float, error: float, users: int, margin: float, comparisons: int = 1) -> Bounds:
+    """Bounds and p-value from a standard error.
+
+    The estimate is taken as Student's t with users - 1 degrees of freedom around the truth: the normal
+    approximation, a little wider where users are few. Bounds and p-value agree: U < -margin exactly where the
+    p-value is below 2.5 %.
+
+    Args:
+        difference: D, higher is better.
+        error: Its standard error.
+        users: Number of users it comes from, at least 2.
+        margin: m, at least 0.
+        comparisons: Of how many differences this may be the lowest; U and the p-value are corrected for it
+            by Bonferroni. L is not: it need hold for the one that is truly lowest only.
+    """
+    t = stats.t(users - 1)
+    low = difference - float(t.ppf(1 - ONE_SIDED)) * error
+    high = difference + float(t.ppf(1 - ONE_SIDED / comparisons)) * error
+    # Without noise the sign decides; 0 / 0 would be no number.
+    p = float(t.cdf((difference + margin) / error)) if error > 0 else float(difference >= -margin)
+    return Bounds(low, high, min(1.0, p * comparisons))
+
+
+def holm(p_values: Sequence[float]) -> FloatArray:
+    """p-values adjusted for their number (Holm 1979).
+
+    Where all those at most a are rejected, the chance of any wrong rejection is at most a, however the tests
+    depend on each other.
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted

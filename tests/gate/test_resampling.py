@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from corewrite.gate import CHECKS, GateConfig, Resampling, bounds, holm
+from corewrite.gate.check import ItemCounts
+
+
+def test_ratio_of_sums_by_hand():
+    # User 0 has queries (1, 3), user 1 has (5); the resamples are {0}, {1}, {0, 0, 1}.
+    resampling = Resampling(np.array([0, 0, 1]), np.array([[1, 0], [0, 1], [2, 1]], np.uint8), np.zeros((0, 2), bool))
+    ratios, errors = resampling.ratio_of_sums(np.array([[1.0], [3.0], [5.0]]), np.ones((3, 1)))
+    assert ratios == pytest.approx([9 / 3])
+    assert errors == pytest.approx([np.std([4 / 2, 5 / 1, 13 / 5], ddof=1)])
+    assert resampling.users_in(np.array([True, True, False])) == 1
+
+
+def test_poisson_weights_and_halves():
+    rng = np.random.default_rng(1)
+    ids = [f"u{u}" for u in rng.permutation(np.repeat(np.arange(501), 2))]
+    resampling = Resampling.draw(ids, resamples=400, subsamples=100, seed=3)
+    assert (resampling.halves.sum(1) == 250).all()
+    observed = np.bincount(resampling.weights.ravel(), minlength=6)[:6] / resampling.weights.size
+    assert observed == pytest.approx(stats.poisson(1).pmf(np.arange(6)), abs=0.003)
+    fewer = Resampling.draw(ids, resamples=50, subsamples=100, seed=3)
+    assert (fewer.halves == resampling.halves).all() and (fewer.weights == resampling.weights[:50]).all()
+    assert (Resampling.draw(ids, resamples=50, subsamples=100, seed=4).weights != fewer.weights).any()
+
+
+def test_bootstrap_error_is_the_delta_methods():
+    rng = np.random.default_rng(2)
+    users = 800
+    count = 1 + rng.poisson(rng.gamma(1.0, 3.0, users))
+    user = np.repeat(np.arange(users), count)
+    values = rng.exponential(1.0, len(user)) + rng.normal(0, 0.5, users)[user] + 0.05 * count[user]
+    ids = np.char.add("u", user.astype(str)).tolist()
+    resampling = Resampling.draw(ids, resamples=4000, subsamples=50, seed=0)
+    _, (error,) = resampling.ratio_of_sums(values[:, None], np.ones((len(user), 1)))
+    # Delta method: the residual sums of the users are independent, Var = sum of their squares / n^2.
+    residuals = np.bincount(user, values - values.mean())
+    assert error == pytest.approx(np.sqrt((residuals**2).sum()) / len(user), rel=0.04)
+    assert error > 1.3 * values.std() / np.sqrt(len(user))  # What taking queries as independent would give.
+
+
+@pytest.mark.parametrize("users", [60, 61, 301])
+def test_half_sample_error_of_a_mean_is_its_standard_error(users):
+    rng = np.random.default_rng(users)
+    values = rng.gamma(1.0, size=users)
+    resampling = Resampling.draw([f"{u:03d}" for u in range(users)], resamples=50, subsamples=4000, seed=0)
+    error = resampling.half_sample_error(lambda mask: float(values[mask].mean()))
+    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(users), rel=0.04)
+
+
+@pytest.mark.parametrize("name", ["distinct_2", "commonest_rewrite"])
+def test_half_sample_error_of_a_set_metric_is_its_spread_over_samples(name):
+    rng = np.random.default_rng(5)
+    check = CHECKS[name](GateConfig())
+    users, words = 300, 5000
+    zipf = 1 / np.arange(1, words + 1) ** 1.1
+    zipf /= zipf.sum()
+    found, errors = [], []
+    for _ in range(1000):
+        items = ItemCounts.of(rng.choice(words, (users, 3), p=zipf).astype(str).tolist())
+        found.append(check.share(items.within(np.ones(users, bool))))
+        if len(errors) < 20:
+            draws = Resampling.draw([str(u) for u in range(users)], resamples=50, subsamples=200, seed=len(errors))
+            errors.append(draws.half_sample_error(lambda mask, i=items: check.share(i.within(mask))))
+    assert np.mean(errors) == pytest.approx(np.std(found, ddof=1), rel=0.15)
+
+
+def test_bounds_are_those_of_a_t_test():
+    x = np.random.default_rng(6).normal(-0.03, 0.1, 50)
+    error = x.std(ddof=1) / np.sqrt(50)
+    found = bounds(float(x.mean()), float(error), 50, margin=0.01)
+    test = stats.ttest_1samp(x, -0.01, alternative="less")
+    low, high = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    assert (found.low, found.high, found.p_value) == pytest.approx((low, high, test.pvalue))
+
+
+@settings(deadline=None)
+@given(st.floats(-1, 1), st.floats(1e-3, 1), st.integers(40, 1000), st.floats(0, 1), st.integers(1, 6))
+def test_upper_bound_and_p_value_agree(difference, error, users, margin, comparisons):
+    found = bounds(difference, error, users, margin, comparisons)
+    assert found.low < difference < found.high
+    if abs(found.p_value - 0.025) > 1e-9:
+        assert (found.high < -margin) == (found.p_value < 0.025)
+
+
+@pytest.mark.parametrize(("difference", "p_value"), [(-0.2, 0.0), (-0.1, 1.0), (0.0, 1.0)])
+def test_without_noise_the_sign_decides(difference, p_value):
+    found = bounds(difference, 0.0, 50, margin=0.1)
+    assert (found.low, found.high, found.p_value) == (difference, difference, p_value)
+
+
+@settings(max_examples=25, deadline=None)  # statsmodels takes 50 ms a call.
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(p_values):
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        Resampling.draw(["a", "a"], resamples=50, subsamples=50, seed=0)
+    few = Resampling.draw(["a", "b"], resamples=50, subsamples=50, seed=0)
+    with pytest.raises(ValueError, match="denominator"):
+        few.ratio_of_sums(np.ones((2, 1)), np.ones((2, 1)))
