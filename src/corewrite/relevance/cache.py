@@ -50,12 +50,12 @@ class CachedScorer:
                 else:
                     missing[i, j] = row
                     self.misses += 1
-        asked = np.flatnonzero((missing >= 0).any(1))
+        asked = np.flatnonzero((missing >= 0).any(1)).tolist()
         if len(asked):
             fresh = self._scorer.score([texts[i] for i in asked], missing[asked])
             for i, scores in zip(asked, fresh, strict=True):
                 known = self._known.setdefault(texts[i], {})
-                for j in np.flatnonzero(missing[i] >= 0):
+                for j in np.flatnonzero(missing[i] >= 0).tolist():
                     out[i, j] = scores[j]
                     if not np.isnan(scores[j]) and int(missing[i, j]) not in known:
                         known[int(missing[i, j])] = float(scores[j])

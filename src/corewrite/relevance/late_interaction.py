@@ -169,10 +169,10 @@ class BoundLateInteraction:
         best = cosine[self._doc_words].max(1)
         text = sigmoid(m.scalar("text_slope") * (best - m.scalar("text_offset")))
         if m.scalar("use_picture") == 0:
-            return text.astype(np.float32)
+            return np.asarray(text, np.float32)
         seen = self._pictures @ m.picture[word_id]
         picture = sigmoid(m.scalar("picture_slope") * (seen - m.picture_bias[word_id]))
-        return np.maximum(text, picture).astype(np.float32)
+        return np.asarray(np.maximum(text, picture), np.float32)
 
     def _fill(self, word_ids: IntArray) -> None:
         missing = [int(i) for i in word_ids if i and self._slot[i] < 0]

@@ -107,7 +107,7 @@ class Cascade:
         self._recalled: OrderedDict[tuple[str, int], IntArray] = OrderedDict()
         known = {*signals, "prior"}
         for name, stage in spec.stages.items():
-            wanted = {s.signal for s in (*stage.original, *stage.rewrite)}
+            wanted = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
             if wanted - known:
                 raise ValueError(
                     f"stage {name!r} of the fusion spec uses signal(s) {sorted(wanted - known)} that nobody computes; "
