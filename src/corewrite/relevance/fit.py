@@ -250,8 +250,9 @@ class _Network(torch.nn.Module):
             match = torch.maximum(match, picture)
         above, toll, toll_unknown = torch.nn.functional.softplus(self.raw[:3])
         weight = torch.nn.functional.softplus(self.raw_weight)[ids] * used
-        word_part: torch.Tensor = (weight * ((above + toll) * match - toll)).sum(-1)
-        return word_part - toll_unknown * torch.from_numpy(unknown).float() + self.raw[3]
+        word_part = (weight * ((above + toll) * match - toll)).sum(-1)
+        logits: torch.Tensor = word_part - toll_unknown * torch.from_numpy(unknown).float() + self.raw[3]
+        return logits
 
     def regulariser(self) -> torch.Tensor:
         """Keep what words look like near what their titles showed: most words have few clicks."""

@@ -191,9 +191,9 @@ class BoundLateInteraction:
 class DenseScorer:
     """The pooled form of the same embeddings: one vector a text, one a document (a `RelevanceScorer`)."""
 
-    def __init__(self, bound: BoundLateInteraction) -> None:
-        self._bound = bound
-        self._model = bound.model
+    def __init__(self, full: BoundLateInteraction) -> None:
+        self.full = full
+        self._model = full.model
 
     @property
     def model_hash(self) -> str:
@@ -203,12 +203,12 @@ class DenseScorer:
     @cached_property
     def document_vectors(self) -> Float32Array:
         """Unit vector of each document, float32 [documents, k + v]."""
-        m, words = self._model, self._bound._doc_words
+        m, words = self._model, self.full._doc_words
         vectors = np.empty((len(words), m.word.shape[1] + m.picture.shape[1]), np.float32)
         for start in range(0, len(words), 8192):  # bounds the gathered block
             w = words[start : start + 8192]
             vectors[start : start + 8192] = self._pool(
-                (m.word[w] * m.weight[w][..., None]).sum(1), self._bound._pictures[start : start + 8192]
+                (m.word[w] * m.weight[w][..., None]).sum(1), self.full._pictures[start : start + 8192]
             )
         return vectors
 

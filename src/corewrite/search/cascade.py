@@ -214,9 +214,7 @@ class Cascade:
 
 
 def _in_turn(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, ...]]:
-    return [
-        tuple(source[i] for source in (first, second) if i < len(source)) for i in range(max(len(first), len(second), 0))
-    ]
+    return [tuple(source[i] for source in (first, second) if i < len(source)) for i in range(max(len(first), len(second), 0))]
 
 
 def _pad(original: Sequence[IntArray], extra: Sequence[IntArray]) -> tuple[IntArray, BoolArray]:

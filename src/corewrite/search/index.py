@@ -65,4 +65,3 @@ class EmbeddedEngine:
         if k <= 0:
             return np.empty((len(vectors), 0), np.int64)
         return np.asarray(self._faiss.search(np.ascontiguousarray(vectors, np.float32), k)[1], np.int64)
-

@@ -10,21 +10,21 @@ class WorldConfig(BaseModel):
 
     seed: int = 0
     """The one seed of the run."""
-    videos: int = Field(20_000, ge=500)
+    videos: int = Field(default=20_000, ge=500)
     """Videos in the catalogue."""
-    entities: int = Field(320, ge=20)
+    entities: int = Field(default=320, ge=20)
     """People, games, series, ... that videos are about."""
-    visual_dimensions: int = Field(48, ge=8)
+    visual_dimensions: int = Field(default=48, ge=8)
     """Dimensions of the picture embedding."""
-    aspect_only_in_picture: float = Field(0.40, ge=0, le=1)
+    aspect_only_in_picture: float = Field(default=0.40, ge=0, le=1)
     """Share of videos whose text never names the aspect."""
-    entity_only_in_picture: float = Field(0.20, ge=0, le=1)
+    entity_only_in_picture: float = Field(default=0.20, ge=0, le=1)
     """Share of videos whose text never names the entity."""
-    clickbait: float = Field(0.15, ge=0, le=1)
+    clickbait: float = Field(default=0.15, ge=0, le=1)
     """Share of videos whose title names a popular entity that is not in them."""
-    shared_alias: float = Field(0.30, ge=0, le=1)
+    shared_alias: float = Field(default=0.30, ge=0, le=1)
     """Share of entities whose short name also means another entity."""
-    births_per_week: float = Field(0.015, ge=0, le=0.2)
+    births_per_week: float = Field(default=0.015, ge=0, le=0.2)
     """Share of entities that appear in each week after week 0."""
 
 
@@ -59,7 +59,7 @@ class TrafficConfig(BaseModel):
     """Going on to the next result after one that did not end the search (mean over users)."""
     stop_when_satisfied: float = 0.62
     """Leaving the list after a satisfying video."""
-    change_query: float = 0.80
+    change_query: float = 0.85
     """Typing another query after an unsatisfying list, rather than giving up."""
     good_reformulation: float = 0.62
     """Reformulations that say the intent in full; the others are again vague, misspelt or beside it."""

@@ -7,7 +7,7 @@ numbers, and neither batch size nor order changes a draw.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+T = TypeVar("T")
 DISPLAYED = 10
 _ROUNDS = 10
 _WEEK = 7 * 24 * 3600.0
@@ -95,6 +96,21 @@ class Week:
 
     def __len__(self) -> int:
         return len(self.query_ids)
+
+    def take(self, index: IntArray) -> "Week":
+        """The searches at `index`."""
+
+        def some(values: Sequence[T]) -> tuple[T, ...]:
+            return tuple(values[i] for i in index)
+
+        columns = {name: values[index] for name, values in self.ranking.columns.items()}
+        return Week(
+            self.week, some(self.query_ids), some(self.user_ids), some(self.session_ids), some(self.arms),
+            some(self.queries), self.timestamps[index],
+            Ranking(self.ranking.rows[index], self.ranking.impacted[index], columns), self.click[index],
+            self.watch_seconds[index], self.click_time[index], self.intents.take(index), some(self.typed),
+            self.attempt[index], self.told[index], self.examined[index], self.felt[index],
+        )  # fmt: skip
 
 
 @dataclass

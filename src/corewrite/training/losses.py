@@ -86,5 +86,5 @@ class RewardShift:
 
     def after(self, rho_chosen: Tensor, rho_rejected: Tensor, beta: float) -> "RewardShift":
         """The shift after a step that saw these pairs."""
-        total = beta * float((rho_chosen.detach().double().sum() + rho_rejected.detach().double().sum()))
+        total = beta * float(rho_chosen.detach().double().sum() + rho_rejected.detach().double().sum())
         return RewardShift(self.total + total, self.count + rho_chosen.numel() + rho_rejected.numel())

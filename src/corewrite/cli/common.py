@@ -1,0 +1,67 @@
+"""What the commands share: exit codes, error reporting, JSON."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from corewrite.registry import Registry
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    HOLD = 3
+    REJECT = 4
+    REJECTS = 5
+
+
+VERDICT_EXITS = {"promote": Exit.OK, "hold": Exit.HOLD, "reject": Exit.REJECT}
+
+
+@contextmanager
+def reported_errors() -> Iterator[None]:
+    """Turn errors of the input, which the user can mend, into one message and exit code 1; others keep their traceback."""
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError, LookupError) as error:
+        # A library's own failure deep inside is a bug to be seen whole; ours are raised with a message for people.
+        if not type(error).__module__.startswith("corewrite") and not isinstance(error, ValueError | OSError):
+            raise
+        typer.secho(f"error: {error}", err=True, fg="red")
+        raise typer.Exit(Exit.FAILED) from error
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def progress_console(quiet: bool) -> Console:
+    """Where progress goes: standard error, so that standard output holds results only."""
+    return Console(stderr=True, quiet=quiet)
+
+
+def open_registry(run: Path) -> "Registry":
+    """The registry of a run folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    from corewrite.registry import Registry
+
+    root = run / "registry"
+    if not root.is_dir():
+        raise FileNotFoundError(f"{run} holds no registry: run `corewrite demo` or `corewrite train` first, or name --run")
+    return Registry(root)

@@ -1,0 +1,35 @@
+"""`corewrite`: the command line."""
+
+import typer
+
+from corewrite.cli import demo, ingest, registry, search, simulate, train
+from corewrite.version import VERSION
+
+app = typer.Typer(
+    name="corewrite",
+    help="Continuously reward-finetuned LLM query rewriting for multi-stage search.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done (gate: promote), 1 failed, 2 wrong usage, 3 gate holds, 4 gate rejects, 5 some log lines unusable.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"corewrite {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    """Continuously reward-finetuned LLM query rewriting for multi-stage search."""
+
+
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
+app.command("simulate", epilog=simulate.EXAMPLES)(simulate.simulate)
+app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
+app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("search", epilog=search.EXAMPLES)(search.search)
+app.command("registry", epilog=registry.EXAMPLES)(registry.registry)

@@ -1,0 +1,49 @@
+"""`corewrite train`."""
+
+from pathlib import Path
+
+import typer
+
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+
+EXAMPLES = (
+    "Example: `corewrite train --documents docs.parquet --earlier-log w1.ndjson.gz --log w2.ndjson.gz --labels labels.parquet "
+    "--out runs/mine --spec fusion.yaml --model ./my-causal-lm`"
+)
+
+
+def train(
+    documents: Path = typer.Option(
+        help="Parquet: id, title; and where you have them text, visual (list of floats), seconds, prior."
+    ),
+    earlier_log: list[Path] = typer.Option(
+        help="UBI log of an earlier window: the relevance model is fitted on it. Repeatable."
+    ),
+    log: list[Path] = typer.Option(help="UBI log of the window whose searches give the reward its instances. Repeatable."),
+    labels: Path = typer.Option(
+        help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, context_titles)."
+    ),
+    out: Path = typer.Option(help="Run folder. A run that was killed continues from its last whole phase."),
+    spec: Path | None = typer.Option(None, help="Fusion spec, YAML; default: the packaged one."),
+    model: str | None = typer.Option(None, help="Path or name of a causal LM; default: a small decoder trained from scratch."),
+    config: Path | None = typer.Option(None, help="Settings, YAML (warm_start, training, gate, ...)."),
+    seed: int = typer.Option(0, min=0, help="The one seed."),
+    as_json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
+) -> None:
+    """Train a rewriter on your own log and documents, and let the gate decide whether it is promoted."""
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.fusion import default_spec, load_spec
+    from corewrite.pipeline import load_config, train_on_logs
+
+    with reported_errors():
+        run = train_on_logs(
+            documents, earlier_log, log, labels, out, spec=default_spec() if spec is None else load_spec(spec),
+            config=load_config(config), seed=seed, model=model, steps=ProgressSteps(progress_console(quiet=False)),
+        )  # fmt: skip
+    if as_json:
+        print_json({"gate": run.gate.as_dict(), "provenance": run.provenance.as_dict(), "decision": run.decision.number})
+    else:
+        for check in run.gate.checks:
+            typer.echo(f"{check.verdict:<8} {check.name:<28} {check.reason}")
+        typer.echo(f"{run.gate.verdict.upper()}: {run.gate.reason}")
+    raise typer.Exit(VERDICT_EXITS[run.gate.verdict])

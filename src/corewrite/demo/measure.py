@@ -1,0 +1,126 @@
+"""Measuring with the hidden intents: the only code outside the simulation that may see them. Nothing here feeds back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.domain import Query
+from corewrite.pipeline import Deployment, fused_lists, served_rewrites
+from corewrite.rewriter import Rewriter
+from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites
+from corewrite.simulation.traffic import Week
+from corewrite.simulation.world import World
+
+BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Systems measured on held-out searches.
+
+    Attributes:
+        ndcg10: By slice (`all`, `clear`, `context_needed`, `misspelt`), then by system.
+        searches: Searches of each slice.
+        named: Share of searches whose rewrite (or query) names the whole intent, by system.
+        by_search: nDCG@10 by system, float64 [searches].
+        rewrites: By system.
+    """
+
+    ndcg10: dict[str, dict[str, float]]
+    searches: dict[str, int]
+    named: dict[str, float]
+    by_search: dict[str, FloatArray]
+    rewrites: dict[str, Sequence[str | None]]
+
+
+def measure(world: World, week: Week, deployment: Deployment, systems: Mapping[str, Sequence[str | None]]) -> Measured:
+    """nDCG@10 of the fused ranking against graded hidden intents, the oracle rewrite added as `oracle`.
+
+    Args:
+        world: Truth.
+        week: Held-out searches.
+        deployment: Ranks.
+        systems: Rewrites of every search by system.
+    """
+    everyone: dict[str, Sequence[str | None]] = {**systems, "oracle": oracle_rewrites(world, week.intents)}
+    by_search = {name: ndcg10(world, week.intents, fused_lists(deployment, week.queries, r)) for name, r in everyone.items()}
+    slices = truth_slices(week)
+    named = {
+        name: float(
+            intent_named(world, week.intents, [r or q.text for r, q in zip(rewrites, week.queries, strict=True)]).mean()
+        )
+        for name, rewrites in everyone.items()
+    }
+    return Measured(
+        {s: {name: float(v[inside].mean()) for name, v in by_search.items()} for s, inside in slices.items()},
+        {s: int(inside.sum()) for s, inside in slices.items()}, named, by_search, everyone,
+    )  # fmt: skip
+
+
+def truth_slices(week: Week) -> dict[str, BoolArray]:
+    """Slices by how the query was really typed; `clear` is none of needing context, misspelt, ambiguous."""
+    needs = np.array([t.needs_context for t in week.typed], np.bool_)
+    misspelt = np.array([t.misspelt for t in week.typed], np.bool_)
+    ambiguous = np.array([t.ambiguous for t in week.typed], np.bool_)
+    return {
+        "all": np.ones(len(week), np.bool_),
+        "clear": ~needs & ~misspelt & ~ambiguous,
+        "context_needed": needs,
+        "misspelt": misspelt,
+    }
+
+
+def before_and_after(world: World, week: Week, deployment: Deployment, measured: Measured, n: int = 6) -> list[dict[str, Any]]:
+    """Searches to look at: the largest gains of the champion, each of another query, and the two largest losses."""
+    gain = measured.by_search["champion"] - measured.by_search["original"]
+    order = np.argsort(-gain, kind="stable")
+    # The very top would show only rescued zeros: take gains spread over the upper tenth.
+    upper = order[: max(n, len(order) // 10)]
+    spread = [int(upper[k]) for k in np.linspace(0, len(upper) - 1, 4 * n).astype(int)]
+    chosen = list({week.queries[i].text: i for i in spread if gain[i] > 0}.values())[: n - 2]
+    chosen += [int(i) for i in order[::-1][:2] if gain[i] < 0]
+    return [_example(world, week, deployment, measured, i) for i in chosen]
+
+
+def _example(world: World, week: Week, deployment: Deployment, measured: Measured, i: int) -> dict[str, Any]:
+    query, rewrite = week.queries[i], measured.rewrites["champion"][i]
+    slices = [name for name, inside in truth_slices(week).items() if inside[i] and name != "all"]
+    return {
+        "query": query.text,
+        "context_queries": list(query.context.queries),
+        "context_titles": list(query.context.titles),
+        "rewrite": rewrite or "",
+        "slice": slices[0] if slices else "other",
+        "ndcg_before": float(measured.by_search["original"][i]),
+        "ndcg_after": float(measured.by_search["champion"][i]),
+        "before": _list(world, week.intents.take(np.array([i])), deployment, query, None),
+        "after": _list(world, week.intents.take(np.array([i])), deployment, query, rewrite),
+    }
+
+
+def _list(world: World, intent: Intents, deployment: Deployment, query: Query, rewrite: str | None) -> list[dict[str, Any]]:
+    answers = deployment.cascade.search([query.text], [rewrite])
+    truth = grades(world, intent, answers.rows)[0]
+    catalogue = world.catalogue
+    return [
+        {
+            "rank": k + 1,
+            "document_id": catalogue.ids[row],
+            "title": catalogue.titles[row],
+            "grade": int(truth[k]),
+            "score": float(answers.scores[0, k]),
+            "factors": {name: float(values[0, k]) for name, values in answers.factors.items()},
+        }
+        for k, row in enumerate(answers.rows[0])
+        if row >= 0
+    ]
+
+
+def policy_ndcg10(world: World, week: Week, deployment: Deployment, policy: Rewriter, max_new_tokens: int) -> float:
+    """Mean nDCG@10 of a policy's fused ranking."""
+    rewrites = served_rewrites(policy, week.queries, max_new_tokens=max_new_tokens)
+    return float(ndcg10(world, week.intents, fused_lists(deployment, week.queries, rewrites)).mean())

@@ -1,0 +1,116 @@
+"""The simulated platform at work: weeks of traffic as files, ratings, launches."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from corewrite.demo.engine import ArmsEngine, NoRewriter
+from corewrite.experiment import CONTROL, TREATMENT, assign
+from corewrite.fusion import default_spec
+from corewrite.logs import SatisfactionThresholds
+from corewrite.pipeline import Deployment, Steps, fit_relevance, read_window, write_catalogue
+from corewrite.relevance import Labels, cold_start
+from corewrite.rewriter import Rewriter
+from corewrite.search import Cascade, top_overlap
+from corewrite.simulation.config import TrafficConfig, WorldConfig
+from corewrite.simulation.export import write_log, write_signals
+from corewrite.simulation.facts import Fact, stylised_facts
+from corewrite.simulation.raters import rate
+from corewrite.simulation.traffic import Engine, Week, simulate_week
+from corewrite.simulation.world import World, make_world
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """An A/B launch: two specs under one policy.
+
+    Attributes:
+        name: Salts the arms.
+        week: When.
+        control, treatment: Stages that use the rewrite in each arm.
+    """
+
+    name: str
+    week: int
+    control: tuple[str, ...]
+    treatment: tuple[str, ...]
+
+
+LAUNCHES = (
+    Launch("launch 1: finerank against no rewriter", 3, (), ("finerank",)),
+    Launch("launch 2: all stages against finerank", 4, ("finerank",), ("recall", "rawrank", "finerank")),
+)
+
+
+def log_week(
+    world: World, traffic: TrafficConfig, engine: Engine, week: int, sessions: int, folder: Path, progress: Progress
+) -> tuple[Week, Path]:
+    """Simulate a week and write its log and signals; returns the week and the log's path."""
+    happened = simulate_week(world, traffic, engine, week=week, sessions=sessions, progress=progress)
+    path = folder / f"week-{week}.ndjson.gz"
+    write_log(happened, world.catalogue, path)
+    write_signals(happened, world.catalogue, folder / f"week-{week}.signals.parquet")
+    return happened, path
+
+
+def ratings(world: World, week: Week, cascade: Cascade, searches: int, *, depth: int = 12, others: int = 4) -> Labels:
+    """Raters' grades for some searches of a week: the head of what was found for them, and a few random documents."""
+    rng = np.random.default_rng([world.config.seed, 42])
+    chosen = np.sort(rng.choice(len(week), min(searches, len(week)), replace=False))
+    found = cascade.search([week.queries[i].text for i in chosen], [None] * len(chosen), depth).rows
+    random = rng.integers(0, len(world.catalogue), (len(chosen), others))
+    # Something of what was wanted, also where the engine did not find it: raters are told the intent and may look.
+    queries, rows, grades = rate(world, week, np.concatenate([found, random], 1), chosen)
+    return Labels(queries, rows, grades)
+
+
+def run_launch(
+    world: World, traffic: TrafficConfig, launch: Launch, deployment: Deployment, policy: Rewriter, sessions: int,
+    folder: Path, thresholds: SatisfactionThresholds | None, *, max_new_tokens: int, progress: Progress,
+) -> pa.Table:  # fmt: skip
+    """Serve a launch to fresh traffic, write its log, and read it back: one row per search, for `read_launch`."""
+    specs = {CONTROL: launch.control, TREATMENT: launch.treatment}
+    full = deployment.spec
+    cascades = {arm: deployment.cascade.with_spec(full.with_rewrite_stages(stages)) for arm, stages in specs.items()}
+    engine = ArmsEngine(cascades, policy, max_new_tokens)
+    week = simulate_week(
+        world, traffic, engine, week=launch.week, sessions=sessions, arm_of=lambda user: assign(user, launch.name),
+        progress=progress,
+    )  # fmt: skip
+    path = folder / f"launch-{launch.name[7]}.ndjson.gz"
+    write_log(week, world.catalogue, path, {"launch": launch.name, "policy": policy.policy_hash, "spec": full.spec_hash})
+    window = read_window(path, overlap=top_overlap(deployment.cascade), thresholds=thresholds)
+    return window.outcomes.to_arrow()
+
+
+def two_weeks(seed: int, sessions: int, folder: Path | None, steps: Steps) -> list[Fact]:
+    """Two weeks served by original signals alone (a cold start, then a fitted model): their stylised facts, and their files.
+
+    Args:
+        seed: The one seed.
+        sessions: Of each week.
+        folder: Where documents, logs and signals are kept; None: nowhere.
+        steps: Shows progress.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        place = folder or Path(temporary)
+        with steps.step("build the platform"):
+            world = make_world(WorldConfig(seed=seed))
+            write_catalogue(world.catalogue, place / "documents.parquet")
+            cold = Deployment(world.catalogue, cold_start(world.catalogue, seed=seed), default_spec())
+        with steps.step("week 0") as progress:
+            week0, log0 = log_week(world, TrafficConfig(), NoRewriter(cold.cascade), 0, sessions, place / "logs", progress)
+            earlier = read_window(log0, overlap=top_overlap(cold.cascade))
+        with steps.step("fit the relevance model") as progress:
+            model = fit_relevance(earlier, world.catalogue, seed=seed, progress=progress).model
+            engine = NoRewriter(Deployment(world.catalogue, model, default_spec()).cascade)
+        with steps.step("week 1") as progress:
+            week1, log1 = log_week(world, TrafficConfig(), engine, 1, sessions, place / "logs", progress)
+            window = read_window(log1, overlap=top_overlap(cold.cascade), thresholds=earlier.outcomes.thresholds)
+        return stylised_facts(world, week0, week1, window.endings())

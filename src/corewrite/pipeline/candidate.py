@@ -1,0 +1,203 @@
+"""One run of the cycle's core: probe, warm start, train, gate, and the registry's decision."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from corewrite.domain import Provenance, TrainingInstance
+from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
+from corewrite.pipeline.config import PipelineConfig
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.gate_step import evaluate, fused_lists, log_rewards, query_frequency, served_rewrites
+from corewrite.pipeline.warm_start import WarmStartReport, warm_start
+from corewrite.pipeline.window import LogWindow
+from corewrite.registry import Candidate, Decision, Registry
+from corewrite.relevance import Judge, ProbeResult, probe
+from corewrite.rewriter import Rewriter
+from corewrite.training import TrainingReport, train
+from corewrite.version import VERSION
+
+
+class ProbeFailedError(RuntimeError):
+    """The relevance model pays for adversarial rewrites: training on it would learn them."""
+
+
+class Steps(Protocol):
+    """Shows and times the steps of a run."""
+
+    def step(self, title: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Enter a step; the value takes (done, total)."""
+        ...
+
+
+Observe = Callable[[Rewriter], dict[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateRun:
+    """What a run made.
+
+    Attributes:
+        warm: The warm start.
+        candidate: The policy after training.
+        warm_report: Of the warm start.
+        probe: Of the relevance model, before training.
+        training: Of the phases.
+        start: What was observed of the warm start, as after each phase.
+        evaluation: What the gate looked at.
+        gate: Its verdict.
+        decision: As the registry wrote it down.
+        provenance: Of the candidate.
+    """
+
+    warm: Rewriter
+    candidate: Rewriter
+    warm_report: WarmStartReport
+    probe: ProbeResult
+    training: TrainingReport
+    start: dict[str, float]
+    evaluation: Evaluation
+    gate: GateResult
+    decision: Decision
+    provenance: Provenance
+
+
+def make_candidate(
+    earlier: LogWindow,
+    window: LogWindow,
+    deployment: Deployment,
+    judge: Judge,
+    registry: Registry,
+    config: PipelineConfig,
+    folder: Path,
+    *,
+    seed: int,
+    steps: Steps,
+    model: str | None = None,
+    observe: Observe = lambda policy: {},
+) -> CandidateRun:
+    """Train a candidate on a log window and let the gate decide.
+
+    Args:
+        earlier: The window the relevance model was fitted on; its reformulations are learnt from too.
+        window: The window whose searches give the reward its instances.
+        deployment: The relevance model and spec in production.
+        judge: Seen by the gate and the record only.
+        registry: Where policies and decisions go.
+        config: Settings.
+        folder: For the training run.
+        seed: The one seed.
+        steps: Shows progress.
+        model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
+        observe: More to note of the policy after each phase; nothing of it reaches the training.
+
+    Raises:
+        ProbeFailedError: the relevance model is exploitable.
+        ValueError: too little data, or numbers that are none.
+    """
+    instances = window.instances(deployment.catalogue, seed=seed)
+    for_gate = window.instances(deployment.catalogue, seed=seed, for_gate=True)[: config.gate_queries]
+    if not instances or not for_gate:
+        raise ValueError(
+            f"the log gives {len(instances)} training and {len(for_gate)} gate instances (searches with a satisfying and an "
+            "examined unsatisfying document): bring a longer log"
+        )
+    provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, seed)
+
+    with steps.step("probe the relevance model"):
+        probed = probe(instances[: config.probe_instances], deployment.reward)
+        if not probed.passed:
+            paid = ", ".join(f"{f.name} earns {f.reward:+.3f}" for f in probed.findings if f.paid)
+            raise ProbeFailedError(
+                f"the relevance model pays for adversarial rewrites ({paid} nats of log R): raise eps in the fusion spec or "
+                "refit the model before training on it"
+            )
+    with steps.step("warm start") as progress:
+        repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
+        warm, warm_report = warm_start(
+            repaired, good, deployment.catalogue, config.warm_start, seed=seed, model=model, progress=progress
+        )
+
+    watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
+    candidate = warm.copy()
+    with steps.step("train: semi-online MPO") as progress:
+        start = watch(-1, warm)
+        phases = config.training.phases
+        place = {"sample": 0.0, "learn": 0.5}
+        done = [0]
+
+        def show(what: str, part: int, total: int) -> None:
+            progress(int(1000 * (done[0] + place[what] + 0.5 * part / max(1, total))), 1000 * phases)
+
+        def after_phase(phase: int, policy: Rewriter) -> dict[str, float]:
+            done[0] = phase + 1
+            return watch(phase, policy)
+
+        report = train(
+            candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
+            provenance=provenance.as_dict(), observe=after_phase, progress=show,
+        )  # fmt: skip
+    with steps.step("gate") as progress:
+        frequency = query_frequency([*earlier.outcomes.query, *window.outcomes.query])
+        evaluation = evaluate(
+            candidate, warm, for_gate, deployment, judge, frequency, max_new_tokens=config.max_new_tokens, progress=progress
+        )
+        result = run_gate(evaluation, config.gate)
+        decision = _decide(registry, candidate, deployment, result, provenance)
+    return CandidateRun(warm, candidate, warm_report, probed, report, start, evaluation, result, decision, provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class _Watch:
+    """Held-out reward and judge of a policy, for the record."""
+
+    deployment: Deployment
+    judge: Judge
+    instances: Sequence[TrainingInstance]
+    max_new_tokens: int
+    observe: Observe
+
+    def __call__(self, phase: int, policy: Rewriter) -> dict[str, float]:
+        queries = [x.query for x in self.instances]
+        rewrites = served_rewrites(policy, queries, max_new_tokens=self.max_new_tokens)
+        # Against the original lists, so that the ideal's pool does not change from phase to phase more than it must.
+        systems: list[Sequence[str | None]] = [[None] * len(queries), rewrites]
+        lists = [fused_lists(self.deployment, queries, r) for r in systems]
+        return {
+            "reward": float(log_rewards(self.deployment, self.instances, rewrites).mean()),
+            "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
+            **self.observe(policy),
+        }
+
+
+def _decide(
+    registry: Registry, policy: Rewriter, deployment: Deployment, result: GateResult, provenance: Provenance
+) -> Decision:
+    """Save the triple, then promote it or write down why not."""
+    about: Mapping[str, Any] = {"provenance": provenance.as_dict()}
+    triple = Candidate(
+        policy=registry.save("policy", policy.save, {**about, "policy_hash": policy.policy_hash}).hash,
+        relevance=registry.save("relevance", deployment.model.save, {**about, "model_hash": deployment.model.model_hash}).hash,
+        spec=registry.save(
+            "spec", lambda folder: _write_spec(folder, deployment), {**about, "spec_hash": deployment.spec.spec_hash}
+        ).hash,
+    )
+    evidence: Any = {**result.as_dict(), "provenance": asdict(provenance)}
+    if result.verdict == Verdict.PROMOTE:
+        champion = registry.champion()
+        expected = None if champion is None else champion.version
+        return registry.promote(triple, expected=expected, reason=result.reason, evidence=evidence)
+    verdict = "reject" if result.verdict == Verdict.REJECT else "hold"
+    decision = registry.record(verdict, triple, result.reason, evidence)  # type: ignore[arg-type]
+    if verdict == "reject":
+        registry.quarantine("policy", triple.policy, result.reason)
+    return decision
+
+
+def _write_spec(folder: Path, deployment: Deployment) -> None:
+    text = yaml.safe_dump(deployment.spec.model_dump(mode="json"), sort_keys=True)
+    (folder / "fusion.yaml").write_text(text, "utf-8")

@@ -1,0 +1,125 @@
+"""The champion out of the registry, ready to search with, and one search explained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corewrite.domain import Context, Query
+from corewrite.fusion import explain_stage, load_spec
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.documents import read_catalogue
+from corewrite.pipeline.gate_step import served_rewrites
+from corewrite.registry import Champion, Registry
+from corewrite.relevance import LateInteraction
+from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter, load_rewriter
+from corewrite.search import Trace
+
+
+class NoChampionError(RuntimeError):
+    """The registry has no champion yet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What is in production.
+
+    Attributes:
+        champion: The triple.
+        deployment: Its relevance model and fusion spec over the documents.
+        policy: Its rewriter.
+    """
+
+    champion: Champion
+    deployment: Deployment
+    policy: Rewriter
+
+
+def load_champion(documents: Path, registry: Registry) -> Served:
+    """Load the champion; its artifacts are checked against their hashes first.
+
+    Raises:
+        NoChampionError: nothing was promoted yet.
+        RegistryError: an artifact is damaged.
+        DocumentsError: the documents cannot be read.
+    """
+    champion = registry.champion()
+    if champion is None:
+        last = registry.decisions()[-1:]
+        why = f"; the last decision was {last[0].verdict}: {last[0].reason}" if last else ""
+        raise NoChampionError(f"{registry.root} has no champion: nothing was promoted yet{why}")
+    folders = {}
+    for kind, content in champion.hashes.items():
+        registry.verify(kind, content)
+        folders[kind] = registry.path(registry.artifact(kind, content))
+    spec, model = load_spec(folders["spec"] / "fusion.yaml"), LateInteraction.load(folders["relevance"])
+    return Served(champion, Deployment(read_catalogue(documents), model, spec), load_rewriter(folders["policy"]))
+
+
+def explain_search(
+    served: Served, query: str, earlier: Sequence[str] = (), watched: Sequence[str] = (), *, rewrite: str | None = None,
+    depth: int = 10, max_new_tokens: int = MAX_NEW_TOKENS,
+) -> dict[str, Any]:  # fmt: skip
+    """Search once with and once without the rewrite, and say what it did.
+
+    Args:
+        served: What is in production.
+        query: As typed.
+        earlier: Earlier queries of the session, oldest first.
+        watched: Titles watched before, oldest first.
+        rewrite: Used instead of the champion's.
+        depth: Results.
+        max_new_tokens: Length limit of a rewrite, tokens.
+
+    Returns:
+        JSON: query, rewrite, signal_status, candidates by source, results with id, title, score, `rank_without` (None: not in
+        the list without the rewrite) and factors whose product is the score, and `dropped`: what the rewrite put out of the list.
+    """
+    asked = Query(query, Context(tuple(earlier), tuple(watched)))
+    used = rewrite or served_rewrites(served.policy, [asked], max_new_tokens=max_new_tokens)[0]
+    cascade, catalogue = served.deployment.cascade, served.deployment.catalogue
+    with_it, without = cascade.trace([query], [used]), cascade.trace([query], [None])
+    after, before = _ranked(with_it)[:depth], _ranked(without)
+    place = {row: k + 1 for k, row in enumerate(before)}
+    columns = {int(row): j for j, row in enumerate(with_it.finerank.rows[0]) if row >= 0}
+    fusion = with_it.finerank.fusion
+    return {
+        "query": query,
+        "context": {"queries": list(earlier), "titles": list(watched)},
+        "rewrite": used or "",
+        "policy": served.champion.policy,
+        "spec": served.deployment.spec.spec_hash,
+        "signal_status": {
+            f"{name}.{signal}": str(state[0])
+            for name, stage in (("rawrank", with_it.rawrank), ("finerank", with_it.finerank))
+            for signal, state in stage.fusion.status.items()
+        },
+        "candidates": {
+            "original": int((without.rawrank.rows >= 0).sum()),
+            "rewrite_only": int(with_it.from_rewrite.sum()),
+            "finerank": int((with_it.finerank.rows >= 0).sum()),
+        },
+        "results": [
+            {
+                "rank": k + 1,
+                "rank_without": place.get(row),
+                "id": catalogue.ids[row],
+                "title": catalogue.titles[row],
+                "score": float(fusion.score[0, columns[row]]),
+                "factors": explain_stage(fusion, (0, columns[row])),
+            }
+            for k, row in enumerate(after)
+        ],
+        "dropped": [
+            {"id": catalogue.ids[row], "title": catalogue.titles[row], "rank_without": place[row]}
+            for row in before[:depth]
+            if row not in after
+        ],
+    }
+
+
+def _ranked(trace: Trace) -> list[int]:
+    rows = np.take_along_axis(trace.finerank.rows, trace.order, 1)[0]
+    return [int(row) for row in rows if row >= 0]

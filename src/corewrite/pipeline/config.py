@@ -1,0 +1,71 @@
+"""Settings of the pipeline, from YAML or defaults."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from corewrite.gate import GateConfig
+from corewrite.rewriter import MAX_NEW_TOKENS
+from corewrite.training import TrainingConfig
+
+
+class ConfigError(ValueError):
+    """A settings file that is refused; the message names the setting, the value and the fix."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WarmStartConfig(_Strict):
+    """Supervised fine-tuning before MPO."""
+
+    examples: int = Field(default=60_000, ge=1)
+    """Examples at most; a random share of each kind is left out beyond."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the examples."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak, for a decoder trained from scratch."""
+    learning_rate_pretrained: float = Field(default=1e-4, gt=0)
+    """Peak, for a model given by path or name."""
+
+
+class PipelineConfig(_Strict):
+    """One weekly run."""
+
+    warm_start: WarmStartConfig = WarmStartConfig()
+    """Warm start."""
+    training: TrainingConfig = TrainingConfig()
+    """Semi-online MPO."""
+    gate: GateConfig = GateConfig()
+    """Promotion gate."""
+    gate_queries: int = Field(default=4_000, ge=100)
+    """Searches of gate users that the gate looks at, at most."""
+    watched_queries: int = Field(default=1_000, ge=50)
+    """Of those, the searches on which reward and judge are shown after each phase."""
+    probe_instances: int = Field(default=1_000, ge=50)
+    """Instances that the relevance model is probed on before training, at most."""
+    max_new_tokens: int = Field(default=MAX_NEW_TOKENS, ge=2, le=64)
+    """Length limit of a served rewrite, tokens."""
+
+
+def load_config(path: Path | None) -> PipelineConfig:
+    """Read settings; None gives the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read or a setting is refused.
+    """
+    if path is None:
+        return PipelineConfig()
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot read the settings: {error}") from error
+    if value is None:
+        return PipelineConfig()
+    try:
+        return PipelineConfig.model_validate(value)
+    except ValidationError as error:
+        problems = [f"{path}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("\n".join(problems)) from error

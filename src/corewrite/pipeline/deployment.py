@@ -1,0 +1,46 @@
+"""What serves at one time: catalogue, relevance model and fusion spec, ready to rank and to reward."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from corewrite.domain import Catalogue
+from corewrite.fusion import FusionSpec
+from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
+from corewrite.search import Cascade, EmbeddedEngine
+from corewrite.training import FusedReward
+
+
+@dataclass(frozen=True, eq=False)
+class Deployment:
+    """A relevance model and a fusion spec over a catalogue.
+
+    The same scorers and the same spec object rank in `cascade` and reward in `reward`: there is no second formula.
+
+    Attributes:
+        catalogue: The documents.
+        model: The deployed relevance model.
+        spec: The fusion spec.
+    """
+
+    catalogue: Catalogue
+    model: LateInteraction
+    spec: FusionSpec
+
+    @cached_property
+    def cascade(self) -> Cascade:
+        """The embedded cascade."""
+        engine = EmbeddedEngine(self.catalogue, self._dense.document_vectors)
+        return Cascade(self.catalogue, engine, self._signals, self._dense, self.spec)
+
+    @cached_property
+    def reward(self) -> FusedReward:
+        """log R under this deployment."""
+        return FusedReward(self.spec, self._signals, self.catalogue)
+
+    @cached_property
+    def _dense(self) -> DenseScorer:
+        return DenseScorer(self.model.bind(self.catalogue))
+
+    @cached_property
+    def _signals(self) -> dict[str, RelevanceScorer]:
+        return {"relevance": self._dense.full, "dense": self._dense}

@@ -1,0 +1,57 @@
+"""The run on a user's own log, documents and labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from corewrite.fusion import FusionSpec
+from corewrite.pipeline.candidate import CandidateRun, Steps, make_candidate
+from corewrite.pipeline.config import PipelineConfig
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.documents import read_catalogue, read_labels, write_catalogue
+from corewrite.pipeline.relevance_step import fit_relevance
+from corewrite.pipeline.window import read_window
+from corewrite.registry import Registry
+from corewrite.relevance import Judge, cold_start
+from corewrite.search import top_overlap
+
+
+def train_on_logs(
+    documents: Path, earlier_logs: Sequence[Path], logs: Sequence[Path], labels: Path, folder: Path, *, spec: FusionSpec,
+    config: PipelineConfig, seed: int, steps: Steps, model: str | None = None,
+) -> CandidateRun:  # fmt: skip
+    """Fit the relevance model and the judge, train a rewriter, and let the gate decide.
+
+    Args:
+        documents: Parquet, see `read_catalogue`.
+        earlier_logs: UBI files of an earlier window, for the relevance model.
+        logs: UBI files of the window that gives the reward its instances.
+        labels: Parquet of rated results, see `read_labels`.
+        folder: Run folder; a run that was killed continues from its last whole phase.
+        spec: Fusion spec.
+        config: Settings.
+        seed: The one seed.
+        steps: Shows progress.
+        model: Path or name of a causal LM; None: a small decoder trained from scratch.
+
+    Raises:
+        ValueError: unusable or too little data; the message names what and where.
+    """
+    with steps.step("read documents and logs"):
+        catalogue = read_catalogue(documents)
+        cold = Deployment(catalogue, cold_start(catalogue, seed=seed), spec)
+        rejects = folder / "rejects"
+        earlier = read_window(earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson")
+    with steps.step("fit the relevance model") as progress:
+        deployment = Deployment(catalogue, fit_relevance(earlier, catalogue, seed=seed, progress=progress).model, spec)
+        window = read_window(
+            logs, overlap=top_overlap(deployment.cascade), thresholds=earlier.outcomes.thresholds,
+            rejects_path=rejects / "log.ndjson",
+        )  # fmt: skip
+    with steps.step("fit the judge"):
+        judge = Judge(catalogue)
+        judge.fit(read_labels(labels, catalogue), seed=seed)
+    write_catalogue(catalogue, folder / "documents.parquet")  # what `corewrite search --run` reads
+    registry = Registry(folder / "registry")
+    return make_candidate(
+        earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, model=model
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""The warm start: what to show the rewriter before it meets the reward."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from corewrite.domain import Catalogue
+from corewrite.logs import Reformulation
+from corewrite.pipeline.config import WarmStartConfig
+from corewrite.rewriter import (
+    Example,
+    FineTuneReport,
+    Rewriter,
+    denoising_examples,
+    fine_tune,
+    load_rewriter,
+    new_small_decoder,
+    other_contexts,
+)
+
+T = TypeVar("T")
+_SHARES = {"repaired": 0.24, "denoising": 0.46, "good": 0.20, "other_context": 0.10}
+"""Share of each kind among the examples, where the log has enough of it."""
+
+
+@dataclass(frozen=True)
+class WarmStartReport:
+    """A warm start.
+
+    Attributes:
+        kinds: Examples of each kind.
+        fit: What fine-tuning did.
+        parameters: Of the model.
+    """
+
+    kinds: dict[str, int]
+    fit: FineTuneReport
+    parameters: int
+
+
+def warm_start(
+    repaired: Sequence[Reformulation],
+    good: Sequence[Reformulation],
+    catalogue: Catalogue,
+    config: WarmStartConfig,
+    *,
+    seed: int,
+    model: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Rewriter, WarmStartReport]:
+    """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone.
+
+    Args:
+        repaired: Queries that failed, with the later query of the chain that satisfied (seen twice).
+        good: Queries that satisfied as they were.
+        catalogue: For the tokenizer of a new decoder.
+        config: Settings.
+        seed: The one seed.
+        model: Path or name of a causal LM; None: a small decoder with random weights.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        ValueError: nothing to learn from.
+        RewriterError: the model cannot be loaded.
+    """
+    if not good and not repaired:
+        raise ValueError("the warm start needs satisfied searches: the log has none")
+    good_queries = [g.query for g in good]
+    kinds = {
+        "repaired": [Example(r.query, r.target) for r in repaired] * 2,
+        "denoising": denoising_examples(good_queries, seed=seed),
+        "good": [Example(g.query, g.target) for g in good],
+        "other_context": other_contexts(good_queries, seed=seed),
+    }
+    rng = np.random.default_rng([seed, 64])
+    kept = {name: _some(rows, int(_SHARES[name] * config.examples), rng) for name, rows in kinds.items()}
+    examples = [example for rows in kept.values() for example in rows]
+    if model is None:
+        texts = [*catalogue.titles, *catalogue.texts, *(r.target for r in (*good, *repaired))]
+        rewriter, rate = new_small_decoder(texts, seed=seed), config.learning_rate
+    else:
+        rewriter, rate = load_rewriter(model), config.learning_rate_pretrained
+    report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
+    return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
+
+
+def _some(rows: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:
+    if len(rows) <= n:
+        return list(rows)
+    return [rows[i] for i in np.sort(rng.choice(len(rows), n, replace=False))]

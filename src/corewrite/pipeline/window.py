@@ -1,0 +1,101 @@
+"""A window of the log, read once: outcomes, propensities, and who may be trained on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from corewrite.domain import Catalogue, TrainingInstance, hash_share
+from corewrite.logs import (
+    IngestReport,
+    Outcomes,
+    Propensity,
+    Reformulation,
+    SatisfactionThresholds,
+    find_outcomes,
+    fit_propensity,
+    labelled_impressions,
+    mine_instances,
+    mine_reformulations,
+    read_log,
+)
+from corewrite.logs.outcomes import Overlap
+from corewrite.relevance import Impressions
+
+GATE_SHARE = 0.2
+"""Share of users kept for the gate, out of warm start, training and relevance fitting."""
+
+
+def is_gate_user(user_id: str) -> bool:
+    """Whether a user's searches belong to the gate: a fixed hash, so a user never changes sides."""
+    return hash_share(user_id, "gate") < GATE_SHARE
+
+
+def _may_train(user_id: str) -> bool:
+    return not is_gate_user(user_id)
+
+
+@dataclass(frozen=True, eq=False)
+class LogWindow:
+    """A log read and interpreted.
+
+    Attributes:
+        report: What the reader found.
+        outcomes: Every search with its end.
+        propensity: Of examination by position.
+    """
+
+    report: IngestReport
+    outcomes: Outcomes
+    propensity: Propensity
+
+    @property
+    def span(self) -> str:
+        """First and last moment, ISO 8601, joined by "/"."""
+        return f"{self.report.first}/{self.report.last}"
+
+    def endings(self) -> dict[str, str]:
+        """How each search ended, by query id."""
+        return dict(zip(self.outcomes.query_id, map(str, self.outcomes.outcome), strict=True))
+
+    def impressions(self, catalogue: Catalogue) -> Impressions:
+        """Examined results of users who may be trained on, for the relevance model."""
+        table = labelled_impressions(self.outcomes, self.propensity, catalogue.row_of, _may_train)
+        return Impressions(
+            table.query.tolist(), catalogue.rows(table.document_id.tolist()), table.satisfied,
+            1.0 / np.maximum(table.propensity, 0.1), table.user_id.tolist(),
+        )  # fmt: skip
+
+    def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
+        """Repairs and queries good as they were, of users who may be trained on."""
+        return mine_reformulations(self.outcomes, _may_train)
+
+    def instances(self, catalogue: Catalogue, *, seed: int, for_gate: bool = False) -> list[TrainingInstance]:
+        """Instances of users who may be trained on, or of the gate's."""
+        wanted: Callable[[str], bool] = is_gate_user if for_gate else _may_train
+        return mine_instances(self.outcomes, self.propensity, catalogue.ids, seed=seed, user_filter=wanted)
+
+
+def read_window(
+    paths: Path | Sequence[Path],
+    *,
+    overlap: Overlap | None = None,
+    thresholds: SatisfactionThresholds | None = None,
+    rejects_path: Path | None = None,
+) -> LogWindow:
+    """Read a log window.
+
+    Args:
+        paths: UBI files.
+        overlap: Of two texts' results under the original-only ranking; None: of the displayed lists.
+        thresholds: Satisfaction frozen on an earlier window; None: fitted on this one.
+        rejects_path: Where unusable lines go.
+
+    Raises:
+        LogError: no usable query.
+        ValueError: too few clicks to learn from.
+    """
+    log = read_log(paths, rejects_path=rejects_path)
+    outcomes = find_outcomes(log, overlap=overlap, thresholds=thresholds)
+    return LogWindow(log.report, outcomes, fit_propensity(outcomes))

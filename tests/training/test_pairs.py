@@ -1,0 +1,58 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corewrite.training import Candidate, select_pairs
+
+
+def candidate(text: str, reward: float, **kwargs) -> Candidate:
+    return Candidate(text, tuple(map(ord, text)) + (0,), reward, **kwargs)
+
+
+def names(pairs):
+    return [(p.chosen.text, p.rejected.text) for p in pairs]
+
+
+def test_ith_best_with_ith_worst():
+    row = [candidate(t, r) for t, r in (("aa", 0.1), ("bb", 0.9), ("cc", -0.5), ("dd", 0.3), ("ee", -0.1))]
+    assert names(select_pairs(row, k=2, minimum_gap=0.05)) == [("bb", "cc"), ("dd", "ee")]
+    assert names(select_pairs(row, k=9, minimum_gap=0.05)) == [("bb", "cc"), ("dd", "ee")], "k_eff = floor(5 / 2)"
+    assert names(select_pairs(row, k=1, minimum_gap=0.05)) == [("bb", "cc")]
+
+
+def test_what_may_not_be_chosen():
+    good = candidate("good", -1.0)
+    for bad in (
+        candidate("bad", -0.01),
+        candidate("bad", 0.5, ended=False),
+        candidate("bad", 0.5, malformed=True),
+    ):
+        assert select_pairs([bad, good], 1, 0.05) == []
+    neutral = candidate("same", 0.0, identity=True)
+    assert names(select_pairs([neutral, good], 1, 0.05)) == [("same", "good")], "identity over harmful teaches restraint"
+
+
+def test_small_gaps_and_near_identical_tokens_are_dropped():
+    assert select_pairs([candidate("aa", 0.10), candidate("bb", 0.06)], 1, 0.05) == []
+    open_ended = Candidate("aa ", (97, 97), -0.3, ended=False)
+    assert select_pairs([Candidate("aa", (97, 97, 0), 0.3), open_ended], 1, 0.05) == []
+
+
+def test_repeated_texts_are_an_error():
+    with pytest.raises(ValueError, match="distinct"):
+        select_pairs([candidate("a", 1.0), candidate("a", 0.0)], 1, 0.0)
+
+
+rewards = st.lists(st.sampled_from([-0.5, -0.1, 0.0, 0.2, 0.7]), min_size=0, max_size=9)
+
+
+@given(rewards, st.integers(1, 4), st.randoms())
+def test_selection_ignores_the_order_of_candidates_and_never_repeats_one(values, k, random):
+    row = [candidate(f"t{i}", r) for i, r in enumerate(values)]
+    pairs = select_pairs(row, k, 0.05)
+    shuffled = list(row)
+    random.shuffle(shuffled)
+    assert select_pairs(shuffled, k, 0.05) == pairs
+    used = [c.text for p in pairs for c in (p.chosen, p.rejected)]
+    assert len(used) == len(set(used)) and len(pairs) <= k
+    assert all(p.gap >= 0.05 and p.chosen.log_reward >= 0 for p in pairs)
