@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain.hashing import sha256_chunks
+from corewrite.domain.hashing import sha256_chunks, sha256_json
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -62,9 +62,7 @@ class Catalogue:
         """Hash over every column."""
         return sha256_chunks(
             [
-                "\x1e".join("\x1f".join(t) for t in zip(self.ids, self.titles, self.texts, strict=True)).encode(
-                    "utf-8", "surrogatepass"
-                ),
+                sha256_json([self.ids, self.titles, self.texts]).encode(),
                 np.ascontiguousarray(self.visual).tobytes(),
                 self.seconds.tobytes(),
                 self.prior.tobytes(),

@@ -1,5 +1,6 @@
 """The unit of training: one logged search and what its chain showed to be right and wrong."""
 
+import math
 from dataclasses import dataclass
 
 from corewrite.domain.query import Query
@@ -34,5 +35,5 @@ class TrainingInstance:
             raise ValueError(f"instance {self.instance_id!r}: documents and weights differ in number")
         if not self.positives or not self.negatives:
             raise ValueError(f"instance {self.instance_id!r}: D+ and D- must both hold a document")
-        if min(self.gains + self.weights) <= 0:
-            raise ValueError(f"instance {self.instance_id!r}: gains and weights must be above 0")
+        if not all(0 < weight < math.inf for weight in self.gains + self.weights):
+            raise ValueError(f"instance {self.instance_id!r}: gains and weights must be finite and above 0")

@@ -7,7 +7,7 @@ _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 
 def normalise(text: str) -> str:
-    """Return `text` in NFKC form, case-folded, with runs of white space folded to one space."""
+    """Return `text` in NFKC form, case-folded (in this order), with runs of white space folded to one space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

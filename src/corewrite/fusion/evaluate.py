@@ -65,7 +65,7 @@ def evaluate_stage(
         KeyError: an original signal is missing.
         ValueError: an original signal is not finite on a valid document.
     """
-    names = [s.signal for s in (*stage.original, *stage.rewrite)]
+    names = [i.signal for i in stage.original] + [j.signal for j in stage.rewrite]
     missing = sorted({n for n in names if n not in under_query})
     if missing:
         raise KeyError(f"signal(s) {missing} of the stage are not among those given under the query: {sorted(under_query)}")
@@ -77,28 +77,30 @@ def evaluate_stage(
         x = np.asarray(under_query[i.signal], np.float64)
         if not np.isfinite(np.where(there, x, 0.0)).all():
             raise ValueError(f"original signal {i.signal!r} is not a finite number on some document: the ranker cannot rank")
-        factor = np.clip(x, i.eps, i.top) ** i.exponent
-        original_factors[i.signal] = factor
-        log_original = log_original + np.log(factor)
+        clipped = np.clip(x, i.eps, i.top)
+        original_factors[i.signal] = clipped**i.exponent
+        # Not the log of the factor: a small floor under a large exponent leaves the range of doubles.
+        log_original = log_original + i.exponent * np.log(clipped)
     log_rewrite = np.zeros(shape)
     rewrite_factors: dict[str, FloatArray] = {}
     status: dict[str, npt.NDArray[np.object_]] = {}
     for j in stage.rewrite:
-        factor, state = _rewrite_factor(j, under_query[j.signal], under_rewrite, available, there)
-        rewrite_factors[j.signal], status[j.signal] = factor, state
-        log_rewrite = log_rewrite + np.log(factor)
+        ratio, state = _rewrite_ratio(j, under_query[j.signal], under_rewrite, available, there)
+        rewrite_factors[j.signal], status[j.signal] = ratio**j.exponent, state
+        log_rewrite = log_rewrite + j.exponent * np.log(ratio)
     log_original = np.where(there, log_original, -np.inf)
     # Adding an exact 0.0 leaves every bit of log_original as it is: an absent rewrite cannot be told from none.
     return StageFusion(log_original, log_rewrite, log_original + log_rewrite, original_factors, rewrite_factors, status)
 
 
-def _rewrite_factor(
+def _rewrite_ratio(
     j: RewriteSignal,
     own: FloatArray,
     under_rewrite: Mapping[str, FloatArray] | None,
     available: Mapping[str, BoolArray] | None,
     there: BoolArray,
 ) -> tuple[FloatArray, npt.NDArray[np.object_]]:
+    """The clipped ratio, before the exponent, and the status of each request."""
     requests = there.shape[:-1]
     status = np.full(requests, SignalStatus.OK, object)
     if under_rewrite is None or j.signal not in under_rewrite:
@@ -117,8 +119,8 @@ def _rewrite_factor(
     used = (present & sound)[..., None] & there
     safe = np.where(used, y, 1.0)
     divisor = np.maximum(np.where(used, base, 1.0), j.eps) if j.relative_to == "original" else np.float64(j.n or 1.0)
-    factor = np.clip(np.maximum(safe, j.eps) / divisor, j.lo, j.hi) ** j.exponent
-    return np.where(used, factor, 1.0), status
+    ratio = np.clip(np.maximum(safe, j.eps) / divisor, j.lo, j.hi)
+    return np.where(used, ratio, 1.0), status
 
 
 def explain_stage(fusion: StageFusion, index: tuple[int, ...]) -> dict[str, float]:
@@ -158,9 +160,7 @@ class ReplayResult:
     worst: float
 
 
-def replay(
-    logged: Mapping[str, FloatArray], recomputed: Mapping[str, FloatArray], tolerance: float = 1e-6
-) -> ReplayResult:
+def replay(logged: Mapping[str, FloatArray], recomputed: Mapping[str, FloatArray], tolerance: float = 1e-6) -> ReplayResult:
     """Compare logged factors with recomputed ones, name by name.
 
     Raises:

@@ -1,18 +1,34 @@
 """The fusion spec: one YAML that ranks, rewards and compiles."""
 
 import math
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Hashable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from corewrite.domain import sha256_json
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("must be a number (YAML reads yes, no, on and off as true and false)")
+    return value
+
+
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
+AtLeastOne = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 STAGES = ("recall", "rawrank", "finerank")
 
 
@@ -58,7 +74,7 @@ class RewriteSignal(_Strict):
     """Lowest factor before the exponent, at most 1."""
     hi: Positive = 4.0
     """Highest factor before the exponent, at least 1."""
-    exponent: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    exponent: NotNegative = 0.5
     """Exponent b."""
 
     @model_validator(mode="after")
@@ -101,9 +117,9 @@ class StageSpec(_Strict):
 class RecallSpec(_Strict):
     """Who recalls how many candidates."""
 
-    original_candidates: int = Field(80, ge=1)
+    original_candidates: AtLeastOne = 80
     """Candidates of each original list, lexical and dense; never cut by the rewrite."""
-    rewrite_candidates: int = Field(60, ge=0)
+    rewrite_candidates: Annotated[int, BeforeValidator(_number), Field(ge=0)] = 60
     """Candidates the rewrite may add at most (m)."""
     use_rewrite: bool = True
     """Whether the rewrite recalls at all."""
@@ -112,9 +128,9 @@ class RecallSpec(_Strict):
 class Depths(_Strict):
     """How many candidates go on from rawrank."""
 
-    finerank: int = Field(80, ge=1)
+    finerank: AtLeastOne = 80
     """Fused top K that finerank gets."""
-    protected: int = Field(80, ge=1)
+    protected: AtLeastOne = 80
     """Original top P that finerank gets whatever the rewrite says."""
 
     @model_validator(mode="after")
@@ -130,12 +146,15 @@ class Depths(_Strict):
 class RewardSpec(_Strict):
     """How the stages count in the reward."""
 
-    stage_weights: Mapping[Literal["rawrank", "finerank"], Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
-        default_factory=lambda: {"rawrank": 0.0, "finerank": 1.0}
-    )
-    """lambda_s of each rank stage."""
-    recall_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    stage_weights: Mapping[Literal["rawrank", "finerank"], NotNegative] = {"rawrank": 0.0, "finerank": 1.0}
+    """lambda_s of each rank stage, 0 for one that is not named."""
+    recall_weight: NotNegative = 0.0
     """lambda_rec of the recall term."""
+
+    @field_validator("stage_weights")
+    @classmethod
+    def _complete(cls, weights: Mapping[str, float]) -> dict[str, float]:
+        return {"rawrank": 0.0, "finerank": 0.0} | dict(weights)
 
 
 class FusionSpec(_Strict):
@@ -154,7 +173,7 @@ class FusionSpec(_Strict):
     reward: RewardSpec = RewardSpec()
     """The reward."""
 
-    @cached_property
+    @property
     def spec_hash(self) -> str:
         """Content hash: unchanged by comments, key order and spelled-out defaults, changed by every value."""
         return sha256_json(self.model_dump(mode="json"))
@@ -174,11 +193,43 @@ class FusionSpec(_Strict):
         if wanted - set(STAGES):
             raise ValueError(f"no stage {sorted(wanted - set(STAGES))}: there are {', '.join(STAGES)}")
         update: dict[str, object] = {
-            name: stage if name in wanted else stage.model_copy(update={"rewrite": ()})
-            for name, stage in self.stages.items()
+            name: stage if name in wanted else stage.model_copy(update={"rewrite": ()}) for name, stage in self.stages.items()
         }
         recall = self.recall.use_rewrite and "recall" in wanted
         return self.model_copy(update={**update, "recall": self.recall.model_copy(update={"use_rewrite": recall})})
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML less what has no place in a spec: aliases, keys that stand twice, numbers beyond any use."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            # A few nested aliases or merge keys stand for gigabytes.
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            raise _refused("aliases (*name) are not allowed here: write the value out", alias.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in names:
+                    raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
+                names.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            raise _refused(f"{node.value!r:.80} is not a value of type {node.tag}", node.start_mark) from error
+        if isinstance(value, int) and value.bit_length() > 64:
+            raise _refused(f"{node.value!r:.80} is too large a number", node.start_mark)
+        return value
+
+
+def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
 def load_spec(path: Path) -> FusionSpec:
@@ -201,12 +252,17 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
         SpecError: it is refused; the message names `name`, the line, the value and the fix.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise SpecError(f"{name}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node is not None else None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SpecError(f"{name}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SpecError(f"{name}:{line}: not valid YAML: character {error.character!r}: {error.reason}") from error
+    except RecursionError:
+        raise SpecError(f"{name}:1: not a fusion spec: nested too deeply") from None
     if not isinstance(value, dict):
         raise SpecError(f"{name}:1: a fusion spec is a mapping with rawrank and finerank, this is a {type(value).__name__}")
     try:
@@ -215,7 +271,7 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
         problems = []
         for e in error.errors():
             where = ".".join(map(str, e["loc"]))
-            shown = "" if isinstance(e["input"], dict | list) else f" (got {e['input']!r})"
+            shown = "" if isinstance(e["input"], dict | list) else f" (got {e['input']!r:.80})"
             message = e["msg"].removeprefix("Value error, ")
             problems.append(f"{name}:{_line(node, e['loc'])}: {where or 'spec'}: {message}{shown}")
         raise SpecError("\n".join(problems)) from error

@@ -69,7 +69,7 @@ class ImpressionTable:
     satisfied: npt.NDArray[np.bool_]
 
 
-def fit_propensity(outcomes: Outcomes, *, iterations: int = 30, minimum_clicks: int = 200) -> Propensity:
+def fit_propensity(outcomes: Outcomes, *, iterations: int = 100, minimum_clicks: int = 200) -> Propensity:
     """Fit a position-based click model by expectation-maximisation (Wang et al. 2018, without their regression).
 
     Attractiveness is kept per (query, document) with a prior, so that pairs seen once say little of it; the positions' curve
@@ -81,9 +81,9 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 30, minimum_clicks: 
     pair: dict[tuple[str, str], int] = {}
     pairs, positions, clicks = [], [], []
     for i, hits in enumerate(outcomes.hit_ids):
-        for k, document in enumerate(hits):
+        for position, document in enumerate(hits):
             pairs.append(pair.setdefault((outcomes.query[i], document), len(pair)))
-            positions.append(k)
+            positions.append(position)
             clicks.append(document in outcomes.clicked[i])
     if sum(clicks) < minimum_clicks:
         raise ValueError(
@@ -91,7 +91,7 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 30, minimum_clicks: 
         )
     p, k, c = np.array(pairs), np.array(positions), np.array(clicks)
     shown_at = np.bincount(k)
-    examine = np.linspace(1.0, 0.3, len(shown_at))
+    examine = np.linspace(1.0, 0.3, len(shown_at))  # 1 is a fixed point of the update: the top sets the scale
     attract = np.full(len(pair), c.mean())
     prior = 2.0
     for _ in range(iterations):
@@ -100,8 +100,9 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 30, minimum_clicks: 
         liked = np.where(c, 1.0, attract[p] * (1 - examine[k]) / both)
         examine = np.bincount(k, seen) / np.maximum(shown_at, 1)
         attract = (np.bincount(p, liked) + prior * c.mean()) / (np.bincount(p) + prior)
-        examine = examine / examine[0]
-    curve = IsotonicRegression(increasing=False).fit(np.arange(len(examine)), examine, shown_at).predict(np.arange(len(examine)))
+    curve = (
+        IsotonicRegression(increasing=False).fit(np.arange(len(examine)), examine, shown_at).predict(np.arange(len(examine)))
+    )
     return Propensity(np.clip(curve / curve[0], 0.01, 1.0))
 
 
@@ -164,9 +165,7 @@ def mine_instances(
             if not good or not negatives:
                 continue
             weights = [rejected[d] for d in negatives]
-            random = catalogue_ids[
-                int(keyed_uniform(seed, text_key(outcomes.query_id[i]), _PURPOSE) * len(catalogue_ids))
-            ]
+            random = catalogue_ids[int(keyed_uniform(seed, text_key(outcomes.query_id[i]), _PURPOSE) * len(catalogue_ids))]
             if random not in everywhere and random not in bad:
                 negatives.append(random)
                 weights.append(sum(weights) / 9)

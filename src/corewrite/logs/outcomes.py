@@ -123,8 +123,8 @@ def find_outcomes(
     """Find sessions, chains and outcomes.
 
     Two successive queries of a user have the same intent where they come within 5 minutes of the last action and their
-    texts are similar (token-set ratio of at least 70 of 100) or their top-50 lists overlap by at least 0.2. A satisfied search ends its chain:
-    what follows is not a repair.
+    texts are similar (token-set ratio of at least 70 of 100) or their top-50 lists overlap by at least 0.2. A satisfied
+    search ends its chain: what follows is not a repair.
 
     Args:
         log: The log.
@@ -148,7 +148,7 @@ def find_outcomes(
     near = follows & (gap <= CHAIN_GAP)
     same = np.zeros(n, np.bool_)
     at = np.flatnonzero(near)
-    hits = [tuple(h or ()) for h in columns["hit_ids"]]
+    hits = [tuple(dict.fromkeys(h or ())) for h in columns["hit_ids"]]
     same[at] = _same_intent([(query[i], query[i + 1]) for i in at], [(hits[i], hits[i + 1]) for i in at], overlap)
     chain = np.cumsum(np.r_[True, ~(same & ~good)[:-1]]) - 1 if n else np.zeros(0, np.int64)
 

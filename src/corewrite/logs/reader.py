@@ -1,11 +1,14 @@
 """Read UBI 1.3.0 search logs: NDJSON, plain or gzipped, bulk layout or one document per line.
 
-Nothing is lost on bad input: a line that cannot be used goes to a rejects file with its number and the reason, the others are kept.
+Nothing is lost on bad input: a line that cannot be used goes to a rejects file with its number and the reason, the
+others are kept.
 """
 
 import gzip
+import io
 import json
 import math
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -169,7 +172,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
             zipped = probe.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if zipped else path.open("rb") as source:
             hint: str | None = None
-            for number, raw in enumerate(source, 1):
+            for number, raw in enumerate(_bounded(source), 1):
                 if not raw.strip():
                     continue
                 action = _bulk_action(raw) if len(raw) < 4096 else None
@@ -178,8 +181,17 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
                     continue
                 yield number, raw, hint
                 hint = None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise LogError(f"{path}: cannot read the log: {error}") from error
+
+
+def _bounded(source: io.BufferedIOBase) -> Iterator[bytes]:
+    """Lines, those over the limit cut just beyond it: a small gzip file can hold a line larger than memory."""
+    while line := source.readline(_LINE_LIMIT + 1):
+        rest = line
+        while len(rest) > 0 and not rest.endswith(b"\n"):
+            rest = source.readline(_LINE_LIMIT)
+        yield line
 
 
 def _bulk_action(raw: bytes) -> str | None:
@@ -204,7 +216,7 @@ def _parse(raw: bytes, hint: str | None) -> dict[str, Any]:
         ValueError: it is neither; the message says why.
     """
     if len(raw) > _LINE_LIMIT:
-        raise ValueError(f"line of {len(raw)} bytes is over the limit of {_LINE_LIMIT}")
+        raise ValueError(f"line over the limit of {_LINE_LIMIT} bytes")
     text = raw.decode("utf-8")
     value = json.loads(text)
     if "\\ud" in text or "\\uD" in text:
@@ -294,9 +306,21 @@ def _refuse_surrogates(value: Any) -> None:
 def _number(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    seconds = _finite(value)
+    if seconds is None or seconds < 0:
         raise ValueError(f"{value!r:.50} is not a duration in seconds")
-    return float(value)
+    return seconds
+
+
+def _finite(value: Any) -> float | None:
+    """A JSON number as a float; None where it is none, or not finite as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def parse_time(value: Any) -> float:
@@ -305,20 +329,18 @@ def parse_time(value: Any) -> float:
     Raises:
         ValueError: it is neither.
     """
-    if isinstance(value, str):
+    try:
+        seconds = _finite(float(value) if isinstance(value, str) else value)
+        if seconds is not None and abs(seconds) > 1e11:
+            seconds /= 1000
+    except ValueError:
         try:
-            number = float(value)
+            moment = datetime.fromisoformat(value)
         except ValueError:
-            try:
-                moment = datetime.fromisoformat(value)
-            except ValueError:
-                raise ValueError(f"timestamp {value!r:.50} is neither ISO 8601 nor an epoch") from None
-            moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-            return moment.timestamp()
-        value = number
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"timestamp {value!r:.50} is neither ISO 8601 nor an epoch") from None
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if seconds is None:
         raise ValueError(f"timestamp {value!r:.50} is neither ISO 8601 nor an epoch")
-    seconds = value / 1000 if abs(value) > 1e11 else float(value)
     if not 0 <= seconds < 4e9:
         raise ValueError(f"timestamp {value!r:.50} lies outside 1970-2096")
     return seconds
@@ -338,7 +360,7 @@ def _report(
     known: set[str],
 ) -> IngestReport:  # fmt: skip
     clients = Counter(searches.values["user_id"])
-    clients.update(events.values["user_id"])
+    clients.update(user for user in events.values["user_id"] if user)
     share = clients.most_common(1)[0][1] / clients.total()
     actions = Counter(events.values["action"])
     orphans = sum(q not in known for q in events.values["query_id"])

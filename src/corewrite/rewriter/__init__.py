@@ -10,11 +10,12 @@ from corewrite.rewriter.fine_tune import (
     mean_token_loss,
     other_contexts,
 )
-from corewrite.rewriter.generate import Rewrite, greedy, sample
+from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, greedy, sample
 from corewrite.rewriter.log_probs import length_buckets, response_log_probs
 from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig
 
 __all__ = [
+    "MAX_NEW_TOKENS",
     "Cleaned",
     "Example",
     "FineTuneReport",

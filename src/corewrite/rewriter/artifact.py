@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -47,7 +48,10 @@ class Rewriter:
         chunks = [self.tokenizer.backend_tokenizer.to_str().encode(), self.template.config.to_json().encode()]
         for name in sorted(state):
             tensor = state[name].detach().cpu().contiguous()
-            chunks += [f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor.view(torch.uint8).numpy().tobytes()]
+            chunks += [
+                f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(),
+                tensor.reshape(-1).view(torch.uint8).numpy().tobytes(),
+            ]
         return sha256_chunks(chunks)
 
     @property
@@ -59,7 +63,8 @@ class Rewriter:
         """The same rewriter with weights of its own."""
         twin = type(self.model)(self.model.config)
         twin.load_state_dict(self.model.state_dict())
-        return Rewriter(twin.to(self.model.dtype).eval(), self.tokenizer, self.template)
+        twin.to(device=self.model.device, dtype=self.model.dtype)
+        return Rewriter(twin.eval(), self.tokenizer, self.template)
 
     def save(self, folder: Path) -> None:
         """Write the artifact: safetensors weights, tokenizer and template."""
@@ -80,7 +85,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         config: Prompt limits for a model without a template of its own.
 
     Raises:
-        RewriterError: the folder is missing, holds pickled weights or code, or cannot be read as a causal LM.
+        RewriterError: the folder is missing, holds pickled weights or code, cannot be read as a causal LM, or lacks weights.
     """
     folder = Path(path_or_name)
     if folder.is_dir():
@@ -93,18 +98,29 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False, use_fast=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path_or_name), trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            str(path_or_name), trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise RewriterError(f"cannot load {path_or_name} as a causal LM: {error}") from error
+    if loading["missing_keys"]:
+        # transformers fills them with random numbers and goes on.
+        missing = sorted(loading["missing_keys"])
+        raise RewriterError(f"{path_or_name} lacks {len(missing)} weights of its config, {missing[0]} the first")
+    for parameter in model.parameters():
+        # Loaded weights lie in the mapped file: a save over it would pull them away, and memory that starts anywhere rounds
+        # differently from that of the model that was saved.
+        parameter.data = parameter.data.clone()
     if tokenizer.eos_token_id is None:
         raise RewriterError(f"the tokenizer of {path_or_name} has no end-of-sequence token: set eos_token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     saved = folder / _TEMPLATE
     if saved.is_file():
-        config = TemplateConfig.from_json(saved.read_text("utf-8"))
+        try:
+            config = TemplateConfig.from_json(saved.read_text("utf-8"))
+        except ValueError as error:
+            raise RewriterError(f"{saved}: {error}") from error
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice

@@ -8,7 +8,7 @@ import torch
 
 from corewrite.domain import Context, Query, normalise, words
 from corewrite.rewriter.artifact import Rewriter
-from corewrite.rewriter.log_probs import length_buckets, response_log_probs
+from corewrite.rewriter.log_probs import fast_precision, length_buckets, response_log_probs
 
 Progress = Callable[[int, int], None]
 
@@ -72,6 +72,7 @@ def fine_tune(
     prompts = [template.encode(e.query) for e in examples]
     targets = [template.encode_target(e.target) for e in examples]
     rng = np.random.default_rng([seed, 61])
+    torch.manual_seed(seed)  # for dropout, where the model has any
     steps = max(1, int(epochs * len(examples) / batch))
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     warm = max(1, steps // 20)
@@ -79,6 +80,7 @@ def fine_tune(
         optimizer,
         lambda s: min(1.0, (s + 1) / warm) * (0.1 + 0.9 * 0.5 * (1 + np.cos(np.pi * min(1.0, s / steps)))),
     )
+    device = next(model.parameters()).device
     model.train()
     losses = []
     batches: list[list[int]] = []
@@ -87,12 +89,13 @@ def fine_tune(
         if not batches:
             batches = _similar_batches(lengths, batch, rng)
         chosen = batches.pop()
-        scored = response_log_probs(model, [prompts[i] for i in chosen], [targets[i] for i in chosen])
+        with fast_precision(device):
+            scored = response_log_probs(model, [prompts[i] for i in chosen], [targets[i] for i in chosen])
         loss = -scored.sum() / sum(len(targets[i]) for i in chosen)
         if not torch.isfinite(loss):
             raise ValueError(f"the loss of fine-tuning step {step} is not a number: lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -124,6 +127,8 @@ def denoising_examples(good: Sequence[Query], *, seed: int, share_misspelt: floa
     for query in good:
         target = normalise(query.text)
         own = target.split()
+        if not own:
+            continue
         said = {w for text in (*query.context.titles, *query.context.queries) for w in words(text)}
         told = [w for w in own if w in said]
         if told and len(told) < len(own) and rng.random() > share_misspelt:

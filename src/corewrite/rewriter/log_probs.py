@@ -24,29 +24,36 @@ def response_log_probs(model: Any, prompts: Sequence[Sequence[int]], responses: 
     longest, width = max(map(len, sequences)), max(map(len, responses))
     device = next(model.parameters()).device
     ids = torch.zeros((len(sequences), longest), dtype=torch.long)
-    mask = torch.zeros_like(ids)
     at = torch.zeros((len(sequences), width), dtype=torch.long)
     target = torch.zeros_like(at)
     used = torch.zeros((len(sequences), width), dtype=torch.bool)
     for i, (x, y) in enumerate(zip(prompts, responses, strict=True)):
         n = len(x) + len(y)
         ids[i, :n] = torch.tensor(sequences[i])
-        mask[i, :n] = 1
         at[i, : len(y)] = torch.arange(len(x) - 1, n - 1)
         target[i, : len(y)] = torch.tensor(list(y))
         used[i, : len(y)] = True
-    ids, mask, at, target, used = (t.to(device) for t in (ids, mask, at, target, used))
+    ids, at, target, used = (t.to(device) for t in (ids, at, target, used))
     row = torch.arange(len(sequences), device=device)[:, None].expand_as(at)
     base, head = getattr(model, model.base_model_prefix, None), model.get_output_embeddings()
-    # Right padding: causal attention never looks at it, the mask only spares position arithmetic inside the model.
+    # Right padding needs no mask: a causal model never looks at what comes later, and without one attention is faster.
     if base is None or base is model or head is None:
-        logits = model(input_ids=ids, attention_mask=mask).logits[row[used], at[used]]
+        logits = model(input_ids=ids).logits[row[used], at[used]]
     else:
-        hidden = base(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        hidden = base(input_ids=ids, use_cache=False).last_hidden_state
         logits = head(hidden[row[used], at[used]])
     picked = torch.nn.functional.cross_entropy(logits.float(), target[used], reduction="none")
     out = torch.zeros(at.shape, dtype=torch.float32, device=device)
     return out.masked_scatter(used, -picked)
+
+
+def fast_precision(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 where the processor multiplies in it; weights and their updates stay in float32.
+
+    For supervised fine-tuning. Differences of log-probabilities between policy and reference need float32.
+    """
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
 
 
 def length_buckets(lengths: Sequence[int], budget: int, order: Sequence[int] | None = None) -> list[list[int]]:

@@ -33,15 +33,25 @@ class TemplateConfig:
     queries: int = 2
     part_tokens: int = 24
 
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} of the prompt template must be an integer of at least 0, not {value!r:.50}")
+
     def to_json(self) -> str:
         """Canonical JSON."""
         return json.dumps(self.__dict__ | {"format": 1}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "TemplateConfig":
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
         value = json.loads(text)
-        if value.pop("format", None) != 1:
+        known = {"format", *cls.__dataclass_fields__}
+        if not isinstance(value, dict) or value.pop("format", None) != 1 or set(value) - known:
             raise ValueError("this prompt template has a format that this version of corewrite does not know")
         return cls(**value)
 
@@ -60,11 +70,14 @@ class PromptTemplate:
         self.truncated = 0
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """Token ids of user text; reserved tokens in it are taken apart first, so it cannot change the prompt's structure."""
+        """Token ids of user text; reserved tokens in it are taken out first, so it cannot change the prompt's structure.
+
+        Half characters (lone surrogates) have no encoding: each stands as the replacement character, U+FFFD.
+        """
         found = self._known.get(text)
         if found is not None:
             return found
-        safe = " ".join(text.split())
+        safe = " ".join(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").split())
         while any(token in safe for token in self._reserved if token.strip()):
             for token in self._reserved:
                 safe = safe.replace(token, " ") if token.strip() else safe
@@ -87,7 +100,9 @@ class PromptTemplate:
             raise PromptTooLongError(
                 f"query of {len(own)} tokens is over the prompt's limit of {limit.max_tokens}: {query.text[:60]!r}"
             )
-        parts = [(TITLE, t) for t in c.titles[-limit.titles :]] + [(EARLIER, q) for q in c.queries[-limit.queries :]]
+        titles = c.titles[max(0, len(c.titles) - limit.titles) :]
+        queries = c.queries[max(0, len(c.queries) - limit.queries) :]
+        parts = [(TITLE, t) for t in titles] + [(EARLIER, q) for q in queries]
         context: list[int] = []
         for mark, text in reversed(parts):
             piece = [self._marks[mark], *self.encode_text(text)[: limit.part_tokens]]

@@ -1,0 +1,190 @@
+"""Rewriters as folders: saved, loaded, copied, refused."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from corewrite.domain import Query
+from corewrite.rewriter import (
+    Rewriter,
+    RewriterError,
+    TemplateConfig,
+    greedy,
+    load_rewriter,
+    new_small_decoder,
+    response_log_probs,
+)
+from corewrite.rewriter.template import MARKS, PromptTemplate
+
+
+def test_round_trip(trained: Rewriter, queries: list[Query], tmp_path: Path) -> None:
+    template = PromptTemplate(trained.tokenizer, TemplateConfig(max_tokens=60, titles=1))
+    saved = Rewriter(trained.model, trained.tokenizer, template)
+    saved.save(tmp_path / "a" / "b")
+    loaded = load_rewriter(tmp_path / "a" / "b")
+    assert loaded.policy_hash == saved.policy_hash
+    assert loaded.template.config == template.config
+    assert greedy(loaded, queries) == greedy(saved, queries)
+    assert loaded.parameters == saved.parameters == sum(p.numel() for p in trained.model.parameters())
+    assert load_rewriter(str(tmp_path / "a" / "b"), TemplateConfig(max_tokens=9)).template.config == template.config
+
+
+def test_a_loaded_rewriter_does_not_hang_on_its_file(trained: Rewriter, queries: list[Query], tmp_path: Path) -> None:
+    trained.save(tmp_path / "a")
+    loaded = load_rewriter(tmp_path / "a")
+    before = greedy(loaded, queries)
+    file = tmp_path / "a" / "model.safetensors"
+    size = file.stat().st_size
+    with file.open("r+b") as out:  # in place: whoever maps the file sees it
+        out.write(b"\0" * size)
+    assert loaded.policy_hash == trained.policy_hash
+    assert greedy(loaded, queries) == before
+    loaded.save(tmp_path / "a")
+    assert load_rewriter(tmp_path / "a").policy_hash == trained.policy_hash
+
+
+def test_hash_sees_weights_tokenizer_and_template(rewriter: Rewriter) -> None:
+    before = rewriter.policy_hash
+    assert rewriter.policy_hash == before
+    config = TemplateConfig(titles=1)
+    assert Rewriter(rewriter.model, rewriter.tokenizer, PromptTemplate(rewriter.tokenizer, config)).policy_hash != before
+    other = new_small_decoder(["some other words here"] * 20, seed=1, vocabulary=300, width=32, layers=2, heads=2)
+    assert Rewriter(rewriter.model, other.tokenizer, rewriter.template).policy_hash != before
+    with torch.no_grad():
+        rewriter.model.lm_head.weight[7, 3] += 1e-6
+    assert rewriter.policy_hash != before
+
+
+def test_hash_takes_numbers_without_shape_and_half_precision(rewriter: Rewriter) -> None:
+    rewriter.model.register_buffer("scale", torch.tensor(2.0))
+    full = rewriter.policy_hash
+    rewriter.model.to(torch.bfloat16)
+    assert rewriter.policy_hash != full
+
+
+def test_a_seed_makes_one_model(rewriter: Rewriter) -> None:
+    texts = ["red lion trailer", "how to cook rice"] * 10
+    one, same, other = (new_small_decoder(texts, seed=s, vocabulary=280, width=16, layers=1, heads=2) for s in (1, 1, 2))
+    assert one.policy_hash == same.policy_hash != other.policy_hash
+
+
+def test_copy_has_weights_of_its_own(trained: Rewriter, queries: list[Query]) -> None:
+    twin = trained.copy()
+    assert twin.policy_hash == trained.policy_hash
+    assert greedy(twin, queries) == greedy(trained, queries)
+    before = trained.policy_hash
+    with torch.no_grad():
+        twin.model.lm_head.weight.zero_()
+    assert trained.policy_hash == before != twin.policy_hash
+
+
+def test_a_plain_transformers_model_gets_the_marks(plain_folder: Path) -> None:
+    rewriter = load_rewriter(plain_folder, TemplateConfig(max_tokens=40))
+    marks = rewriter.tokenizer.convert_tokens_to_ids(list(MARKS))
+    assert len(set(marks)) == len(MARKS)
+    assert rewriter.tokenizer.unk_token_id not in marks
+    assert rewriter.model.get_input_embeddings().num_embeddings == len(rewriter.tokenizer) == max(marks) + 1
+    assert rewriter.tokenizer.pad_token_id is not None
+    assert rewriter.template.config.max_tokens == 40
+    # It works before any warm start, and loads the same way twice though rows were drawn.
+    found = greedy(rewriter, [Query("lion"), Query("cats")], max_new_tokens=4)
+    again = load_rewriter(plain_folder, TemplateConfig(max_tokens=40))
+    assert greedy(again, [Query("lion"), Query("cats")], max_new_tokens=4) == found
+    assert again.policy_hash == rewriter.policy_hash
+    prompt = rewriter.template.encode(Query("lion"))
+    scored = response_log_probs(rewriter.model, [prompt], [found[0].token_ids])
+    assert float(scored.detach().sum()) == pytest.approx(found[0].log_prob, abs=1e-4)
+    # As an artifact it needs no limits any more.
+    rewriter.save(plain_folder / "artifact")
+    assert load_rewriter(plain_folder / "artifact").policy_hash == rewriter.policy_hash
+
+
+@pytest.fixture
+def folder(rewriter: Rewriter, tmp_path: Path) -> Path:
+    rewriter.save(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights.pt", "x.pkl", "optimizer.pth", "a.ckpt", "modeling_x.py"])
+def test_pickles_and_code_are_refused_unread(folder: Path, tmp_path: Path, name: str) -> None:
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "exploded",)
+
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(RewriterError, match=rf"holds {name}: only safetensors are read"):
+        load_rewriter(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RewriterError, match=rf"holds {name}"):
+        load_rewriter(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_remote_code_is_not_run(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "evil.py").write_text(f"open({str(tmp_path / 'exploded')!r}, 'w')")
+    config |= {"model_type": "unheard-of", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RewriterError, match="cannot load"):
+        load_rewriter(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "./nowhere", "~nobody/model"])
+def test_a_missing_folder(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(RewriterError, match="is not a folder"):
+        load_rewriter(tmp_path / missing)
+    if missing != "nowhere":
+        with pytest.raises(RewriterError, match="is not a folder"):
+            load_rewriter(missing)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(RewriterError, match=r"holds no \*\.safetensors"):
+        load_rewriter(tmp_path)
+
+
+def spoil(folder: Path, name: str, change) -> None:
+    path = folder / name
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.safetensors", lambda b: b[:-40], "cannot load"),
+        ("model.safetensors", lambda b: b"", "cannot load"),
+        ("config.json", lambda b: b"{", "cannot load"),
+        ("config.json", lambda b: b.replace(b'"hidden_size": 32', b'"hidden_size": 16'), "cannot load"),
+        (
+            "config.json",
+            lambda b: b.replace(b'"num_hidden_layers": 2', b'"num_hidden_layers": 3'),
+            r"lacks \d+ weights of its config, model\.layers\.2\.",
+        ),
+        ("tokenizer.json", lambda b: b"{", "cannot load"),
+        ("prompt_template.json", lambda b: b"{", r"prompt_template\.json: "),
+        ("prompt_template.json", lambda b: b.replace(b'"format": 1', b'"format": 9'), "format that this version"),
+    ],
+)
+def test_a_damaged_folder(folder: Path, name: str, change, message: str) -> None:
+    before = (folder / name).read_bytes()
+    spoil(folder, name, change)
+    assert (folder / name).read_bytes() != before
+    with pytest.raises(RewriterError, match=message):
+        load_rewriter(folder)
+
+
+def test_a_tokenizer_without_end_of_sequence_is_refused(folder: Path) -> None:
+    spoil(folder, "tokenizer_config.json", lambda b: b.replace(b'"eos_token": "<|end|>"', b'"eos_token": null'))
+    with pytest.raises(RewriterError, match="no end-of-sequence token"):
+        load_rewriter(folder)
+
+
+def test_a_copied_folder_is_the_same_policy(folder: Path, rewriter: Rewriter, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    assert load_rewriter(tmp_path / "copy").policy_hash == rewriter.policy_hash

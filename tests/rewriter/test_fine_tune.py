@@ -1,0 +1,115 @@
+"""Warm start: what is learnt, from what, and the same way twice."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from corewrite.domain import Context, Query
+from corewrite.rewriter import (
+    Example,
+    Rewriter,
+    denoising_examples,
+    fine_tune,
+    load_rewriter,
+    mean_token_loss,
+    other_contexts,
+    response_log_probs,
+)
+
+OPTIONS = {"epochs": 10, "seed": 5, "batch": 4, "learning_rate": 5e-3}
+
+
+def test_the_loss_falls(rewriter: Rewriter, examples: list[Example]) -> None:
+    before = mean_token_loss(rewriter, examples)
+    seen = []
+    report = fine_tune(rewriter, examples, **OPTIONS, progress=lambda done, total: seen.append((done, total)))
+    after = mean_token_loss(rewriter, examples)
+    assert before == pytest.approx(math.log(len(rewriter.tokenizer)), rel=0.1)
+    assert after < 0.5 * before
+    assert report.first_loss == pytest.approx(before, rel=0.15)
+    assert report.last_loss < report.first_loss
+    assert (report.steps, report.examples) == (30, 12)
+    assert seen == [(i, 30) for i in range(1, 31)]
+    assert not rewriter.model.training
+
+
+def test_mean_token_loss_is_the_mean_over_tokens(rewriter: Rewriter, examples: list[Example]) -> None:
+    total = tokens = 0.0
+    for example in examples:
+        target = rewriter.template.encode_target(example.target)
+        with torch.no_grad():
+            total -= float(response_log_probs(rewriter.model, [rewriter.template.encode(example.query)], [target]).sum())
+        tokens += len(target)
+    for budget in (1, 16_384):
+        assert mean_token_loss(rewriter, examples, budget) == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_a_seed_makes_one_policy(rewriter: Rewriter, examples: list[Example]) -> None:
+    twins = [rewriter.copy() for _ in range(3)]
+    reports = [fine_tune(t, examples, **OPTIONS | {"seed": s}) for t, s in zip(twins, (5, 5, 6), strict=True)]
+    assert twins[0].policy_hash == twins[1].policy_hash != twins[2].policy_hash
+    assert reports[0] == reports[1]
+    assert rewriter.policy_hash not in {t.policy_hash for t in twins}
+
+
+def test_a_seed_makes_one_policy_of_a_model_with_dropout(plain_folder: Path, examples: list[Example]) -> None:
+    hashes = set()
+    for drawn_before in (1, 7):
+        policy = load_rewriter(plain_folder)
+        torch.rand(drawn_before)
+        fine_tune(policy, examples, **OPTIONS | {"epochs": 1})
+        hashes.add(policy.policy_hash)
+    assert len(hashes) == 1
+
+
+def test_refusals(rewriter: Rewriter, examples: list[Example]) -> None:
+    with pytest.raises(ValueError, match="needs examples"):
+        fine_tune(rewriter, [], **OPTIONS)
+    with torch.no_grad():
+        rewriter.model.lm_head.weight[0, 0] = math.nan
+    with pytest.raises(ValueError, match="loss of fine-tuning step 0 is not a number"):
+        fine_tune(rewriter, examples, **OPTIONS)
+
+
+GOOD = [
+    Query("Red Lion trailer", Context(("zoo",), ("The red lion",), "en")),
+    Query("how to cook rice", Context(("boil eggs",), ("Eggs",), "de")),
+    Query("interesting documentary"),
+    Query(""),
+    Query("x"),
+] * 20
+
+
+def test_denoising_restores_the_query_in_its_own_context() -> None:
+    made = denoising_examples(GOOD, seed=1)
+    normal = {q.text.lower(): q.context for q in GOOD}
+    damaged = set()
+    for example in made:
+        assert example.query.context == normal[example.target]
+        assert example.query.text != example.target
+        damaged.add(example.query.text)
+    # What the context says is left unsaid; elsewhere one word has one slip.
+    assert "trailer" in damaged
+    slips = [e for e in made if e.target == "interesting documentary"]
+    for example in slips:
+        pairs = zip(example.query.text.split(), example.target.split(), strict=True)
+        wrong = [(a, b) for a, b in pairs if a != b]
+        assert len(wrong) == 1
+        assert abs(len(wrong[0][0]) - len(wrong[0][1])) <= 1
+    assert len({e.query.text for e in slips}) > 5
+    # Nothing to damage in an empty query or a very short word.
+    assert {e.target for e in made} == {"red lion trailer", "how to cook rice", "interesting documentary"}
+    assert made == denoising_examples(GOOD, seed=1) != denoising_examples(GOOD, seed=2)
+
+
+def test_other_contexts_ask_for_no_change() -> None:
+    made = other_contexts(GOOD, seed=1)
+    assert [e.target for e in made] == [q.text.lower() for q in GOOD]
+    assert [e.query.text for e in made] == [q.text for q in GOOD]
+    assert [e.query.context.locale for e in made] == [q.context.locale for q in GOOD]
+    # The contexts are those of the others, dealt out anew.
+    borrowed = sorted((e.query.context.queries, e.query.context.titles) for e in made)
+    assert borrowed == sorted((q.context.queries, q.context.titles) for q in GOOD)
+    assert sum(e.query.context.titles != q.context.titles for e, q in zip(made, GOOD, strict=True)) > len(GOOD) / 3
