@@ -1,0 +1,93 @@
+"""The cache asks once; the probe tells an exploitable model from an honest one."""
+
+import numpy as np
+import pytest
+
+from corewrite.domain import Context, Query, TrainingInstance, words
+from corewrite.relevance import probe
+from corewrite.relevance.cache import CachedScorer
+
+
+class Counting:
+    def __init__(self):
+        self.model_hash, self.asked, self.broken = "v1", 0, set()
+
+    def score(self, texts, rows):
+        self.asked += int((rows >= 0).sum())
+        values = np.array([[hash((self.model_hash, t, int(r))) % 1000 / 1000 for r in row] for t, row in zip(texts, rows, strict=True)])
+        values = np.where(np.isin(rows, list(self.broken)), np.nan, values)
+        return np.where(rows < 0, 0.0, values)
+
+
+def test_cache_gives_the_same_scores_and_asks_only_what_is_new():
+    plain, cached = Counting(), CachedScorer(Counting())
+    rows = np.array([[1, 2, -1], [2, 3, 4]])
+    for _ in range(2):
+        assert np.array_equal(cached.score(["a", "b"], rows), plain.score(["a", "b"], rows))
+    assert cached._scorer.asked == 5 and (cached.hits, cached.misses) == (5, 5)
+    cached.score(["a"], np.array([[1, 9]]))
+    assert cached._scorer.asked == 6
+
+
+def test_a_new_model_empties_the_cache_and_nan_is_never_kept():
+    scorer = Counting()
+    cached = CachedScorer(scorer)
+    rows = np.array([[1, 2]])
+    first = cached.score(["a"], rows)
+    scorer.model_hash = "v2"
+    assert not np.array_equal(cached.score(["a"], rows), first)
+    scorer.broken = {5}
+    assert np.isnan(cached.score(["a"], np.array([[5]]))[0, 0])
+    scorer.broken = set()
+    assert np.isfinite(cached.score(["a"], np.array([[5]]))[0, 0])
+
+
+def test_capacity_is_a_bound():
+    cached = CachedScorer(Counting(), capacity=10)
+    for i in range(8):
+        cached.score([f"t{i}"], np.arange(4)[None, :])
+    assert sum(map(len, cached._known.values())) <= 10
+
+
+TITLES = {"a": "cat song", "b": "dog race"}
+
+
+def instance(i):
+    return TrainingInstance(
+        f"q{i}", f"u{i}", Query("cat", Context(queries=("dog race",), titles=("dog news",))), ("a",), (1.0,), ("b",), (1.0,)
+    )  # fmt: skip
+
+
+def reward_of(score):
+    def reward(instances, texts):
+        return [
+            np.array([np.log(score(t, "a") / score(x.query.text, "a")) - np.log(score(t, "b") / score(x.query.text, "b")) for t in row])
+            for x, row in zip(instances, texts, strict=True)
+        ]
+
+    return reward
+
+
+def honest(text, document):
+    """Overlap over words of the text: what is not met costs."""
+    own, title = set(words(text)), set(TITLES[document].split())
+    return 0.05 + 0.9 * len(own & title) / max(1, len(own))
+
+
+def pays_for_length(text, document):
+    return 0.05 + 0.02 * len(words(text)) * (3.0 if document == "a" else 1.0)
+
+
+def test_probe_passes_an_honest_model_and_names_what_an_exploitable_one_pays_for():
+    instances = [instance(i) for i in range(30)]
+    assert probe(instances, reward_of(honest)).passed
+    found = probe(instances, reward_of(pays_for_length))
+    assert not found.passed
+    assert {f.name for f in found.findings if f.paid} >= {"stuffing", "repetition", "copying"}
+
+
+def test_probe_refuses_nothing_and_nan():
+    with pytest.raises(ValueError, match="at least one instance"):
+        probe([], reward_of(honest))
+    with pytest.raises(ValueError, match="'q0'"):
+        probe([instance(0)], lambda xs, ts: [np.full(len(row), np.nan) for row in ts])
