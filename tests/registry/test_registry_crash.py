@@ -86,7 +86,7 @@ def kills(work: Callable[[Path], object], tmp: Path, template: Path | None) -> I
         line += 1
 
 
-def check(root: Path, allowed: list[dict[str, str] | None]) -> Champion | None:
+def check(root: Path, allowed: list[dict[str, str]]) -> Champion | None:
     for folder in root.glob("artifacts/*/*/"):
         assert content_hash(manifest(folder)) == folder.name  # nothing partial
     registry = Registry(root)

@@ -1,1 +1,30 @@
-"""See docs/architecture.md, registry."""
+"""Content-addressed artifacts, the champion pointer and the append-only log of decisions."""
+
+from corewrite.registry.errors import ConflictError, RegistryError
+from corewrite.registry.records import (
+    JSON,
+    KINDS,
+    Artifact,
+    Candidate,
+    Champion,
+    Decision,
+    Finding,
+    Kind,
+    Verdict,
+)
+from corewrite.registry.store import Registry
+
+__all__ = [
+    "JSON",
+    "KINDS",
+    "Artifact",
+    "Candidate",
+    "Champion",
+    "ConflictError",
+    "Decision",
+    "Finding",
+    "Kind",
+    "Registry",
+    "RegistryError",
+    "Verdict",
+]
