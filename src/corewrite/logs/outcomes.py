@@ -157,11 +157,13 @@ def find_outcomes(
     outcome = np.full(n, Outcome.GAVE_UP, object)
     outcome[same & different] = Outcome.CHANGED
     outcome[good] = Outcome.SATISFIED
-    # What a user would have done after the log's end is not known, unless something was already done.
-    outcome[~good & ~(same & different) & (end - last_action < CHAIN_GAP)] = Outcome.CENSORED
+    # Searches of the last minutes are censored whatever their outcome: to keep only those already decided would bias the
+    # rates. So is an earlier one that was still going on, of which what came next is not known.
+    undecided = ~good & ~(same & different)
+    outcome[(end - time < CHAIN_GAP) | (undecided & (end - last_action < CHAIN_GAP))] = Outcome.CENSORED
     later = follows & np.r_[session[1:] == session[:-1], False]
     plain = np.where(later & different & (gap <= SESSION_GAP), 1.0, 0.0)
-    plain[(plain == 0) & (end - last_action < SESSION_GAP)] = np.nan
+    plain[(end - time < SESSION_GAP) | ((plain == 0) & (end - last_action < SESSION_GAP))] = np.nan
 
     context: list[tuple[str, ...]] = []
     for i in range(n):

@@ -86,4 +86,4 @@ class UbiWriter:
         )
 
     def _write(self, value: dict[str, Any]) -> None:
-        self._out.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8") + b"\n")
+        self._out.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")

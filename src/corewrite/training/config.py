@@ -10,11 +10,11 @@ class TrainingConfig(BaseModel):
 
     phases: int = Field(default=4, ge=1)
     """Phases: in each, weights are synced to the sampler once."""
-    instances_per_phase: int = Field(default=1_200, ge=1)
+    instances_per_phase: int = Field(default=3_000, ge=1)
     """Instances drawn for a phase."""
     samples: int = Field(default=12, ge=1)
     """N: rewrites sampled per instance; the identity is added as candidate N+1."""
-    k: int = Field(default=2, ge=1)
+    k: int = Field(default=1, ge=1)
     """Pairs per instance at most: the i-th best with the i-th worst."""
     minimum_gap: float = Field(default=0.05, ge=0)
     """g_min: pairs closer than this in log R are dropped, nats."""
@@ -34,7 +34,7 @@ class TrainingConfig(BaseModel):
     """Large, as arXiv 2506.21495 found stable."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of a step's gradient."""
-    pairs_per_step: int = Field(default=64, ge=1)
+    pairs_per_step: int = Field(default=128, ge=1)
     """Pairs of one optimizer step."""
     tokens_per_micro_batch: int = Field(default=8_192, ge=64)
     """Padded tokens of one forward pass at most; memory only, results do not depend on it beyond rounding."""

@@ -45,9 +45,7 @@ class StepStats:
         steps: Optimizer steps.
         losses: Mean of each unweighted loss and of their weighted sum, nats.
         gradient_norms: Norm of each weighted term's gradient at the phase's first step.
-        rho_chosen, rho_rejected: Mean log pi / pi_ref.
-        chosen_log_prob_change: Mean change of a chosen response's log-probability since the sync, at the time it was trained on;
-            falling while the margin grows is likelihood displacement.
+        rho_chosen, rho_rejected: Mean log pi / pi_ref; rho_chosen falling while the margin grows is likelihood displacement.
         accuracy: Share of pairs whose chosen has the larger implicit reward.
         clipped: Share of steps whose gradient was clipped.
     """
@@ -57,7 +55,6 @@ class StepStats:
     gradient_norms: dict[str, float]
     rho_chosen: float
     rho_rejected: float
-    chosen_log_prob_change: float
     accuracy: float
     clipped: float
 
@@ -121,12 +118,10 @@ def optimise(
     """
     order = np.random.default_rng([seed, phase, 71]).permutation(len(pairs))
     steps = -(-len(pairs) // config.pairs_per_step)
-    with torch.inference_mode():
-        before = reference_log_probs(policy, pairs, config.tokens_per_micro_batch)[0]
     weights = {
         "preference": config.weight_preference, "quality": config.weight_quality, "generation": config.weight_generation,
     }  # fmt: skip
-    sums = dict.fromkeys([*weights, "total", "rho_chosen", "rho_rejected", "change", "accuracy"], 0.0)
+    sums = dict.fromkeys([*weights, "total", "rho_chosen", "rho_rejected", "accuracy"], 0.0)
     gradient_norms: dict[str, float] = {}
     clipped = 0
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
@@ -157,7 +152,6 @@ def optimise(
             for name, value in losses.items():
                 sums[name] += float(value.detach().sum())
             sums["total"] += float(total.detach().sum())
-            sums["change"] += float((chosen.detach() - before[group]).sum())
         for group_in_order in optimizer.param_groups:
             group_in_order["lr"] = config.learning_rate * min(1.0, (steps_before + step + 1) / _WARM_UP)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -175,7 +169,7 @@ def optimise(
     mean = {name: value / len(pairs) for name, value in sums.items()}
     return shift, StepStats(
         steps, {name: mean[name] for name in (*weights, "total")}, gradient_norms, mean["rho_chosen"],
-        mean["rho_rejected"], mean["change"], mean["accuracy"], clipped / steps,
+        mean["rho_rejected"], mean["accuracy"], clipped / steps,
     )  # fmt: skip
 
 
