@@ -113,7 +113,6 @@ def test_censored_searches_teach_nothing(make_log, search) -> None:
     assert mined(340) == {}
 
 
-
 def test_users_are_filtered_out(repaired) -> None:
     keep_tom = {"user_filter": lambda user: user != "lea"}
     assert mine_instances(repaired, CURVE, CATALOGUE, seed=1, **keep_tom) == []

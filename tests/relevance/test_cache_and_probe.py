@@ -12,9 +12,12 @@ class Counting:
     def __init__(self):
         self.model_hash, self.asked, self.broken = "v1", 0, set()
 
+    def one(self, text, row):
+        return hash((self.model_hash, text, row)) % 1000 / 1000
+
     def score(self, texts, rows):
         self.asked += int((rows >= 0).sum())
-        values = np.array([[hash((self.model_hash, t, int(r))) % 1000 / 1000 for r in row] for t, row in zip(texts, rows, strict=True)])
+        values = np.array([[self.one(t, int(r)) for r in row] for t, row in zip(texts, rows, strict=True)])
         values = np.where(np.isin(rows, list(self.broken)), np.nan, values)
         return np.where(rows < 0, 0.0, values)
 
@@ -59,9 +62,12 @@ def instance(i):
 
 
 def reward_of(score):
+    def log_ratio(text, query, document):
+        return np.log(score(text, document) / score(query, document))
+
     def reward(instances, texts):
         return [
-            np.array([np.log(score(t, "a") / score(x.query.text, "a")) - np.log(score(t, "b") / score(x.query.text, "b")) for t in row])
+            np.array([log_ratio(t, x.query.text, "a") - log_ratio(t, x.query.text, "b") for t in row])
             for x, row in zip(instances, texts, strict=True)
         ]
 

@@ -6,15 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from corewrite.domain import Context, Query
 from corewrite.rewriter import (
     Example,
     Rewriter,
-    denoising_examples,
     fine_tune,
     load_rewriter,
     mean_token_loss,
-    other_contexts,
     response_log_probs,
 )
 
@@ -71,45 +68,3 @@ def test_refusals(rewriter: Rewriter, examples: list[Example]) -> None:
         rewriter.model.lm_head.weight[0, 0] = math.nan
     with pytest.raises(ValueError, match="loss of fine-tuning step 0 is not a number"):
         fine_tune(rewriter, examples, **OPTIONS)
-
-
-GOOD = [
-    Query("Red Lion trailer", Context(("zoo",), ("The red lion",), "en")),
-    Query("how to cook rice", Context(("boil eggs",), ("Eggs",), "de")),
-    Query("interesting documentary"),
-    Query(""),
-    Query("x"),
-] * 20
-
-
-def test_denoising_restores_the_query_in_its_own_context() -> None:
-    made = denoising_examples(GOOD, seed=1)
-    normal = {q.text.lower(): q.context for q in GOOD}
-    damaged = set()
-    for example in made:
-        assert example.query.context == normal[example.target]
-        assert example.query.text != example.target
-        damaged.add(example.query.text)
-    # What the context says is left unsaid; elsewhere one word has one slip.
-    assert "trailer" in damaged
-    slips = [e for e in made if e.target == "interesting documentary"]
-    for example in slips:
-        pairs = zip(example.query.text.split(), example.target.split(), strict=True)
-        wrong = [(a, b) for a, b in pairs if a != b]
-        assert len(wrong) == 1
-        assert abs(len(wrong[0][0]) - len(wrong[0][1])) <= 1
-    assert len({e.query.text for e in slips}) > 5
-    # Nothing to damage in an empty query or a very short word.
-    assert {e.target for e in made} == {"red lion trailer", "how to cook rice", "interesting documentary"}
-    assert made == denoising_examples(GOOD, seed=1) != denoising_examples(GOOD, seed=2)
-
-
-def test_other_contexts_ask_for_no_change() -> None:
-    made = other_contexts(GOOD, seed=1)
-    assert [e.target for e in made] == [q.text.lower() for q in GOOD]
-    assert [e.query.text for e in made] == [q.text for q in GOOD]
-    assert [e.query.context.locale for e in made] == [q.context.locale for q in GOOD]
-    # The contexts are those of the others, dealt out anew.
-    borrowed = sorted((e.query.context.queries, e.query.context.titles) for e in made)
-    assert borrowed == sorted((q.context.queries, q.context.titles) for q in GOOD)
-    assert sum(e.query.context.titles != q.context.titles for e, q in zip(made, GOOD, strict=True)) > len(GOOD) / 3

@@ -33,7 +33,8 @@ def test_a_rewrite_next_door_changes_nothing(deployment, queries):
 
 
 def test_recall_is_a_union_and_rawrank_protects_the_original_candidates(deployment, queries):
-    spec = deployment.spec.model_copy(update={"depths": deployment.spec.depths.model_copy(update={"finerank": 20, "protected": 25})})
+    depths = deployment.spec.depths.model_copy(update={"finerank": 20, "protected": 25})
+    spec = deployment.spec.model_copy(update={"depths": depths})
     cascade = deployment.cascade.with_spec(spec)
     plain = cascade.trace(queries, [None] * len(queries))
     traced = cascade.trace(queries, shifted(queries))
@@ -83,15 +84,14 @@ def test_lexical_recall_finds_the_words(deployment):
     engine = EmbeddedEngine(deployment.catalogue, deployment.cascade.signals["dense"].document_vectors)
     word = deployment.catalogue.titles[0].split()[0]
     rows = engine.search_text(word, 2_000)
-    holders = {i for i, (t, x) in enumerate(zip(deployment.catalogue.titles, deployment.catalogue.texts, strict=True)) if word in f"{t} {x}".split()}
+    documents = zip(deployment.catalogue.titles, deployment.catalogue.texts, strict=True)
+    holders = {i for i, (title, text) in enumerate(documents) if word in f"{title} {text}".split()}
     assert set(rows) == holders
     assert engine.search_text("", 5) == [] and engine.search_text('"*:( AND', 5) == []
 
 
 def test_unknown_signals_and_lengths_are_refused(deployment):
-    spec = parse_spec(
-        "rawrank: {original: [{signal: prior, eps: 0.1}]}\nfinerank: {original: [{signal: freshness, eps: 0.1}]}"
-    )
+    spec = parse_spec("rawrank: {original: [{signal: prior, eps: 0.1}]}\nfinerank: {original: [{signal: freshness, eps: 0.1}]}")
     with pytest.raises(ValueError, match="freshness"):
         deployment.cascade.with_spec(spec)
     with pytest.raises(ValueError, match="1 queries but 2 rewrites"):

@@ -31,7 +31,6 @@ def test_grades_by_hand(platform):
     e, a = int(world.video_entity[video]), int(world.video_aspect[video])
     other_aspect, other_entity = (a + 1) % 45, (e + 1) % len(world.names)
 
-
     def grade(entity, aspect):
         intent = Intents(np.array([entity]), np.array([aspect]), np.array([int(world.category[e])]))
         return int(grades(world, intent, np.array([[video]]))[0, 0])

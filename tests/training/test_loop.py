@@ -9,7 +9,9 @@ import pytest
 from corewrite.rewriter import greedy
 from corewrite.training import ResumeError, TrainingConfig, train
 
-CONFIG = TrainingConfig(phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6)
+CONFIG = TrainingConfig(
+    phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6
+)
 
 
 def run(policy, instances, reward, folder, config=CONFIG, **kwargs):

@@ -6,7 +6,7 @@ from corewrite.training import Candidate, select_pairs
 
 
 def candidate(text: str, reward: float, **kwargs) -> Candidate:
-    return Candidate(text, tuple(map(ord, text)) + (0,), reward, **kwargs)
+    return Candidate(text, (*map(ord, text), 0), reward, **kwargs)
 
 
 def names(pairs):

@@ -70,7 +70,8 @@ def _print(found: dict[str, Any]) -> None:
     actions = ", ".join(f"{n} {name}" for name, n in found["actions"].items())
     typer.echo(f"events     {actions or 'none'} ({found['orphans']} of unknown searches)")
     typer.echo(
-        f"sessions   {found['sessions']}, {found['chains']} reformulation chains; satisfaction told by {found['satisfaction_told_by']}"
+        f"sessions   {found['sessions']}, {found['chains']} reformulation chains; "
+        f"satisfaction told by {found['satisfaction_told_by']}"
     )
     shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in found["outcomes"].items())
     typer.echo(f"outcomes   {shares}")

@@ -10,7 +10,10 @@ from rich.table import Table
 
 from corewrite.cli.common import open_registry, print_json, reported_errors
 
-EXAMPLES = 'Examples: `corewrite search "bts" --context "blackpink dance practice" --explain` · `corewrite search "..." --rewrite "..." --json`'
+EXAMPLES = (
+    'Examples: `corewrite search "bts" --context "blackpink dance practice" --explain` · '
+    '`corewrite search "bts" --rewrite "bts dance practice" --json`'
+)
 
 
 def search(

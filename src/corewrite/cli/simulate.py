@@ -9,7 +9,10 @@ from rich.table import Table
 
 from corewrite.cli.common import print_json, progress_console, reported_errors
 
-EXAMPLES = "Examples: `corewrite simulate --facts` · `corewrite simulate --sessions 50000 --out runs/platform` · `corewrite simulate --facts --json`"
+EXAMPLES = (
+    "Examples: `corewrite simulate --facts` · `corewrite simulate --sessions 50000 --out runs/platform` · "
+    "`corewrite simulate --facts --json`"
+)
 
 
 def simulate(

@@ -62,7 +62,9 @@ class DemoResult:
     promoted: bool
 
 
-def run_demo(config: DemoConfig, folder: Path, *, console: Console, model: str | None = None) -> DemoResult:
+def run_demo(
+    config: DemoConfig, folder: Path, *, console: Console, model: str | None = None, with_launches: bool = True
+) -> DemoResult:
     """Run the loop afresh in `folder` (what an earlier demo left there is removed).
 
     Args:
@@ -70,6 +72,7 @@ def run_demo(config: DemoConfig, folder: Path, *, console: Console, model: str |
         folder: Where everything goes: documents, logs, registry, training run, report.
         console: For progress.
         model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
+        with_launches: False stops before the A/B launches.
 
     Raises:
         DemoFolderError: the folder holds something that no demo made.
@@ -119,7 +122,7 @@ def run_demo(config: DemoConfig, folder: Path, *, console: Console, model: str |
 
     launches, aa = [], None
     champion = registry.champion()
-    if champion is not None:
+    if champion is not None and with_launches:
         policy = load_rewriter(registry.path(registry.artifact("policy", champion.policy)))
         for launch in LAUNCHES:
             with steps.step(launch.name.split(":")[0]) as progress:

@@ -75,7 +75,7 @@ def explain_search(
 
     Returns:
         JSON: query, rewrite, signal_status, candidates by source, results with id, title, score, `rank_without` (None: not in
-        the list without the rewrite) and factors whose product is the score, and `dropped`: what the rewrite put out of the list.
+        the list without the rewrite) and factors whose product is the score, and `dropped`, what left the list.
     """
     asked = Query(query, Context(tuple(earlier), tuple(watched)))
     used = rewrite or served_rewrites(served.policy, [asked], max_new_tokens=max_new_tokens)[0]

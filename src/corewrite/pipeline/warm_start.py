@@ -13,15 +13,17 @@ from corewrite.rewriter import (
     Example,
     FineTuneReport,
     Rewriter,
-    denoising_examples,
     fine_tune,
     load_rewriter,
     new_small_decoder,
+    omissions,
     other_contexts,
+    slips,
+    told_by_titles,
 )
 
 T = TypeVar("T")
-_SHARES = {"repaired": 0.24, "denoising": 0.46, "good": 0.20, "other_context": 0.10}
+_SHARES = {"repaired": 0.15, "slips": 0.32, "omissions": 0.09, "told_by_titles": 0.20, "good": 0.15, "other_context": 0.09}
 """Share of each kind among the examples, where the log has enough of it."""
 
 
@@ -70,7 +72,9 @@ def warm_start(
     good_queries = [g.query for g in good]
     kinds = {
         "repaired": [Example(r.query, r.target) for r in repaired] * 2,
-        "denoising": denoising_examples(good_queries, seed=seed),
+        "slips": slips(good_queries, seed=seed),
+        "omissions": omissions(good_queries),
+        "told_by_titles": told_by_titles(good_queries, catalogue.titles, seed=seed),
         "good": [Example(g.query, g.target) for g in good],
         "other_context": other_contexts(good_queries, seed=seed),
     }

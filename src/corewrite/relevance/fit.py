@@ -161,9 +161,7 @@ def fit(
             texts = np.concatenate([text_index[chosen], text_index[rng.choice(chosen, n_random)]])
             rows = np.concatenate([impressions.rows[chosen], rng.integers(0, len(catalogue), n_random)])
             target = np.concatenate([labels[chosen], np.zeros(n_random, np.bool_)])
-            weights = np.concatenate(
-                [impressions.weights[chosen], np.full(n_random, 0.1 * impressions.weights[chosen].mean())]
-            )
+            weights = np.concatenate([impressions.weights[chosen], np.full(n_random, 0.1 * impressions.weights[chosen].mean())])
             scores = net(text_ids[texts], text_unknown[texts], rows)
             weight = torch.from_numpy(weights).float()
             loss = torch.nn.functional.binary_cross_entropy_with_logits(
@@ -319,10 +317,13 @@ def evaluate(p: FloatArray, satisfied: npt.NDArray[np.bool_], weights: FloatArra
         raise ValueError("held-out impressions are all satisfied or all not: AUC is undefined, bring a longer log")
     order = np.argsort(p, kind="stable")
     bins = np.array_split(order, 10)
-    error = sum(
-        weights[b].sum() * abs(np.average(p[b], weights=weights[b]) - np.average(satisfied[b], weights=weights[b]))
-        for b in bins
-        if len(b)
-    ) / weights.sum()
+    error = (
+        sum(
+            weights[b].sum() * abs(np.average(p[b], weights=weights[b]) - np.average(satisfied[b], weights=weights[b]))
+            for b in bins
+            if len(b)
+        )
+        / weights.sum()
+    )
     loss = -np.average(np.where(satisfied, np.log(p), np.log1p(-p)), weights=weights)
     return FitReport(float(roc_auc_score(satisfied, p)), float(loss), float(error), len(p))

@@ -1,4 +1,4 @@
-"""Warm start: supervised fine-tuning on what users' own repairs taught, and on noise made from good queries."""
+"""Supervised fine-tuning: the warm start."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from corewrite.domain import Context, Query, normalise, words
 from corewrite.rewriter.artifact import Rewriter
+from corewrite.rewriter.examples import Example
 from corewrite.rewriter.log_probs import fast_precision, length_buckets, response_log_probs
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Example:
-    """A query and the rewrite to be learnt for it.
-
-    Attributes:
-        query: With its context.
-        target: Text.
-    """
-
-    query: Query
-    target: str
 
 
 @dataclass(frozen=True)
@@ -114,56 +101,6 @@ def _similar_batches(lengths: Sequence[int], size: int, rng: np.random.Generator
         pool = sorted(order[start : start + 20 * size].tolist(), key=lambda i: lengths[i])
         batches += [pool[i : i + size] for i in range(0, len(pool), size)]
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def denoising_examples(good: Sequence[Query], *, seed: int, share_misspelt: float = 0.35) -> list[Example]:
-    """Self-supervision from satisfied queries: one damaged copy of each, to be restored.
-
-    Damage is either a typing slip (a letter dropped, doubled, swapped or replaced in the longest word) or, where the context
-    holds words of the query, their omission: what a user leaves unsaid since the context says it.
-    """
-    rng = np.random.default_rng([seed, 62])
-    examples = []
-    for query in good:
-        target = normalise(query.text)
-        own = target.split()
-        if not own:
-            continue
-        said = {w for text in (*query.context.titles, *query.context.queries) for w in words(text)}
-        told = [w for w in own if w in said]
-        if told and len(told) < len(own) and rng.random() > share_misspelt:
-            damaged = " ".join(w for w in own if w not in said)
-        else:
-            place = max(range(len(own)), key=lambda i: len(own[i])) if rng.random() < 0.8 else int(rng.integers(len(own)))
-            damaged = " ".join(_slip(w, rng) if i == place else w for i, w in enumerate(own))
-        if damaged != target:
-            examples.append(Example(Query(damaged, query.context), target))
-    return examples
-
-
-def other_contexts(good: Sequence[Query], *, seed: int) -> list[Example]:
-    """Satisfied queries in the context of somebody else's search, to be left as they are: contexts often mislead."""
-    rng = np.random.default_rng([seed, 63])
-    borrowed = rng.permutation(len(good))
-    return [
-        Example(Query(q.text, Context(good[j].context.queries, good[j].context.titles, q.context.locale)), normalise(q.text))
-        for q, j in zip(good, borrowed, strict=True)
-    ]
-
-
-def _slip(word: str, rng: np.random.Generator) -> str:
-    if len(word) < 4:
-        return word
-    i = int(rng.integers(1, len(word)))
-    kind = int(rng.integers(4))
-    letter = chr(ord("a") + int(rng.integers(26)))
-    if kind == 0:
-        return word[:i] + word[i + 1 :]
-    if kind == 1:
-        return word[:i] + word[i] + word[i:]
-    if kind == 2 and i + 1 < len(word):
-        return word[:i] + word[i + 1] + word[i] + word[i + 2 :]
-    return word[:i] + letter + word[i + 1 :]
 
 
 def mean_token_loss(rewriter: Rewriter, examples: Sequence[Example], budget: int = 16_384) -> float:

@@ -78,5 +78,6 @@ def stylised_facts(world: World, before: Week, week: Week, outcomes: dict[str, s
     else:
         found = [o for q in week.query_ids if (o := outcomes.get(q, "censored")) != "censored"]
         facts.append(Fact("searches without satisfaction", float(np.mean([o != "satisfied" for o in found])), 0.30, 0.45))
-        facts.append(Fact("unsatisfied change-query rate", float(np.mean([o == "changed_unsatisfied" for o in found])), 0.15, 0.30))
+        changed = float(np.mean([o == "changed_unsatisfied" for o in found]))
+        facts.append(Fact("unsatisfied change-query rate", changed, 0.15, 0.30))
     return facts

@@ -58,7 +58,8 @@ def type_query(
         habit: Two more that stay the same for all attempts at an intent: which name and which aspect word come to mind.
         before: The previous attempt's text; nobody types the same again to change it.
     """
-    typed = _type(world, traffic, entity, aspect, category, told, attempt, u, habit, attempt > 0 and u[0] < traffic.good_reformulation)
+    explicit = attempt > 0 and u[0] < traffic.good_reformulation
+    typed = _type(world, traffic, entity, aspect, category, told, attempt, u, habit, explicit)
     if typed.text == before:
         typed = _type(world, traffic, entity, aspect, category, told, attempt, u, (habit[0], 1.0), True)
     return typed
@@ -101,4 +102,5 @@ def _type(
         words[longest], before = misspell(words[longest], float(u[7])), words[longest]
         misspelt = words[longest] != before
         text = " ".join(words)
-    return Typed(text, bool(drop_entity or (drop_aspect and told is Told.ASPECT) or (ambiguous and told is Told.ENTITY)), misspelt, bool(ambiguous))
+    needs_context = drop_entity or (drop_aspect and told is Told.ASPECT) or (ambiguous and told is Told.ENTITY)
+    return Typed(text, bool(needs_context), misspelt, bool(ambiguous))

@@ -248,7 +248,17 @@ def _open_sessions(
         clock = _START + week * _WEEK + float(u[i, 13]) * (_WEEK - 4 * 3600)
         opened.append(
             _Session(
-                int(users[i]), int(number[i]), user_id, arm_of(user_id), clock, titles, [], entity, aspect, category, told,
+                int(users[i]),
+                int(number[i]),
+                user_id,
+                arm_of(user_id),
+                clock,
+                titles,
+                [],
+                entity,
+                aspect,
+                category,
+                told,
                 (float(u[i, 15]), float(u[i, 16])),
             )
         )
@@ -300,9 +310,17 @@ def _round(
     u_type = draw(_P_TYPE, DRAWS)
     typed = [
         type_query(
-            world, traffic, s.entity, s.aspect, s.category, s.told, s.attempt, u_type[i], s.habit,
+            world,
+            traffic,
+            s.entity,
+            s.aspect,
+            s.category,
+            s.told,
+            s.attempt,
+            u_type[i],
+            s.habit,
             s.earlier[-1] if s.attempt else "",
-        )  # fmt: skip
+        )
         for i, s in enumerate(active)
     ]
     queries = [

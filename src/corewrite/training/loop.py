@@ -1,7 +1,7 @@
 """Semi-online Mixed Preference Optimization: the loop.
 
-Compared with on-policy RL (PPO, GRPO) it leaves out the value model, advantages, importance weights and a sync per step: a phase
-samples once from frozen weights, and only the best and worst few of the N samples are ever back-propagated through.
+Compared with on-policy RL (PPO, GRPO) it leaves out the value model, advantages, importance weights and a sync per step: a
+phase samples once from frozen weights, and only the best and worst few of the N samples are ever back-propagated through.
 """
 
 from collections import Counter

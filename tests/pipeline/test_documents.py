@@ -1,0 +1,59 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corewrite.domain import Context, Query
+from corewrite.pipeline import DocumentsError, read_catalogue, read_labels, write_catalogue, write_labels
+from corewrite.relevance import Labels
+from corewrite.simulation.config import WorldConfig
+from corewrite.simulation.world import make_world
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    return make_world(WorldConfig(videos=500, entities=20)).catalogue
+
+
+def test_documents_come_back_as_they_were(catalogue, tmp_path):
+    write_catalogue(catalogue, tmp_path / "deep" / "d.parquet")
+    assert read_catalogue(tmp_path / "deep" / "d.parquet").content_hash == catalogue.content_hash
+
+
+def test_labels_come_back_as_they_were(catalogue, tmp_path):
+    queries = [Query("a", Context(("x", "y"), ("t",), "en")), Query("b")]
+    labels = Labels(queries, np.array([3, 7]), np.array([0.0, 3.0]))
+    write_labels(labels, catalogue, tmp_path / "l.parquet")
+    found = read_labels(tmp_path / "l.parquet", catalogue)
+    assert list(found.queries) == queries and found.rows.tolist() == [3, 7] and found.grades.tolist() == [0.0, 3.0]
+
+
+def test_only_id_and_title_are_needed(tmp_path):
+    pq.write_table(pa.table({"id": ["a", "b"], "title": ["x", None]}), tmp_path / "d.parquet")
+    found = read_catalogue(tmp_path / "d.parquet")
+    assert found.titles == ("x", "") and found.prior.tolist() == [1, 1] and not found.visual.any()
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["a"]}, "column 'title' is missing"),
+        ({"id": ["a", "a"], "title": ["x", "y"]}, "not unique"),
+        ({"id": ["a"], "title": ["x"], "prior": [1.5]}, "prior 1.5 of 'a'"),
+        ({"id": ["a", "b"], "title": ["x", "y"], "visual": [[1.0], [1.0, 2.0]]}, r"found \[1, 2\]"),
+        ({"id": ["a"], "title": ["x"], "visual": [[float("nan")]]}, "not finite"),
+    ],
+)
+def test_bad_documents_are_refused_with_the_value(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "d.parquet")
+    with pytest.raises(DocumentsError, match=message):
+        read_catalogue(tmp_path / "d.parquet")
+
+
+def test_unreadable_files_and_unknown_documents(catalogue, tmp_path):
+    (tmp_path / "x.parquet").write_text("no")
+    with pytest.raises(DocumentsError, match="cannot be read as Parquet"):
+        read_catalogue(tmp_path / "x.parquet")
+    pq.write_table(pa.table({"query": ["a"], "document_id": ["nope"], "grade": [1.0]}), tmp_path / "l.parquet")
+    with pytest.raises(DocumentsError, match="'nope' is not in the catalogue"):
+        read_labels(tmp_path / "l.parquet", catalogue)
