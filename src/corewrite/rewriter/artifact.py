@@ -20,6 +20,7 @@ from corewrite.domain import sha256_chunks
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 
 _TEMPLATE = "prompt_template.json"
+_SHORT = 256
 _UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"}
 
 
@@ -107,6 +108,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         # transformers fills them with random numbers and goes on.
         missing = sorted(loading["missing_keys"])
         raise RewriterError(f"{path_or_name} lacks {len(missing)} weights of its config, {missing[0]} the first")
+    _attend_plainly(model)
     for parameter in model.parameters():
         # Loaded weights lie in the mapped file: a save over it would pull them away, and memory that starts anywhere rounds
         # differently from that of the model that was saved.
@@ -151,10 +153,15 @@ def new_small_decoder(
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=256, tie_word_embeddings=True,
+            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=_SHORT, tie_word_embeddings=True,
             pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
         )
     )  # fmt: skip
-    # On prompts of some twenty tokens the fused kernels' backward pass on a CPU takes longer than all it saves.
-    model.set_attn_implementation("eager")
+    _attend_plainly(model)
     return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))
+
+
+def _attend_plainly(model: Any) -> None:
+    """Plain attention for a model of short prompts: the fused kernel's backward pass on a CPU takes longer than it saves."""
+    if (getattr(model.config, "max_position_embeddings", None) or _SHORT + 1) <= _SHORT:
+        model.set_attn_implementation("eager")

@@ -27,7 +27,7 @@ class Example:
 
 
 def slips(good: Sequence[Query], *, seed: int) -> list[Example]:
-    """Queries with a typing slip (a letter dropped, doubled, swapped or replaced, mostly in the longest word), to be restored."""
+    """Queries with one slip of typing (a letter dropped, doubled, swapped or replaced), to be restored."""
     rng = np.random.default_rng([seed, 62])
     examples = []
     for query in good:
