@@ -24,7 +24,7 @@ class ProgressSteps:
         """Enter a step; call the value with (done, total) where the step can tell."""
         since = perf_counter()
         columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as bars:
+        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bars:
             task = bars.add_task(title, total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
         spent = perf_counter() - since

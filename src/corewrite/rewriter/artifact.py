@@ -15,6 +15,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging as transformers_logging
 
 from corewrite.domain import sha256_chunks
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
@@ -70,6 +71,7 @@ class Rewriter:
     def save(self, folder: Path) -> None:
         """Write the artifact: safetensors weights, tokenizer and template."""
         folder.mkdir(parents=True, exist_ok=True)
+        transformers_logging.disable_progress_bar()  # ours shows the step
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
@@ -97,6 +99,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
             raise RewriterError(f"{folder} holds no *.safetensors file: is it a transformers model folder?")
     elif isinstance(path_or_name, Path) or str(path_or_name).startswith((".", "/", "~")):
         raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
+    transformers_logging.disable_progress_bar()  # ours shows the step
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False, use_fast=True)
         model, loading = AutoModelForCausalLM.from_pretrained(
