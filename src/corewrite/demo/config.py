@@ -22,7 +22,7 @@ class DemoConfig(BaseModel):
     """Training and gate."""
     sessions: int = Field(default=20_000, ge=200)
     """Sessions of each of the two logged weeks."""
-    rated_searches: int = Field(default=1_500, ge=20)
+    rated_searches: int = Field(default=4_000, ge=20)
     """Searches whose results raters grade for the judge."""
     held_out_sessions: int = Field(default=3_000, ge=100)
     """Sessions of the fresh week that nDCG@10 is measured on."""

@@ -59,15 +59,23 @@ def log_week(
     return happened, path
 
 
-def ratings(world: World, week: Week, cascade: Cascade, searches: int, *, depth: int = 12, others: int = 4) -> Labels:
-    """Raters' grades for some searches of a week: the head of what was found for them, and a few random documents."""
+def ratings(world: World, week: Week, cascade: Cascade, searches: int) -> Labels:
+    """Raters' grades for some searches of a week.
+
+    Pooled over simple systems, as evaluation campaigns do: the heads of the lists for the query, for the query behind the
+    session's last one, and behind the title watched last, and a few random documents.
+    """
     rng = np.random.default_rng([world.config.seed, 42])
     chosen = np.sort(rng.choice(len(week), min(searches, len(week)), replace=False))
-    found = cascade.search([week.queries[i].text for i in chosen], [None] * len(chosen), depth).rows
-    random = rng.integers(0, len(world.catalogue), (len(chosen), others))
-    # Something of what was wanted, also where the engine did not find it: raters are told the intent and may look.
-    queries, rows, grades = rate(world, week, np.concatenate([found, random], 1), chosen)
-    return Labels(queries, rows, grades)
+    queries = [week.queries[i] for i in chosen]
+    systems = (
+        ([q.text for q in queries], 8),
+        ([" ".join((*q.context.queries[-1:], q.text)) for q in queries], 5),
+        ([" ".join((*q.context.titles[-1:], q.text)) for q in queries], 5),
+    )
+    pools = [cascade.search(texts, [None] * len(texts), depth).rows for texts, depth in systems]
+    pools.append(rng.integers(0, len(world.catalogue), (len(chosen), 3)))
+    return Labels(*rate(world, week, np.concatenate(pools, 1), chosen))
 
 
 def run_launch(

@@ -1,5 +1,9 @@
 """The judge: gradient-boosted trees on hand-made features, trained on its own noisy labels.
 
+One of the features is learnt from the same labels: how well words of the query go with words of the document (a ridge regression
+on crossed words, cross-fitted by query so that the trees do not take its memory for knowledge). Without it a judge that counts
+matching words punishes every list that was found by a better word than the user's.
+
 Another model family than the bundled relevance model, other labels, and it sees the context: it grades documents for what
 (query, context) most likely means, never for a rewrite. Training never sees it; the gate and the reports do.
 """
@@ -13,18 +17,21 @@ import scipy.sparse as sp
 from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import Ridge
 
 from corewrite.domain import Catalogue, Query, hash_share, words
+from corewrite.relevance.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 GRADES = 3
 """Highest grade a rater gives."""
+_CROSSES = 2**18
 
 FEATURES = (
     "query_words_matched", "query_words_missed", "query_match_idf", "query_trigram", "query_picture",
     "last_query_idf", "last_query_trigram", "queries_idf", "last_title_idf", "titles_idf", "titles_picture",
-    "query_words", "query_rarity", "prior",
+    "query_words", "query_rarity", "prior", "crossed_words",
 )  # fmt: skip
 
 
@@ -75,6 +82,9 @@ class Judge:
         # What a word looks like; weak words (of all videos) have near-zero centroids and so say nothing.
         self._word_pictures = np.asarray(centroid, np.float64)
         self._pictures = np.asarray(pictures, np.float64)
+        self._known = Vocabulary.of(documents)
+        self._document_ids = self._known.encode(documents)
+        self._crossed: list[Ridge] = []
         self._model: HistGradientBoostingRegressor | None = None
 
     def fit(self, labels: Labels, *, seed: int) -> JudgeReport:
@@ -85,9 +95,18 @@ class Judge:
         """
         if len(labels.rows) < 100:
             raise ValueError(f"a judge needs at least 100 labels, there are {len(labels.rows)}")
-        x = self._features(labels.queries, labels.rows[:, None])[:, 0]
         share = {q.key: hash_share(q.key, "judge-held-out") for q in labels.queries}
-        test = np.array([share[q.key] < 0.2 for q in labels.queries])
+        place = np.array([share[q.key] for q in labels.queries])
+        test, half = place < 0.2, place < 0.6
+        crosses = self._crosses([q.text for q in labels.queries], labels.rows)
+        self._crossed = [
+            Ridge(alpha=3.0, solver="sparse_cg", tol=1e-3).fit(crosses[fold], labels.grades[fold])
+            for fold in (~test & half, ~test & ~half)
+        ]
+        x = self._features(labels.queries, labels.rows[:, None])[:, 0]
+        # In training, each half's feature comes from the other half's regression alone.
+        other = np.where(half, self._crossed[1].predict(crosses), self._crossed[0].predict(crosses))
+        x[~test, -1] = other[~test]
         self._model = HistGradientBoostingRegressor(
             max_iter=160, learning_rate=0.08, max_leaf_nodes=31, min_samples_leaf=40, random_state=seed
         ).fit(x[~test], labels.grades[~test])
@@ -140,6 +159,18 @@ class Judge:
             scores.append(np.asarray(np.divide(dcg, ideal, out=np.zeros(len(dcg)), where=ideal > 0)))
         return scores
 
+    def _crosses(self, texts: Sequence[str], rows: IntArray) -> sp.csr_matrix:
+        """Hashed (query word, document word) pairs of each text and catalogue row, sparse [pairs, 2**18]."""
+        queries, documents = self._words_of(texts), self._document_ids[np.maximum(rows, 0)]
+        pair = (queries[:, :, None] * np.int64(1_000_003) + documents[:, None, :]) % np.int64(_CROSSES)
+        used = (queries[:, :, None] > 0) & (documents[:, None, :] > 0)
+        owner = np.broadcast_to(np.arange(len(rows))[:, None, None], pair.shape)
+        return sp.csr_matrix((np.ones(int(used.sum())), (owner[used], pair[used])), shape=(len(rows), _CROSSES))
+
+    def _words_of(self, texts: Sequence[str]) -> IntArray:
+        distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        return self._known.encode(list(distinct), width=6)[[distinct[text] for text in texts]]
+
     def _features(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
         """Features of each (query, document), float64 [queries, documents, features]."""
         n, d = rows.shape
@@ -170,9 +201,11 @@ class Judge:
         count = np.array([len(set(words(t))) for t in texts], np.float64)
         title_words, titles_idf = matched(titles)
         rarity = np.asarray(q_words.sign() @ idf).ravel() / np.maximum(count, 1)
+        crosses = self._crosses([texts[i] for i in owner], flat)
+        crossed = np.mean([ridge.predict(crosses) for ridge in self._crossed], axis=0)
         columns = (
             hit, count[owner] - hit, q_idf, trigram(texts), looks(q_words),
             matched(last_query)[1], trigram(last_query), matched(all_queries)[1], matched(last_title)[1], titles_idf,
-            looks(title_words), count[owner], rarity[owner], self._catalogue.prior[flat],
+            looks(title_words), count[owner], rarity[owner], self._catalogue.prior[flat], crossed,
         )  # fmt: skip
         return np.stack(columns, -1).reshape(n, d, len(FEATURES))

@@ -59,8 +59,10 @@ class TrafficConfig(BaseModel):
     """Going on to the next result after one that did not end the search (mean over users)."""
     stop_when_satisfied: float = 0.62
     """Leaving the list after a satisfying video."""
-    change_query: float = 0.85
-    """Typing another query after an unsatisfying list, rather than giving up."""
+    change_query: float = 0.95
+    """Typing another query after an unsatisfying list that showed something of what was wanted, rather than giving up."""
+    change_query_blind: float = 0.7
+    """The same after a list that showed nothing of it: without a scent, people despair (Pirolli & Card 1999)."""
     good_reformulation: float = 0.62
     """Reformulations that say the intent in full; the others are again vague, misspelt or beside it."""
     next_search: float = 0.36

@@ -364,7 +364,8 @@ def _round(
         s.earlier.append(typed[i].text)
         s.titles.extend(world.catalogue.titles[r] for r in clicked)
         s.step += 1
-        if not seen.felt[i] and s.attempt + 1 < traffic.attempts and u_next[i, 1] < traffic.change_query:
+        change = traffic.change_query if seen.scent[i] else traffic.change_query_blind
+        if not seen.felt[i] and s.attempt + 1 < traffic.attempts and u_next[i, 1] < change:
             s.attempt += 1
             going_on.append(s)
         elif u_next[i, 2] < traffic.next_search:
@@ -407,6 +408,7 @@ class _Seen:
     delay: FloatArray
     examined: IntArray
     felt: BoolArray
+    scent: BoolArray
 
 
 def _scan(
@@ -449,7 +451,8 @@ def _scan(
         felt |= pleased
         stop = np.where(pleased, u_felt[:, k] < traffic.stop_when_satisfied, u_scan[:, k] >= go_on)
         looking &= ~stop
-    return _Seen(click, watch, delay, examined, felt)
+    scent = np.asarray(((grade > 0) & (np.arange(width) < examined[:, None])).any(1))
+    return _Seen(click, watch, delay, examined, felt, scent)
 
 
 def _collect(week: int, log: list[_Search]) -> Week:

@@ -8,7 +8,7 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    phases: int = Field(default=4, ge=1)
+    phases: int = Field(default=6, ge=1)
     """Phases: in each, weights are synced to the sampler once."""
     instances_per_phase: int = Field(default=3_000, ge=1)
     """Instances drawn for a phase."""
