@@ -120,6 +120,16 @@ def _list(world: World, intent: Intents, deployment: Deployment, query: Query, r
     ]
 
 
+def oracle_gain(world: World, week: Week, deployment: Deployment) -> float:
+    """Relative gain in nDCG@10 of the fused ranking by the rewrite of a mind reader."""
+    nothing: list[str | None] = [None] * len(week)
+    original, oracle = (
+        ndcg10(world, week.intents, fused_lists(deployment, week.queries, rewrites)).mean()
+        for rewrites in (nothing, oracle_rewrites(world, week.intents))
+    )
+    return float(oracle / original - 1)
+
+
 def policy_ndcg10(world: World, week: Week, deployment: Deployment, policy: Rewriter, max_new_tokens: int) -> float:
     """Mean nDCG@10 of a policy's fused ranking."""
     rewrites = served_rewrites(policy, week.queries, max_new_tokens=max_new_tokens)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from corewrite.demo.engine import ArmsEngine, NoRewriter
+from corewrite.demo.measure import oracle_gain
 from corewrite.experiment import CONTROL, TREATMENT, assign
 from corewrite.fusion import default_spec
 from corewrite.logs import SatisfactionThresholds
@@ -117,8 +118,12 @@ def two_weeks(seed: int, sessions: int, folder: Path | None, steps: Steps) -> li
             earlier = read_window(log0, overlap=top_overlap(cold.cascade))
         with steps.step("fit the relevance model") as progress:
             model = fit_relevance(earlier, world.catalogue, seed=seed, progress=progress).model
-            engine = NoRewriter(Deployment(world.catalogue, model, default_spec()).cascade)
+            deployment = Deployment(world.catalogue, model, default_spec())
+            engine = NoRewriter(deployment.cascade)
         with steps.step("week 1") as progress:
             week1, log1 = log_week(world, TrafficConfig(), engine, 1, sessions, place / "logs", progress)
             window = read_window(log1, overlap=top_overlap(cold.cascade), thresholds=earlier.outcomes.thresholds)
-        return stylised_facts(world, week0, week1, window.endings())
+        with steps.step("oracle rewrites") as progress:
+            some = week1.take(np.arange(0, len(week1), max(1, len(week1) // 5_000)))
+            gain = oracle_gain(world, some, deployment)
+        return stylised_facts(world, week0, week1, window.endings(), gain)

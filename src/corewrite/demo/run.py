@@ -134,7 +134,8 @@ def run_demo(
                 launches.append({"launch": launch.name, **result.as_dict()})
                 if aa is None:
                     aa = aa_check(table, splits=config.aa_splits, seed=seed)
-    facts = stylised_facts(world, week0, week1, window.endings())
+    of_all = measured.ndcg10["all"]
+    facts = stylised_facts(world, week0, week1, window.endings(), of_all["oracle"] / of_all["original"] - 1)
 
     sizes = {"week 0": len(week0), "week 1": len(week1), "held out": len(held_out)}
     summary = summarise(seed, world, sizes, relevance, judge_report, run, measured, launches, aa)

@@ -32,7 +32,9 @@ class Fact:
         return self.low <= self.value <= self.high
 
 
-def stylised_facts(world: World, before: Week, week: Week, outcomes: dict[str, str] | None = None) -> list[Fact]:
+def stylised_facts(
+    world: World, before: Week, week: Week, outcomes: dict[str, str] | None = None, oracle_gain: float | None = None
+) -> list[Fact]:
     """Facts of `week`, new queries counted against `before`.
 
     Args:
@@ -40,6 +42,7 @@ def stylised_facts(world: World, before: Week, week: Week, outcomes: dict[str, s
         before: The week before.
         week: The week described.
         outcomes: Outcome by query id as the log reader finds it; None: what users felt.
+        oracle_gain: Relative gain in nDCG@10 of the fused ranking by the rewrite of a mind reader; None: left out.
     """
     texts = [q.text for q in week.queries]
     sessions = Counter(week.session_ids)
@@ -80,4 +83,6 @@ def stylised_facts(world: World, before: Week, week: Week, outcomes: dict[str, s
         facts.append(Fact("searches without satisfaction", float(np.mean([o != "satisfied" for o in found])), 0.30, 0.45))
         changed = float(np.mean([o == "changed_unsatisfied" for o in found]))
         facts.append(Fact("unsatisfied change-query rate", changed, 0.15, 0.30))
+    if oracle_gain is not None:
+        facts.append(Fact("oracle rewrite's fused gain", oracle_gain, 0.10, 0.30))
     return facts
