@@ -77,8 +77,14 @@ def test_refreshed_reference_is_resumed_too(start, instances, toy_reward, tmp_pa
     config = TrainingConfig(**{**CONFIG.model_dump(), "refresh_reference": True})
     whole, parts = start.copy(), start.copy()
     run(whole, instances, toy_reward, tmp_path / "a", config)
-    run(parts, instances, toy_reward, tmp_path / "b", config.model_copy(update={"phases": 1}))
-    parts = start.copy()
+
+    def kill(phase, policy):
+        if phase == 1:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        run(start.copy(), instances, toy_reward, tmp_path / "b", config, observe=kill)
     run(parts, instances, toy_reward, tmp_path / "b", config)
     assert parts.policy_hash == whole.policy_hash
 

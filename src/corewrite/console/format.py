@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 MISSING = "–"
 
@@ -20,61 +20,110 @@ SYSTEMS = {
 SLICES = {"all": "all", "clear": "clear", "context_needed": "context needed", "misspelt": "misspelt"}
 
 _LAYOUT = re.compile(r"\s+")
+_HIDDEN = ("Cc", "Cf", "Cs")
+_JOINERS = "\u200c\u200d"  # Part of the spelling of Persian and Indic words and of emoji.
 
 
-def number(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
-    """`value` with `digits` decimals and thousands separated by commas; "–" for None, NaN and infinities.
+def finite(value: float | None) -> float | None:
+    """`value`, or None where there is no number to show or to draw: null, NaN, an infinity.
 
     Raises:
         TypeError: `value` is neither a number nor None.
     """
     if value is None:
-        return MISSING
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{value!r} is not a number: give a number, or null where there is none")
-    if not math.isfinite(value):
-        return MISSING
-    rounded = round(value, digits) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
-    return f"{rounded:{'+' if signed else ''},.{digits}f}"
+    return value if math.isfinite(value) else None
 
 
-def percent(share: float | None, digits: int = 1, *, signed: bool = False) -> str:
-    """A share as a percentage, 0.123 as "12.3 %"; "–" where `number` says so.
-
-    Raises:
-        TypeError: `share` is neither a number nor None.
-    """
-    text = number(None if share is None else 100 * share, digits, signed=signed)
-    return text if text == MISSING else f"{text} %"
-
-
-def significant(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
-    """`value` with `digits` significant digits, for p-values and for numbers of unlike units; "–" where `number` says so.
+def number(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
+    """`value` with `digits` decimals and thousands separated by commas; "–" where `finite` gives None.
 
     Raises:
         TypeError: `value` is neither a number nor None.
     """
-    if number(value) == MISSING or value is None:
+    found = finite(value)
+    if found is None:
         return MISSING
-    return f"{value + 0.0:{'+' if signed else ''}.{digits}g}"
+    rounded = round(found, digits) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
+    return f"{rounded:{'+' if signed else ''},.{digits}f}"
+
+
+def percent(share: float | None, digits: int = 1, *, signed: bool = False) -> str:
+    """A share as a percentage, 0.123 as "12.3 %"; "–" where `finite` gives None.
+
+    Raises:
+        TypeError: `share` is neither a number nor None.
+    """
+    found = finite(share)
+    return MISSING if found is None else f"{number(100 * found, digits, signed=signed)} %"
+
+
+def significant(value: float | None, digits: int = 3, *, signed: bool = False) -> str:
+    """`value` with `digits` significant digits, for p-values and for numbers of unlike units; "–" where `finite` gives None.
+
+    Raises:
+        TypeError: `value` is neither a number nor None.
+    """
+    found = finite(value)
+    return MISSING if found is None else f"{found + 0.0:{'+' if signed else ''}.{digits}g}"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as "4.2 s", "3 min 20 s" or "1 h 5 min"; "–" where `number` says so.
+    """Seconds as "4.2 s", "3 min 20 s" or "1 h 5 min"; "–" where `finite` gives None.
 
     Raises:
         TypeError: `seconds` is neither a number nor None.
     """
-    if number(seconds) == MISSING or seconds is None:
+    found = finite(seconds)
+    if found is None:
         return MISSING
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    if found < 60:
+        return f"{found:.1f} s"
+    minutes, rest = divmod(round(found), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def interval(
+    low: float | None, high: float | None, show: Callable[..., str] = percent, digits: int = 1, *, signed: bool = True
+) -> str:
+    """Both ends as `show` writes them, such as "-8.2 % to -4.0 %"; "–" where `finite` gives None for either.
+
+    Raises:
+        TypeError: an end is neither a number nor None.
+    """
+    if finite(low) is None or finite(high) is None:
+        return MISSING
+    return f"{show(low, digits, signed=signed)} to {show(high, digits, signed=signed)}"
+
+
+def mebibytes(value: float | None) -> str:
+    """Memory as "1,523 MiB"; "–" where `finite` gives None.
+
+    Raises:
+        TypeError: `value` is neither a number nor None.
+    """
+    return MISSING if finite(value) is None else f"{number(value, 0)} MiB"
+
+
+def total(seconds: Mapping[str, float | None] | None) -> float | None:
+    """Sum of the finite values; None where there is none.
+
+    Raises:
+        TypeError: a value is neither a number nor None.
+    """
+    found = [s for value in (seconds or {}).values() if (s := finite(value)) is not None]
+    return sum(found) if found else None
+
+
 def change(value: float | None, reference: float | None) -> float | None:
-    """Relative change of `value` against `reference`; None where either is missing or the reference is 0."""
+    """Relative change of `value` against `reference`; None where either is missing or the reference is 0.
+
+    Raises:
+        TypeError: either is neither a number nor None.
+    """
+    value, reference = finite(value), finite(reference)
     return None if value is None or not reference else value / reference - 1
 
 
@@ -96,4 +145,4 @@ def visible(text: str) -> str:
     the template's.
     """
     line = _LAYOUT.sub(" ", text).strip()
-    return "".join(f"<U+{ord(c):04X}>" if unicodedata.category(c) in ("Cc", "Cf", "Cs") else c for c in line)
+    return "".join(f"<U+{ord(c):04X}>" if unicodedata.category(c) in _HIDDEN and c not in _JOINERS else c for c in line)

@@ -1,54 +1,97 @@
-"""The short table at the end of a run."""
+"""The summary of a run as a short table on a terminal."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from corewrite.console import format
+from corewrite.console.format import (
+    SLICES,
+    SYSTEMS,
+    change,
+    duration,
+    interval,
+    mebibytes,
+    number,
+    ordered,
+    percent,
+    significant,
+    total,
+    visible,
+)
+
+_STYLES = {"promote": "bold green", "hold": "bold yellow", "reject": "bold red"}
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print a run's figures: nDCG@10 by slice, reward and judge, the gate's verdict, launches, time and memory."""
-    out = console or Console()
-    out.print()
-    if summary.get("ndcg10"):
-        out.print(_ndcg(summary["ndcg10"]))
-    rows = Table("", "original", "warm start", "champion", box=None, pad_edge=False)
-    for key, title in (
-        ("reward", "mean log R, gate users"),
-        ("judge", "judge nDCG@10, gate users"),
-        ("intent_named", "intent named"),
-    ):
-        values = summary.get(key) or {}
-        rows.add_row(title, *(format.number(values.get(name), 4) for name in ("original", "warm_start", "champion")))
-    out.print(rows)
-    if gate := summary.get("gate"):
-        colour = {"promote": "green", "reject": "red"}.get(gate["verdict"], "yellow")
-        out.print(f"\ngate    [{colour}]{gate['verdict'].upper()}[/{colour}]  ", end="")
-        out.print(format.visible(gate["reason"]), markup=False, highlight=False)
-    for launch in summary.get("experiment") or []:
-        cqr, mark = launch["cqr"], "✓" if launch["counts"] else "–"
-        span = f"[{format.percent(cqr['ci_low'], signed=True)}, {format.percent(cqr['ci_high'], signed=True)}]"
-        text = f"{mark} {launch['launch']}: change-query rate {format.percent(cqr['relative'], signed=True)} {span}"
-        out.print(text, markup=False, highlight=False)
-    if aa := summary.get("aa"):
-        out.print(f"  A/A: {format.percent(aa['share_significant'])} of {aa['splits']} splits significant", highlight=False)
-    if seconds := summary.get("seconds"):
-        memory = format.number(summary.get("peak_rss_mib"), 0)
-        out.print(f"\ntook    {format.duration(sum(seconds.values()))}, peak memory {memory} MiB", highlight=False)
+    """Print what a run came to, about 30 lines; what the run lacks is left out and null shown as "–".
+
+    Args:
+        summary: The run's figures, as parsed JSON.
+        console: Where to; default: standard output.
+
+    Raises:
+        KeyError: a part of the run lacks one of its figures.
+        TypeError: a number is neither a number nor null.
+    """
+    console = console or Console()
+    console.print(Text("corewrite, on a simulated platform", style="bold"))
+    if _systems(summary):
+        console.print(_quality(summary))
+    console.print(_rest(summary))
 
 
-def _ndcg(ndcg: Mapping[str, Mapping[str, float | None]]) -> Table:
-    slices = format.ordered(ndcg, format.SLICES)
-    systems = format.ordered({name for row in ndcg.values() for name in row}, format.SYSTEMS)
-    table = Table("nDCG@10", *slices.values(), box=None, pad_edge=False)
-    for system, title in systems.items():
-        cells = []
-        for key in slices:
-            value = ndcg[key].get(system)
-            gain = format.percent(format.change(value, ndcg[key].get("original")), 0, signed=True)
-            cells.append(format.number(value) + ("" if system == "original" else f" [dim]{gain:>6}[/dim]"))
+def _systems(summary: Mapping[str, Any]) -> dict[str, str]:
+    rows = [*(summary.get("ndcg10") or {}).values(), summary.get("reward") or {}, summary.get("judge") or {}]
+    return ordered(dict.fromkeys(system for row in rows for system in row), SYSTEMS)
+
+
+def _quality(summary: Mapping[str, Any]) -> Table:
+    """nDCG@10 by system and slice with the change over all searches, reward and judge."""
+    ndcg, reward, judge = (summary.get(key) or {} for key in ("ndcg10", "reward", "judge"))
+    slices = ordered(ndcg, SLICES)
+    original = ndcg.get("all", {}).get("original")
+    table = Table(
+        title="nDCG@10 on held-out searches, by slice", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True,
+        pad_edge=False, show_edge=False,
+    )  # fmt: skip
+    table.add_column("system", no_wrap=True)
+    for title in (*slices.values(), "vs original", "reward", "judge"):
+        table.add_column("\n".join(title.split()), justify="right", no_wrap=True)  # Fits 80 columns.
+    for system, title in _systems(summary).items():
+        gain = None if system == "original" else change(ndcg.get("all", {}).get(system), original)
+        cells = [number(ndcg[name].get(system)) for name in slices]
+        cells += [percent(gain, signed=True), number(reward.get(system), 4), number(judge.get(system))]
         table.add_row(title, *cells, style="bold" if system == "champion" else "")
     return table
+
+
+def _rest(summary: Mapping[str, Any]) -> Table:
+    """Gate, launches, time and memory, as lines of a name and a text."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", max_width=26)
+    grid.add_column(overflow="fold")
+    if gate := summary.get("gate"):
+        verdict = Text(gate["verdict"].upper(), style=_STYLES.get(gate["verdict"], ""))
+        grid.add_row("gate", verdict + Text(f"  {visible(gate['reason'])}"))
+    for launch in summary.get("experiment") or ():
+        grid.add_row(Text(visible(launch["launch"])), _launch(launch))
+    if aa := summary.get("aa"):
+        found = f"{percent(aa['share_significant'])} of {number(aa['splits'], 0)} splits significant at 5 %"
+        grid.add_row("A/A", f"{found} ({interval(aa['low'], aa['high'], signed=False)})")
+    grid.add_row("time", duration(total(summary.get("seconds"))))
+    grid.add_row("peak memory", mebibytes(summary.get("peak_rss_mib")))
+    return grid
+
+
+def _launch(launch: Mapping[str, Any]) -> Text:
+    cqr, give_up = launch["cqr"], launch["give_up"]
+    verdict = Text("counts" if launch["counts"] else "does not count", style="green" if launch["counts"] else "yellow")
+    figures = (
+        f"  change-query rate {percent(cqr['relative'], signed=True)} ({interval(cqr['ci_low'], cqr['ci_high'])}), give-up "
+        f"{percent(give_up['relative'], signed=True)}, sample ratio p {significant(launch['srm_p_value'], 2)}"
+    )
+    return verdict + Text(figures)

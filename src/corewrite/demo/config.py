@@ -26,7 +26,7 @@ class DemoConfig(BaseModel):
     """Searches whose results raters grade for the judge."""
     held_out_sessions: int = Field(default=3_000, ge=100)
     """Sessions of the fresh week that nDCG@10 is measured on."""
-    launch_sessions: int = Field(default=30_000, ge=200)
+    launch_sessions: int = Field(default=20_000, ge=200)
     """Sessions of each launch, both arms together."""
     give_up_margin: float = Field(default=0.05, gt=0)
     """Relative rise of give-up that a launch may show at most (upper bound of its interval)."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from corewrite.domain import Query
 from corewrite.pipeline import Deployment, fused_lists, served_rewrites
+from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites
 from corewrite.simulation.traffic import Week
@@ -25,6 +26,7 @@ class Measured:
     Attributes:
         ndcg10: By slice (`all`, `clear`, `context_needed`, `misspelt`), then by system.
         searches: Searches of each slice.
+        judge: nDCG@10 of the same lists under the judge, by system.
         named: Share of searches whose rewrite (or query) names the whole intent, by system.
         by_search: nDCG@10 by system, float64 [searches].
         rewrites: By system.
@@ -32,22 +34,28 @@ class Measured:
 
     ndcg10: dict[str, dict[str, float]]
     searches: dict[str, int]
+    judge: dict[str, float]
     named: dict[str, float]
     by_search: dict[str, FloatArray]
     rewrites: dict[str, Sequence[str | None]]
 
 
-def measure(world: World, week: Week, deployment: Deployment, systems: Mapping[str, Sequence[str | None]]) -> Measured:
+def measure(
+    world: World, week: Week, deployment: Deployment, judge: Judge, systems: Mapping[str, Sequence[str | None]]
+) -> Measured:
     """nDCG@10 of the fused ranking against graded hidden intents, the oracle rewrite added as `oracle`.
 
     Args:
         world: Truth.
         week: Held-out searches.
         deployment: Ranks.
+        judge: Grades the lists.
         systems: Rewrites of every search by system.
     """
     everyone: dict[str, Sequence[str | None]] = {**systems, "oracle": oracle_rewrites(world, week.intents)}
-    by_search = {name: ndcg10(world, week.intents, fused_lists(deployment, week.queries, r)) for name, r in everyone.items()}
+    lists = {name: fused_lists(deployment, week.queries, rewrites) for name, rewrites in everyone.items()}
+    by_search = {name: ndcg10(world, week.intents, rows) for name, rows in lists.items()}
+    judged = judge.ndcg10(week.queries, list(lists.values()))
     slices = truth_slices(week)
     named = {
         name: float(
@@ -57,7 +65,8 @@ def measure(world: World, week: Week, deployment: Deployment, systems: Mapping[s
     }
     return Measured(
         {s: {name: float(v[inside].mean()) for name, v in by_search.items()} for s, inside in slices.items()},
-        {s: int(inside.sum()) for s, inside in slices.items()}, named, by_search, everyone,
+        {s: int(inside.sum()) for s, inside in slices.items()},
+        {name: float(v.mean()) for name, v in zip(lists, judged, strict=True)}, named, by_search, everyone,
     )  # fmt: skip
 
 

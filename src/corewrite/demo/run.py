@@ -117,7 +117,7 @@ def run_demo(
         systems = baseline_rewrites(held_out.queries, spelling)
         systems["warm_start"] = served_rewrites(run.warm, held_out.queries, max_new_tokens=limit)
         systems["champion"] = served_rewrites(run.candidate, held_out.queries, max_new_tokens=limit)
-        measured = measure(world, held_out, deployment, systems)
+        measured = measure(world, held_out, deployment, judge, systems)
         examples = before_and_after(world, held_out, deployment, measured)
 
     launches, aa = [], None

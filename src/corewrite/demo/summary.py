@@ -28,11 +28,11 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of a demo, timings and memory aside: the same seed gives the same dictionary.
 
-    `champion` is the candidate of this run, whether or not the gate promoted it: `gate.verdict` tells.
+    `champion` is the candidate of this run, whether or not the gate promoted it: `gate.verdict` tells. `reward` is that of the
+    gate's searches; `ndcg10`, `judge` and `intent_named` are of the fresh week.
     """
     checks = {c.name: c for c in run.gate.checks}
-    reward, judged = checks.get("fused_reward"), checks.get("judge_ndcg")
-    original = checks.get("judge_ndcg_vs_no_rewriter")
+    reward = checks.get("fused_reward")
     fit = run.warm_report.fit
     return {
         "seed": seed,
@@ -51,11 +51,7 @@ def summarise(
         "ndcg10": measured.ndcg10,
         "searches_measured": measured.searches,
         "reward": {"warm_start": reward and reward.champion, "champion": reward and reward.candidate},
-        "judge": {
-            "original": original and original.champion,
-            "warm_start": judged and judged.champion,
-            "champion": judged and judged.candidate,
-        },
+        "judge": {name: measured.judge[name] for name in ("original", "warm_start", "champion", "oracle")},
         "intent_named": {name: measured.named[name] for name in ("original", "warm_start", "champion", "oracle")},
         "training": {k: v for k, v in asdict(run.training).items() if k != "records"},
         "gate": run.gate.as_dict(),

@@ -21,7 +21,7 @@ class _Strict(BaseModel):
 class WarmStartConfig(_Strict):
     """Supervised fine-tuning before MPO."""
 
-    examples: int = Field(default=110_000, ge=1)
+    examples: int = Field(default=170_000, ge=1)
     """Examples at most; a random share of each kind is left out beyond."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the examples."""

@@ -23,7 +23,9 @@ from corewrite.rewriter import (
 )
 
 T = TypeVar("T")
-_SHARES = {"repaired": 0.15, "slips": 0.32, "omissions": 0.09, "told_by_titles": 0.20, "good": 0.15, "other_context": 0.09}
+_SHARES = {
+    "repaired": 0.13, "slips": 0.40, "omissions": 0.08, "told_by_titles": 0.19, "good": 0.12, "other_context": 0.08,
+}  # fmt: skip
 """Share of each kind among the examples, where the log has enough of it."""
 
 
@@ -72,7 +74,7 @@ def warm_start(
     good_queries = [g.query for g in good]
     kinds = {
         "repaired": [Example(r.query, r.target) for r in repaired] * 2,
-        "slips": slips(good_queries, seed=seed),
+        "slips": slips(good_queries, seed=seed, copies=2),
         "omissions": omissions(good_queries),
         "told_by_titles": told_by_titles(good_queries, catalogue.titles, seed=seed),
         "good": [Example(g.query, g.target) for g in good],

@@ -26,11 +26,11 @@ class Example:
     target: str
 
 
-def slips(good: Sequence[Query], *, seed: int) -> list[Example]:
+def slips(good: Sequence[Query], *, seed: int, copies: int = 1) -> list[Example]:
     """Queries with one slip of typing (a letter dropped, doubled, swapped or replaced), to be restored."""
     rng = np.random.default_rng([seed, 62])
     examples = []
-    for query in good:
+    for query in [q for q in good for _ in range(copies)]:
         own = normalise(query.text).split()
         if not own:
             continue

@@ -36,7 +36,7 @@ def fine_tune(
     epochs: float,
     seed: int,
     learning_rate: float = 2e-3,
-    batch: int = 128,
+    batch: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> FineTuneReport:
     """Fit target tokens and end-of-sequence; prompt tokens are not learnt. Changes the rewriter in place.

@@ -28,8 +28,8 @@ class TrainingConfig(BaseModel):
     """w_g; 1 as published for long answers would make rewrites of few tokens mostly imitation."""
     running_delta: bool = True
     """Reward shift: the running mean of implicit rewards, or 0."""
-    learning_rate: float = Field(default=3e-4, gt=0)
-    """Of Adam, constant after a warm-up of ten steps."""
+    learning_rate: float = Field(default=4e-4, gt=0)
+    """Of Adam in the first phase, after a warm-up of ten steps; falling linearly from phase to phase."""
     adam_epsilon: float = Field(default=1e-4, gt=0)
     """Large, as arXiv 2506.21495 found stable."""
     clip: float = Field(default=1.0, gt=0)
@@ -42,3 +42,7 @@ class TrainingConfig(BaseModel):
     """Length limit of a sampled rewrite, tokens."""
     refresh_reference: bool = False
     """Make the synced policy the reference at the start of every phase, rather than keep the first."""
+
+    def learning_rate_of(self, phase: int) -> float:
+        """Learning rate of a phase: what it has just learnt from one sync's samples should weigh less and less."""
+        return self.learning_rate * (1 - phase / self.phases)

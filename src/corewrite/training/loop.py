@@ -131,10 +131,8 @@ def train(
 def _identity(
     policy: Rewriter, instances: Sequence[TrainingInstance], config: TrainingConfig, seed: int, provenance: dict[str, Any]
 ) -> dict[str, Any]:
-    # More phases of the same run is a continuation, not another run.
-    settings = config.model_dump(exclude={"phases"})
     return {
-        "config": settings,
+        "config": config.model_dump(),
         "seed": seed,
         "start": policy.policy_hash,
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),

@@ -153,7 +153,7 @@ def optimise(
                 sums[name] += float(value.detach().sum())
             sums["total"] += float(total.detach().sum())
         for group_in_order in optimizer.param_groups:
-            group_in_order["lr"] = config.learning_rate * min(1.0, (steps_before + step + 1) / _WARM_UP)
+            group_in_order["lr"] = config.learning_rate_of(phase) * min(1.0, (steps_before + step + 1) / _WARM_UP)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         if not torch.isfinite(norm):
             raise ValueError(f"the gradient of phase {phase}, step {step} is not a number: lower the learning rate")
