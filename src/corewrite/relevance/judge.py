@@ -1,8 +1,8 @@
 """The judge: gradient-boosted trees on hand-made features, trained on its own noisy labels.
 
 One of the features is learnt from the same labels: how well words of the query go with words of the document (a ridge
-regression on crossed words, cross-fitted by query so that the trees do not take its memory for knowledge). Without it a judge that counts
-matching words punishes every list that was found by a better word than the user's.
+regression on crossed words, cross-fitted by query so that the trees do not take its memory for knowledge). Without it a judge
+that counts matching words punishes every list that was found by a better word than the user's.
 
 Another model family than the bundled relevance model, other labels, and it sees the context: it grades documents for what
 (query, context) most likely means, never for a rewrite. Training never sees it; the gate and the reports do.
