@@ -126,7 +126,7 @@ def phase_panels(rows: Sequence[Json]) -> list[Panel]:
         Panel("true nDCG@10", {"nDCG@10": line("observed", "ndcg10")}),
         Panel("preference pairs", {"pairs": line("pairs")}),
         Panel("entropy per token, nats", {"entropy": line("entropy_per_token")}),
-        Panel("chosen log-prob change", {"change": line("chosen_log_prob_change")}),
+        Panel("ρ, nats", {"chosen": line("rho_chosen"), "rejected": line("rho_rejected")}),
         Panel("loss terms, nats", {name: line("losses", name) for name in _LOSSES}),
         Panel("gradient norms", {name: line("gradient_norms", name) for name in _LOSSES[:3]}),
     ]
