@@ -47,7 +47,7 @@ def search(
         status = ", ".join(f"{name}: {state}" for name, state in found["signal_status"].items())
         console.print(f"signals   {status}")
     names = sorted({name for r in found["results"] for name in r["factors"]}) if explain else []
-    headers = ["#", "was", "id", "title", *names, *(["score"] if explain else [])]
+    headers = ["#", "was", "id", "title", *(n.replace(".", "\n") for n in names), *(["score"] if explain else [])]
     table = Table(*headers, box=None, pad_edge=False)
     for r in found["results"]:
         was = "new" if r["rank_without"] is None else str(r["rank_without"])
