@@ -149,9 +149,9 @@ def fit(
     text_index, text_ids, text_unknown = _encode_unique(start.vocabulary, impressions.texts)
     optimizer = torch.optim.Adam(net.groups(), eps=1e-8)
     steps = epochs * max(1, len(train) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=[g["lr"] for g in optimizer.param_groups], total_steps=steps + 1, pct_start=0.1
-    )
+    peaks = [g["lr"] for g in optimizer.param_groups]
+    rise = max(0.1, 1.5 / (steps + 1))  # its end must not fall on the first step
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=peaks, total_steps=steps + 1, pct_start=rise)
     done = 0
     for _ in range(epochs):
         order = rng.permutation(train)

@@ -22,6 +22,7 @@ from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 
 _TEMPLATE = "prompt_template.json"
 _SHORT = 256
+_PROMPT, _REWRITE = 512, 64
 _UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"}
 
 
@@ -130,7 +131,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice
         model.resize_token_embeddings(len(tokenizer))
-    return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, config or TemplateConfig(512, 6, 4, 64)))
+    return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, config or _limits(model)))
 
 
 def new_small_decoder(
@@ -162,6 +163,14 @@ def new_small_decoder(
     )  # fmt: skip
     _attend_plainly(model)
     return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))
+
+
+def _limits(model: Any) -> TemplateConfig:
+    """Prompt limits of a model that brings none: 512 tokens, or what its positions leave beside a rewrite."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 2 * _PROMPT
+    if positions < 2 * _REWRITE:
+        raise RewriterError(f"the model has {positions} positions: a prompt and a rewrite need at least {2 * _REWRITE}")
+    return TemplateConfig(min(_PROMPT, positions - _REWRITE), 6, 4, 64)
 
 
 def _attend_plainly(model: Any) -> None:
