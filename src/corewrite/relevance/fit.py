@@ -234,20 +234,20 @@ class _Network(torch.nn.Module):
         ids = torch.from_numpy(text_ids)
         used = ids > 0
         row = torch.from_numpy(rows)
-        t = torch.nn.functional.normalize(self.word[ids], dim=-1)  # [n, w, k]
+        t = torch.nn.functional.normalize(_look_up(self.word, ids), dim=-1)  # [n, w, k]
         documents = self.doc_words[row]
-        d = torch.nn.functional.normalize(self.word[documents], dim=-1)  # [n, u, k]
+        d = torch.nn.functional.normalize(_look_up(self.word, documents), dim=-1)  # [n, u, k]
         cosine = torch.einsum("nwk,nuk->nwu", t, d)
         # The same word is an exact match whatever its embedding has become, as it is when scoring.
         best = cosine.masked_fill((documents == 0)[:, None, :], -1.0).amax(-1)
         match = torch.sigmoid(self.start.scalar("text_slope") * (best - self.start.scalar("text_offset")))
         if self.use_picture:
-            looks = torch.nn.functional.normalize(self.picture[ids], dim=-1)
+            looks = torch.nn.functional.normalize(_look_up(self.picture, ids), dim=-1)
             seen = torch.einsum("nwv,nv->nw", looks, self.pictures[row])
-            picture = torch.sigmoid(self.start.scalar("picture_slope") * (seen - self.picture_bias[ids]))
+            picture = torch.sigmoid(self.start.scalar("picture_slope") * (seen - _look_up(self.picture_bias, ids)))
             match = torch.maximum(match, picture)
         above, toll, toll_unknown = torch.nn.functional.softplus(self.raw[:3])
-        weight = torch.nn.functional.softplus(self.raw_weight)[ids] * used
+        weight = _look_up(torch.nn.functional.softplus(self.raw_weight), ids) * used
         word_part = (weight * ((above + toll) * match - toll)).sum(-1)
         logits: torch.Tensor = word_part - toll_unknown * torch.from_numpy(unknown).float() + self.raw[3]
         return logits
@@ -272,6 +272,12 @@ class _Network(torch.nn.Module):
                     self.start.scalars, gain=above + toll, toll=toll, toll_unknown=toll_unknown, bias=float(self.raw[3])
                 ),
             )
+
+
+def _look_up(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Rows of `table`: unlike indexing, an embedding adds up its gradient in the same order with any number of threads."""
+    rows = torch.nn.functional.embedding(ids, table if table.ndim == 2 else table[:, None])
+    return rows if table.ndim == 2 else rows[..., 0]
 
 
 def _softplus_inverse(y: torch.Tensor) -> torch.Tensor:
