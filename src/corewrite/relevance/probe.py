@@ -54,7 +54,8 @@ class ProbeResult:
 
 def adversarial_rewrites(instances: Sequence[TrainingInstance]) -> Mapping[str, list[str]]:
     """The fixed rewrites, by kind, one per instance; what is common is counted over all instances' queries."""
-    common = [w for w, _ in Counter(w for x in instances for w in set(words(x.query.text))).most_common(12)]
+    counts = Counter(w for x in instances for w in set(words(x.query.text)))
+    common = sorted(counts, key=lambda w: (-counts[w], w))[:12]  # ties by word: a set has no order of its own
     if not common:
         raise ValueError("the probe's instances have no words in their queries")
     first = {x.instance_id: (words(x.query.text) or [""])[0] for x in instances}
