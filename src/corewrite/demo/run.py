@@ -18,7 +18,6 @@ from corewrite.demo.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.demo.summary import peak_rss_mib, summarise
 from corewrite.experiment import aa_check, read_launch
 from corewrite.fusion import default_spec
-from corewrite.gate import Verdict
 from corewrite.pipeline import (
     Deployment,
     SpellingDictionary,
@@ -54,12 +53,10 @@ class DemoResult:
     Attributes:
         summary: What `summary.json` holds.
         report: Path of the HTML report.
-        promoted: Whether the gate promoted.
     """
 
     summary: dict[str, Any]
     report: Path
-    promoted: bool
 
 
 def run_demo(
@@ -150,7 +147,7 @@ def run_demo(
     for name, value in (("summary", summary), ("details", details)):
         (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
     report.write_text(render_report(summary, details), "utf-8")
-    return DemoResult(summary, report, run.gate.verdict == Verdict.PROMOTE)
+    return DemoResult(summary, report)
 
 
 def _clear(folder: Path) -> None:

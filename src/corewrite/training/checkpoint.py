@@ -7,7 +7,6 @@ phases/000/state.safetensors   policy, reference where it is refreshed, optimize
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from corewrite.domain import TrainingInstance, sha256_json
+from corewrite.registry.durable import sync, sync_tree
 from corewrite.training.pairs import Candidate
 
 _STATE = "state.safetensors"
@@ -94,11 +94,10 @@ class RunFolder:
         temporary.mkdir()
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / _STATE)
         pq.write_table(_table(instances, candidates), temporary / "candidates.parquet")
-        _write(temporary / "record.json", json.dumps(dict(record), indent=1, sort_keys=True).encode())
-        for file in temporary.iterdir():
-            _sync(file)
+        (temporary / "record.json").write_text(json.dumps(dict(record), indent=1, sort_keys=True), "utf-8")
+        sync_tree(temporary)
         temporary.rename(final)
-        _sync(final.parent)
+        sync(final.parent)
         for older in self._whole()[:-1]:
             (older / _STATE).unlink(missing_ok=True)
 
@@ -155,13 +154,5 @@ def _table(instances: Sequence[TrainingInstance], candidates: Sequence[Sequence[
 def _write(file: Path, content: bytes) -> None:
     temporary = file.with_name(f".{file.name}")
     temporary.write_bytes(content)
-    _sync(temporary)
+    sync(temporary)
     temporary.rename(file)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
