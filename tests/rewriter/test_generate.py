@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from corewrite.domain import Query, keyed_uniform
-from corewrite.rewriter import Rewriter, clean, greedy, load_rewriter, response_log_probs, sample
+from corewrite.rewriter import Rewriter, as_rewrite, clean, greedy, load_rewriter, response_log_probs, sample
 
 
 def decoded_by_hand(rewriter: Rewriter, query: Query, limit: int) -> tuple[list[int], float]:
@@ -56,7 +56,8 @@ def test_equal_queries_are_decoded_once(rewriter: Rewriter, queries: list[Query]
 
 def draw(policy: Rewriter, queries: list[Query], n: int = 5, **change):
     options = {"keys": range(100, 100 + len(queries)), "seed": 3, "phase": 2, "max_new_tokens": 8} | change
-    return sample(policy, queries, n, **options)
+    found = sample(policy, [policy.template.encode(q) for q in queries], n, **options)
+    return [[as_rewrite(policy, c) for c in row] for row in found]
 
 
 def test_the_samplers_log_prob_is_the_trainers(trained: Rewriter, queries: list[Query]) -> None:

@@ -62,7 +62,3 @@ def test_length_buckets(lengths: list[int], budget: int) -> None:
         assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
     ordered = [lengths[i] for group in groups for i in group]
     assert ordered == sorted(lengths)
-
-
-def test_length_buckets_of_a_choice_keep_its_order_in_ties() -> None:
-    assert length_buckets([5, 5, 3, 5], 10, order=[3, 1, 2]) == [[2, 3], [1]]

@@ -21,13 +21,24 @@ def instances():
     return [instance(i) for i in range(24)]
 
 
-@pytest.fixture(scope="session")
-def start(instances):
+def decoder(instances, epochs):
     texts = [*WORDS, *(f"{w} show" for w in WORDS), "show"] * 4
     policy = new_small_decoder(texts, seed=0, vocabulary=320, width=32, layers=2, heads=2)
     examples = [Example(x.query, t) for x in instances for t in (x.query.text, f"{x.query.text} show", "show")]
-    fine_tune(policy, examples, epochs=12, seed=0, batch=24, learning_rate=5e-3)
+    fine_tune(policy, examples, epochs=epochs, seed=0, batch=24, learning_rate=5e-3)
     return policy
+
+
+@pytest.fixture(scope="session")
+def start(instances):
+    """Says anything. Not to be changed, as all of these."""
+    return decoder(instances, 12)
+
+
+@pytest.fixture(scope="session")
+def taught(instances):
+    """Says one of the three things it was shown for a query, mostly."""
+    return decoder(instances, 300)
 
 
 def reward(instances, texts):

@@ -1,4 +1,4 @@
-"""The phase loop: learns, records, resumes, refuses."""
+"""The phase loop: learns, records, refuses. Resuming is in test_resume.py."""
 
 import json
 
@@ -7,11 +7,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from corewrite.rewriter import greedy
-from corewrite.training import ResumeError, TrainingConfig, train
+from corewrite.training import (
+    InProcessEngine,
+    ResumeError,
+    SamplerDriftError,
+    ScoringConfig,
+    StalePolicyError,
+    TrainingConfig,
+    TransientRewardError,
+    train,
+)
 
 CONFIG = TrainingConfig(
-    phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6
-)
+    phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6,
+    sampler_precision="float32",
+)  # fmt: skip
 
 
 def run(policy, instances, reward, folder, config=CONFIG, **kwargs):
@@ -23,19 +33,22 @@ def mean_reward(policy, instances, reward):
     return float(np.mean([row[0] for row in reward(instances, texts)]))
 
 
-def test_training_raises_the_reward_and_records_every_phase(start, instances, toy_reward, tmp_path):
-    policy = start.copy()
-    report = run(policy, instances, toy_reward, tmp_path, TrainingConfig(**{**CONFIG.model_dump(), "phases": 8}))
-    assert mean_reward(policy, instances, toy_reward) > mean_reward(start, instances, toy_reward) + 0.1
-    assert (report.phases, report.syncs, report.rollouts) == (8, 8, 8 * 16 * 8)
+def test_training_raises_the_reward_and_records_every_phase(taught, instances, toy_reward, tmp_path):
+    policy = taught.copy()
+    config = CONFIG.model_copy(update={"phases": 16, "samples": 16, "instances_per_phase": 24, "learning_rate": 3e-3})
+    report = run(policy, instances, toy_reward, tmp_path, config)
+    assert mean_reward(policy, instances, toy_reward) > mean_reward(taught, instances, toy_reward) + 0.15
+    assert (report.phases, report.syncs, report.rollouts) == (16, 16, 16 * 24 * 16)
     assert report.pairs == sum(r["pairs"] for r in report.records) > 0
     versions = [r["policy_version"] for r in report.records]
-    assert versions[0] == start.policy_hash and len(set(versions)) == 8, "one sync a phase, each of new weights"
+    assert versions[0] == taught.policy_hash and len(set(versions)) == 16, "one sync a phase, each of new weights"
     first = report.records[0]
     assert first["gradient_norms"].keys() == {"preference", "quality", "generation"}
     assert all(norm > 0 for norm in first["gradient_norms"].values())
     # The reference is where training starts: in the first step rho is 0, so L_p starts at ln 2 and can only be near it.
     assert first["losses"]["preference"] == pytest.approx(np.log(2), abs=0.15)
+    assert first["sampler_drift"] < 1e-4
+    assert first["sync_bytes"] == 4 * taught.parameters
 
 
 def test_the_record_on_disk_holds_every_scored_candidate(start, instances, toy_reward, tmp_path):
@@ -48,45 +61,42 @@ def test_the_record_on_disk_holds_every_scored_candidate(start, instances, toy_r
         expected = toy_reward([x], [[row["text"] or x.query.text]])[0][0]
         assert row["log_reward"] == expected
         assert row["identity"] == (row["text"] == x.query.text)
+    assert sum(row["samples"] for row in table) == report.records[0]["rollouts"] == 16 * 8
+    mean = np.average([row["log_reward"] for row in table], weights=[row["samples"] for row in table])
+    assert report.records[0]["mean_sampled_log_reward"] == pytest.approx(mean)
 
 
-def test_a_killed_run_continues_to_the_same_weights(start, instances, toy_reward, tmp_path):
-    undisturbed = start.copy()
-    run(undisturbed, instances, toy_reward, tmp_path / "a")
+def test_equal_prompts_are_sampled_once_and_share_their_samples(start, instances, toy_reward, tmp_path):
+    asked = []
 
-    class Killed(BaseException):
-        pass
+    class Counting(InProcessEngine):
+        def sample(self, prompts, n, **kwargs):
+            asked.append([tuple(p) for p in prompts])
+            return super().sample(prompts, n, **kwargs)
 
-    def kill(phase, policy):
-        if phase == 1:
-            raise Killed
-
-        return {}
-
-    with pytest.raises(Killed):
-        run(start.copy(), instances, toy_reward, tmp_path / "b", observe=kill)
-    assert [f.name for f in (tmp_path / "b/phases").iterdir()] == ["000"], "no half phase is visible"
-    (tmp_path / "b/phases/.001").mkdir()  # what a kill while writing leaves
-    resumed = start.copy()
-    report = run(resumed, instances, toy_reward, tmp_path / "b")
-    assert report.phases == 3
-    assert resumed.policy_hash == undisturbed.policy_hash
+    config = CONFIG.model_copy(update={"phases": 1, "instances_per_phase": 24})
+    run(start.copy(), instances, toy_reward, tmp_path, config, engine=Counting(start, "float32"))
+    every = [tuple(start.template.encode(x.query)) for x in instances]
+    assert sorted(asked[-1]) == sorted(set(every)) and len(set(every)) < len(every)
+    table = pq.read_table(tmp_path / "phases/000/candidates.parquet").to_pylist()
+    by_prompt: dict = {}
+    for x, prompt in zip(instances, every, strict=True):
+        texts = {(r["text"], r["samples"]) for r in table if r["instance_id"] == x.instance_id}
+        assert by_prompt.setdefault(prompt, texts) == texts
 
 
-def test_refreshed_reference_is_resumed_too(start, instances, toy_reward, tmp_path):
-    config = TrainingConfig(**{**CONFIG.model_dump(), "refresh_reference": True})
-    whole, parts = start.copy(), start.copy()
-    run(whole, instances, toy_reward, tmp_path / "a", config)
+def test_instances_that_come_again_cost_their_new_rewrites_only(start, instances, toy_reward, tmp_path):
+    """Six phases of 16 out of 24 instances: a rewrite scored before is not scored again, and has its score."""
+    asked = []
 
-    def kill(phase, policy):
-        if phase == 1:
-            raise KeyboardInterrupt
-        return {}
+    def counting(xs, texts):
+        asked.extend((x.instance_id, t) for x, row in zip(xs, texts, strict=True) for t in row)
+        return toy_reward(xs, texts)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(start.copy(), instances, toy_reward, tmp_path / "b", config, observe=kill)
-    run(parts, instances, toy_reward, tmp_path / "b", config)
-    assert parts.policy_hash == whole.policy_hash
+    run(start.copy(), instances, counting, tmp_path, CONFIG.model_copy(update={"phases": 6}))
+    assert len(asked) == len(set(asked))
+    rows = [r for p in range(6) for r in pq.read_table(tmp_path / f"phases/{p:03d}/candidates.parquet").to_pylist()]
+    assert len(rows) > len(asked)
 
 
 def test_another_run_in_the_same_folder_is_refused(start, instances, toy_reward, tmp_path):
@@ -119,3 +129,95 @@ def test_settings_and_hashes_are_written_down(start, instances, toy_reward, tmp_
     run(start.copy(), instances, toy_reward, tmp_path)
     identity = json.loads((tmp_path / "run.json").read_text())
     assert identity["provenance"] == {"data": "toy"} and identity["start"] == start.policy_hash
+
+
+def test_a_lost_instance_is_written_down_and_left_out(start, instances, toy_reward, tmp_path):
+    def partly(xs, texts):
+        if any(x.instance_id == "q3" for x in xs):
+            raise TransientRewardError("the model server is away")
+        return toy_reward(xs, texts)
+
+    config = CONFIG.model_copy(
+        update={"phases": 1, "instances_per_phase": 24, "scoring": ScoringConfig(batch=1, retries=0)}
+    )  # fmt: skip
+    (record,) = run(start.copy(), instances, partly, tmp_path, config).records
+    assert record["instances_lost"] == {"q3": "TransientRewardError: the model server is away"}
+    table = pq.read_table(tmp_path / "phases/000/candidates.parquet").to_pylist()
+    assert {r["instance_id"] for r in table} == {x.instance_id for x in instances} - {"q3"}
+
+
+def test_all_lost_is_an_error_with_the_reason(start, instances, tmp_path):
+    def away(xs, texts):
+        raise ConnectionError("refused")
+
+    with pytest.raises(ValueError, match=r"16 of 16 instances were not scored.*ConnectionError: refused"):
+        run(start.copy(), instances, away, tmp_path, CONFIG.model_copy(update={"scoring": ScoringConfig(retries=0)}))
+
+
+def test_without_the_identity_no_pair_holds_it(taught, instances, toy_reward, tmp_path):
+    config = CONFIG.model_copy(update={"identity": False, "minimum_gap": 0.0})
+    for record in run(taught.copy(), instances, toy_reward, tmp_path, config).records:
+        assert record["pair_roles"].keys() == {"between_samples"}
+
+
+def test_an_engine_that_samples_from_something_else_is_noticed(start, instances, toy_reward, tmp_path):
+    class Tempered(InProcessEngine):
+        """A server left at temperature 0.9."""
+
+        def sync(self, policy):
+            found = super().sync(policy)
+            for p in self._own.model.get_output_embeddings().parameters():
+                p.data /= 0.9
+            return found
+
+    with pytest.raises(SamplerDriftError, match=r"phase 0.*temperature"):
+        run(start.copy(), instances, toy_reward, tmp_path, engine=Tempered(start, "float32"))
+
+
+def test_sampling_from_a_stale_or_half_loaded_policy_is_an_error(start, taught):
+    engine = InProcessEngine(start, "float32")
+    prompts = [start.template.encode(q) for q in ()] or [[2, 5]]
+
+    def draw(version):
+        return engine.sample(prompts, 2, expected=version, keys=[1], seed=0, phase=0, max_new_tokens=3)
+
+    with pytest.raises(StalePolicyError, match="holds policy none"):
+        draw(start.policy_hash)
+    version = engine.sync(start).version
+    assert version == start.policy_hash and len(draw(version)[0]) == 2
+    with pytest.raises(StalePolicyError, match=f"holds policy {version}, not {taught.policy_hash}"):
+        draw(taught.policy_hash)
+    broken = start.copy()
+    next(broken.model.parameters()).data[0, 0] = float("nan")
+    with pytest.raises(RuntimeError, match="differ from the policy's after a sync"):
+        engine.sync(broken)
+    with pytest.raises(StalePolicyError, match="holds policy none"):
+        draw(version)
+
+
+def test_the_sampler_keeps_its_weights_while_the_policy_moves(start):
+    engine, policy = InProcessEngine(start, "float32"), start.copy()
+    version = engine.sync(policy).version
+    before = engine.sample([[2, 5]], 8, expected=version, keys=[1], seed=0, phase=0, max_new_tokens=5)
+    for p in policy.model.parameters():
+        p.data += 0.1
+    assert engine.sample([[2, 5]], 8, expected=version, keys=[1], seed=0, phase=0, max_new_tokens=5) == before
+
+
+def test_bfloat16_sampling_stays_within_its_limit(taught, instances, toy_reward, tmp_path):
+    config = CONFIG.model_copy(update={"sampler_precision": "bfloat16", "precision": "bfloat16"})
+    records = run(taught.copy(), instances, toy_reward, tmp_path, config).records
+    assert all(1e-4 < r["sampler_drift"] < 0.25 for r in records)
+
+
+def test_overlapping_phases_sample_from_the_phase_before(start, instances, toy_reward, tmp_path):
+    plain, overlapped = start.copy(), start.copy()
+    a = run(plain, instances, toy_reward, tmp_path / "a")
+    b = run(overlapped, instances, toy_reward, tmp_path / "b", CONFIG.model_copy(update={"overlap": True}))
+    versions = [r["policy_version"] for r in b.records]
+    # Phase 1 is sampled while phase 0 learns, so from the weights that phase 0 began with; from then on one phase behind.
+    assert versions[0] == versions[1] == start.policy_hash == a.records[0]["policy_version"]
+    assert len(set(versions)) == 2 and b.syncs == 3
+    again = start.copy()
+    run(again, instances, toy_reward, tmp_path / "c", CONFIG.model_copy(update={"overlap": True}))
+    assert again.policy_hash == overlapped.policy_hash != plain.policy_hash

@@ -17,7 +17,7 @@ from corewrite.pipeline.warm_start import WarmStartReport, warm_start
 from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
-from corewrite.rewriter import Rewriter
+from corewrite.rewriter import Rewriter, merged, with_adapter
 from corewrite.training import TrainingReport, train
 from corewrite.version import VERSION
 
@@ -123,15 +123,16 @@ def make_candidate(
         )
 
     watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
-    candidate = warm.copy()
+    candidate = _to_train(warm, config, seed)
     with steps.step("train: semi-online MPO") as progress:
         start = watch(-1, warm)
         phases = config.training.phases
-        place = {"sample": 0.0, "learn": 0.5}
+        place = {"sample": 0.0, "score": 0.3, "reference": 0.45, "learn": 0.5}
+        share = {"sample": 0.3, "score": 0.15, "reference": 0.05, "learn": 0.5}
         done = [0]
 
         def show(what: str, part: int, total: int) -> None:
-            progress(int(1000 * (done[0] + place[what] + 0.5 * part / max(1, total))), 1000 * phases)
+            progress(int(1000 * (done[0] + place[what] + share[what] * part / max(1, total))), 1000 * phases)
 
         def after_phase(phase: int, policy: Rewriter) -> dict[str, float]:
             done[0] = phase + 1
@@ -141,6 +142,7 @@ def make_candidate(
             candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
             provenance=provenance.as_dict(), observe=after_phase, progress=show,
         )  # fmt: skip
+    candidate = merged(candidate)
     with steps.step("gate") as progress:
         frequency = query_frequency([*earlier.outcomes.query, *window.outcomes.query])
         evaluation = evaluate(
@@ -172,6 +174,13 @@ class _Watch:
             "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
             **self.observe(policy),
         }
+
+
+def _to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
+    """A copy of the warm start, with an adapter where the settings want one."""
+    if (lora := config.training.lora) is None:
+        return warm.copy()
+    return with_adapter(warm, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
 
 
 def _decide(

@@ -1,35 +1,47 @@
 """The rewriter: a causal language model with its tokenizer and prompt template as one artifact."""
 
+from corewrite.rewriter.adapter import merged, with_adapter
 from corewrite.rewriter.artifact import Rewriter, RewriterError, load_rewriter, new_small_decoder
 from corewrite.rewriter.clean import Cleaned, clean
 from corewrite.rewriter.examples import Example, omissions, other_contexts, slips, told_by_titles
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
-from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, greedy, sample
-from corewrite.rewriter.log_probs import length_buckets, response_log_probs
+from corewrite.rewriter.generate import MAX_NEW_TOKENS, Completion, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
+from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, packed_log_probs, response_log_probs
+from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig
 
 __all__ = [
     "MAX_NEW_TOKENS",
     "Cleaned",
+    "Completion",
     "Example",
     "FineTuneReport",
+    "ModelPaths",
     "PromptTemplate",
     "PromptTooLongError",
     "Rewrite",
     "Rewriter",
     "RewriterError",
     "TemplateConfig",
+    "as_rewrite",
+    "beam",
     "clean",
+    "distinct_prompts",
     "fine_tune",
     "greedy",
     "length_buckets",
     "load_rewriter",
     "mean_token_loss",
+    "merged",
+    "multiplies_bfloat16",
     "new_small_decoder",
     "omissions",
     "other_contexts",
+    "packed_log_probs",
+    "probe_paths",
     "response_log_probs",
     "sample",
     "slips",
     "told_by_titles",
+    "with_adapter",
 ]

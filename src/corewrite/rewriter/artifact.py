@@ -1,7 +1,8 @@
 """A rewriter: language model, tokenizer and prompt template as one artifact folder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from corewrite.domain import sha256_chunks
+from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 
 _TEMPLATE = "prompt_template.json"
@@ -43,31 +45,52 @@ class Rewriter:
     model: Any
     tokenizer: Any
     template: PromptTemplate
+    _paths: ModelPaths | None = field(default=None, repr=False)
+    _frozen_hash: str | None = field(default=None, repr=False)
+
+    @property
+    def paths(self) -> ModelPaths:
+        """The short cuts that the model's attention allows, probed once."""
+        if self._paths is None:
+            self._paths = probe_paths(self.model, self.template.config.max_tokens)
+        return self._paths
+
+    @property
+    def trained_parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters that training moves: all, or those of an adapter."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """By name, what training moves and a sync or checkpoint has to carry. The tensors are the model's own."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
     def policy_hash(self) -> str:
         """Content hash over weights, tokenizer and prompt template."""
-        state = self.model.state_dict()
         chunks = [self.tokenizer.backend_tokenizer.to_str().encode(), self.template.config.to_json().encode()]
-        for name in sorted(state):
-            tensor = state[name].detach().cpu().contiguous()
-            chunks += [
-                f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(),
-                tensor.reshape(-1).view(torch.uint8).numpy().tobytes(),
-            ]
-        return sha256_chunks(chunks)
+        trained = self.trained_state()
+        state = self.model.state_dict()
+        if len(trained) < sum(1 for _ in self.model.parameters()):
+            # What is frozen is hashed once: a policy with an adapter is hashed at every sync.
+            if self._frozen_hash is None:
+                frozen = {name: value for name, value in state.items() if name not in trained}
+                self._frozen_hash = sha256_chunks(_state_chunks(frozen))
+            chunks.append(self._frozen_hash.encode())
+            state = trained
+        return sha256_chunks([*chunks, *_state_chunks(state)])
 
     @property
     def parameters(self) -> int:
         """Number of parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
-    def copy(self) -> "Rewriter":
-        """The same rewriter with weights of its own."""
-        twin = type(self.model)(self.model.config)
-        twin.load_state_dict(self.model.state_dict())
-        twin.to(device=self.model.device, dtype=self.model.dtype)
-        return Rewriter(twin.eval(), self.tokenizer, self.template)
+    def copy(self, dtype: torch.dtype | None = None) -> "Rewriter":
+        """The same rewriter with trained weights of its own (frozen ones are shared), in `dtype` where one is given."""
+        shared = {} if dtype else {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        twin = deepcopy(self.model, shared)
+        if dtype is not None:
+            twin.to(dtype)
+        return Rewriter(twin.eval(), self.tokenizer, self.template, self.paths, self._frozen_hash)
 
     def save(self, folder: Path) -> None:
         """Write the artifact: safetensors weights, tokenizer and template."""
@@ -163,6 +186,13 @@ def new_small_decoder(
     )  # fmt: skip
     _attend_plainly(model)
     return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))
+
+
+def _state_chunks(state: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        yield f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode()
+        yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _limits(model: Any) -> TemplateConfig:

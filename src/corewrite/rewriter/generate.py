@@ -1,4 +1,4 @@
-"""Sample and decode rewrites in batches: one prefill per prompt, shared by its samples."""
+"""Sample and decode rewrites in batches: one prefill per prompt, equal beginnings advanced once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from corewrite.domain import Query, keyed_uniform
 from corewrite.rewriter.artifact import Rewriter
 from corewrite.rewriter.clean import clean
+from corewrite.rewriter.decode import Decoder, RecomputingDecoder, SharedPrefixDecoder
 from corewrite.rewriter.log_probs import length_buckets
 
 IntArray = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
 _PREFILL_TOKENS = 16_384
-_ROWS = 2_048
+_ROWS = 4_096
+_BLOCK = 64
 MAX_NEW_TOKENS = 14
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Generated token ids.
+
+    Attributes:
+        token_ids: The very ids generated, end-of-sequence included where reached: never re-tokenised.
+        log_probs: Untempered, unfiltered log-probability of each, nats.
+    """
+
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -39,144 +54,232 @@ class Rewrite:
     log_prob: float
 
 
+def as_rewrite(rewriter: Rewriter, completion: Completion) -> Rewrite:
+    """A completion as text, cleaned as it would be served."""
+    ids = completion.token_ids
+    cleaned = clean(rewriter.template.decode(ids))
+    ended = bool(ids) and ids[-1] == rewriter.tokenizer.eos_token_id
+    return Rewrite(cleaned.text, cleaned.malformed, ids, ended, sum(completion.log_probs))
+
+
 def greedy(
     rewriter: Rewriter,
     queries: Sequence[Query],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> list[Rewrite]:
-    """The most probable token at every step; equal queries are decoded once.
+    """The most probable token at every step; equal prompts are decoded once.
 
     Args:
         rewriter: The policy.
         queries: What to rewrite.
         max_new_tokens: Length limit in tokens.
-        progress: Called with (distinct queries done, of how many).
+        progress: Called with (distinct prompts done, of how many).
     """
-    distinct = {q.key: q for q in queries}
-    keys = list(distinct)
-    found = _generate(rewriter, [distinct[k] for k in keys], 1, max_new_tokens, None, progress)
-    by_key = {key: rows[0] for key, rows in zip(keys, found, strict=True)}
-    return [by_key[q.key] for q in queries]
+    prompts, place = distinct_prompts(rewriter, queries)
+    found = _generate(rewriter, prompts, 1, max_new_tokens, _most_probable, progress)
+    rewrites = [as_rewrite(rewriter, row[0]) for row in found]
+    return [rewrites[i] for i in place]
+
+
+def beam(
+    rewriter: Rewriter,
+    queries: Sequence[Query],
+    width: int,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    progress: Progress = lambda done, total: None,
+) -> list[list[Rewrite]]:
+    """The `width` best rewrites that a beam of that width finds, by summed log-probability, best first.
+
+    A finished rewrite keeps its place in the beam until better ones push it out. No length penalty: the score is the
+    probability of the rewrite.
+
+    Args:
+        rewriter: The policy.
+        queries: What to rewrite; equal prompts are decoded once.
+        width: Rewrites kept at every step, at least 1.
+        max_new_tokens: Length limit in tokens.
+        progress: Called with (distinct prompts done, of how many).
+    """
+    if width < 1:
+        raise ValueError(f"a beam needs a width of at least 1, not {width}")
+    prompts, place = distinct_prompts(rewriter, queries)
+    rewrites: list[list[Rewrite]] = [[] for _ in prompts]
+    done = 0
+    for part in _groups(prompts, width):
+        found = _search(rewriter, [prompts[i] for i in part], width, max_new_tokens)
+        for i, row in zip(part, found, strict=True):
+            rewrites[i] = [as_rewrite(rewriter, c) for c in row]
+        done += len(part)
+        progress(done, len(prompts))
+    return [rewrites[i] for i in place]
 
 
 def sample(
     rewriter: Rewriter,
-    queries: Sequence[Query],
+    prompts: Sequence[Sequence[int]],
     n: int,
     *,
     keys: Sequence[int],
     seed: int,
     phase: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[list[Rewrite]]:
-    """`n` samples of every query at temperature 1.
+    progress: Progress = lambda done, total: None,
+) -> list[list[Completion]]:
+    """`n` samples of every prompt at temperature 1.
 
-    Every draw is keyed by (seed, phase, key of the query, sample, position): the batch a query falls into changes nothing but
-    rounding.
+    Every draw is keyed by (seed, phase, key of the prompt, sample, position): the batch a prompt falls into changes nothing but
+    rounding, and samples that have drawn the same tokens so far are advanced as one row.
 
     Args:
         rewriter: The policy.
-        queries: What to rewrite.
+        prompts: Prompt ids.
         n: Samples of each.
-        keys: An integer key of each query.
+        keys: An integer key of each prompt.
         seed, phase: The other keys.
         max_new_tokens: Length limit in tokens.
-        progress: Called with (queries done, of how many).
+        progress: Called with (prompts done, of how many).
     """
+    key = np.array([k & (2**64 - 1) for k in keys], np.uint64)
 
-    def draw(query: IntArray, row: IntArray, position: int) -> npt.NDArray[np.float64]:
-        key = np.array([keys[i] for i in query], np.uint64)
-        return keyed_uniform(seed, phase, key, row, position)
+    def choose(log_probs: Tensor, row: Tensor, prompt: IntArray, number: IntArray, position: int) -> Tensor:
+        return _inverse_cdf(log_probs, row, keyed_uniform(seed, phase, key[prompt], number, position))
 
-    return _generate(rewriter, queries, n, max_new_tokens, draw, progress)
+    return _generate(rewriter, prompts, n, max_new_tokens, choose, progress)
 
 
-Draw = Callable[[IntArray, IntArray, int], npt.NDArray[np.float64]]
+def distinct_prompts(rewriter: Rewriter, queries: Sequence[Query]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Prompts of the queries, equal ones once, and each query's place among them."""
+    place: dict[tuple[int, ...], int] = {}
+    where = [place.setdefault(tuple(rewriter.template.encode(q)), len(place)) for q in queries]
+    return list(place), where
+
+
+Choose = Callable[[Tensor, Tensor, IntArray, IntArray, int], Tensor]
+"""From [rows, vocabulary] log-probabilities, the row of each sample, its prompt, number and position: its next token."""
+
+
+def _most_probable(log_probs: Tensor, row: Tensor, prompt: IntArray, number: IntArray, position: int) -> Tensor:
+    return log_probs.argmax(-1)[row]
+
+
+def _inverse_cdf(log_probs: Tensor, row: Tensor, u: npt.NDArray[np.float64]) -> Tensor:
+    """The token whose share of [0, 1) holds `u`: first the block of tokens, then the token in it."""
+    size = log_probs.shape[1]
+    probability = torch.nn.functional.pad(log_probs.exp(), (0, -size % _BLOCK)).view(len(log_probs), -1, _BLOCK)
+    mass = probability.sum(2).double().cumsum(1)[row]
+    target = torch.from_numpy(np.atleast_1d(u)).to(log_probs.device)[:, None] * mass[:, -1:]
+    block = torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[1] - 1)
+    before = torch.where(block > 0, mass.gather(1, (block - 1).clamp(min=0)), 0.0)
+    within = probability[row, block[:, 0]].double().cumsum(1)
+    # Sums of blocks and of tokens round apart: never past the block's last token.
+    inner = torch.searchsorted(within, torch.minimum(target - before, within[:, -1:].nextafter(torch.zeros(1))), right=True)
+    return (block * _BLOCK + inner)[:, 0].clamp(max=size - 1)
+
+
+def _groups(prompts: Sequence[Sequence[int]], n: int) -> list[list[int]]:
+    """Prompts of similar length, within the memory of a prefill and of `n` rows each."""
+    step = max(1, _ROWS // n)
+    return [
+        bucket[start : start + step]
+        for bucket in length_buckets([len(p) for p in prompts], _PREFILL_TOKENS)
+        for start in range(0, len(bucket), step)
+    ]
 
 
 @torch.inference_mode()
 def _generate(
-    rewriter: Rewriter, queries: Sequence[Query], n: int, limit: int, draw: Draw | None, progress: Callable[[int, int], None]
-) -> list[list[Rewrite]]:
+    rewriter: Rewriter, prompts: Sequence[Sequence[int]], n: int, limit: int, choose: Choose, progress: Progress
+) -> list[list[Completion]]:
     rewriter.model.eval()
-    prompts = [rewriter.template.encode(q) for q in queries]
-    out: list[list[Rewrite]] = [[] for _ in queries]
+    out: list[list[Completion]] = [[] for _ in prompts]
     done = 0
-    for group in length_buckets([len(p) for p in prompts], _PREFILL_TOKENS):
-        step = max(1, _ROWS // n)
-        for start in range(0, len(group), step):
-            part = group[start : start + step]
-            tokens, log_probs = _decode(rewriter, [prompts[i] for i in part], np.array(part), n, limit, draw)
-            for k, i in enumerate(part):
-                out[i] = [_finish(rewriter, tokens[k * n + s], log_probs[k * n + s]) for s in range(n)]
-            done += len(part)
-            progress(done, len(queries))
+    for part in _groups(prompts, n):
+        for i, row in zip(part, _continue(rewriter, [prompts[i] for i in part], np.array(part), n, limit, choose), strict=True):
+            out[i] = row
+        done += len(part)
+        progress(done, len(prompts))
     return out
 
 
-def _decode(
-    rewriter: Rewriter, prompts: Sequence[Sequence[int]], which: IntArray, n: int, limit: int, draw: Draw | None
-) -> tuple[list[list[int]], list[float]]:
-    """Token ids and log-probabilities of `n` continuations of each prompt, prompt by prompt."""
-    model, tokenizer = rewriter.model, rewriter.tokenizer
-    device = next(model.parameters()).device
-    width = max(map(len, prompts))
-    ids = torch.zeros((len(prompts), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, prompt in enumerate(prompts):  # left padding: every row's next token stands in the same column
-        ids[i, width - len(prompt) :] = torch.tensor(list(prompt))
-        mask[i, width - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    position = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache()
-    first = model(
-        input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
-    )
-    logits = first.logits[:, -1].float().repeat_interleave(n, 0)
-    cache = first.past_key_values
-    if n > 1:
-        cache.batch_repeat_interleave(n)
-        mask = mask.repeat_interleave(n, 0)
-    last = position[:, -1].repeat_interleave(n)
-    rows = np.arange(len(prompts) * n)
-    tokens: list[list[int]] = [[] for _ in rows]
-    total = np.zeros(len(rows))
-    for step in range(limit):
-        log_probs = torch.log_softmax(logits, -1)
-        chosen = _choose(log_probs, which[rows // n], rows % n, step, draw)
-        picked = log_probs.gather(1, chosen[:, None])[:, 0].double().cpu().numpy()
-        total[rows] += picked
-        for row, token in zip(rows, chosen.tolist(), strict=True):
-            tokens[row].append(token)
-        alive = chosen != tokenizer.eos_token_id
-        if step + 1 == limit or not bool(alive.any()):
+def _continue(
+    rewriter: Rewriter, prompts: Sequence[Sequence[int]], which: IntArray, n: int, limit: int, choose: Choose
+) -> list[list[Completion]]:
+    """`n` continuations of each prompt; `which` are the prompts' numbers outside."""
+    decoder = _decoder(rewriter, prompts)
+    device = decoder.logits.device
+    alive = np.arange(len(prompts) * n)
+    row = torch.from_numpy(alive // n).to(device)  # of each alive sample, among the decoder's rows
+    owner = torch.arange(len(prompts), device=device)  # prompt of each row
+    tokens = np.full((len(alive), limit), -1, np.int64)
+    scores = np.zeros((len(alive), limit))
+    logits = decoder.logits
+    for position in range(limit):
+        log_probs = logits.float().log_softmax(-1)
+        chosen = choose(log_probs, row, which[alive // n], alive % n, position)
+        tokens[alive, position] = chosen.cpu().numpy()
+        scores[alive, position] = log_probs[row, chosen].double().cpu().numpy()
+        going = chosen != rewriter.tokenizer.eos_token_id
+        if position + 1 == limit or not bool(going.any()):
             break
-        if not bool(alive.all()):  # finished rows leave the batch
-            kept = torch.nonzero(alive)[:, 0]
-            cache.batch_select_indices(kept)
-            chosen, mask, last = chosen[kept], mask[kept], last[kept]
-            rows = rows[kept.cpu().numpy()]
-        last = last + 1
-        mask = torch.cat([mask, mask.new_ones((len(mask), 1))], 1)
-        logits = model(
-            input_ids=chosen[:, None], attention_mask=mask, position_ids=last[:, None], past_key_values=cache, use_cache=True
-        ).logits[:, -1].float()  # fmt: skip
-    return tokens, total.tolist()
+        alive = alive[going.cpu().numpy()]  # finished samples leave
+        grown, row = torch.unique(row[going] * log_probs.shape[1] + chosen[going], return_inverse=True)
+        parents = grown // log_probs.shape[1]
+        owner = owner[parents]
+        logits = decoder.advance(parents, grown % log_probs.shape[1], owner)
+    lengths = (tokens >= 0).sum(1)
+    flat = [
+        Completion(tuple(ids[:m].tolist()), tuple(values[:m].tolist()))
+        for ids, values, m in zip(tokens, scores, lengths, strict=True)
+    ]
+    return [flat[i : i + n] for i in range(0, len(flat), n)]
 
 
-def _choose(log_probs: Tensor, query: IntArray, row: IntArray, step: int, draw: Draw | None) -> Tensor:
-    if draw is None:
-        return log_probs.argmax(-1)
-    u = torch.from_numpy(np.atleast_1d(draw(query, row, step))).to(log_probs.device)
-    mass = log_probs.exp().double().cumsum(-1)
-    # Inverse CDF; the last column is short of 1 by rounding only.
-    return torch.searchsorted(mass, (u * mass[:, -1])[:, None]).clamp(max=log_probs.shape[1] - 1)[:, 0]
+@torch.inference_mode()
+def _search(rewriter: Rewriter, prompts: Sequence[Sequence[int]], width: int, limit: int) -> list[list[Completion]]:
+    """Beam search: hypotheses of a prompt that have ended stand beside those that go on."""
+    rewriter.model.eval()
+    decoder = _decoder(rewriter, prompts)
+    eos, device = rewriter.tokenizer.eos_token_id, decoder.logits.device
+    going: list[list[Completion]] = [[Completion((), ())] for _ in prompts]
+    ended: list[list[Completion]] = [[] for _ in prompts]
+    logits = decoder.logits
+    for position in range(limit):
+        log_probs = logits.float().log_softmax(-1)
+        best = log_probs.topk(min(width, log_probs.shape[1]))
+        choices = list(zip(best.values.tolist(), best.indices.tolist(), strict=True))
+        parents, tokens, owners, row = [], [], [], 0
+        for prompt, hypotheses in enumerate(going):
+            grown = [
+                (h, row + place, token, value)
+                for place, h in enumerate(hypotheses)
+                for value, token in zip(*choices[row + place], strict=True)
+            ]
+            row += len(hypotheses)
+            candidates = [(_total(c), c, -1) for c in ended[prompt]]
+            candidates += [
+                (_total(h) + value, Completion((*h.token_ids, token), (*h.log_probs, value)), parent)
+                for h, parent, token, value in grown
+            ]
+            kept = sorted(candidates, key=lambda c: -c[0])[:width]
+            ended[prompt] = [c for _, c, parent in kept if parent < 0 or c.token_ids[-1] == eos]
+            alive = [(c, parent) for _, c, parent in kept if parent >= 0 and c.token_ids[-1] != eos]
+            going[prompt] = [c for c, _ in alive]
+            parents += [parent for _, parent in alive]
+            tokens += [c.token_ids[-1] for c, _ in alive]
+            owners += [prompt] * len(alive)
+        if position + 1 == limit or not parents:
+            break
+        logits = decoder.advance(*(torch.tensor(x, device=device) for x in (parents, tokens, owners)))
+    return [sorted(e + g, key=lambda c: -_total(c)) for e, g in zip(ended, going, strict=True)]
 
 
-def _finish(rewriter: Rewriter, ids: list[int], log_prob: float) -> Rewrite:
-    ended = bool(ids) and ids[-1] == rewriter.tokenizer.eos_token_id
-    cleaned = clean(rewriter.template.decode(ids))
-    return Rewrite(cleaned.text, cleaned.malformed, tuple(ids), ended, log_prob)
+def _total(completion: Completion) -> float:
+    return sum(completion.log_probs)
+
+
+def _decoder(rewriter: Rewriter, prompts: Sequence[Sequence[int]]) -> Decoder:
+    kind = SharedPrefixDecoder if rewriter.paths.shared_prefix else RecomputingDecoder
+    return kind(rewriter.model, prompts)

@@ -1,7 +1,10 @@
 """Semi-online MPO: sample many, learn from the top-k and bottom-k only, sync once per phase."""
 
-from corewrite.training.checkpoint import ResumeError, RunFolder
-from corewrite.training.config import TrainingConfig
+from corewrite.training.candidates import Scored
+from corewrite.training.checkpoint import CheckpointError, NotBitwiseWarning, ResumeError, RunFolder
+from corewrite.training.config import LoraSettings, ScoringConfig, TrainingConfig
+from corewrite.training.engine import SamplingEngine, StalePolicyError, Sync
+from corewrite.training.in_process import InProcessEngine
 from corewrite.training.loop import TrainingReport, train
 from corewrite.training.losses import (
     PairLogProbs,
@@ -13,28 +16,38 @@ from corewrite.training.losses import (
 )
 from corewrite.training.pairs import Candidate, Pair, select_pairs
 from corewrite.training.reward import FusedReward, documents_of
-from corewrite.training.sampler import InProcessSampler, Rollouts
-from corewrite.training.score import Reward, score_candidates
+from corewrite.training.rollouts import SamplerDriftError
+from corewrite.training.scoring import Reward, Scores, TransientRewardError, score_texts
 
 __all__ = [
     "Candidate",
+    "CheckpointError",
     "FusedReward",
-    "InProcessSampler",
+    "InProcessEngine",
+    "LoraSettings",
+    "NotBitwiseWarning",
     "Pair",
     "PairLogProbs",
     "ResumeError",
     "Reward",
     "RewardShift",
-    "Rollouts",
     "RunFolder",
+    "SamplerDriftError",
+    "SamplingEngine",
+    "Scored",
+    "Scores",
+    "ScoringConfig",
+    "StalePolicyError",
+    "Sync",
     "TrainingConfig",
     "TrainingReport",
+    "TransientRewardError",
     "documents_of",
     "generation_loss",
     "mpo_losses",
     "preference_loss",
     "quality_loss",
-    "score_candidates",
+    "score_texts",
     "select_pairs",
     "train",
 ]

@@ -1,63 +1,86 @@
-"""A run's folder: one whole phase per subfolder, made visible by a single rename.
+"""A run's folder: what is written in it is whole, whenever the process dies.
 
-run.json                     settings and hashes; a run is resumed only under the same ones
-phases/000/record.json       what happened
-phases/000/candidates.parquet  every scored candidate of every instance, token ids included
-phases/000/state.safetensors   policy, reference where it is refreshed, optimizer (only the last phase keeps it)
+run.json                         settings and hashes; a run is resumed only under the same ones
+state.safetensors                policy, optimizer, reference where it is refreshed, and the cursor: phase, step, sums
+phases/000/candidates.parquet    every scored candidate of every instance, written before selection: from then on the truth
+phases/000/record.json           what happened
+
+Every file is written beside its place, synced and renamed.
 """
 
 import json
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import platform
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from corewrite.domain import TrainingInstance, sha256_json
-from corewrite.registry.durable import sync, sync_tree
+from corewrite.domain import sha256_json
+from corewrite.registry.durable import make_folder, sync
+from corewrite.rewriter import Rewriter
+from corewrite.training.candidates import Scored
+from corewrite.training.losses import RewardShift
+from corewrite.training.optimise import Cursor
 from corewrite.training.pairs import Candidate
 
-_STATE = "state.safetensors"
+_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 class ResumeError(RuntimeError):
     """A run folder that cannot be continued with what was given."""
 
 
+class CheckpointError(RuntimeError):
+    """A file of the run that could not be written; the last checkpoint is whole."""
+
+
+class NotBitwiseWarning(UserWarning):
+    """A run resumed on another machine or other libraries: right, but not to the last bit."""
+
+
 @dataclass(frozen=True, eq=False)
-class PhaseState:
-    """What the next phase starts from.
+class State:
+    """Where a run stands.
 
     Attributes:
-        record: The phase's record.
+        phase: The phase to begin or to go on with.
+        cursor: Steps done in it.
         tensors: Policy, optimizer and reference by prefixed name.
     """
 
-    record: dict[str, Any]
+    phase: int
+    cursor: Cursor
     tensors: dict[str, Tensor]
 
 
 class RunFolder:
     """The folder of one training run."""
 
-    def __init__(self, root: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, root: Path, identity: Mapping[str, Any], *, writes: bool = True) -> None:
         """Open or start a run.
 
         Args:
             root: The folder.
             identity: JSON of all that determines the run (settings, seed, hashes of policy, data, reward).
+            writes: Whether this process writes; of several that train together only one does.
 
         Raises:
             ResumeError: the folder holds a run of another identity.
         """
         self.root = root
-        (root / "phases").mkdir(parents=True, exist_ok=True)
+        self._writes = writes
+        if not writes:
+            return
+        make_folder(root / "phases")
         file = root / "run.json"
         if file.is_file():
             known = json.loads(file.read_text("utf-8"))
@@ -65,66 +88,118 @@ class RunFolder:
             if differing:
                 raise ResumeError(f"{root} holds a run with another {', '.join(differing)}: give a new folder or remove it")
         else:
-            _write(file, json.dumps(dict(identity), indent=1, sort_keys=True).encode())
-        for stray in (root / "phases").glob(".*"):  # a phase that was being written when the run was killed
-            shutil.rmtree(stray)
+            self._write(file, json.dumps(dict(identity), indent=1, sort_keys=True).encode())
+        for stray in root.rglob(".*.partial"):  # what was being written when the run was killed
+            stray.unlink()
 
     def records(self) -> list[dict[str, Any]]:
-        """Records of the whole phases, in order."""
-        return [json.loads((folder / "record.json").read_text("utf-8")) for folder in self._whole()]
+        """Records of the finished phases, in order."""
+        return [json.loads(f.read_text("utf-8")) for f in sorted((self.root / "phases").glob("[0-9]*/record.json"))]
 
-    def last(self) -> PhaseState | None:
-        """The last whole phase with its state, None before the first."""
-        whole = self._whole()
-        if not whole:
+    def write_record(self, phase: int, record: Mapping[str, Any]) -> None:
+        """Write down what happened in a phase."""
+        self._write(self._phase(phase) / "record.json", json.dumps(dict(record), indent=1, sort_keys=True).encode())
+
+    def scored(self, phase: int) -> Scored | None:
+        """The phase's scored candidates, None before they were written."""
+        file = self._phase(phase) / "candidates.parquet"
+        return _from_table(pq.read_table(file)) if file.is_file() else None
+
+    def write_scored(self, phase: int, scored: Scored) -> None:
+        """Write the phase's scored candidates."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(_table(scored), sink)
+        self._write(self._phase(phase) / "candidates.parquet", sink.getvalue().to_pybytes())
+
+    def state(self) -> State | None:
+        """Where the run stands, None before its first checkpoint; warns where resuming will not be bitwise."""
+        file = self.root / "state.safetensors"
+        if not file.is_file():
             return None
-        return PhaseState(self.records()[-1], load_file(whole[-1] / _STATE))
+        with safe_open(file, "pt") as opened:
+            about = json.loads(opened.metadata()["corewrite"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        then, now = about["environment"], environment()
+        if differing := [
+            f"{name} {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value
+        ]:
+            warnings.warn(
+                f"{self.root} is resumed in another environment ({'; '.join(differing)}): the result is valid, but not bitwise "
+                "that of an undisturbed run",
+                NotBitwiseWarning,
+                stacklevel=2,
+            )
+        cursor = about["cursor"]
+        return State(about["phase"], Cursor(**{**cursor, "shift": RewardShift(**cursor["shift"])}), tensors)
 
-    def write_phase(
-        self,
-        phase: int,
-        record: Mapping[str, Any],
-        instances: Sequence[TrainingInstance],
-        candidates: Sequence[Sequence[Candidate]],
-        tensors: Mapping[str, Tensor],
-    ) -> None:
-        """Write a phase: all of it or nothing, whenever the process dies."""
-        final = self.root / "phases" / f"{phase:03d}"
-        temporary = final.with_name(f".{phase:03d}")
-        temporary.mkdir()
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary / _STATE)
-        pq.write_table(_table(instances, candidates), temporary / "candidates.parquet")
-        (temporary / "record.json").write_text(json.dumps(dict(record), indent=1, sort_keys=True), "utf-8")
-        sync_tree(temporary)
-        temporary.rename(final)
-        sync(final.parent)
-        for older in self._whole()[:-1]:
-            (older / _STATE).unlink(missing_ok=True)
+    def write_state(self, phase: int, cursor: Cursor, tensors: Mapping[str, Tensor]) -> None:
+        """Checkpoint: the phase to go on with, where in it, and the tensors from `pack_state`."""
+        if not self._writes:
+            return
+        about = {"phase": phase, "cursor": asdict(cursor), "environment": environment()}
+        final = self.root / "state.safetensors"
+        temporary = _beside(final)
+        try:
+            save_file(dict(tensors), temporary, {"corewrite": json.dumps(about)})
+            _put(temporary, final)
+        except Exception as error:
+            # safetensors wraps a full disk in an error of its own.
+            temporary.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write {final}: {error}; the checkpoint before it is whole: free some space and start again"
+            ) from error
 
-    def _whole(self) -> list[Path]:
-        return sorted(f.parent for f in (self.root / "phases").glob("[0-9]*/record.json"))
+    def _phase(self, phase: int) -> Path:
+        folder = self.root / "phases" / f"{phase:03d}"
+        if self._writes:
+            make_folder(folder)
+        return folder
+
+    def _write(self, final: Path, content: bytes) -> None:
+        if not self._writes:
+            return
+        temporary = _beside(final)
+        try:
+            temporary.write_bytes(content)
+            _put(temporary, final)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"cannot write {final}: {error}; what was written before is whole: free some space and start again"
+            ) from error
 
 
-def pack_state(model: Any, optimizer: torch.optim.Optimizer, reference: Any) -> dict[str, Tensor]:
-    """Policy, optimizer and reference as named tensors; `reference` may be None where the first one stays."""
-    tensors = {f"policy.{name}": value for name, value in _weights(model).items()}
+def environment() -> dict[str, str]:
+    """What bitwise reproduction depends on beside the run's identity."""
+    return {
+        "threads": str(torch.get_num_threads()),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+def pack_state(policy: Rewriter, optimizer: torch.optim.Optimizer, reference: Rewriter | None) -> dict[str, Tensor]:
+    """Trained weights, optimizer and reference as named tensors; `reference` is None where the first one stays."""
+    tensors = {f"policy.{name}": value for name, value in policy.trained_state().items()}
     if reference is not None:
-        tensors |= {f"reference.{name}": value for name, value in _weights(reference).items()}
+        tensors |= {f"reference.{name}": value for name, value in reference.trained_state().items()}
     for index, entry in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
-    # Tied weights share memory, which a safetensors file cannot.
-    return {name: value.detach().clone() for name, value in tensors.items()}
+    return {name: value.contiguous() for name, value in tensors.items()}
 
 
-def unpack_state(tensors: Mapping[str, Tensor], model: Any, optimizer: torch.optim.Optimizer, reference: Any) -> None:
+def unpack_state(
+    tensors: Mapping[str, Tensor], policy: Rewriter, optimizer: torch.optim.Optimizer, reference: Rewriter | None
+) -> None:
     """Put back what `pack_state` took."""
     parts: dict[str, dict[str, Tensor]] = {"policy": {}, "reference": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, rest = name.split(".", 1)
         parts[part][rest] = value
-    model.load_state_dict(parts["policy"])
+    load_trained(policy, parts["policy"])
     if reference is not None:
-        reference.load_state_dict(parts["reference"])
+        load_trained(reference, parts["reference"])
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
         index, key = name.split(".", 1)
@@ -132,12 +207,18 @@ def unpack_state(tensors: Mapping[str, Tensor], model: Any, optimizer: torch.opt
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _weights(model: Any) -> dict[str, Tensor]:
-    return dict(model.state_dict())
+def load_trained(policy: Rewriter, state: Mapping[str, Tensor]) -> None:
+    """Set the trained weights of `policy` to those of `state`."""
+    own = policy.trained_state()
+    if own.keys() != state.keys():
+        raise ResumeError(f"the weights differ in {sorted(own.keys() ^ state.keys())[:3]}: is it another model?")
+    for name, value in state.items():
+        own[name].copy_(value)
 
 
-def _table(instances: Sequence[TrainingInstance], candidates: Sequence[Sequence[Candidate]]) -> pa.Table:
-    rows = [(x.instance_id, c) for x, row in zip(instances, candidates, strict=True) for c in row]
+def _table(scored: Scored) -> pa.Table:
+    rows = [(i, c) for i, row in scored.candidates.items() for c in row]
+    about = {"policy_version": scored.policy_version, "lost": scored.lost, "sampled": scored.sampled}
     return pa.table(
         {
             "instance_id": [i for i, _ in rows],
@@ -146,13 +227,25 @@ def _table(instances: Sequence[TrainingInstance], candidates: Sequence[Sequence[
             "ended": [c.ended for _, c in rows],
             "malformed": [c.malformed for _, c in rows],
             "identity": [c.identity for _, c in rows],
+            "samples": [c.samples for _, c in rows],
             "token_ids": pa.array([list(c.token_ids) for _, c in rows], pa.list_(pa.int64())),
         }
-    )
+    ).replace_schema_metadata({"corewrite": json.dumps(about)})
 
 
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_bytes(content)
+def _from_table(table: pa.Table) -> Scored:
+    about = json.loads(table.schema.metadata[b"corewrite"])
+    candidates: dict[str, list[Candidate]] = {}
+    for row in table.to_pylist():
+        candidates.setdefault(row.pop("instance_id"), []).append(Candidate(**{**row, "token_ids": tuple(row["token_ids"])}))
+    return Scored(about["policy_version"], candidates, about["lost"], about["sampled"])
+
+
+def _beside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.partial")
+
+
+def _put(temporary: Path, final: Path) -> None:
     sync(temporary)
-    temporary.rename(file)
+    temporary.rename(final)
+    sync(final.parent)

@@ -1,6 +1,38 @@
 """Settings of semi-online MPO."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class ScoringConfig(BaseModel):
+    """How a phase's rewrites are scored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int = Field(default=4_096, ge=1)
+    """Rewrites of one call of the reward, in sorted order: a score then never depends on the order of drawing."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Calls at the same time; more than one helps a reward that waits for a server, and must be safe for it."""
+    retries: int = Field(default=2, ge=0)
+    """Further tries of a call that failed for a passing reason, after 1, 2, 4 ... seconds."""
+    deadline_seconds: float | None = Field(default=None, gt=0)
+    """Time for all calls of a phase. Instances not scored by then are left out of it, and the record says so."""
+
+
+class LoraSettings(BaseModel):
+    """A low-rank adapter (arXiv 2106.09685) on the model's linear layers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(default=16, ge=1)
+    """Rank."""
+    alpha: int = Field(default=32, gt=0)
+    """Scale, over rank."""
+    targets: tuple[str, ...] = ()
+    """Names of the layers that get one; empty: all linear layers but the LM head."""
 
 
 class TrainingConfig(BaseModel):
@@ -28,6 +60,8 @@ class TrainingConfig(BaseModel):
     """w_g; 1 as published for long answers would make rewrites of few tokens mostly imitation."""
     running_delta: bool = True
     """Reward shift: the running mean of implicit rewards, or 0."""
+    length_normalised: bool = False
+    """Take implicit rewards per token, for rewrites of very different lengths."""
     learning_rate: float = Field(default=4e-4, gt=0)
     """Of Adam in the first phase, after a warm-up of ten steps; falling linearly from phase to phase."""
     adam_epsilon: float = Field(default=1e-4, gt=0)
@@ -42,6 +76,29 @@ class TrainingConfig(BaseModel):
     """Length limit of a sampled rewrite, tokens."""
     refresh_reference: bool = False
     """Make the synced policy the reference at the start of every phase, rather than keep the first."""
+    identity: bool = True
+    """Add the query itself as candidate N+1: how the policy learns when not to rewrite."""
+    precision: Precision = "float32"
+    """Of the gradient pass and of the reference's; bfloat16 is autocast, weights and optimizer stay in float32."""
+    sampler_precision: Precision | Literal["auto"] = "auto"
+    """Of the in-process sampler; auto: bfloat16 where the processor multiplies in it."""
+    scoring: ScoringConfig = ScoringConfig()
+    """Scoring."""
+    overlap: bool = False
+    """Sample and score the next phase while this one learns, from weights one phase old; needs cores or a server to spare."""
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    """Time between checkpoints within a phase; every phase also ends with one."""
+    lora: LoraSettings | None = None
+    """Train a low-rank adapter rather than all weights; it is merged for gate and serving."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss by its name."""
+        return {
+            "preference": self.weight_preference,
+            "quality": self.weight_quality,
+            "generation": self.weight_generation,
+        }
 
     def learning_rate_of(self, phase: int) -> float:
         """Learning rate of a phase: what it has just learnt from one sync's samples should weigh less and less."""

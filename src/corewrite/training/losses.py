@@ -23,7 +23,7 @@ class PairLogProbs:
     Attributes:
         chosen, rejected: Under the policy, with gradients.
         reference_chosen, reference_rejected: Under the reference, without.
-        chosen_length: Tokens of the chosen response, end-of-sequence included.
+        chosen_length, rejected_length: Tokens of the responses, end-of-sequence included.
     """
 
     chosen: Tensor
@@ -31,6 +31,7 @@ class PairLogProbs:
     reference_chosen: Tensor
     reference_rejected: Tensor
     chosen_length: Tensor
+    rejected_length: Tensor
 
     @property
     def rho_chosen(self) -> Tensor:
@@ -41,6 +42,12 @@ class PairLogProbs:
     def rho_rejected(self) -> Tensor:
         """log pi / pi_ref of the rejected responses."""
         return self.rejected - self.reference_rejected
+
+    def ratios(self, *, per_token: bool) -> tuple[Tensor, Tensor]:
+        """rho of the chosen and of the rejected responses as the losses take it: summed over tokens, or per token."""
+        if per_token:
+            return self.rho_chosen / self.chosen_length, self.rho_rejected / self.rejected_length
+        return self.rho_chosen, self.rho_rejected
 
 
 def preference_loss(rho_chosen: Tensor, rho_rejected: Tensor, beta: float) -> Tensor:
@@ -58,11 +65,20 @@ def generation_loss(chosen: Tensor, chosen_length: Tensor) -> Tensor:
     return -chosen / chosen_length
 
 
-def mpo_losses(batch: PairLogProbs, beta: float, delta: float) -> dict[str, Tensor]:
-    """The three losses of every pair, unweighted: `preference`, `quality`, `generation`, each [pairs]."""
+def mpo_losses(batch: PairLogProbs, beta: float, delta: float, *, length_normalised: bool = False) -> dict[str, Tensor]:
+    """The three losses of every pair, unweighted: `preference`, `quality`, `generation`, each [pairs].
+
+    Args:
+        batch: Log-probabilities.
+        beta: Strength of the reference.
+        delta: Reward shift.
+        length_normalised: Take rho per token, so that a long response is not pushed harder than a short one (arXiv 2405.14734
+            does so without a reference); `delta` is then a mean of such ratios.
+    """
+    rho_chosen, rho_rejected = batch.ratios(per_token=length_normalised)
     return {
-        "preference": preference_loss(batch.rho_chosen, batch.rho_rejected, beta),
-        "quality": quality_loss(batch.rho_chosen, batch.rho_rejected, beta, delta),
+        "preference": preference_loss(rho_chosen, rho_rejected, beta),
+        "quality": quality_loss(rho_chosen, rho_rejected, beta, delta),
         "generation": generation_loss(batch.chosen, batch.chosen_length),
     }
 
@@ -88,3 +104,7 @@ class RewardShift:
         """The shift after a step that saw these pairs."""
         total = beta * float(rho_chosen.detach().double().sum() + rho_rejected.detach().double().sum())
         return RewardShift(self.total + total, self.count + rho_chosen.numel() + rho_rejected.numel())
+
+    def plus(self, other: "RewardShift") -> "RewardShift":
+        """The shift after what both have seen."""
+        return RewardShift(self.total + other.total, self.count + other.count)

@@ -1,183 +1,187 @@
-"""Optimizer steps on preference pairs: reference once, then steps of micro-batches that add up to the whole batch's loss."""
+"""Optimizer steps on preference rows: the reference once, then micro-batches that add up to the whole step's loss."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from corewrite.domain import Query
-from corewrite.rewriter import Rewriter, length_buckets, response_log_probs
+from corewrite.rewriter import Rewriter
+from corewrite.training import parallel
 from corewrite.training.config import TrainingConfig
 from corewrite.training.losses import PairLogProbs, RewardShift, mpo_losses
-from corewrite.training.pairs import Pair
+from corewrite.training.rows import Row, Step, row_log_probs
 
 _WARM_UP = 10
+_TALLIED = ("preference", "quality", "generation", "total", "rho_chosen", "rho_rejected", "accuracy", "pairs")
+
+Progress = Callable[[int, int], None]
+Reference = dict[tuple[int, ...], tuple[Tensor, Tensor]]
+"""The reference's log-probabilities by micro-batch: of the chosen and the rejected responses, [pairs] each."""
 
 
 @dataclass(frozen=True)
-class PromptedPair:
-    """A pair with its prompt.
+class Cursor:
+    """Where a phase stands: all that its next step needs beside weights and optimizer.
 
     Attributes:
-        instance_id: Whose.
-        prompt: Prompt ids.
-        pair: Chosen and rejected.
+        step: Steps done.
+        shift: Reward shift after them.
+        sums: Sums over their pairs, for the phase's record.
+        gradient_norms: Norm of each weighted term's gradient in the phase's first micro-batch.
+        clipped: Steps whose gradient was clipped.
     """
 
-    instance_id: str
-    prompt: tuple[int, ...]
-    pair: Pair
+    step: int = 0
+    shift: RewardShift = field(default_factory=RewardShift)
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_TALLIED, 0.0))
+    gradient_norms: dict[str, float] = field(default_factory=dict)
+    clipped: int = 0
 
-    @property
-    def tokens(self) -> int:
-        """Tokens of the longer of its two sequences."""
-        return len(self.prompt) + max(len(self.pair.chosen.token_ids), len(self.pair.rejected.token_ids))
+    def summary(self) -> dict[str, Any]:
+        """Means over pairs: each unweighted loss and their weighted sum (nats), implicit rewards, accuracy; share clipped.
 
-
-@dataclass(frozen=True)
-class StepStats:
-    """Sums over the pairs of a phase, for its record (means are over pairs; gradient norms over steps).
-
-    Attributes:
-        steps: Optimizer steps.
-        losses: Mean of each unweighted loss and of their weighted sum, nats.
-        gradient_norms: Norm of each weighted term's gradient at the phase's first step.
-        rho_chosen, rho_rejected: Mean log pi / pi_ref; rho_chosen falling while the margin grows is likelihood displacement.
-        accuracy: Share of pairs whose chosen has the larger implicit reward.
-        clipped: Share of steps whose gradient was clipped.
-    """
-
-    steps: int
-    losses: dict[str, float]
-    gradient_norms: dict[str, float]
-    rho_chosen: float
-    rho_rejected: float
-    accuracy: float
-    clipped: float
+        `rho_chosen` falling while the margin grows is likelihood displacement.
+        """
+        mean = {name: value / max(1.0, self.sums["pairs"]) for name, value in self.sums.items()}
+        return {
+            "losses": {name: mean[name] for name in _TALLIED[:4]},
+            "gradient_norms": self.gradient_norms,
+            **{name: mean[name] for name in ("rho_chosen", "rho_rejected", "accuracy")},
+            "clipped": self.clipped / max(1, self.step),
+        }
 
 
 def new_optimizer(policy: Rewriter, config: TrainingConfig) -> torch.optim.Adam:
-    """The optimizer that lives through all phases."""
-    return torch.optim.Adam(policy.model.parameters(), config.learning_rate, eps=config.adam_epsilon)
+    """The optimizer that lives through all phases; it holds the parameters that are trained (of an adapter, only those)."""
+    return torch.optim.Adam(policy.trained_parameters, config.learning_rate, eps=config.adam_epsilon)
 
 
-def prompted(policy: Rewriter, query: Query, instance_id: str, pairs: Sequence[Pair]) -> list[PromptedPair]:
-    """Pairs with the prompt of their query."""
-    prompt = tuple(policy.template.encode(query))
-    return [PromptedPair(instance_id, prompt, pair) for pair in pairs]
+@torch.no_grad()
+def reference_log_probs(
+    reference: Rewriter,
+    rows: Sequence[Row],
+    steps: Sequence[Step],
+    config: TrainingConfig,
+    begin: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Reference:
+    """The reference's side of every pair, once per phase, in the very micro-batches and precision of the gradient pass.
 
-
-def pair_log_probs(model: Any, pairs: Sequence[PromptedPair]) -> tuple[Tensor, Tensor]:
-    """Summed log-probabilities of the chosen and of the rejected responses, each [pairs]."""
-    prompts = [list(p.prompt) for p in pairs]
-    responses = [p.pair.chosen.token_ids for p in pairs] + [p.pair.rejected.token_ids for p in pairs]
-    total = response_log_probs(model, prompts + prompts, responses).sum(1)
-    return total[: len(pairs)], total[len(pairs) :]
-
-
-@torch.inference_mode()
-def reference_log_probs(reference: Rewriter, pairs: Sequence[PromptedPair], budget: int) -> tuple[Tensor, Tensor]:
-    """The reference's side of every pair, once per phase: two tensors [pairs]."""
-    chosen, rejected = torch.empty(len(pairs)), torch.empty(len(pairs))
-    for group in _micro_batches(pairs, range(len(pairs)), budget):
-        chosen[group], rejected[group] = pair_log_probs(reference.model, [pairs[i] for i in group])
-    return chosen, rejected
+    So a reference equal to the policy gives rho of exactly 0. Steps before `begin` are left out.
+    """
+    reference.model.eval()
+    found = {}
+    for done, step in enumerate(steps[begin:], begin):
+        for micro_batch in parallel.share(step.micro_batches):
+            with _precision(reference, config):
+                found[micro_batch] = row_log_probs(reference, [rows[i] for i in micro_batch])
+        progress(done + 1, len(steps))
+    return found
 
 
 def optimise(
     policy: Rewriter,
     optimizer: torch.optim.Optimizer,
-    pairs: Sequence[PromptedPair],
-    reference: tuple[Tensor, Tensor],
-    shift: RewardShift,
+    rows: Sequence[Row],
+    steps: Sequence[Step],
+    reference: Reference,
+    cursor: Cursor,
     config: TrainingConfig,
     *,
-    seed: int,
     phase: int,
     steps_before: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[RewardShift, StepStats]:
-    """One pass over the pairs in random order; changes policy and optimizer in place.
+    after_step: Callable[[Cursor], None] = lambda cursor: None,
+) -> Cursor:
+    """The phase's steps from `cursor` on; changes policy and optimizer in place.
+
+    Dropout stays off: reference and policy must differ by their weights alone.
 
     Args:
         policy: What is trained.
         optimizer: Its optimizer.
-        pairs: Preferences of a phase, at least one.
-        reference: From `reference_log_probs`.
-        shift: Reward shift of earlier steps.
+        rows: Preferences of the phase.
+        steps: From `plan_steps`.
+        reference: From `reference_log_probs`, of the steps that are left.
+        cursor: Where to begin.
         config: Settings.
-        seed, phase: For the order of the pairs.
+        phase: For the learning rate.
         steps_before: Optimizer steps of earlier phases, for the warm-up.
-        progress: Called with (steps done, steps in all).
+        after_step: Called with the cursor after each step.
 
     Raises:
         ValueError: a loss or gradient is not a number; the message names an instance.
     """
-    order = np.random.default_rng([seed, phase, 71]).permutation(len(pairs))
-    steps = -(-len(pairs) // config.pairs_per_step)
-    weights = {
-        "preference": config.weight_preference, "quality": config.weight_quality, "generation": config.weight_generation,
-    }  # fmt: skip
-    sums = dict.fromkeys([*weights, "total", "rho_chosen", "rho_rejected", "accuracy"], 0.0)
-    gradient_norms: dict[str, float] = {}
-    clipped = 0
-    parameters = [p for p in policy.model.parameters() if p.requires_grad]
-    policy.model.train()
-    for step in range(steps):
-        batch = order[step * config.pairs_per_step : (step + 1) * config.pairs_per_step].tolist()
-        delta = shift.delta if config.running_delta else 0.0
+    policy.model.eval()
+    parameters = policy.trained_parameters
+    for step in steps[cursor.step :]:
         optimizer.zero_grad(set_to_none=True)
-        rho: list[tuple[Tensor, Tensor]] = []
-        for group in _micro_batches(pairs, batch, config.tokens_per_micro_batch):
-            chosen, rejected = pair_log_probs(policy.model, [pairs[i] for i in group])
-            lengths = torch.tensor([len(pairs[i].pair.chosen.token_ids) for i in group], dtype=chosen.dtype)
-            log_probs = PairLogProbs(chosen, rejected, reference[0][group], reference[1][group], lengths)
-            losses = mpo_losses(log_probs, config.beta, delta)
-            total = torch.stack([weights[name] * value for name, value in losses.items()]).sum(0)
-            if not torch.isfinite(total).all():
-                where = pairs[group[int(torch.nonzero(~torch.isfinite(total))[0])]].instance_id
-                raise ValueError(
-                    f"the loss of phase {phase}, step {step} is not a number at instance {where!r}: lower the learning rate"
-                )
-            if step == 0 and not gradient_norms:
-                gradient_norms = {
-                    name: _norm(torch.autograd.grad(weights[name] * value.mean(), parameters, retain_graph=True))
-                    for name, value in losses.items()
-                }
-            (total.sum() / len(batch)).backward()  # type: ignore[no-untyped-call]
-            rho.append((log_probs.rho_chosen.detach(), log_probs.rho_rejected.detach()))
+        norms, sums, seen = dict(cursor.gradient_norms), dict.fromkeys(_TALLIED, 0.0), RewardShift()
+        delta = cursor.shift.delta if config.running_delta else 0.0
+        for micro_batch in parallel.share(step.micro_batches):
+            members = [rows[i] for i in micro_batch]
+            with _precision(policy, config):
+                chosen, rejected = row_log_probs(policy, members)
+            batch = _batch(members, chosen, rejected, *reference[micro_batch])
+            losses = mpo_losses(batch, config.beta, delta, length_normalised=config.length_normalised)
+            weighted = {name: config.weights[name] * value for name, value in losses.items()}
+            total = torch.stack(list(weighted.values())).sum(0)
+            _refuse_nan(total, members, phase, cursor.step)
+            if not norms:
+                norms = {name: _gradient_norm(value.mean(), parameters) for name, value in weighted.items()}
+            (total.sum() / step.pairs).backward()  # type: ignore[no-untyped-call]
+            rho_chosen, rho_rejected = batch.rho_chosen.detach(), batch.rho_rejected.detach()
+            seen = seen.after(*batch.ratios(per_token=config.length_normalised), config.beta)
             for name, value in losses.items():
                 sums[name] += float(value.detach().sum())
             sums["total"] += float(total.detach().sum())
-        for group_in_order in optimizer.param_groups:
-            group_in_order["lr"] = config.learning_rate_of(phase) * min(1.0, (steps_before + step + 1) / _WARM_UP)
+            sums["rho_chosen"] += float(rho_chosen.sum())
+            sums["rho_rejected"] += float(rho_rejected.sum())
+            sums["accuracy"] += float((rho_chosen > rho_rejected).sum())
+            sums["pairs"] += len(chosen)
+        parallel.add_up([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
+        sums = parallel.total_of({**sums, "shift_total": seen.total, "shift_count": seen.count})
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate_of(phase) * min(1.0, (steps_before + cursor.step + 1) / _WARM_UP)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         if not torch.isfinite(norm):
-            raise ValueError(f"the gradient of phase {phase}, step {step} is not a number: lower the learning rate")
-        clipped += int(norm > config.clip)
+            raise ValueError(f"the gradient of phase {phase}, step {cursor.step} is not a number: lower the learning rate")
         optimizer.step()
-        rho_chosen, rho_rejected = (torch.cat(side) for side in zip(*rho, strict=True))
-        shift = shift.after(rho_chosen, rho_rejected, config.beta)
-        sums["rho_chosen"] += float(rho_chosen.sum())
-        sums["rho_rejected"] += float(rho_rejected.sum())
-        sums["accuracy"] += float((rho_chosen > rho_rejected).sum())
-        progress(step + 1, steps)
-    policy.model.eval()
-    mean = {name: value / len(pairs) for name, value in sums.items()}
-    return shift, StepStats(
-        steps, {name: mean[name] for name in (*weights, "total")}, gradient_norms, mean["rho_chosen"],
-        mean["rho_rejected"], mean["accuracy"], clipped / steps,
-    )  # fmt: skip
+        cursor = Cursor(
+            cursor.step + 1,
+            cursor.shift.plus(RewardShift(sums["shift_total"], int(sums["shift_count"]))),
+            {name: cursor.sums[name] + sums[name] for name in _TALLIED},
+            norms,
+            cursor.clipped + int(norm > config.clip),
+        )
+        after_step(cursor)
+    return cursor
 
 
-def _micro_batches(pairs: Sequence[PromptedPair], which: Sequence[int], budget: int) -> list[list[int]]:
-    """Groups of pairs of similar length; both sequences of a pair are in the same group, so half the budget each."""
-    which = list(which)
-    return [[which[i] for i in g] for g in length_buckets([pairs[i].tokens for i in which], budget // 2)]
+def _batch(
+    members: Sequence[Row], chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor
+) -> PairLogProbs:
+    pairs = [pair for row in members for pair in row.pairs]
+    lengths = [
+        torch.tensor([len(c.token_ids) for c in side], dtype=chosen.dtype, device=chosen.device)
+        for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])
+    ]
+    return PairLogProbs(chosen, rejected, reference_chosen, reference_rejected, *lengths)
 
 
-def _norm(gradients: Sequence[Tensor]) -> float:
-    return float(torch.stack([g.norm() for g in gradients]).norm())
+def _precision(policy: Rewriter, config: TrainingConfig) -> torch.autocast:
+    return torch.autocast(policy.model.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _refuse_nan(total: Tensor, members: Sequence[Row], phase: int, step: int) -> None:
+    if torch.isfinite(total).all():
+        return
+    owners = [row.instance_id for row in members for _ in row.pairs]
+    where = owners[int(torch.nonzero(~torch.isfinite(total))[0])]
+    raise ValueError(f"the loss of phase {phase}, step {step} is not a number at instance {where!r}: lower the learning rate")
+
+
+def _gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return float(torch.stack([g.norm() for g in gradients if g is not None]).norm())

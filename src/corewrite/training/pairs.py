@@ -17,6 +17,7 @@ class Candidate:
         ended: Whether the end-of-sequence token was reached.
         malformed: Whether cleaning had to change the text.
         identity: Whether it is the query itself, candidate N+1.
+        samples: How many of the N samples had this text.
     """
 
     text: str
@@ -25,6 +26,7 @@ class Candidate:
     ended: bool = True
     malformed: bool = False
     identity: bool = False
+    samples: int = 1
 
     @property
     def may_be_chosen(self) -> bool:

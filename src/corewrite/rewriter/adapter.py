@@ -1,0 +1,45 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft: trained on top of frozen weights, merged for serving."""
+
+import copy
+from collections.abc import Sequence
+
+from corewrite.rewriter.artifact import Rewriter, RewriterError
+
+
+def with_adapter(rewriter: Rewriter, *, rank: int, alpha: int, targets: Sequence[str] = (), seed: int) -> Rewriter:
+    """The rewriter with a fresh adapter: it says the same, and only the adapter's weights are trained.
+
+    Args:
+        rewriter: Its weights are frozen and shared.
+        rank, alpha: Of the adapter.
+        targets: Names of the layers that get one; empty: all linear layers but the LM head.
+        seed: For the adapter's first weights.
+
+    Raises:
+        RewriterError: peft is not installed, or no layer has such a name.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise RewriterError("adapters need peft: pip install 'corewrite[lora]'") from error
+    import torch
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
+    )
+    try:
+        model = get_peft_model(copy.deepcopy(rewriter.model), config)
+    except ValueError as error:
+        raise RewriterError(f"no adapter for {', '.join(targets) or 'the linear layers'}: {error}") from error
+    return Rewriter(model.eval(), rewriter.tokenizer, rewriter.template)
+
+
+def merged(rewriter: Rewriter) -> Rewriter:
+    """The rewriter as it is served: a plain model, the adapter's product added to the weights; itself where it has none."""
+    if not hasattr(rewriter.model, "merge_and_unload"):
+        return rewriter
+    model = copy.deepcopy(rewriter.model).merge_and_unload()
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return Rewriter(model.eval(), rewriter.tokenizer, rewriter.template)

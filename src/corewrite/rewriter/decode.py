@@ -1,0 +1,172 @@
+"""Incremental decoding of many continuations of each prompt, the prompt computed and kept once.
+
+A *row* is a distinct continuation. Where the model allows it, rows attend to their prompt's keys and values where they lie and
+to their own few tokens beside them: the prompt's are never copied, and a row costs its own tokens only.
+"""
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from corewrite.rewriter.log_probs import head_at
+
+_NAME = "corewrite_shared_prefix"
+_ACTIVE: ContextVar["SharedPrefixDecoder"] = ContextVar(_NAME)
+
+
+class Decoder(Protocol):
+    """Continues prompts token by token."""
+
+    logits: Tensor
+    """[prompts, vocabulary]: of the token after each prompt."""
+
+    def advance(self, parents: Tensor, tokens: Tensor, prompts: Tensor) -> Tensor:
+        """Grow rows by one token.
+
+        Args:
+            parents: [rows] the row of the last call that each continues (of the first call: the prompt).
+            tokens: [rows] its next token.
+            prompts: [rows] its prompt, not decreasing.
+
+        Returns:
+            [rows, vocabulary] logits of the token after.
+        """
+        ...
+
+
+class SharedPrefixDecoder:
+    """A decoder for models whose attention goes through `transformers`' attention interface (see `probe_paths`)."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+        """Compute the prompts."""
+        AttentionInterface.register(_NAME, _attend)
+        self._model = model
+        self._device = next(model.parameters()).device
+        lengths = np.array([len(p) for p in prompts])
+        ids = np.zeros((len(prompts), lengths.max()), np.int64)
+        for i, prompt in enumerate(prompts):
+            ids[i, : len(prompt)] = prompt
+        cache = DynamicCache()
+        self._lengths = torch.from_numpy(lengths).to(self._device)
+        # Right padding, no mask: a causal model never looks at what comes later.
+        with head_at(model, torch.arange(len(prompts), device=self._device), self._lengths - 1):
+            self.logits = model(
+                input_ids=torch.from_numpy(ids).to(self._device), past_key_values=cache, use_cache=True
+            ).logits  # fmt: skip
+        self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
+        padding = torch.arange(ids.shape[1], device=self._device) >= self._lengths[:, None]
+        self.padding = padding[:, None, None, :] if bool(padding.any()) else None
+        self._suffix = Cache(layers=[DynamicLayer() for _ in self.prefix])
+        self._depth = 0
+
+    def advance(self, parents: Tensor, tokens: Tensor, prompts: Tensor) -> Tensor:
+        """See `Decoder.advance`."""
+        if self._depth:
+            self._suffix.batch_select_indices(parents)
+        self._group(prompts)
+        positions = self._lengths[prompts] + self._depth
+        self._depth += 1
+        row = torch.arange(len(tokens), device=self._device)
+        config, before = self._model.config, self._model.config._attn_implementation
+        token = _ACTIVE.set(self)
+        # `transformers` looks the attention up by this name at every call.
+        config._attn_implementation = _NAME
+        try:
+            with head_at(self._model, row, torch.zeros_like(row)):
+                return self._model(  # type: ignore[no-any-return]
+                    input_ids=tokens[:, None], position_ids=positions[:, None], past_key_values=self._suffix, use_cache=True
+                ).logits  # fmt: skip
+        finally:
+            config._attn_implementation = before
+            _ACTIVE.reset(token)
+
+    def _group(self, prompts: Tensor) -> None:
+        """Where each row stands in a padded [prompts, most rows of a prompt] layout."""
+        counts = torch.bincount(prompts, minlength=len(self._lengths))
+        self.width = int(counts.max())
+        first = counts.cumsum(0) - counts
+        self.place = prompts * self.width + torch.arange(len(prompts), device=self._device) - first[prompts]
+        self.dense = self.width * len(counts) == len(prompts)
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention over prefix and suffix apart, put together by their softmax masses; all in float32 but the products.
+
+    Args:
+        module: The attention layer.
+        query: [rows, heads, 1, size].
+        key, value: [rows, key heads, tokens of the suffix, size].
+        attention_mask: Not used: a row's whole suffix is its past.
+        scaling: Of the scores.
+
+    Returns:
+        [rows, 1, heads, size], and no weights.
+    """
+    decoder = _ACTIVE.get()
+    keys, values = decoder.prefix[module.layer_idx]
+    rows, heads, _one, size = query.shape
+    shared = key.shape[1]
+    group = heads // shared
+    scale = size**-0.5 if scaling is None else scaling
+    own = query.view(rows, shared, group, size)
+
+    # Prefix: rows of a prompt (and heads of a group) side by side, so that its keys are read once.
+    if decoder.dense:
+        padded = own
+    else:
+        padded = own.new_zeros(len(keys) * decoder.width, shared, group, size)
+        padded[decoder.place] = own
+    stacked = padded.view(len(keys), decoder.width, shared, group, size).permute(0, 2, 1, 3, 4).flatten(2, 3)
+    scores = (stacked @ keys.transpose(2, 3)).float() * scale
+    if decoder.padding is not None:
+        scores = scores.masked_fill(decoder.padding, -torch.inf)
+    top = scores.amax(-1, keepdim=True)
+    weights = (scores - top).exp()
+    parts = (weights.to(values.dtype) @ values, top, weights.sum(-1, keepdim=True))
+    prefix, prefix_top, prefix_mass = (
+        part.unflatten(2, (decoder.width, group)).permute(0, 2, 1, 3, 4).flatten(0, 1)[decoder.place].float() for part in parts
+    )
+
+    # Suffix: a few tokens of each row's own.
+    scores = (own @ key.transpose(2, 3)).float() * scale
+    top = torch.maximum(scores.amax(-1, keepdim=True), prefix_top)
+    weights = (scores - top).exp()
+    rest = (prefix_top - top).exp()
+    mass = weights.sum(-1, keepdim=True) + rest * prefix_mass
+    out = ((weights.to(value.dtype) @ value).float() + rest * prefix) / mass
+    return out.to(query.dtype).reshape(rows, 1, heads, size), None
+
+
+class RecomputingDecoder:
+    """A decoder for any causal model: every row's whole sequence at every token. Right, and slow."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+        """Compute the prompts."""
+        self._model = model
+        self._sequences = [list(p) for p in prompts]
+        self.logits = self._last_logits()
+
+    def advance(self, parents: Tensor, tokens: Tensor, prompts: Tensor) -> Tensor:
+        """See `Decoder.advance`."""
+        self._sequences = [
+            [*self._sequences[parent], token] for parent, token in zip(parents.tolist(), tokens.tolist(), strict=True)
+        ]
+        return self._last_logits()
+
+    def _last_logits(self) -> Tensor:
+        device = next(self._model.parameters()).device
+        lengths = torch.tensor([len(s) for s in self._sequences], device=device)
+        ids = torch.zeros((len(lengths), int(lengths.max())), dtype=torch.long)
+        for i, sequence in enumerate(self._sequences):
+            ids[i, : len(sequence)] = torch.tensor(sequence)
+        with head_at(self._model, torch.arange(len(lengths), device=device), lengths - 1):
+            return self._model(input_ids=ids.to(device), use_cache=False).logits  # type: ignore[no-any-return]

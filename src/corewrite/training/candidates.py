@@ -1,0 +1,75 @@
+"""From samples to scored candidates: deduplicate by cleaned text, add the identity, keep what could be scored."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from corewrite.domain import TrainingInstance, normalise
+from corewrite.rewriter import Rewrite, Rewriter
+from corewrite.training.config import ScoringConfig
+from corewrite.training.pairs import Candidate
+from corewrite.training.scoring import Key, Reward, score_texts
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A phase's rewrites as the record holds them; selection looks at nothing else.
+
+    Attributes:
+        policy_version: Of the policy that sampled them.
+        candidates: Distinct candidates by instance id, the identity first where there is one.
+        lost: Why, by the id of instances that were not scored.
+        sampled: Facts about the samples and their scoring, for the record.
+    """
+
+    policy_version: str
+    candidates: dict[str, list[Candidate]]
+    lost: dict[str, str]
+    sampled: dict[str, float]
+
+
+def distinct_candidates(
+    instance: TrainingInstance, rewrites: Sequence[Rewrite], policy: Rewriter, *, identity: bool
+) -> list[Candidate]:
+    """The identity (candidate N+1) and the distinct samples, not scored yet.
+
+    Of equal texts the first well-formed one stands for all.
+    """
+    own = normalise(instance.query.text)
+    found = {}
+    if identity:
+        found[own] = Candidate(own, tuple(policy.template.encode_target(own)), 0.0, identity=True, samples=0)
+    for r in sorted(rewrites, key=lambda r: (r.malformed, not r.ended)):  # stable: sampling order within
+        first = found.setdefault(r.text, Candidate(r.text, r.token_ids, 0.0, r.ended, r.malformed, samples=0))
+        found[r.text] = replace(first, samples=first.samples + 1)
+    return list(found.values())
+
+
+def score_candidates(
+    instances: Sequence[TrainingInstance],
+    candidates: Sequence[Sequence[Candidate]],
+    reward: Reward,
+    config: ScoringConfig,
+    *,
+    version: str,
+    known: Mapping[Key, float] | None = None,
+    sampled: Mapping[str, float] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scored:
+    """Candidates with their log R.
+
+    A sample with nothing usable in it is no rewrite, which ranks as the identity does: it gets the identity's reward, and being
+    malformed can never be chosen. The identity is scored too, not assumed neutral: in the constant form it is not.
+    """
+    served = [
+        [c.text or normalise(x.query.text) for c in row] for x, row in zip(instances, candidates, strict=True)
+    ]  # fmt: skip
+    scores = score_texts(instances, served, reward, config, known, progress)
+    scored = {
+        x.instance_id: [
+            replace(c, log_reward=scores.values[x.instance_id, text]) for c, text in zip(row, texts, strict=True)
+        ]
+        for x, row, texts in zip(instances, candidates, served, strict=True)
+        if x.instance_id not in scores.lost
+    }  # fmt: skip
+    facts = {**(sampled or {}), "reward_calls": scores.calls, "reward_retries": scores.retries}
+    return Scored(version, scored, scores.lost, facts)

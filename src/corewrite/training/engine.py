@@ -1,0 +1,77 @@
+"""What samples for the trainer: one protocol, whether the weights live in this process or on a server."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from corewrite.rewriter import Completion, Rewriter
+
+SampleProgress = Callable[[int, int], None]
+
+
+class StalePolicyError(RuntimeError):
+    """An engine asked to sample from a policy version that it does not hold whole."""
+
+
+@dataclass(frozen=True)
+class Sync:
+    """One transfer of weights to an engine.
+
+    Attributes:
+        version: Hash of the policy that the engine now holds.
+        bytes: Bytes of weights handed over.
+    """
+
+    version: str
+    bytes: int
+
+
+class SamplingEngine(Protocol):
+    """Samples from a policy it was given once per phase.
+
+    Ordering contract: `sync` before `sample`, and whoever samples says which version is expected.
+
+        sync = engine.sync(policy)
+        completions = engine.sample(prompts, 16, expected=sync.version, ...)
+        train(policy)                  # the engine still holds sync.version
+        sync = engine.sync(policy)     # the next phase
+    """
+
+    drift_limit: float
+    """Largest difference per token, nats, from the trainer's log-probabilities that is rounding; more is an alarm."""
+
+    def sync(self, policy: Rewriter) -> Sync:
+        """Take over the policy's weights (of an adapter-tuned policy: the adapter's) and verify them.
+
+        Raises:
+            RuntimeError: what arrived differs from the policy; the engine then holds no version.
+        """
+        ...
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        *,
+        expected: str,
+        keys: Sequence[int],
+        seed: int,
+        phase: int,
+        max_new_tokens: int,
+        progress: SampleProgress = lambda done, total: None,
+    ) -> list[list[Completion]]:
+        """`n` samples of every prompt at temperature 1, unfiltered.
+
+        Args:
+            prompts: Prompt ids.
+            n: Samples of each.
+            expected: Policy version to sample from.
+            keys: A key of each prompt; draws are keyed by (seed, phase, key, sample, position).
+            seed, phase: The other keys.
+            max_new_tokens: Length limit, tokens.
+            progress: Called with (prompts done, of how many).
+
+        Raises:
+            StalePolicyError: the engine does not hold `expected`.
+        """
+        ...

@@ -1,0 +1,59 @@
+"""The default engine: a copy of the policy's weights in this process."""
+
+from collections.abc import Sequence
+
+import torch
+
+from corewrite.rewriter import Completion, Rewriter, multiplies_bfloat16, sample
+from corewrite.training.config import Precision
+from corewrite.training.engine import SampleProgress, StalePolicyError, Sync
+
+# Largest difference per token seen between a sampler right after its sync and the trainer, over models of 0.02 to 31 million
+# parameters: 2e-5 nats in float32; bfloat16 rounds logits to 8 bits.
+_DRIFT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
+
+
+class InProcessEngine:
+    """Samples from weights of its own, so that training may move on while it samples (a `SamplingEngine`)."""
+
+    def __init__(self, policy: Rewriter, precision: Precision | str = "auto") -> None:
+        """Make room for the policy's weights; they arrive with the first `sync`.
+
+        Args:
+            policy: A policy of the same shape.
+            precision: float32, bfloat16, or auto: bfloat16 where the processor multiplies in it.
+        """
+        fast = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(policy.model.device))
+        self._own = policy.copy(torch.bfloat16 if fast else None)
+        self._version: str | None = None
+        self.drift_limit = _DRIFT_LIMITS[torch.bfloat16 if fast else torch.float32]
+
+    def sync(self, policy: Rewriter) -> Sync:
+        """See `SamplingEngine.sync`: only the trained weights travel; the copy is compared weight by weight."""
+        self._version = None
+        sent, own = policy.trained_state(), self._own.trained_state()
+        for name, value in sent.items():
+            own[name].copy_(value)
+        if any(not torch.equal(own[name], value.to(own[name].dtype)) for name, value in sent.items()):
+            raise RuntimeError("the sampler's weights differ from the policy's after a sync (are they finite?)")
+        self._version = policy.policy_hash
+        return Sync(self._version, sum(v.numel() * v.element_size() for v in sent.values()))
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        *,
+        expected: str,
+        keys: Sequence[int],
+        seed: int,
+        phase: int,
+        max_new_tokens: int,
+        progress: SampleProgress = lambda done, total: None,
+    ) -> list[list[Completion]]:
+        """See `SamplingEngine.sample`."""
+        if self._version != expected:
+            raise StalePolicyError(f"the sampler holds policy {self._version or 'none'}, not {expected}: sync it first")
+        return sample(
+            self._own, prompts, n, keys=keys, seed=seed, phase=phase, max_new_tokens=max_new_tokens, progress=progress
+        )

@@ -1,0 +1,143 @@
+"""The first half of a phase: sync, sample, score, write down."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from time import perf_counter
+
+import torch
+
+from corewrite.domain import TrainingInstance, normalise
+from corewrite.rewriter import Completion, Rewriter, as_rewrite, packed_log_probs, response_log_probs
+from corewrite.training import parallel
+from corewrite.training.candidates import Scored, distinct_candidates, score_candidates
+from corewrite.training.config import TrainingConfig
+from corewrite.training.engine import SamplingEngine, Sync
+from corewrite.training.scoring import Key, Reward
+
+Progress = Callable[[str, int, int], None]
+_PROBES = 4
+
+
+class SamplerDriftError(RuntimeError):
+    """An engine whose log-probabilities are not the trainer's right after a sync: it samples from something else."""
+
+
+@dataclass(eq=False)
+class Rollouts:
+    """Samples and scores the phases' instances.
+
+    Attributes:
+        engine: What samples.
+        policy: What is trained; looked at when it is synced, and for its prompts.
+        reward: log R of texts.
+        config: Settings.
+        seed: The one seed.
+        known: Scores of earlier phases, so that an instance that comes again costs its new rewrites only.
+    """
+
+    engine: SamplingEngine
+    policy: Rewriter
+    reward: Reward
+    config: TrainingConfig
+    seed: int
+    known: dict[Key, float] = field(default_factory=dict)
+
+    def sync(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], phase: int) -> tuple[Sync, float]:
+        """Hand the policy to the engine, once per phase, and compare a few log-probabilities: the sync and the drift, nats.
+
+        Raises:
+            SamplerDriftError: they differ by more than the engine's rounding.
+        """
+        sync = self.engine.sync(self.policy)
+        shown = prompts[:_PROBES]
+        found = self.engine.sample(
+            shown, _PROBES, expected=sync.version, keys=keys[:_PROBES], seed=self.seed, phase=phase,
+            max_new_tokens=self.config.max_new_tokens,
+        )  # fmt: skip
+        drift = largest_difference(self.policy, shown, found)
+        if not drift <= self.engine.drift_limit:
+            raise SamplerDriftError(
+                f"right after the sync of phase {phase} the sampler's log-probabilities are off by {drift:.2g} nats a token, "
+                f"more than the {self.engine.drift_limit:g} that rounding explains: the engine samples from other weights, "
+                "another tokenizer, or with a temperature or filter"
+            )
+        return sync, drift
+
+    def collect(self, batch: Sequence[TrainingInstance], sync: Sync, drift: float, phase: int, progress: Progress) -> Scored:
+        """Sample the batch from the synced policy and score what is distinct."""
+        clock = perf_counter()
+        truncated = self.policy.template.truncated
+        prompts, place, keys = prompts_of(self.policy, batch)
+        truncated = self.policy.template.truncated - truncated
+        completions = parallel.gather(
+            self.engine.sample(
+                parallel.share(prompts), self.config.samples, expected=sync.version, keys=parallel.share(keys), seed=self.seed,
+                phase=phase, max_new_tokens=self.config.max_new_tokens,
+                progress=lambda done, total: progress("sample", done, total),
+            )
+        )  # fmt: skip
+        rewrites = [[as_rewrite(self.policy, c) for c in row] for row in completions]
+        sampled = perf_counter() - clock
+        every = [r for i in place for r in rewrites[i]]
+        facts = {
+            "rollouts": len(every),
+            "malformed": sum(r.malformed for r in every),
+            "not_ended": sum(not r.ended for r in every),
+            # Monte-Carlo estimate of the sampling distribution's entropy.
+            "entropy_per_token": -sum(r.log_prob for r in every) / max(1, sum(len(r.token_ids) for r in every)),
+            "prompts": len(prompts),
+            "prompt_tokens": sum(map(len, prompts)),
+            "sampled_tokens": sum(len(c.token_ids) for row in completions for c in row),
+            "prompts_truncated": truncated,
+            "sampler_drift": drift,
+            "sync_bytes": sync.bytes,
+            "sample_seconds": round(sampled, 3),
+        }
+        candidates = [
+            distinct_candidates(x, rewrites[i], self.policy, identity=self.config.identity)
+            for x, i in zip(batch, place, strict=True)
+        ]
+        scored = None
+        if parallel.rank() == 0:
+            scored = score_candidates(
+                batch, candidates, self.reward, self.config.scoring, version=sync.version, known=self.known, sampled=facts,
+                progress=lambda done, total: progress("score", done, total),
+            )  # fmt: skip
+            scored.sampled["score_seconds"] = round(perf_counter() - clock - sampled, 3)
+        return parallel.from_first(scored)  # type: ignore[return-value]
+
+    def remember(self, batch: Sequence[TrainingInstance], scored: Scored) -> None:
+        """Keep a phase's scores for the instances that come again."""
+        query = {x.instance_id: normalise(x.query.text) for x in batch}
+        for instance, row in scored.candidates.items():
+            self.known |= {(instance, c.text or query[instance]): c.log_reward for c in row}
+
+
+def prompts_of(policy: Rewriter, batch: Sequence[TrainingInstance]) -> tuple[list[tuple[int, ...]], list[int], list[int]]:
+    """Prompts of a batch, equal ones once; the place of each instance's among them; and the key of each prompt's draws.
+
+    The key is the prompt itself: instances that ask the same are sampled once, whatever batch they meet in.
+    """
+    place: dict[tuple[int, ...], int] = {}
+    where = [place.setdefault(tuple(policy.template.encode(x.query)), len(place)) for x in batch]
+    keys = [int.from_bytes(sha256(repr(prompt).encode()).digest()[:8], "big") for prompt in place]
+    return list(place), where, keys
+
+
+@torch.no_grad()
+def largest_difference(
+    policy: Rewriter, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[Completion]]
+) -> float:
+    """Largest difference per token between an engine's log-probabilities and the trainer's, nats; NaN counts as infinite."""
+    policy.model.eval()
+    responses = [[c.token_ids for c in row] for row in completions]
+    if policy.paths.packed:
+        own = packed_log_probs(policy.model, prompts, responses)
+    else:
+        flat = [y for ys in responses for y in ys]
+        own = response_log_probs(policy.model, [x for x, ys in zip(prompts, responses, strict=True) for _ in ys], flat)
+    theirs = torch.zeros_like(own)
+    for i, c in enumerate(c for row in completions for c in row):
+        theirs[i, : len(c.log_probs)] = torch.tensor(c.log_probs)
+    return float((own - theirs).abs().max().nan_to_num(nan=torch.inf))
