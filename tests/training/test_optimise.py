@@ -20,10 +20,8 @@ def rows_of(policy, instances, k=1):
     for n, x in enumerate(instances):
         query = Query(x.query.text, Context(queries=("a b c d",) * (n % 3), titles=x.query.context.titles))
         texts = [(f"{x.query.text} show", ""), ("cat dog bird show show", "show")][:k]
-        pairs = [
-            Pair(Candidate("c", tuple(policy.template.encode_target(a)), 0.5), Candidate("r", tuple(policy.template.encode_target(b)), -0.5))
-            for a, b in texts
-        ]  # fmt: skip
+        ids = [[tuple(policy.template.encode_target(text)) for text in pair] for pair in texts]
+        pairs = [Pair(Candidate("c", chosen, 0.5), Candidate("r", rejected, -0.5)) for chosen, rejected in ids]
         found.append(Row(x.instance_id, tuple(policy.template.encode(query)), tuple(pairs)))
     return found
 
@@ -62,7 +60,7 @@ def test_unequal_micro_batches_equal_one_batch(start, instances):
     largest = max(float(s.detach().abs().max()) for s in steps.values())
     assert largest > 1e-4
     for (name, left), right in zip(a.model.named_parameters(), b.model.parameters(), strict=True):
-        assert float((left - right).abs().max()) < 1e-4 * largest, name
+        assert float((left - right).detach().abs().max()) < 1e-4 * largest, name
 
 
 def distributed(number, port, start, instances, out):
@@ -87,10 +85,11 @@ def test_two_processes_of_unequal_shares_equal_one(start, instances):
     whole = one_step(policy, rows, [Step((tuple(range(8)),), 16)], CONFIG, start)
     assert cursor.summary()["losses"] == pytest.approx(whole.summary()["losses"], rel=1e-5)
     assert cursor.shift.total == pytest.approx(whole.shift.total, abs=1e-5)
-    largest = max(float((p - q).abs().max()) for p, q in zip(policy.model.parameters(), moved(start).model.parameters()))
+    both = zip(policy.model.parameters(), moved(start).model.parameters(), strict=True)
+    largest = max(float((p - q).detach().abs().max()) for p, q in both)
     for name, p in policy.model.named_parameters():
         assert torch.equal(first[name], second[name])
-        assert float((first[name] - p).abs().max()) < 1e-4 * largest, name
+        assert float((first[name] - p).detach().abs().max()) < 1e-4 * largest, name
 
 
 def free_port():
@@ -139,7 +138,9 @@ def test_the_shift_is_constant_within_a_step_and_counts_every_pair(start, instan
     first = [rows[i] for i in steps[0].micro_batches[0]]
     with torch.no_grad():
         own = row_log_probs(policy, first)
-    expected = RewardShift().after(*(a - b for a, b in zip(own, reference[steps[0].micro_batches[0]])), CONFIG.beta)
+    expected = RewardShift().after(
+        *(a - b for a, b in zip(own, reference[steps[0].micro_batches[0]], strict=True)), CONFIG.beta
+    )
     cursor = optimise(
         policy, new_optimizer(policy, CONFIG), rows, steps[:1], reference, Cursor(), CONFIG, phase=0, steps_before=0
     )
