@@ -1,7 +1,7 @@
 """One run of the cycle's core: probe, warm start, train, gate, and the registry's decision."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
 from corewrite.rewriter import Rewriter, merged, with_adapter
-from corewrite.training import TrainingReport, train
+from corewrite.training import SamplingEngine, TrainingReport, train
 from corewrite.version import VERSION
 
 
@@ -138,10 +138,11 @@ def make_candidate(
             done[0] = phase + 1
             return watch(phase, policy)
 
-        report = train(
-            candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
-            provenance=provenance.as_dict(), observe=after_phase, progress=show,
-        )  # fmt: skip
+        with _engine(config, candidate) as engine:
+            report = train(
+                candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
+                provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
+            )  # fmt: skip
     candidate = merged(candidate)
     with steps.step("gate") as progress:
         frequency = query_frequency([*earlier.outcomes.query, *window.outcomes.query])
@@ -174,6 +175,22 @@ class _Watch:
             "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
             **self.observe(policy),
         }
+
+
+@contextmanager
+def _engine(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
+    """The server of the settings; None, which is this process, without one."""
+    if (server := config.server) is None:
+        yield None
+        return
+    from corewrite.training.server_engine import ServerEngine
+
+    eos = policy.tokenizer.eos_token_id
+    engine = ServerEngine(server.url, server.model_folder, server.reload, eos, drift_limit=server.drift_limit)
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def _to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:

@@ -1,6 +1,7 @@
 """Settings of the pipeline, from YAML or defaults."""
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -31,6 +32,19 @@ class WarmStartConfig(_Strict):
     """Peak, for a model given by path or name."""
 
 
+class ServerConfig(_Strict):
+    """An OpenAI-compatible server that samples for the training (see `corewrite.training.server_engine`)."""
+
+    url: str
+    """Where it listens, such as http://localhost:8000."""
+    model_folder: Path
+    """Where versions of the policy are written for it: a folder of this run's own, under the same path for both."""
+    reload: Literal["weights", "adapter"] = "weights"
+    """What a sync hands over; adapter needs `training.lora`."""
+    drift_limit: float = Field(default=0.25, gt=0)
+    """Largest difference of log-probabilities from the trainer's that is rounding, nats a token."""
+
+
 class PipelineConfig(_Strict):
     """One weekly run."""
 
@@ -38,6 +52,8 @@ class PipelineConfig(_Strict):
     """Warm start."""
     training: TrainingConfig = TrainingConfig()
     """Semi-online MPO."""
+    server: ServerConfig | None = None
+    """Sample on a server; default: in this process."""
     gate: GateConfig = GateConfig()
     """Promotion gate."""
     gate_queries: int = Field(default=4_000, ge=100)

@@ -1,13 +1,19 @@
 """What serves at one time: catalogue, relevance model and fusion spec, ready to rank and to reward."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
 
 from corewrite.domain import Catalogue
 from corewrite.fusion import FusionSpec
 from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
 from corewrite.search import Cascade, EmbeddedEngine
 from corewrite.training import FusedReward
+
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +40,11 @@ class Deployment:
 
     @cached_property
     def reward(self) -> FusedReward:
-        """log R under this deployment."""
-        return FusedReward(self.spec, self._signals, self.catalogue)
+        """log R under this deployment; recall is asked only where the spec's reward counts it."""
+        return FusedReward(self.spec, self._signals, self.catalogue, self._recall if self.spec.reward.recall_weight else None)
+
+    def _recall(self, texts: Sequence[str]) -> list[IntArray]:
+        return self.cascade.recall(texts, max(1, self.spec.recall.rewrite_candidates))
 
     @cached_property
     def _dense(self) -> DenseScorer:

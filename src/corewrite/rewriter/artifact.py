@@ -154,7 +154,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice
         model.resize_token_embeddings(len(tokenizer))
-    return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, config or _limits(model)))
+    return Rewriter(model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, config or _limits(model)))
 
 
 def new_small_decoder(
@@ -185,7 +185,12 @@ def new_small_decoder(
         )
     )  # fmt: skip
     _attend_plainly(model)
-    return Rewriter(model.eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))
+    return Rewriter(model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _state_chunks(state: Mapping[str, torch.Tensor]) -> Iterator[bytes]:

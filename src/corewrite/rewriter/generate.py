@@ -175,7 +175,9 @@ def _inverse_cdf(log_probs: Tensor, row: Tensor, u: npt.NDArray[np.float64]) -> 
     before = torch.where(block > 0, mass.gather(1, (block - 1).clamp(min=0)), 0.0)
     within = probability[row, block[:, 0]].double().cumsum(1)
     # Sums of blocks and of tokens round apart: never past the block's last token.
-    inner = torch.searchsorted(within, torch.minimum(target - before, within[:, -1:].nextafter(torch.zeros(1))), right=True)
+    inner = torch.searchsorted(
+        within, torch.minimum(target - before, within[:, -1:].nextafter(torch.zeros_like(within[:, -1:]))), right=True
+    )
     return (block * _BLOCK + inner)[:, 0].clamp(max=size - 1)
 
 

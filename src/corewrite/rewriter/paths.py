@@ -67,11 +67,11 @@ def probe_paths(model: Any, prompt_tokens: int, new_tokens: int = 4) -> ModelPat
     def shared() -> torch.Tensor:
         ends: list[Decoder] = [SharedPrefixDecoder(model, prompts), RecomputingDecoder(model, prompts)]
         found = []
-        owner = torch.tensor([0, 0, 1])
-        second = torch.tensor(ids(3)), torch.tensor(ids(3))
+        device = next(model.parameters()).device
+        owner, swapped = torch.tensor([0, 0, 1], device=device), torch.tensor([1, 0, 2], device=device)
+        first, second = torch.tensor(ids(3), device=device), torch.tensor(ids(3), device=device)
         for decoder in ends:
-            steps = [decoder.logits, decoder.advance(owner, second[0], owner)]
-            steps.append(decoder.advance(torch.tensor([1, 0, 2]), second[1], owner))
+            steps = [decoder.logits, decoder.advance(owner, first, owner), decoder.advance(swapped, second, owner)]
             found.append(torch.cat([s.float().log_softmax(-1) for s in steps]))
         return (found[0] - found[1]).abs().max()
 

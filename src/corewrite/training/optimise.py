@@ -55,7 +55,7 @@ class Cursor:
 
 def new_optimizer(policy: Rewriter, config: TrainingConfig) -> torch.optim.Adam:
     """The optimizer that lives through all phases; it holds the parameters that are trained (of an adapter, only those)."""
-    return torch.optim.Adam(policy.trained_parameters, config.learning_rate, eps=config.adam_epsilon)
+    return torch.optim.Adam(policy.trained_parameters, config.learning_rate, eps=config.adam_epsilon, fused=True)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """The reward: log R of design section 4, computed by the same fusion spec that ranks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from corewrite.relevance import RelevanceScorer
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Recall = Callable[[Sequence[str]], Sequence[IntArray]]
 
 _ROWS_AT_ONCE = 4096
 
@@ -24,16 +25,18 @@ class FusedReward:
         spec: The fusion spec that ranks.
         signals: Scorers by signal name, the very ones the cascade uses.
         catalogue: The documents.
+        recall: Catalogue rows that each of some texts recalls, best first; needed where the spec's recall_weight is above 0.
     """
 
     spec: FusionSpec
     signals: Mapping[str, RelevanceScorer]
     catalogue: Catalogue
+    recall: Recall | None = None
 
     def __post_init__(self) -> None:
-        if self.spec.reward.recall_weight:
+        if self.spec.reward.recall_weight and self.recall is None:
             raise ValueError(
-                "the reward's recall_weight (lambda_rec) is above 0, but this reward has no recall term yet: set it to 0"
+                "the spec's recall_weight (lambda_rec) is above 0: the reward needs a function that recalls, or a weight of 0"
             )
 
     def __call__(self, instances: Sequence[TrainingInstance], texts: Sequence[Sequence[str]]) -> list[FloatArray]:
@@ -65,8 +68,25 @@ class FusedReward:
             factors_only = stage.model_copy(update={"original": ()})
             fused = evaluate_stage(factors_only, under_query, under_rewrite, None, valid=rows[back] >= 0)
             log_factors[name] = fused.log_rewrite
-        result = log_reward(self.spec, log_factors, gains[back], weights[back], None)
+        hit_gain = self._hit_gain(queries, rewrites, rows, gains, back) if self.spec.reward.recall_weight else None
+        result = log_reward(self.spec, log_factors, gains[back], weights[back], hit_gain)
         return np.where(bad, np.nan, result)
+
+    def _hit_gain(
+        self, queries: Sequence[str], rewrites: Sequence[str], rows: IntArray, gains: FloatArray, back: IntArray
+    ) -> FloatArray:
+        """hit_m(r) - hit_m(q): the shares of D+ among the first m that rewrite and query recall."""
+        m = self.spec.recall.rewrite_candidates
+        wanted = [set(row[gain > 0].tolist()) for row, gain in zip(rows, gains, strict=True)]
+
+        def hits(texts: Sequence[str], owners: Sequence[int]) -> FloatArray:
+            assert self.recall is not None
+            found = self.recall(texts)
+            return np.array(
+                [len(wanted[i] & set(row[:m].tolist())) / len(wanted[i]) for i, row in zip(owners, found, strict=True)]
+            )
+
+        return hits(rewrites, back.tolist()) - hits(queries, range(len(queries)))[back]
 
 
 def documents_of(instances: Sequence[TrainingInstance], catalogue: Catalogue) -> tuple[IntArray, FloatArray, FloatArray]:

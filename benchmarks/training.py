@@ -1,0 +1,410 @@
+"""The training engine against what people use today: TRL's trainers and the sampler of transformers.
+
+    python benchmarks/training.py                      # every timing; about half an hour on two cores
+    python benchmarks/training.py --only sampler pass  # some
+    python benchmarks/training.py --only reward        # time to GRPO's reward: more than an hour
+
+Same model, prompts, reward and machine; warm-up and imports excluded; ours and the peer's runs in random order; medians.
+Writes rows `measure, ours, peer, ratio, token_work_ratio, unit, repeats, machine, date` to benchmarks/results/training.json:
+ratio is the peer's cost over ours, token_work_ratio what the shapes alone would give. `_as_shipped` rows have TRL as it runs on
+this device, the others with its LM head on response positions only (see peers.narrow_head); `_bf16` rows have both sides in
+bfloat16. Ratios on a CPU are not ratios on a GPU.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers import (
+    PeerSettings,
+    dpo_pass,
+    generate_baseline,
+    grpo,
+    grpo_pass,
+    iterative_dpo,
+    online_dpo,
+)
+from setting import SAMPLES as N
+from setting import LongPrompts, Platform, Task, long_prompts, platform, some, write_rows
+
+from corewrite.demo.summary import machine
+from corewrite.rewriter import Rewriter, sample
+from corewrite.training import TrainingConfig, train
+from corewrite.training.optimise import Cursor, new_optimizer, optimise, reference_log_probs
+from corewrite.training.rows import plan_steps
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+REPEATS = 3
+
+
+class Timings:
+    """Seconds of named runs, repeated in random order."""
+
+    def __init__(self, runs: dict[str, Callable[[], float]], repeats: int = REPEATS, seed: int = 0) -> None:
+        self.seconds: dict[str, list[float]] = {name: [] for name in runs}
+        self.repeats = repeats
+        order = [name for name in runs for _ in range(repeats)]
+        random.Random(seed).shuffle(order)
+        for name in order:
+            self.seconds[name].append(runs[name]())
+            print(f"  {name}: {self.seconds[name][-1]:.4g}", flush=True)
+
+    def __getitem__(self, name: str) -> float:
+        return statistics.median(self.seconds[name])
+
+
+def row(measure: str, ours: float, peer: float, work: float | None, unit: str, repeats: int, **more: Any) -> dict[str, Any]:
+    print(f"{measure}: ours {ours:.4g}, peer {peer:.4g} {unit}, ratio {peer / ours:.2f}, token work {work}", flush=True)
+    return {
+        "measure": measure, "ours": ours, "peer": peer, "ratio": peer / ours, "token_work_ratio": work, "unit": unit,
+        "repeats": repeats, "machine": machine(), "date": datetime.now(UTC).date().isoformat(), **more,
+    }  # fmt: skip
+
+
+def timed(work: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def ours_all_in(task: Task, instances: int, phases: int, bf16: bool) -> float:
+    """Seconds per 1,000 instances of whole training runs: files, syncs and checkpoints included."""
+    config = task.config(bf16, phases=phases, instances_per_phase=instances)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = task.policy.copy()
+        seconds = timed(lambda: train(policy, task.instances, task.reward, config, Path(folder), seed=0, provenance={}))
+    return 1_000 * seconds / (instances * phases)
+
+
+def work_of(prompt: float, rewrite: float, k: int) -> dict[str, float]:
+    """Ratios of token work from the shapes alone: a forward token is 1, a token of the gradient pass 3."""
+    grpo_sampling, grpo_learning = N * (prompt + rewrite), 3 * N * (prompt + rewrite)
+    sampling, packed = prompt + N * rewrite, prompt + 2 * k * (rewrite - 1)
+    return {
+        "instances": (grpo_sampling + grpo_learning) / (sampling + packed + 3 * packed),
+        "sampler": grpo_sampling / sampling,
+        "pass_vs_dpo": 2 * k * (prompt + rewrite) / packed,
+        "pass_vs_grpo": grpo_learning / (packed + 3 * packed),
+    }
+
+
+def measured_work(task: Task, n: int = 128) -> dict[str, float]:
+    rows = task.rows(min(n, len(task.instances)))
+    prompt = statistics.mean(map(len, task.prompts))
+    return work_of(prompt, statistics.mean(len(y) for r in rows for y in r.responses), task.k)
+
+
+def instances_against_grpo(task: Task, ours: int, theirs: int, measure: str, phases: int = 2) -> list[dict[str, Any]]:
+    """Everything: sampling, reward, learning, syncs."""
+    found = []
+    work = measured_work(task)["instances"]
+    for suffix, bf16, narrow, repeats in (
+        ("", False, True, REPEATS),
+        ("_bf16", True, True, 1),
+        ("_as_shipped", False, False, 1),
+    ):
+        settings = PeerSettings(
+            1e-5, task.completions, task.limit, num_generations=N, bf16=bf16, head_on_response_only=narrow
+        )  # fmt: skip
+
+        def peer(settings: PeerSettings = settings) -> float:
+            runner = grpo(task.policy.copy(), task.prompts, task.peer_reward, settings)
+            runner.warm_up()
+            result = runner.run(instances=theirs)
+            return 1_000 * result.seconds / result.instances
+
+        ours_all_in(task, min(64, ours), 1, bf16)
+        runs = {"ours": lambda bf16=bf16: ours_all_in(task, ours, phases, bf16), "grpo": peer}
+        seconds = Timings(runs, repeats)
+        found.append(
+            row(f"{measure}{suffix}", seconds["ours"], seconds["grpo"], work, "s per 1,000 instances x 16", repeats)
+        )  # fmt: skip
+    return found
+
+
+def sampler_against_generate(task: Task, prompts: int, measure: str, batch: int) -> list[dict[str, Any]]:
+    """16 samples of each prompt."""
+    found = []
+    chosen = list(dict.fromkeys(map(tuple, task.prompts)))[:prompts]  # all different
+    work = measured_work(task)["sampler"]
+    for suffix, bf16 in (("", False), ("_bf16", True)):
+        policy = task.policy.copy(torch.bfloat16 if bf16 else None)
+
+        def ours(policy: Rewriter = policy) -> float:
+            return timed(
+                lambda: sample(policy, chosen, N, keys=range(len(chosen)), seed=0, phase=0, max_new_tokens=task.limit)
+            )  # fmt: skip
+
+        def peer(policy: Rewriter = policy) -> float:
+            return timed(lambda: generate_baseline(policy, chosen, N, task.limit, rows=batch))
+
+        ours()
+        generate_baseline(policy, chosen[:16], N, task.limit, rows=batch)
+        seconds = Timings({"ours": ours, "generate": peer})
+        scale = 1_000 / len(chosen)
+        found.append(
+            row(
+                f"{measure}{suffix}", scale * seconds["ours"], scale * seconds["generate"], work, "s per 1,000 prompts x 16",
+                REPEATS,
+            )
+        )  # fmt: skip
+    return found
+
+
+def passes(task: Task, dpo_prompts: int, grpo_prompts: int, suffix_of: str) -> list[dict[str, Any]]:
+    """The gradient pass alone: forward, backward, optimizer."""
+    found = []
+    rows = task.rows(dpo_prompts)
+    pairs = [(r.prompt, p.chosen.token_ids, p.rejected.token_ids) for r in rows for p in r.pairs]
+    prompts = task.prompts[:grpo_prompts]
+    completions = [
+        [c.token_ids for c in row]
+        for row in sample(
+            task.policy, prompts, N, keys=range(grpo_prompts), seed=0, phase=0, max_new_tokens=task.limit
+        )
+    ]  # fmt: skip
+    advantages = [np.random.default_rng(i).standard_normal(N).tolist() for i in range(grpo_prompts)]
+    work = work_of(
+        statistics.mean(len(r.prompt) for r in rows), statistics.mean(len(y) for r in rows for y in r.responses), task.k
+    )  # fmt: skip
+    for suffix, bf16, narrow, repeats in (
+        ("", False, True, REPEATS),
+        ("_bf16", True, True, REPEATS),
+        ("_as_shipped", False, False, 1),
+    ):
+        config = task.config(bf16)
+        steps = plan_steps(rows, config.pairs_per_step, config.tokens_per_micro_batch, seed=0, phase=0)
+
+        def ours(with_reference: bool, config: TrainingConfig = config, steps: Any = steps) -> float:
+            policy = task.policy.copy()
+            optimizer = new_optimizer(policy, config)
+            begin = time.perf_counter()
+            reference = reference_log_probs(task.policy, rows, steps, config)
+            begin = begin if with_reference else time.perf_counter()
+            optimise(policy, optimizer, rows, steps, reference, Cursor(), config, phase=0, steps_before=0)
+            return time.perf_counter() - begin
+
+        settings = PeerSettings(1e-5, task.steps, task.limit, num_generations=N, bf16=bf16, head_on_response_only=narrow)
+        over = PeerSettings(1e-5, task.completions, task.limit, num_generations=N, bf16=bf16, head_on_response_only=narrow)
+        dpo = dpo_pass(task.policy.copy(), task.policy, pairs, settings)
+        every = grpo_pass(task.policy.copy(), prompts, completions, advantages, over)
+        for peer in (dpo, every):
+            peer.warm_up()
+        ours(True)
+        counted: dict[str, float] = {}
+
+        def grpo_run(every: Any = every, counted: dict[str, float] = counted) -> float:
+            result = every.run()
+            counted["instances"] = result.instances
+            return result.seconds
+
+        seconds = Timings(
+            {
+                "ours": lambda ours=ours: ours(False), "ours with reference": lambda ours=ours: ours(True),
+                "dpo": lambda dpo=dpo: dpo.run().seconds, "grpo": grpo_run,
+            },
+            repeats,
+        )  # fmt: skip
+        found.append(
+            row(
+                f"pass_vs_dpo{suffix_of}{suffix}", 1_000 * seconds["ours"] / len(rows), 1_000 * seconds["dpo"] / len(rows),
+                work["pass_vs_dpo"], "s per 1,000 instances", repeats,
+            )
+        )  # fmt: skip
+        found.append(
+            row(
+                f"pass_vs_grpo{suffix_of}{suffix}", 1_000 * seconds["ours with reference"] / len(rows),
+                1_000 * seconds["grpo"] / counted["instances"], work["pass_vs_grpo"], "s per 1,000 instances", repeats,
+            )
+        )  # fmt: skip
+    return found
+
+
+def other_trainers(task: Task, n: int) -> list[dict[str, Any]]:
+    """Online DPO (two rollouts of a prompt), and DPO phase by phase over our sampler: the engine told from the algorithm."""
+    settings = PeerSettings(1e-5, 64, task.limit, head_on_response_only=True)
+    online = online_dpo(task.policy.copy(), task.prompts, task.peer_reward, settings)
+    online.warm_up()
+    config = task.config(phases=1, instances_per_phase=n)
+    rows = task.rows(n)
+    pairs = [(r.prompt, p.chosen.token_ids, p.rejected.token_ids) for r in rows for p in r.pairs]
+    mixed = PeerSettings(
+        1e-5, task.steps, task.limit, head_on_response_only=True, dpo_loss=("sigmoid", "bco_pair", "sft"),
+        dpo_weights=(0.8, 0.2, 0.1), beta=config.beta,
+    )  # fmt: skip
+    iterative = iterative_dpo(task.policy.copy(), mixed)
+    iterative.warm_up(pairs)
+
+    def iterative_run() -> float:
+        begin = time.perf_counter()
+        task.rows(n)  # our sampler, reward and selection
+        ours = time.perf_counter() - begin
+        result = iterative.phase(pairs)
+        return 1_000 * (ours + result.seconds + result.reference_seconds) / n
+
+    def online_run() -> float:
+        result = online.run(instances=n)
+        return 1_000 * result.seconds / result.instances
+
+    runs = {
+        "ours": lambda: ours_all_in(task, n, 1, False),
+        "online": online_run,
+        "iterative": iterative_run,
+    }
+    seconds = Timings(runs)
+    unit = "s per 1,000 instances"
+    return [
+        row(
+            "demo_instances_vs_online_dpo", seconds["ours"], seconds["online"], None, f"{unit}, ours x 16, theirs x 2 rollouts",
+            REPEATS,
+        ),
+        row(
+            "demo_instances_vs_iterative_dpo", seconds["ours"], seconds["iterative"], None,
+            f"{unit} x 16, theirs DPOTrainer over our sampler and reward", REPEATS,
+        ),
+    ]  # fmt: skip
+
+
+def utilisation(task: Task) -> list[dict[str, Any]]:
+    """Arithmetic per second over the processor's measured best in a plain product of matrices."""
+    best = 0.0
+    for m, k, n in ((1_024, 512, 512), (1_024, 512, 1_536), (2_048, 512, 1_536), (4_096, 512, 1_536), (4_096, 1_536, 512)):
+        a, b = torch.randn(m, k), torch.randn(n, k)
+        torch.nn.functional.linear(a, b)
+        rates = [2 * m * k * n / timed(lambda a=a, b=b: torch.nn.functional.linear(a, b)) for _ in range(20)]
+        best = max(best, statistics.median(rates))
+    model = task.policy.model.config
+    body = model.num_hidden_layers * (4 * model.hidden_size**2 + 3 * model.hidden_size * model.intermediate_size)
+    head = model.hidden_size * model.vocab_size
+    rows = task.rows(32)
+    config = task.config()
+    steps = plan_steps(rows, config.pairs_per_step, config.tokens_per_micro_batch, seed=0, phase=0)
+    reference = reference_log_probs(task.policy, rows, steps, config)
+    tokens, scored = sum(r.tokens for r in rows), sum(len(y) for r in rows for y in r.responses)
+    attention = sum(4 * model.num_hidden_layers * model.hidden_size * r.tokens**2 / 2 for r in rows)
+    flops = 3 * (2 * body * tokens + attention + 2 * head * scored)
+
+    def learn() -> float:
+        policy = task.policy.copy()
+        optimizer = new_optimizer(policy, config)
+        return timed(
+            lambda: optimise(policy, optimizer, rows, steps, reference, Cursor(), config, phase=0, steps_before=0)
+        )  # fmt: skip
+
+    prompts = task.prompts[:64]
+
+    def draw(limit: int) -> float:
+        return timed(lambda: sample(task.policy, prompts, N, keys=range(64), seed=0, phase=0, max_new_tokens=limit))
+
+    learn(), draw(2)
+    seconds = Timings({"learn": learn, "prefill": lambda: draw(1), "sample": lambda: draw(task.limit)})
+    completions = sample(task.policy, prompts, N, keys=range(64), seed=0, phase=0, max_new_tokens=task.limit)
+    beginnings = [{c.token_ids[:t] for c in r if len(c.token_ids) > t} for r in completions for t in range(1, task.limit)]
+    advanced = sum(map(len, beginnings))
+    decoding = 2 * (body + head) * advanced + 4 * model.num_hidden_layers * model.hidden_size * 256 * advanced
+    rate = decoding / (seconds["sample"] - seconds["prefill"])
+    return [
+        row("share_of_matmul_pass", flops / seconds["learn"] / best, 1.0, None, "of the measured matmul rate", REPEATS),
+        row("share_of_matmul_decode", rate / best, 1.0, None, "of the measured matmul rate", REPEATS),
+    ]
+
+
+def syncs(task: Task) -> list[dict[str, Any]]:
+    """Bytes and number of weight transfers per 1,000 optimizer steps: at every step, and once per phase."""
+    config = task.config(phases=1, instances_per_phase=3_000).model_copy(
+        update={"pairs_per_step": TrainingConfig().pairs_per_step, "samples": TrainingConfig().samples, "minimum_gap": 0.05}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        report = train(task.policy.copy(), task.instances, task.reward, config, Path(folder), seed=0, provenance={})
+    steps, size = report.optimizer_steps, report.records[0]["sync_bytes"]
+    return [
+        row("syncs_per_1000_steps", 1_000 / steps, 1_000, float(steps), "syncs", 1),
+        row("sync_bytes_per_1000_steps", 1_000 / steps * size, 1_000 * size, float(steps), "bytes", 1),
+    ]
+
+
+def time_to_reward(found: Platform, minutes: float) -> list[dict[str, Any]]:
+    """Wall time to the held-out reward at which the best GRPO of a sweep ends; ours is the best of an equal sweep."""
+    every = Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 128)
+    start = found.measure(found.warm)
+    print("warm start", start, flush=True)
+    sweep, table = ((1e-4, 64), (3e-4, 128), (1e-3, 128)), []
+    for rate, batch in sweep:
+        settings = PeerSettings(rate, batch, 14, num_generations=N, head_on_response_only=True)
+        policy = found.warm.copy()
+        runner = grpo(policy, every.prompts, every.peer_reward, settings)
+        runner.warm_up()
+        result = runner.run(seconds=60 * minutes)
+        table.append({"peer": "GRPOTrainer", "learning_rate": rate, "batch": batch, "seconds": result.seconds,
+                      "steps": result.steps, "instances": result.instances, **found.measure(policy)})  # fmt: skip
+        print(table[-1], flush=True)
+    best = max(table, key=lambda r: r["reward"])
+    if best["reward"] <= start["reward"]:
+        print("void: no GRPO of the sweep beats the warm start")
+    target, reached = best["reward"], []
+    for rate, batch in ((2e-4, 64), (4e-4, 128), (8e-4, 128)):
+        policy = found.warm.copy()
+        config = TrainingConfig(phases=6, learning_rate=rate, pairs_per_step=batch)
+        trail: list[dict[str, float]] = []
+        clock = {"spent": 0.0, "since": time.perf_counter()}
+
+        def look(phase: int, now: Rewriter, trail: Any = trail, clock: Any = clock) -> dict[str, float]:
+            clock["spent"] += time.perf_counter() - clock["since"]
+            trail.append({"seconds": clock["spent"], **found.measure(now)})
+            clock["since"] = time.perf_counter()
+            return {}
+
+        with tempfile.TemporaryDirectory() as folder:
+            train(policy, found.instances, found.deployment.reward, config, Path(folder), seed=0, provenance={}, observe=look)
+        first = next((t["seconds"] for t in trail if t["reward"] >= target), None)
+        table.append({"peer": "ours", "learning_rate": rate, "batch": batch, "reached_after": first, **trail[-1]})
+        print(table[-1], flush=True)
+        reached += [first] if first is not None else []
+    more = {"warm_start": start, "runs": table}
+    if best["reward"] <= start["reward"] or not reached:
+        print("not reached, or void")
+        return [row("time_to_grpo_reward", float(min(reached, default=0) or 1), best["seconds"], None, "s; VOID", 1, **more)]
+    return [row("time_to_grpo_reward", min(reached), best["seconds"], None, "s", 1, **more)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = ("sampler", "pass", "instances", "trainers", "utilisation", "syncs", "reward")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts[:-1], help="parts to run")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of every GRPO run of the reward part")
+    parser.add_argument("--out", type=Path, default=Path("runs/launches"), help="folder of the platforms' runs")
+    arguments = parser.parse_args()
+    found = platform(0, arguments.out)
+    demo = Task("demo", found.warm, some(found.instances, 2_000), found.deployment.reward, 1, 14, 128, 64)
+    long = long_prompts(arguments.out)
+    big = Task("30m", long.policy, long.instances, LongPrompts.reward, 2, 8, 16, 32)
+    work: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "sampler": lambda: [
+            *sampler_against_generate(demo, 1_000, "sampler_vs_generate_demo", 256),
+            *sampler_against_generate(big, 32, "sampler_vs_generate_30m", 128),
+        ],
+        "pass": lambda: passes(big, 32, 8, ""),
+        "instances": lambda: [
+            *instances_against_grpo(demo, 1_000, 200, "demo_instances_vs_grpo"),
+            *instances_against_grpo(big, 64, 8, "instances_vs_grpo_30m"),
+        ],
+        "trainers": lambda: other_trainers(demo, 500),
+        "utilisation": lambda: utilisation(big),
+        "syncs": lambda: syncs(Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 64)),
+        "reward": lambda: time_to_reward(found, arguments.minutes),
+    }
+    for name in arguments.only:
+        write_rows(work[name](), RESULTS)
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
