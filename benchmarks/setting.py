@@ -159,12 +159,9 @@ def long_prompts(out: Path, n: int = 256, steps: int = 300) -> LongPrompts:
         )  # fmt: skip
         template = PromptTemplate(tokenizer, TemplateConfig(max_tokens=256, titles=16, queries=0, part_tokens=24))
         made = Rewriter(model.eval(), tokenizer, template)
-        examples = []
-        for _ in range(32 * steps):
-            query = rng.choices(words, k=12)
-            context = Context(titles=(" ".join(rng.choices(words, k=8)),))
-            examples.append(Example(Query(" ".join(query), context), " ".join(rng.sample(query, 7))))
-        print(fine_tune(made, examples, epochs=1, seed=0, batch=32, learning_rate=1e-3))
+        # Short prompts first, which is cheap, then a few of the real length.
+        for titles, n, batch, rate in ((1, 32 * steps, 32, 1e-3), (16, 16 * (steps // 6), 16, 5e-4)):
+            print(fine_tune(made, taught(rng, words, titles, n), epochs=1, seed=0, batch=batch, learning_rate=rate))
         made.save(folder)
     policy = load_rewriter(folder)
     instances = []
@@ -173,6 +170,16 @@ def long_prompts(out: Path, n: int = 256, steps: int = 300) -> LongPrompts:
         query = Query(" ".join(rng.choices(words, k=12)), context)
         instances.append(TrainingInstance(f"i{i:05d}", "u", query, ("a",), (1.0,), ("b",), (1.0,), float(i)))
     return LongPrompts(policy, instances)
+
+
+def taught(rng: random.Random, words: Sequence[str], titles: int, n: int) -> list[Example]:
+    """Queries of twelve words behind some titles, to be rewritten to seven of them."""
+    examples = []
+    for _ in range(n):
+        query = rng.choices(words, k=12)
+        context = Context(titles=tuple(" ".join(rng.choices(words, k=22)) for _ in range(titles)))
+        examples.append(Example(Query(" ".join(query), context), " ".join(rng.sample(query, 7))))
+    return examples
 
 
 def _worth(word: str) -> float:

@@ -61,12 +61,14 @@ class Timings:
         return statistics.median(self.seconds[name])
 
 
-def row(measure: str, ours: float, peer: float, work: float | None, unit: str, repeats: int, **more: Any) -> dict[str, Any]:
+def publish(measure: str, ours: float, peer: float, work: float | None, unit: str, repeats: int, **more: Any) -> None:
+    """Print a row and put it into the results, so that a run that is stopped keeps what it measured."""
     print(f"{measure}: ours {ours:.4g}, peer {peer:.4g} {unit}, ratio {peer / ours:.2f}, token work {work}", flush=True)
-    return {
+    row = {
         "measure": measure, "ours": ours, "peer": peer, "ratio": peer / ours, "token_work_ratio": work, "unit": unit,
         "repeats": repeats, "machine": machine(), "date": datetime.now(UTC).date().isoformat(), **more,
     }  # fmt: skip
+    write_rows([row], RESULTS)
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -102,9 +104,8 @@ def measured_work(task: Task, n: int = 128) -> dict[str, float]:
     return work_of(prompt, statistics.mean(len(y) for r in rows for y in r.responses), task.k)
 
 
-def instances_against_grpo(task: Task, ours: int, theirs: int, measure: str, phases: int = 2) -> list[dict[str, Any]]:
+def instances_against_grpo(task: Task, ours: int, theirs: int, measure: str, phases: int = 2) -> None:
     """Everything: sampling, reward, learning, syncs."""
-    found = []
     work = measured_work(task)["instances"]
     for suffix, bf16, narrow, repeats in (
         ("", False, True, REPEATS),
@@ -124,15 +125,11 @@ def instances_against_grpo(task: Task, ours: int, theirs: int, measure: str, pha
         ours_all_in(task, min(64, ours), 1, bf16)
         runs = {"ours": lambda bf16=bf16: ours_all_in(task, ours, phases, bf16), "grpo": peer}
         seconds = Timings(runs, repeats)
-        found.append(
-            row(f"{measure}{suffix}", seconds["ours"], seconds["grpo"], work, "s per 1,000 instances x 16", repeats)
-        )  # fmt: skip
-    return found
+        publish(f"{measure}{suffix}", seconds["ours"], seconds["grpo"], work, "s per 1,000 instances x 16", repeats)
 
 
-def sampler_against_generate(task: Task, prompts: int, measure: str, batch: int) -> list[dict[str, Any]]:
+def sampler_against_generate(task: Task, prompts: int, measure: str, batch: int) -> None:
     """16 samples of each prompt."""
-    found = []
     chosen = list(dict.fromkeys(map(tuple, task.prompts)))[:prompts]  # all different
     work = measured_work(task)["sampler"]
     for suffix, bf16 in (("", False), ("_bf16", True)):
@@ -150,18 +147,14 @@ def sampler_against_generate(task: Task, prompts: int, measure: str, batch: int)
         generate_baseline(policy, chosen[:16], N, task.limit, rows=batch)
         seconds = Timings({"ours": ours, "generate": peer})
         scale = 1_000 / len(chosen)
-        found.append(
-            row(
-                f"{measure}{suffix}", scale * seconds["ours"], scale * seconds["generate"], work, "s per 1,000 prompts x 16",
+        publish(
+            f"{measure}{suffix}", scale * seconds["ours"], scale * seconds["generate"], work, "s per 1,000 prompts x 16",
                 REPEATS,
-            )
         )  # fmt: skip
-    return found
 
 
-def passes(task: Task, dpo_prompts: int, grpo_prompts: int, suffix_of: str) -> list[dict[str, Any]]:
+def passes(task: Task, dpo_prompts: int, grpo_prompts: int, suffix_of: str) -> None:
     """The gradient pass alone: forward, backward, optimizer."""
-    found = []
     rows = task.rows(dpo_prompts)
     pairs = [(r.prompt, p.chosen.token_ids, p.rejected.token_ids) for r in rows for p in r.pairs]
     prompts = task.prompts[:grpo_prompts]
@@ -213,22 +206,17 @@ def passes(task: Task, dpo_prompts: int, grpo_prompts: int, suffix_of: str) -> l
             },
             repeats,
         )  # fmt: skip
-        found.append(
-            row(
-                f"pass_vs_dpo{suffix_of}{suffix}", 1_000 * seconds["ours"] / len(rows), 1_000 * seconds["dpo"] / len(rows),
+        publish(
+            f"pass_vs_dpo{suffix_of}{suffix}", 1_000 * seconds["ours"] / len(rows), 1_000 * seconds["dpo"] / len(rows),
                 work["pass_vs_dpo"], "s per 1,000 instances", repeats,
-            )
         )  # fmt: skip
-        found.append(
-            row(
-                f"pass_vs_grpo{suffix_of}{suffix}", 1_000 * seconds["ours with reference"] / len(rows),
+        publish(
+            f"pass_vs_grpo{suffix_of}{suffix}", 1_000 * seconds["ours with reference"] / len(rows),
                 1_000 * seconds["grpo"] / counted["instances"], work["pass_vs_grpo"], "s per 1,000 instances", repeats,
-            )
         )  # fmt: skip
-    return found
 
 
-def other_trainers(task: Task, n: int) -> list[dict[str, Any]]:
+def other_trainers(task: Task, n: int) -> None:
     """Online DPO (two rollouts of a prompt), and DPO phase by phase over our sampler: the engine told from the algorithm."""
     settings = PeerSettings(1e-5, 64, task.limit, head_on_response_only=True)
     online = online_dpo(task.policy.copy(), task.prompts, task.peer_reward, settings)
@@ -261,19 +249,17 @@ def other_trainers(task: Task, n: int) -> list[dict[str, Any]]:
     }
     seconds = Timings(runs)
     unit = "s per 1,000 instances"
-    return [
-        row(
-            "demo_instances_vs_online_dpo", seconds["ours"], seconds["online"], None, f"{unit}, ours x 16, theirs x 2 rollouts",
-            REPEATS,
-        ),
-        row(
-            "demo_instances_vs_iterative_dpo", seconds["ours"], seconds["iterative"], None,
-            f"{unit} x 16, theirs DPOTrainer over our sampler and reward", REPEATS,
-        ),
-    ]  # fmt: skip
+    publish(
+        "demo_instances_vs_online_dpo", seconds["ours"], seconds["online"], None, f"{unit}, ours x 16, theirs x 2 rollouts",
+        REPEATS,
+    )  # fmt: skip
+    publish(
+        "demo_instances_vs_iterative_dpo", seconds["ours"], seconds["iterative"], None,
+        f"{unit} x 16, theirs DPOTrainer over our sampler and reward", REPEATS,
+    )  # fmt: skip
 
 
-def utilisation(task: Task) -> list[dict[str, Any]]:
+def utilisation(task: Task) -> None:
     """Arithmetic per second over the processor's measured best in a plain product of matrices."""
     best = 0.0
     for m, k, n in ((1_024, 512, 512), (1_024, 512, 1_536), (2_048, 512, 1_536), (4_096, 512, 1_536), (4_096, 1_536, 512)):
@@ -311,13 +297,12 @@ def utilisation(task: Task) -> list[dict[str, Any]]:
     advanced = sum(map(len, beginnings))
     decoding = 2 * (body + head) * advanced + 4 * model.num_hidden_layers * model.hidden_size * 256 * advanced
     rate = decoding / (seconds["sample"] - seconds["prefill"])
-    return [
-        row("share_of_matmul_pass", flops / seconds["learn"] / best, 1.0, None, "of the measured matmul rate", REPEATS),
-        row("share_of_matmul_decode", rate / best, 1.0, None, "of the measured matmul rate", REPEATS),
-    ]
+    unit = "of the measured matmul rate"
+    publish("share_of_matmul_pass", flops / seconds["learn"] / best, 1.0, None, unit, REPEATS)
+    publish("share_of_matmul_decode", rate / best, 1.0, None, unit, REPEATS)
 
 
-def syncs(task: Task) -> list[dict[str, Any]]:
+def syncs(task: Task) -> None:
     """Bytes and number of weight transfers per 1,000 optimizer steps: at every step, and once per phase."""
     config = task.config(phases=1, instances_per_phase=3_000).model_copy(
         update={"pairs_per_step": TrainingConfig().pairs_per_step, "samples": TrainingConfig().samples, "minimum_gap": 0.05}
@@ -325,13 +310,11 @@ def syncs(task: Task) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         report = train(task.policy.copy(), task.instances, task.reward, config, Path(folder), seed=0, provenance={})
     steps, size = report.optimizer_steps, report.records[0]["sync_bytes"]
-    return [
-        row("syncs_per_1000_steps", 1_000 / steps, 1_000, float(steps), "syncs", 1),
-        row("sync_bytes_per_1000_steps", 1_000 / steps * size, 1_000 * size, float(steps), "bytes", 1),
-    ]
+    publish("syncs_per_1000_steps", 1_000 / steps, 1_000, float(steps), "syncs", 1)
+    publish("sync_bytes_per_1000_steps", 1_000 / steps * size, 1_000 * size, float(steps), "bytes", 1)
 
 
-def time_to_reward(found: Platform, minutes: float) -> list[dict[str, Any]]:
+def time_to_reward(found: Platform, minutes: float) -> None:
     """Wall time to the held-out reward at which the best GRPO of a sweep ends; ours is the best of an equal sweep."""
     every = Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 128)
     start = found.measure(found.warm)
@@ -369,10 +352,9 @@ def time_to_reward(found: Platform, minutes: float) -> list[dict[str, Any]]:
         print(table[-1], flush=True)
         reached += [first] if first is not None else []
     more = {"warm_start": start, "runs": table}
-    if best["reward"] <= start["reward"] or not reached:
-        print("not reached, or void")
-        return [row("time_to_grpo_reward", float(min(reached, default=0) or 1), best["seconds"], None, "s; VOID", 1, **more)]
-    return [row("time_to_grpo_reward", min(reached), best["seconds"], None, "s", 1, **more)]
+    valid = best["reward"] > start["reward"] and bool(reached)
+    unit = "s" if valid else "s; VOID: GRPO did not beat the warm start, or ours did not reach its reward"
+    publish("time_to_grpo_reward", min(reached, default=float("inf")) if valid else 1e9, best["seconds"], None, unit, 1, **more)
 
 
 def main() -> None:
@@ -386,23 +368,23 @@ def main() -> None:
     demo = Task("demo", found.warm, some(found.instances, 2_000), found.deployment.reward, 1, 14, 128, 64)
     long = long_prompts(arguments.out)
     big = Task("30m", long.policy, long.instances, LongPrompts.reward, 2, 8, 16, 32)
-    work: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "sampler": lambda: [
-            *sampler_against_generate(demo, 1_000, "sampler_vs_generate_demo", 256),
-            *sampler_against_generate(big, 32, "sampler_vs_generate_30m", 128),
-        ],
+    work: dict[str, Callable[[], Any]] = {
+        "sampler": lambda: (
+            sampler_against_generate(demo, 1_000, "sampler_vs_generate_demo", 256),
+            sampler_against_generate(big, 16, "sampler_vs_generate_30m", 128),
+        ),
         "pass": lambda: passes(big, 32, 8, ""),
-        "instances": lambda: [
-            *instances_against_grpo(demo, 1_000, 200, "demo_instances_vs_grpo"),
-            *instances_against_grpo(big, 64, 8, "instances_vs_grpo_30m"),
-        ],
+        "instances": lambda: (
+            instances_against_grpo(demo, 1_000, 200, "demo_instances_vs_grpo"),
+            instances_against_grpo(big, 64, 8, "instances_vs_grpo_30m"),
+        ),
         "trainers": lambda: other_trainers(demo, 500),
         "utilisation": lambda: utilisation(big),
         "syncs": lambda: syncs(Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 64)),
         "reward": lambda: time_to_reward(found, arguments.minutes),
     }
     for name in arguments.only:
-        write_rows(work[name](), RESULTS)
+        work[name]()
     print(f"written to {RESULTS}")
 
 

@@ -11,7 +11,7 @@ from corewrite.cli.main import app
 from corewrite.logs import UbiWriter, read_instances
 
 ESCI = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "ubi" / "esci_ubi_sample.ndjson.gz"
-COMMANDS = ["demo", "simulate", "ingest", "train", "search", "registry"]
+COMMANDS = ["demo", "simulate", "ingest", "train", "plan", "search", "registry"]
 
 
 def call(*args):

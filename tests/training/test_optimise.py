@@ -63,22 +63,22 @@ def test_unequal_micro_batches_equal_one_batch(start, instances):
         assert float((left - right).detach().abs().max()) < 1e-4 * largest, name
 
 
-def distributed(number, port, start, instances, out):
+def distributed(number, port, start, instances, out, micro_batches):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=number, world_size=2)
     policy = moved(start)
     rows = rows_of(policy, instances[:8], k=2)
-    cursor = one_step(policy, rows, [Step(((0,), (1, 2, 3), (4, 5, 6, 7)), 16)], CONFIG, start)
+    cursor = one_step(policy, rows, [Step(micro_batches, 16)], CONFIG, start)
     out[number] = ({n: p.detach().clone() for n, p in policy.model.named_parameters()}, cursor)
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_of_unequal_shares_equal_one(start, instances):
-    """One process gets 1 + 4 rows, the other 3."""
+@pytest.mark.parametrize("micro_batches", [((0,), (1, 2, 3), (4, 5, 6, 7)), (tuple(range(8)),)], ids=["5+3 rows", "8+0 rows"])
+def test_two_processes_of_unequal_shares_equal_one(start, instances, micro_batches):
     start.paths  # noqa: B018  # probed before the fork
     with mp.get_context("fork").Manager() as manager:
         out = manager.dict()
-        mp.start_processes(distributed, (free_port(), start, instances, out), nprocs=2, start_method="fork")
+        mp.start_processes(distributed, (free_port(), start, instances, out, micro_batches), nprocs=2, start_method="fork")
         (first, cursor), (second, _) = out[0], out[1]
     policy = moved(start)
     rows = rows_of(policy, instances[:8], k=2)

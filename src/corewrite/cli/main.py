@@ -2,7 +2,7 @@
 
 import typer
 
-from corewrite.cli import demo, ingest, registry, search, simulate, train
+from corewrite.cli import demo, ingest, plan, registry, search, simulate, train
 from corewrite.version import VERSION
 
 app = typer.Typer(
@@ -31,5 +31,6 @@ app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("simulate", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("train", epilog=train.EXAMPLES)(train.train)
+app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("search", epilog=search.EXAMPLES)(search.search)
 app.command("registry", epilog=registry.EXAMPLES)(registry.registry)

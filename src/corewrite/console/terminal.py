@@ -1,7 +1,7 @@
-"""The summary of a run as a short table on a terminal."""
+"""The summary of a run, and the plan of one, as short tables on a terminal."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -23,6 +23,9 @@ from corewrite.console.format import (
     visible,
 )
 
+if TYPE_CHECKING:
+    from corewrite.training.plan import Plan
+
 _STYLES = {"promote": "bold green", "hold": "bold yellow", "reject": "bold red"}
 
 
@@ -42,6 +45,54 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     if _systems(summary):
         console.print(_quality(summary))
     console.print(_rest(summary))
+
+
+def print_plan(plan: "Plan", console: Console | None = None) -> None:
+    """Print what a training cycle takes: by step, in all, and what that rests on.
+
+    Args:
+        plan: The plan.
+        console: Where to; default: standard output.
+    """
+    console = console or Console()
+    w = plan.workload
+    title = f"A cycle of {w.instances:,} instances in {w.phases:,} phases, {w.samples} samples and k = {w.k}"
+    console.print(title, style="bold", highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("step")
+    priced = plan.cost is not None
+    for title in ("time", "share", *(["cost"] if priced else []), "work"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for s in plan.steps:
+        cost = [number(s.cost, 2)] if priced else []
+        style = "bold yellow" if s.name == plan.bottleneck else ""
+        table.add_row(s.name, duration(s.seconds), percent(s.share), *cost, f"{number(s.amount, 0)} {s.unit}", style=style)
+    table.add_section()
+    table.add_row("all", duration(plan.seconds), "", *([number(plan.cost, 2)] if priced else []), _devices(plan), style="bold")
+    console.print(table)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    share = next(s.share for s in plan.steps if s.name == plan.bottleneck)
+    grid.add_row("bottleneck", f"{plan.bottleneck}, {percent(share, 0)} of the time")
+    every_step = f"{_size(plan.bytes_synced_every_step)} if it were after each of {plan.optimizer_steps:,} optimizer steps"
+    grid.add_row("synced", f"{_size(plan.bytes_synced)} in {plan.syncs:,} syncs; {every_step}")
+    grid.add_row("memory", f"optimizer {_size(plan.optimizer_bytes)} a device; checkpoint {_size(plan.checkpoint_bytes)}")
+    grid.add_row("measured on", visible(plan.machine))
+    for i, assumption in enumerate(plan.assumptions):
+        grid.add_row("assumes" if i == 0 else "", visible(assumption))
+    console.print(grid)
+
+
+def _devices(plan: "Plan") -> str:
+    hours = f"{number(plan.device_hours, 1)} hours"
+    return f"{hours} of the machine" if plan.gpus is None else f"{hours} of a GPU, {plan.gpus} at once"
+
+
+def _size(value: float) -> str:
+    """Bytes as "512 B", "1.4 GiB"."""
+    power = min(4, max(0, int(value).bit_length() - 1) // 10)
+    return f"{number(value / 1024**power, 1 if power else 0)} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def _systems(summary: Mapping[str, Any]) -> dict[str, str]:

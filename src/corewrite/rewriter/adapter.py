@@ -10,13 +10,13 @@ def with_adapter(rewriter: Rewriter, *, rank: int, alpha: int, targets: Sequence
     """The rewriter with a fresh adapter: it says the same, and only the adapter's weights are trained.
 
     Args:
-        rewriter: Its weights are frozen and shared.
+        rewriter: Its weights are copied and frozen; copies of the result share them.
         rank, alpha: Of the adapter.
         targets: Names of the layers that get one; empty: all linear layers but the LM head.
         seed: For the adapter's first weights.
 
     Raises:
-        RewriterError: peft is not installed, or no layer has such a name.
+        RewriterError: peft is not installed, no layer has such a name, or the target is an LM head that is the embedding too.
     """
     try:
         from peft import LoraConfig, get_peft_model
@@ -24,6 +24,15 @@ def with_adapter(rewriter: Rewriter, *, rank: int, alpha: int, targets: Sequence
         raise RewriterError("adapters need peft: pip install 'corewrite[lora]'") from error
     import torch
 
+    layers = [name for name, _ in rewriter.model.named_modules()]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in layers):
+            raise RewriterError(f"no adapter for {target}: no layer of {type(rewriter.model).__name__} ends with {target!r}")
+        head = rewriter.model.get_output_embeddings()
+        if head is rewriter.model.get_submodule(next(n for n in layers if n == target or n.endswith(f".{target}"))) and (
+            head.weight is rewriter.model.get_input_embeddings().weight
+        ):
+            raise RewriterError(f"no adapter for {target}: it is the embedding too, which merging would change")
     torch.manual_seed(seed)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM", lora_dropout=0.0

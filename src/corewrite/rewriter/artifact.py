@@ -52,8 +52,15 @@ class Rewriter:
     def paths(self) -> ModelPaths:
         """The short cuts that the model's attention allows, probed once."""
         if self._paths is None:
-            self._paths = probe_paths(self.model, self.template.config.max_tokens)
+            self._paths = probe_paths(self.model, self._longest)
         return self._paths
+
+    @property
+    def _longest(self) -> int:
+        """Tokens of the longest prompt and rewrite together, less the few that the probe adds."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        longest = self.template.config.max_tokens + _REWRITE
+        return max(1, (min(longest, positions) if positions else longest) - 4)
 
     @property
     def trained_parameters(self) -> list[torch.nn.Parameter]:
@@ -93,7 +100,13 @@ class Rewriter:
         return Rewriter(twin.eval(), self.tokenizer, self.template, self.paths, self._frozen_hash)
 
     def save(self, folder: Path) -> None:
-        """Write the artifact: safetensors weights, tokenizer and template."""
+        """Write the artifact: safetensors weights, tokenizer and template.
+
+        Raises:
+            RewriterError: the model has an adapter that is not merged.
+        """
+        if hasattr(self.model, "merge_and_unload"):
+            raise RewriterError("the model has an adapter, which an artifact cannot hold: save merged(rewriter)")
         folder.mkdir(parents=True, exist_ok=True)
         transformers_logging.disable_progress_bar()  # ours shows the step
         self.model.save_pretrained(folder, safe_serialization=True)

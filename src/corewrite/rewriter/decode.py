@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 from corewrite.rewriter.log_probs import head_at
 
 _NAME = "corewrite_shared_prefix"
+_TOKENS = 16_384
 _ACTIVE: ContextVar["SharedPrefixDecoder"] = ContextVar(_NAME)
 
 
@@ -97,7 +98,7 @@ class SharedPrefixDecoder:
 
 def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
-    **_: Any,
+    softcap: float | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """Attention over prefix and suffix apart, put together by their softmax masses; all in float32 but the products.
 
@@ -126,24 +127,32 @@ def _attend(
         padded = own.new_zeros(len(keys) * decoder.width, shared, group, size)
         padded[decoder.place] = own
     stacked = padded.view(len(keys), decoder.width, shared, group, size).permute(0, 2, 1, 3, 4).flatten(2, 3)
-    scores = (stacked @ keys.transpose(2, 3)).float() * scale
+    scores = _scores(stacked, keys, scale, softcap)
     if decoder.padding is not None:
         scores = scores.masked_fill(decoder.padding, -torch.inf)
     top = scores.amax(-1, keepdim=True)
     weights = (scores - top).exp()
     parts = (weights.to(values.dtype) @ values, top, weights.sum(-1, keepdim=True))
     prefix, prefix_top, prefix_mass = (
-        part.unflatten(2, (decoder.width, group)).permute(0, 2, 1, 3, 4).flatten(0, 1)[decoder.place].float() for part in parts
+        part.unflatten(2, (decoder.width, group)).permute(0, 2, 1, 3, 4).flatten(0, 1)[decoder.place].to(scores.dtype)
+        for part in parts
     )
 
     # Suffix: a few tokens of each row's own.
-    scores = (own @ key.transpose(2, 3)).float() * scale
+    scores = _scores(own, key, scale, softcap)
     top = torch.maximum(scores.amax(-1, keepdim=True), prefix_top)
     weights = (scores - top).exp()
     rest = (prefix_top - top).exp()
     mass = weights.sum(-1, keepdim=True) + rest * prefix_mass
-    out = ((weights.to(value.dtype) @ value).float() + rest * prefix) / mass
+    out = ((weights.to(value.dtype) @ value).to(scores.dtype) + rest * prefix) / mass
     return out.to(query.dtype).reshape(rows, 1, heads, size), None
+
+
+def _scores(query: Tensor, keys: Tensor, scale: float, softcap: float | None) -> Tensor:
+    """Scores in float32 at least; capped softly where the model does so (Gemma 2)."""
+    product = query @ keys.transpose(2, 3)
+    scores = product.to(torch.promote_types(product.dtype, torch.float32)) * scale
+    return scores if softcap is None else softcap * (scores / softcap).tanh()
 
 
 class RecomputingDecoder:
@@ -163,10 +172,16 @@ class RecomputingDecoder:
         return self._last_logits()
 
     def _last_logits(self) -> Tensor:
+        longest = max(map(len, self._sequences))
+        rows = max(1, _TOKENS // longest)
+        parts = [self._logits(self._sequences[i : i + rows]) for i in range(0, len(self._sequences), rows)]
+        return torch.cat(parts)
+
+    def _logits(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         device = next(self._model.parameters()).device
-        lengths = torch.tensor([len(s) for s in self._sequences], device=device)
+        lengths = torch.tensor([len(s) for s in sequences], device=device)
         ids = torch.zeros((len(lengths), int(lengths.max())), dtype=torch.long)
-        for i, sequence in enumerate(self._sequences):
+        for i, sequence in enumerate(sequences):
             ids[i, : len(sequence)] = torch.tensor(sequence)
         with head_at(self._model, torch.arange(len(lengths), device=device), lengths - 1):
             return self._model(input_ids=ids.to(device), use_cache=False).logits  # type: ignore[no-any-return]

@@ -38,7 +38,7 @@ def probe_paths(model: Any, prompt_tokens: int, new_tokens: int = 4) -> ModelPat
         new_tokens: Tokens of the responses tried.
     """
     generator = torch.Generator().manual_seed(0)
-    size = model.get_input_embeddings().num_embeddings
+    size = model.get_input_embeddings().weight.shape[0]
 
     def ids(n: int) -> list[int]:
         return [int(i) for i in torch.randint(size, (n,), generator=generator)]

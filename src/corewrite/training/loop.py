@@ -114,7 +114,9 @@ def train(
         rows = _rows(policy, batch, scored, config)
         if not rows:
             raise ValueError(_no_pair(phase, batch, scored, config))
-        steps = plan_steps(rows, config.pairs_per_step, config.tokens_per_micro_batch, seed=seed, phase=phase)
+        steps = plan_steps(
+            rows, config.pairs_per_step, config.tokens_per_micro_batch, seed=seed, phase=phase, packed=policy.paths.packed
+        )
         if refreshed and not cursor.step:
             load_trained(reference, policy.trained_state())
         reference_side = reference_log_probs(

@@ -14,6 +14,7 @@ from corewrite.training.losses import PairLogProbs, RewardShift, mpo_losses
 from corewrite.training.rows import Row, Step, row_log_probs
 
 _WARM_UP = 10
+_NORMED = 8
 _TALLIED = ("preference", "quality", "generation", "total", "rho_chosen", "rho_rejected", "accuracy", "pairs")
 
 Progress = Callable[[int, int], None]
@@ -29,7 +30,7 @@ class Cursor:
         step: Steps done.
         shift: Reward shift after them.
         sums: Sums over their pairs, for the phase's record.
-        gradient_norms: Norm of each weighted term's gradient in the phase's first micro-batch.
+        gradient_norms: Norm of each weighted term's gradient over a few rows, where the phase begins.
         clipped: Steps whose gradient was clipped.
     """
 
@@ -117,8 +118,9 @@ def optimise(
     parameters = policy.trained_parameters
     for step in steps[cursor.step :]:
         optimizer.zero_grad(set_to_none=True)
-        norms, sums, seen = dict(cursor.gradient_norms), dict.fromkeys(_TALLIED, 0.0), RewardShift()
+        sums, seen = dict.fromkeys(_TALLIED, 0.0), RewardShift()
         delta = cursor.shift.delta if config.running_delta else 0.0
+        norms = cursor.gradient_norms or _gradient_norms(policy, rows, step, reference, delta, config)
         for micro_batch in parallel.share(step.micro_batches):
             members = [rows[i] for i in micro_batch]
             with _precision(policy, config):
@@ -128,8 +130,6 @@ def optimise(
             weighted = {name: config.weights[name] * value for name, value in losses.items()}
             total = torch.stack(list(weighted.values())).sum(0)
             _refuse_nan(total, members, phase, cursor.step)
-            if not norms:
-                norms = {name: _gradient_norm(value.mean(), parameters) for name, value in weighted.items()}
             (total.sum() / step.pairs).backward()  # type: ignore[no-untyped-call]
             rho_chosen, rho_rejected = batch.rho_chosen.detach(), batch.rho_rejected.detach()
             seen = seen.after(*batch.ratios(per_token=config.length_normalised), config.beta)
@@ -140,7 +140,10 @@ def optimise(
             sums["rho_rejected"] += float(rho_rejected.sum())
             sums["accuracy"] += float((rho_chosen > rho_rejected).sum())
             sums["pairs"] += len(chosen)
-        parallel.add_up([p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters])
+        for parameter in parameters:
+            if parameter.grad is None:  # no micro-batch fell to this process: it takes the others' step all the same
+                parameter.grad = torch.zeros_like(parameter)
+        parallel.add_up([p.grad for p in parameters if p.grad is not None])
         sums = parallel.total_of({**sums, "shift_total": seen.total, "shift_count": seen.count})
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_of(phase) * min(1.0, (steps_before + cursor.step + 1) / _WARM_UP)
@@ -182,6 +185,22 @@ def _refuse_nan(total: Tensor, members: Sequence[Row], phase: int, step: int) ->
     raise ValueError(f"the loss of phase {phase}, step {step} is not a number at instance {where!r}: lower the learning rate")
 
 
-def _gradient_norm(loss: Tensor, parameters: Sequence[Tensor]) -> float:
-    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-    return float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+def _gradient_norms(
+    policy: Rewriter, rows: Sequence[Row], step: Step, reference: Reference, delta: float, config: TrainingConfig
+) -> dict[str, float]:
+    """Norm of each weighted term's gradient, over a few rows only: it costs a pass of its own for each term."""
+    shares = parallel.share(step.micro_batches)
+    if not shares:
+        return {}
+    members = [rows[i] for i in shares[0][:_NORMED]]
+    pairs = sum(len(row.pairs) for row in members)
+    with _precision(policy, config):
+        chosen, rejected = row_log_probs(policy, members)
+    batch = _batch(members, chosen, rejected, *(side[:pairs] for side in reference[shares[0]]))
+    losses = mpo_losses(batch, config.beta, delta, length_normalised=config.length_normalised)
+    parameters, norms = policy.trained_parameters, {}
+    for name, value in losses.items():
+        loss = config.weights[name] * value.mean()
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+    return norms

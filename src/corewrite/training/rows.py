@@ -34,6 +34,12 @@ class Row:
         """Tokens of the packed row; the last of a response is no input."""
         return len(self.prompt) + sum(len(y) - 1 for y in self.responses)
 
+    @property
+    def plain_tokens(self) -> int:
+        """Padded tokens of the row's plain sequences."""
+        responses = self.responses
+        return len(responses) * (len(self.prompt) + max(map(len, responses)) - 1)
+
 
 def row_log_probs(policy: Rewriter, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Summed log-probabilities of the chosen and of the rejected responses, row by row: two tensors [pairs].
@@ -63,7 +69,9 @@ class Step:
     pairs: int
 
 
-def plan_steps(rows: Sequence[Row], pairs_per_step: int, budget: int, *, seed: int, phase: int) -> list[Step]:
+def plan_steps(
+    rows: Sequence[Row], pairs_per_step: int, budget: int, *, seed: int, phase: int, packed: bool = True
+) -> list[Step]:
     """One pass over the rows in random order, cut into steps.
 
     Args:
@@ -71,7 +79,9 @@ def plan_steps(rows: Sequence[Row], pairs_per_step: int, budget: int, *, seed: i
         pairs_per_step: Pairs of a step: rows are added until there are so many.
         budget: Padded tokens of a micro-batch at most.
         seed, phase: Key of the order.
+        packed: Whether the model's rows are packed (`Rewriter.paths`).
     """
+    tokens = [row.tokens if packed else row.plain_tokens for row in rows]
     steps: list[Step] = []
     members: list[int] = []
     pairs = 0
@@ -79,13 +89,13 @@ def plan_steps(rows: Sequence[Row], pairs_per_step: int, budget: int, *, seed: i
         members.append(i)
         pairs += len(rows[i].pairs)
         if pairs >= pairs_per_step:
-            steps.append(_step(rows, members, pairs, budget))
+            steps.append(_step(tokens, members, pairs, budget))
             members, pairs = [], 0
     if members:
-        steps.append(_step(rows, members, pairs, budget))
+        steps.append(_step(tokens, members, pairs, budget))
     return steps
 
 
-def _step(rows: Sequence[Row], members: Sequence[int], pairs: int, budget: int) -> Step:
-    buckets = length_buckets([rows[i].tokens for i in members], budget)
+def _step(tokens: Sequence[int], members: Sequence[int], pairs: int, budget: int) -> Step:
+    buckets = length_buckets([tokens[i] for i in members], budget)
     return Step(tuple(tuple(members[i] for i in bucket) for bucket in buckets), pairs)

@@ -90,9 +90,10 @@ def _call(batch: Sequence[Key], by_id: Mapping[str, TrainingInstance], reward: R
     for instance, text in batch:
         rows.setdefault(instance, []).append(text)
     scores = reward([by_id[i] for i in rows], list(rows.values()))
+    given, asked = [len(s) for s in scores], [len(row) for row in rows.values()]
+    if given != asked:
+        raise ValueError(f"the reward gave {sum(given)} numbers for {len(batch)} rewrites: {given} for texts {asked}")
     flat = np.concatenate(scores)
-    if len(flat) != len(batch):
-        raise ValueError(f"the reward gave {len(flat)} numbers for {len(batch)} rewrites")
     if not np.isfinite(flat).all():
         instance, text = batch[int(np.flatnonzero(~np.isfinite(flat))[0])]
         raise ValueError(
@@ -108,13 +109,13 @@ def _run(
     config: ScoringConfig,
     progress: Callable[[int, int], None],
 ) -> list[_Outcome]:
-    """The outcome of every batch; what the deadline cuts off is `lost`, what fails for good is raised."""
+    """The outcome of every batch; what the deadline cuts off or fails at every try is lost, any other error is raised."""
     deadline = None if config.deadline_seconds is None else time.monotonic() + config.deadline_seconds
     late = f"not scored within {config.deadline_seconds} s"
     outcomes = [_Outcome(late, 0) for _ in batches]
     if config.workers == 1 and deadline is None:
         for number, batch in enumerate(batches):
-            outcomes[number] = _tried(batch, call, config, None)
+            outcomes[number] = _tried(batch, call, config, None, threading.Event())
             progress(number + 1, len(batches))
         return outcomes
     waiting: Queue[int] = Queue()
@@ -129,9 +130,11 @@ def _run(
                 number = waiting.get_nowait()
             except Empty:
                 return
+            outcomes[number].calls = 1
             try:
-                finished.put((number, _tried(batches[number], call, config, deadline)))
+                finished.put((number, _tried(batches[number], call, config, deadline, stop)))
             except Exception as error:
+                stop.set()
                 finished.put((number, error))
 
     # Daemons: a call that never comes back must not hold the process.
@@ -154,14 +157,21 @@ def _run(
 
 
 def _tried(
-    batch: Sequence[Key], call: Callable[[Sequence[Key]], list[float]], config: ScoringConfig, deadline: float | None
+    batch: Sequence[Key],
+    call: Callable[[Sequence[Key]], list[float]],
+    config: ScoringConfig,
+    deadline: float | None,
+    stop: threading.Event,
 ) -> _Outcome:
-    for attempt in range(config.retries + 1):
+    """A call and its further tries; given up where `stop` is set meanwhile."""
+    attempt = 0
+    while True:
         try:
             return _Outcome(call(batch), attempt + 1)
         except (TransientRewardError, OSError) as error:
             pause = 2.0**attempt
-            if attempt == config.retries or (deadline is not None and time.monotonic() + pause > deadline):
+            late = deadline is not None and time.monotonic() + pause > deadline
+            if attempt == config.retries or late or stop.is_set():
                 return _Outcome(f"{type(error).__name__}: {error}"[:200], attempt + 1)
             time.sleep(pause)
-    raise AssertionError("unreachable")
+            attempt += 1
