@@ -12,6 +12,7 @@ bfloat16. Ratios on a CPU are not ratios on a GPU.
 """
 
 import argparse
+import json
 import random
 import statistics
 import tempfile
@@ -43,6 +44,8 @@ from corewrite.training.rows import plan_steps
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 REPEATS = 3
+# Without the terms' gradient norms, which are logged where a phase begins: the peers' logging is off too.
+SILENT = Cursor(gradient_norms={"not measured": 0.0})
 
 
 class Timings:
@@ -104,12 +107,12 @@ def measured_work(task: Task, n: int = 128) -> dict[str, float]:
     return work_of(prompt, statistics.mean(len(y) for r in rows for y in r.responses), task.k)
 
 
-def instances_against_grpo(task: Task, ours: int, theirs: int, measure: str, phases: int = 2) -> None:
+def instances_against_grpo(task: Task, ours: int, theirs: int, measure: str, phases: int = 2, bf16_too: bool = True) -> None:
     """Everything: sampling, reward, learning, syncs."""
     work = measured_work(task)["instances"]
     for suffix, bf16, narrow, repeats in (
         ("", False, True, REPEATS),
-        ("_bf16", True, True, 1),
+        *([("_bf16", True, True, 1)] if bf16_too else []),
         ("_as_shipped", False, False, 1),
     ):
         settings = PeerSettings(
@@ -182,7 +185,7 @@ def passes(task: Task, dpo_prompts: int, grpo_prompts: int, suffix_of: str) -> N
             begin = time.perf_counter()
             reference = reference_log_probs(task.policy, rows, steps, config)
             begin = begin if with_reference else time.perf_counter()
-            optimise(policy, optimizer, rows, steps, reference, Cursor(), config, phase=0, steps_before=0)
+            optimise(policy, optimizer, rows, steps, reference, SILENT, config, phase=0, steps_before=0)
             return time.perf_counter() - begin
 
         settings = PeerSettings(1e-5, task.steps, task.limit, num_generations=N, bf16=bf16, head_on_response_only=narrow)
@@ -282,7 +285,7 @@ def utilisation(task: Task) -> None:
         policy = task.policy.copy()
         optimizer = new_optimizer(policy, config)
         return timed(
-            lambda: optimise(policy, optimizer, rows, steps, reference, Cursor(), config, phase=0, steps_before=0)
+            lambda: optimise(policy, optimizer, rows, steps, reference, SILENT, config, phase=0, steps_before=0)
         )  # fmt: skip
 
     prompts = task.prompts[:64]
@@ -314,47 +317,77 @@ def syncs(task: Task) -> None:
     publish("sync_bytes_per_1000_steps", 1_000 / steps * size, 1_000 * size, float(steps), "bytes", 1)
 
 
-def time_to_reward(found: Platform, minutes: float) -> None:
-    """Wall time to the held-out reward at which the best GRPO of a sweep ends; ours is the best of an equal sweep."""
-    every = Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 128)
+SWEEP = ((1e-4, 64), (3e-4, 128), (1e-3, 128))
+OURS = ((2e-4, 128), (4e-4, 128), (8e-4, 128))
+
+
+def time_to_reward(found: Platform, minutes: float, out: Path) -> None:
+    """Wall time to the held-out reward at which the best GRPO of a sweep ends; ours is the best of a sweep as large.
+
+    Learning rates and batches are swept on both sides. GRPO's runs are kept under `out` for this machine and not done again.
+    A GRPO whose rewrites have grown to twice the warm start's length has found a hole in the reward: it is shown with its
+    judge, and a second row has the best of the others as target.
+    """
     start = found.measure(found.warm)
-    print("warm start", start, flush=True)
-    sweep, table = ((1e-4, 64), (3e-4, 128), (1e-3, 128)), []
-    for rate, batch in sweep:
-        settings = PeerSettings(rate, batch, 14, num_generations=N, head_on_response_only=True)
-        policy = found.warm.copy()
-        runner = grpo(policy, every.prompts, every.peer_reward, settings)
-        runner.warm_up()
-        result = runner.run(seconds=60 * minutes)
-        table.append({"peer": "GRPOTrainer", "learning_rate": rate, "batch": batch, "seconds": result.seconds,
-                      "steps": result.steps, "instances": result.instances, **found.measure(policy)})  # fmt: skip
-        print(table[-1], flush=True)
-    best = max(table, key=lambda r: r["reward"])
-    if best["reward"] <= start["reward"]:
-        print("void: no GRPO of the sweep beats the warm start")
-    target, reached = best["reward"], []
-    for rate, batch in ((2e-4, 64), (4e-4, 128), (8e-4, 128)):
-        policy = found.warm.copy()
-        config = TrainingConfig(phases=6, learning_rate=rate, pairs_per_step=batch)
-        trail: list[dict[str, float]] = []
-        clock = {"spent": 0.0, "since": time.perf_counter()}
+    theirs = [grpo_run(found, rate, batch, minutes, out) for rate, batch in SWEEP]
+    honest = [r for r in theirs if r["words"] < 2 * start["words"]]
+    ours = [our_run(found, rate, batch) for rate, batch in OURS]
+    publish_reward("time_to_grpo_reward", theirs, ours, start)
+    publish_reward("time_to_grpo_reward_without_hacking", honest, ours, start)
 
-        def look(phase: int, now: Rewriter, trail: Any = trail, clock: Any = clock) -> dict[str, float]:
-            clock["spent"] += time.perf_counter() - clock["since"]
-            trail.append({"seconds": clock["spent"], **found.measure(now)})
-            clock["since"] = time.perf_counter()
-            return {}
 
-        with tempfile.TemporaryDirectory() as folder:
-            train(policy, found.instances, found.deployment.reward, config, Path(folder), seed=0, provenance={}, observe=look)
-        first = next((t["seconds"] for t in trail if t["reward"] >= target), None)
-        table.append({"peer": "ours", "learning_rate": rate, "batch": batch, "reached_after": first, **trail[-1]})
-        print(table[-1], flush=True)
-        reached += [first] if first is not None else []
-    more = {"warm_start": start, "runs": table}
-    valid = best["reward"] > start["reward"] and bool(reached)
-    unit = "s" if valid else "s; VOID: GRPO did not beat the warm start, or ours did not reach its reward"
-    publish("time_to_grpo_reward", min(reached, default=float("inf")) if valid else 1e9, best["seconds"], None, unit, 1, **more)
+def publish_reward(measure: str, theirs: list[dict], ours: list[dict], start: dict[str, float]) -> None:
+    """A row for the best of `theirs`; void where there is nothing to compare."""
+    best = max(theirs, key=lambda r: r["reward"], default={"reward": -1.0, "seconds": 0.0})
+    reached = [point["seconds"] for r in ours for point in r["trail"] if point["reward"] >= best["reward"]]
+    more = {"warm_start": start, "best": best, "grpo": theirs, "runs": ours}
+    if best["reward"] <= start["reward"] or not reached:
+        why = "no GRPO beats the warm start" if best["reward"] <= start["reward"] else "ours did not get there"
+        publish(measure, best["seconds"], best["seconds"], None, f"s; void: {why}", 1, **more)
+    else:
+        publish(measure, min(reached), best["seconds"], None, "s", 1, **more)
+
+
+def grpo_run(found: Platform, rate: float, batch: int, minutes: float, out: Path) -> dict[str, Any]:
+    """One GRPO of so many minutes, measured at its end."""
+    about = {"learning_rate": rate, "batch": batch, "minutes": minutes, "machine": machine()}
+    file = out / f"grpo-{rate:g}-{batch}-{minutes:g}.json"
+    if file.is_file() and (known := json.loads(file.read_text("utf-8"))).items() >= about.items():
+        return known
+    task = Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 128)
+    policy = found.warm.copy()
+    runner = grpo(
+        policy, task.prompts, task.peer_reward, PeerSettings(rate, batch, 14, num_generations=N, head_on_response_only=True)
+    )
+    runner.warm_up()
+    result = runner.run(seconds=60 * minutes)
+    row = {
+        **about, "seconds": result.seconds, "steps": result.steps, "instances": result.instances, **found.measure(policy)
+    }  # fmt: skip
+    file.write_text(json.dumps(row), "utf-8")
+    print(row, flush=True)
+    return row
+
+
+def our_run(found: Platform, rate: float, batch: int, phases: int = 16) -> dict[str, Any]:
+    """One run of ours, looked at every second phase; looking is not counted."""
+    config = TrainingConfig(phases=phases, learning_rate=rate, pairs_per_step=batch)
+    trail: list[dict[str, float]] = []
+    spent, since = 0.0, time.perf_counter()
+
+    def look(phase: int, now: Rewriter) -> dict[str, float]:
+        nonlocal spent, since
+        spent += time.perf_counter() - since
+        if phase % 2 or phase == phases - 1:
+            trail.append({"phase": phase, "seconds": spent, **found.measure(now)})
+            print(rate, batch, trail[-1], flush=True)
+        since = time.perf_counter()
+        return {}
+
+    with tempfile.TemporaryDirectory() as folder:
+        reward = found.deployment.reward
+        train(found.warm.copy(), found.instances, reward, config, Path(folder), seed=0, provenance={}, observe=look)
+    return {"learning_rate": rate, "batch": batch, "phases": phases, "trail": trail}
 
 
 def main() -> None:
@@ -373,15 +406,15 @@ def main() -> None:
             sampler_against_generate(demo, 1_000, "sampler_vs_generate_demo", 256),
             sampler_against_generate(big, 16, "sampler_vs_generate_30m", 128),
         ),
-        "pass": lambda: passes(big, 32, 8, ""),
+        "pass": lambda: passes(big, 16, 4, ""),
         "instances": lambda: (
             instances_against_grpo(demo, 1_000, 200, "demo_instances_vs_grpo"),
-            instances_against_grpo(big, 64, 8, "instances_vs_grpo_30m"),
+            instances_against_grpo(big, 64, 4, "instances_vs_grpo_30m", phases=1, bf16_too=False),
         ),
         "trainers": lambda: other_trainers(demo, 500),
         "utilisation": lambda: utilisation(big),
         "syncs": lambda: syncs(Task("demo", found.warm, found.instances, found.deployment.reward, 1, 14, 128, 64)),
-        "reward": lambda: time_to_reward(found, arguments.minutes),
+        "reward": lambda: time_to_reward(found, arguments.minutes, arguments.out),
     }
     for name in arguments.only:
         work[name]()

@@ -10,6 +10,7 @@ from corewrite.rewriter import (
     Example,
     Rewriter,
     fine_tune,
+    greedy,
     load_rewriter,
     mean_token_loss,
     response_log_probs,
@@ -68,3 +69,13 @@ def test_refusals(rewriter: Rewriter, examples: list[Example]) -> None:
         rewriter.model.lm_head.weight[0, 0] = math.nan
     with pytest.raises(ValueError, match="loss of fine-tuning step 0 is not a number"):
         fine_tune(rewriter, examples, **OPTIONS)
+
+
+def test_the_end_is_learnt_where_it_is_the_padding_too(plain_folder, examples) -> None:
+    """A model without a padding token pads with its end of sequence: masking by token would hide the end from the loss."""
+    rewriter = load_rewriter(plain_folder)
+    assert rewriter.tokenizer.pad_token_id == rewriter.tokenizer.eos_token_id
+    fine_tune(rewriter, examples, epochs=60, seed=0, batch=6, learning_rate=3e-3)
+    found = greedy(rewriter, [e.query for e in examples], max_new_tokens=20)
+    assert all(r.ended for r in found)
+    assert sum(r.text == e.target for r, e in zip(found, examples, strict=True)) >= 8

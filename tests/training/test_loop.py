@@ -1,10 +1,14 @@
 """The phase loop: learns, records, refuses. Resuming is in test_resume.py."""
 
 import json
+import os
+import socket
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
+import torch.multiprocessing as mp
 
 from corewrite.rewriter import greedy
 from corewrite.training import (
@@ -221,3 +225,34 @@ def test_overlapping_phases_sample_from_the_phase_before(start, instances, toy_r
     again = start.copy()
     run(again, instances, toy_reward, tmp_path / "c", CONFIG.model_copy(update={"overlap": True}))
     assert again.policy_hash == overlapped.policy_hash != plain.policy_hash
+
+
+def one_of_two(number, port, policy, instances, reward, folder, out):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.distributed.init_process_group("gloo", rank=number, world_size=2)
+    twin = policy.copy()
+    report = run(twin, instances, reward if number == 0 else None, folder)
+    out[number] = (twin.trained_state(), [r["pairs"] for r in report.records], report.rollouts)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_train_as_one_does(start, instances, toy_reward, tmp_path):
+    """They share out prompts and micro-batches; the first one scores and writes."""
+    start.paths  # noqa: B018  # probed before the fork
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    with mp.get_context("fork").Manager() as manager:
+        out = manager.dict()
+        arguments = (port, start, instances, toy_reward, tmp_path / "two", out)
+        mp.start_processes(one_of_two, arguments, nprocs=2, start_method="fork")
+        (first, *told), (second, *also_told) = out[0], out[1]
+    alone = start.copy()
+    report = run(alone, instances, toy_reward, tmp_path / "one")
+    assert told == also_told == [[r["pairs"] for r in report.records], report.rollouts]
+    moved = max(
+        float((p - q).abs().max()) for p, q in zip(alone.trained_state().values(), start.trained_state().values(), strict=True)
+    )
+    for name, p in alone.trained_state().items():
+        assert torch.equal(first[name], second[name])
+        assert float((first[name] - p).abs().max()) < 0.02 * moved, name

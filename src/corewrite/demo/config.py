@@ -1,16 +1,15 @@
 """Sizes of the demo."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from corewrite.domain import Settings
 from corewrite.pipeline import PipelineConfig, WarmStartConfig
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.training import TrainingConfig
 
 
-class DemoConfig(BaseModel):
+class DemoConfig(Settings):
     """One run of the whole loop on the simulated platform."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=0, ge=0)
     """The one seed of the run."""

@@ -1,20 +1,25 @@
 """The nouns: frozen dataclasses and pure helpers, no I/O."""
 
 from corewrite.domain.catalogue import Catalogue
+from corewrite.domain.file_types import CODE, PICKLES
 from corewrite.domain.hashing import hash_share, sha256_chunks, sha256_json, sha256_text
 from corewrite.domain.instance import TrainingInstance
 from corewrite.domain.keyed_random import keyed_bits, keyed_uniform, text_key
 from corewrite.domain.provenance import Provenance
 from corewrite.domain.query import Context, Query
+from corewrite.domain.settings import Settings
 from corewrite.domain.status import Outcome, SignalStatus
 from corewrite.domain.text import normalise, words
 
 __all__ = [
+    "CODE",
+    "PICKLES",
     "Catalogue",
     "Context",
     "Outcome",
     "Provenance",
     "Query",
+    "Settings",
     "SignalStatus",
     "TrainingInstance",
     "hash_share",

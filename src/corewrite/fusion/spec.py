@@ -8,16 +8,14 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
-from corewrite.domain import sha256_json
+from corewrite.domain import Settings, sha256_json
 
 
 def _number(value: object) -> object:
@@ -36,11 +34,7 @@ class SpecError(ValueError):
     """A fusion spec that is refused; the message names the file, the line, the value and the fix."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class OriginalSignal(_Strict):
+class OriginalSignal(Settings):
     """A factor clip(x, eps, top) ** exponent of the query's own signal."""
 
     signal: str = Field(min_length=1)
@@ -59,7 +53,7 @@ class OriginalSignal(_Strict):
         return self
 
 
-class RewriteSignal(_Strict):
+class RewriteSignal(Settings):
     """A factor of the rewrite's signal, clipped to [lo, hi] around 1."""
 
     signal: str = Field(min_length=1)
@@ -88,7 +82,7 @@ class RewriteSignal(_Strict):
         return self
 
 
-class StageSpec(_Strict):
+class StageSpec(Settings):
     """The factors of one rank stage."""
 
     original: tuple[OriginalSignal, ...]
@@ -114,7 +108,7 @@ class StageSpec(_Strict):
         return self
 
 
-class RecallSpec(_Strict):
+class RecallSpec(Settings):
     """Who recalls how many candidates."""
 
     original_candidates: AtLeastOne = 80
@@ -125,7 +119,7 @@ class RecallSpec(_Strict):
     """Whether the rewrite recalls at all."""
 
 
-class Depths(_Strict):
+class Depths(Settings):
     """How many candidates go on from rawrank."""
 
     finerank: AtLeastOne = 80
@@ -143,7 +137,7 @@ class Depths(_Strict):
         return self
 
 
-class RewardSpec(_Strict):
+class RewardSpec(Settings):
     """How the stages count in the reward."""
 
     stage_weights: Mapping[Literal["rawrank", "finerank"], NotNegative] = {"rawrank": 0.0, "finerank": 1.0}
@@ -157,7 +151,7 @@ class RewardSpec(_Strict):
         return {"rawrank": 0.0, "finerank": 0.0} | dict(weights)
 
 
-class FusionSpec(_Strict):
+class FusionSpec(Settings):
     """One spec: the ranker's formula, the training reward, the engine's expression."""
 
     version: Literal[1] = 1

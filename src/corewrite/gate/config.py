@@ -2,16 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from corewrite.domain import Settings
 
 Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Margins(_Strict):
+class Margins(Settings):
     """How much worse than its baseline a candidate may be, by check, in the absolute units of each metric.
 
     These are stated business limits: what a search team would accept to lose for a gain in reward.
@@ -39,7 +37,7 @@ class Margins(_Strict):
     """Gain in reward minus that in judge nDCG, standard deviations (a report, it decides nothing)."""
 
 
-class GateConfig(_Strict):
+class GateConfig(Settings):
     """Settings of the gate."""
 
     margins: Margins = Margins()

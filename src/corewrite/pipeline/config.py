@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from corewrite.domain import Settings
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
 from corewrite.training import TrainingConfig
@@ -15,11 +16,7 @@ class ConfigError(ValueError):
     """A settings file that is refused; the message names the setting, the value and the fix."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WarmStartConfig(_Strict):
+class WarmStartConfig(Settings):
     """Supervised fine-tuning before MPO."""
 
     examples: int = Field(default=170_000, ge=1)
@@ -32,7 +29,7 @@ class WarmStartConfig(_Strict):
     """Peak, for a model given by path or name."""
 
 
-class ServerConfig(_Strict):
+class ServerConfig(Settings):
     """An OpenAI-compatible server that samples for the training (see `corewrite.training.server_engine`)."""
 
     url: str
@@ -45,7 +42,7 @@ class ServerConfig(_Strict):
     """Largest difference of log-probabilities from the trainer's that is rounding, nats a token."""
 
 
-class PipelineConfig(_Strict):
+class PipelineConfig(Settings):
     """One weekly run."""
 
     warm_start: WarmStartConfig = WarmStartConfig()

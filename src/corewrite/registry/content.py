@@ -5,12 +5,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from corewrite.domain import sha256_json
+from corewrite.domain import CODE, PICKLES, sha256_json
 from corewrite.registry.errors import RegistryError
-
-# numpy's own formats too: whether they hold pickled objects is only known to who opens them.
-PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz"})
-CODE = frozenset({".py", ".pyc", ".pyo", ".so"})
 
 
 def manifest(folder: Path) -> dict[str, str]:

@@ -18,14 +18,13 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from corewrite.domain import sha256_chunks
+from corewrite.domain import CODE, PICKLES, sha256_chunks
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 
 _TEMPLATE = "prompt_template.json"
 _SHORT = 256
 _PROMPT, _REWRITE = 512, 64
-_UNSAFE = {".bin", ".pt", ".pth", ".pkl", ".ckpt", ".py"}
 
 
 class RewriterError(ValueError):
@@ -129,7 +128,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     """
     folder = Path(path_or_name)
     if folder.is_dir():
-        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix in _UNSAFE)
+        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in PICKLES | CODE)
         if unsafe:
             raise RewriterError(f"{folder} holds {unsafe[0]}: only safetensors are read; convert the weights and remove it")
         if not any(folder.glob("*.safetensors")):

@@ -1,12 +1,12 @@
 """Size and habits of the simulated platform."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from corewrite.domain import Settings
 
 
-class WorldConfig(BaseModel):
+class WorldConfig(Settings):
     """The catalogue and the entities; defaults are the embedded default of `corewrite demo`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
     """The one seed of the run."""
@@ -28,10 +28,8 @@ class WorldConfig(BaseModel):
     """Share of entities that appear in each week after week 0."""
 
 
-class TrafficConfig(BaseModel):
+class TrafficConfig(Settings):
     """Who searches and how; probabilities unless said otherwise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sessions_per_user: float = 1.3
     """Mean sessions of an active user in a week."""

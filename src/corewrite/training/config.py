@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from corewrite.domain import Settings
 
 Precision = Literal["float32", "bfloat16"]
 
 
-class ScoringConfig(BaseModel):
+class ScoringConfig(Settings):
     """How a phase's rewrites are scored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch: int = Field(default=4_096, ge=1)
     """Rewrites of one call of the reward, in sorted order: a score then never depends on the order of drawing."""
@@ -22,10 +22,8 @@ class ScoringConfig(BaseModel):
     """Time for all calls of a phase. Instances not scored by then are left out of it, and the record says so."""
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Settings):
     """A low-rank adapter (arXiv 2106.09685) on the model's linear layers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: int = Field(default=16, ge=1)
     """Rank."""
@@ -35,10 +33,8 @@ class LoraSettings(BaseModel):
     """Names of the layers that get one; empty: all linear layers but the LM head."""
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(Settings):
     """One training run; the defaults suit rewrites of a few tokens by a small decoder."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     phases: int = Field(default=6, ge=1)
     """Phases: in each, weights are synced to the sampler once."""

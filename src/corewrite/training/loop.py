@@ -135,7 +135,7 @@ def train(
         run.write_record(phase, _record(phase, batch, scored, rows, cursor, observed, clock.seconds))
         cursor = Cursor(shift=cursor.shift)
         run.write_state(phase + 1, cursor, pack_state(policy, optimizer, refreshed))
-    return _report(run.records())
+    return _report(parallel.from_first(run.records()))
 
 
 class _Phases:

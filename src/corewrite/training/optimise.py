@@ -14,7 +14,7 @@ from corewrite.training.losses import PairLogProbs, RewardShift, mpo_losses
 from corewrite.training.rows import Row, Step, row_log_probs
 
 _WARM_UP = 10
-_NORMED = 8
+_NORMED = 4
 _TALLIED = ("preference", "quality", "generation", "total", "rho_chosen", "rho_rejected", "accuracy", "pairs")
 
 Progress = Callable[[int, int], None]
