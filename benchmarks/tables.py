@@ -14,6 +14,9 @@ def training() -> None:
     print("| measure | ours | peer | unit | ratio | shapes alone | repeats |\n| --- | --- | --- | --- | --- | --- | --- |")
     for row in json.loads((RESULTS / "training.json").read_text("utf-8")):
         work = row["token_work_ratio"]
+        if row["ratio"] is None:
+            print(f"| `{row['measure']}` | void | {row['peer']:.4g} | {row['unit']} | | | {row['repeats']} |")
+            continue
         print(
             f"| `{row['measure']}` | {row['ours']:.4g} | {row['peer']:.4g} | {row['unit']} | **{row['ratio']:.3g}** | "
             f"{'' if work is None else f'{work:.3g}'} | {row['repeats']} |"

@@ -64,11 +64,12 @@ class Timings:
         return statistics.median(self.seconds[name])
 
 
-def publish(measure: str, ours: float, peer: float, work: float | None, unit: str, repeats: int, **more: Any) -> None:
-    """Print a row and put it into the results, so that a run that is stopped keeps what it measured."""
-    print(f"{measure}: ours {ours:.4g}, peer {peer:.4g} {unit}, ratio {peer / ours:.2f}, token work {work}", flush=True)
+def publish(measure: str, ours: float | None, peer: float, work: float | None, unit: str, repeats: int, **more: Any) -> None:
+    """Print a row and put it into the results, so that a run that is stopped keeps what it measured; no `ours`: a void one."""
+    ratio = None if ours is None else peer / ours
+    print(f"{measure}: ours {ours}, peer {peer:.4g} {unit}, ratio {ratio}, token work {work}", flush=True)
     row = {
-        "measure": measure, "ours": ours, "peer": peer, "ratio": peer / ours, "token_work_ratio": work, "unit": unit,
+        "measure": measure, "ours": ours, "peer": peer, "ratio": ratio, "token_work_ratio": work, "unit": unit,
         "repeats": repeats, "machine": machine(), "date": datetime.now(UTC).date().isoformat(), **more,
     }  # fmt: skip
     write_rows([row], RESULTS)
@@ -343,7 +344,7 @@ def publish_reward(measure: str, theirs: list[dict], ours: list[dict], start: di
     more = {"warm_start": start, "best": best, "grpo": theirs, "runs": ours}
     if best["reward"] <= start["reward"] or not reached:
         why = "no GRPO beats the warm start" if best["reward"] <= start["reward"] else "ours did not get there"
-        publish(measure, best["seconds"], best["seconds"], None, f"s; void: {why}", 1, **more)
+        publish(measure, None, best["seconds"], None, f"s; void: {why}", 1, **more)
     else:
         publish(measure, min(reached), best["seconds"], None, "s", 1, **more)
 

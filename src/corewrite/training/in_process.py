@@ -8,8 +8,8 @@ from corewrite.rewriter import Completion, Rewriter, multiplies_bfloat16, sample
 from corewrite.training.config import Precision
 from corewrite.training.engine import SampleProgress, StalePolicyError, Sync
 
-# Largest difference per token seen between a sampler right after its sync and the trainer, over models of 0.02 to 31 million
-# parameters: 2e-5 nats in float32; bfloat16 rounds logits to 8 bits.
+# In bfloat16 about twice the largest difference per token seen between a sampler right after its sync and the trainer: 0.118
+# nats over 4,800 samples of a 0.95 M decoder, 0.058 over 384 of a 31 M one. In float32 they were 6e-6 and 2e-6.
 _DRIFT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 
 
