@@ -24,29 +24,29 @@ def with_adapter(rewriter: Rewriter, *, rank: int, alpha: int, targets: Sequence
         raise RewriterError("adapters need peft: pip install 'corewrite[lora]'") from error
     import torch
 
-    layers = [name for name, _ in rewriter.model.named_modules()]
+    model = rewriter.model
+    head = model.get_output_embeddings()
+    tied = head if head.weight is model.get_input_embeddings().weight else None
     for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise RewriterError(f"no adapter for {target}: no layer of {type(rewriter.model).__name__} ends with {target!r}")
-        head = rewriter.model.get_output_embeddings()
-        if head is rewriter.model.get_submodule(next(n for n in layers if n == target or n.endswith(f".{target}"))) and (
-            head.weight is rewriter.model.get_input_embeddings().weight
-        ):
+        layers = [layer for name, layer in model.named_modules() if name == target or name.endswith(f".{target}")]
+        if not layers:
+            raise RewriterError(f"no adapter for {target}: no layer of {type(model).__name__} ends with {target!r}")
+        if any(layer is tied for layer in layers):
             raise RewriterError(f"no adapter for {target}: it is the embedding too, which merging would change")
     torch.manual_seed(seed)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets) or "all-linear", task_type="CAUSAL_LM", lora_dropout=0.0
     )
     try:
-        model = get_peft_model(copy.deepcopy(rewriter.model), config)
+        adapted = get_peft_model(copy.deepcopy(model), config)
     except ValueError as error:
         raise RewriterError(f"no adapter for {', '.join(targets) or 'the linear layers'}: {error}") from error
-    return Rewriter(model.eval(), rewriter.tokenizer, rewriter.template)
+    return Rewriter(adapted.eval(), rewriter.tokenizer, rewriter.template)
 
 
 def merged(rewriter: Rewriter) -> Rewriter:
     """The rewriter as it is served: a plain model, the adapter's product added to the weights; itself where it has none."""
-    if not hasattr(rewriter.model, "merge_and_unload"):
+    if not rewriter.has_adapter:
         return rewriter
     model = copy.deepcopy(rewriter.model).merge_and_unload()
     for parameter in model.parameters():

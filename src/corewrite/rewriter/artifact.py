@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from corewrite.domain import CODE, PICKLES, sha256_chunks
+from corewrite.rewriter.log_probs import packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 
@@ -53,6 +54,26 @@ class Rewriter:
         if self._paths is None:
             self._paths = probe_paths(self.model, self._longest)
         return self._paths
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the model carries a peft adapter that is not merged."""
+        return hasattr(self.model, "merge_and_unload")
+
+    def log_probs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+        """Per-token log-probabilities of the responses of each prompt, packed where the model's attention allows it.
+
+        Args:
+            prompts: Prompt ids of each row.
+            responses: The responses of each row.
+
+        Returns:
+            Float32 [responses in all, longest response], as of `packed_log_probs`.
+        """
+        if self.paths.packed:
+            return packed_log_probs(self.model, prompts, responses)
+        repeated = [x for x, ys in zip(prompts, responses, strict=True) for _ in ys]
+        return response_log_probs(self.model, repeated, [y for ys in responses for y in ys])
 
     @property
     def _longest(self) -> int:
@@ -104,7 +125,7 @@ class Rewriter:
         Raises:
             RewriterError: the model has an adapter that is not merged.
         """
-        if hasattr(self.model, "merge_and_unload"):
+        if self.has_adapter:
             raise RewriterError("the model has an adapter, which an artifact cannot hold: save merged(rewriter)")
         folder.mkdir(parents=True, exist_ok=True)
         transformers_logging.disable_progress_bar()  # ours shows the step

@@ -11,7 +11,8 @@ Every file is written beside its place, synced and renamed.
 import json
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -137,17 +138,8 @@ class RunFolder:
         if not self._writes:
             return
         about = {"phase": phase, "cursor": asdict(cursor), "environment": environment()}
-        final = self.root / "state.safetensors"
-        temporary = _beside(final)
-        try:
-            save_file(dict(tensors), temporary, {"corewrite": json.dumps(about)})
-            _put(temporary, final)
-        except Exception as error:
-            # safetensors wraps a full disk in an error of its own.
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"cannot write {final}: {error}; the checkpoint before it is whole: free some space and start again"
-            ) from error
+        with _whole(self.root / "state.safetensors") as file:
+            save_file(dict(tensors), file, {"corewrite": json.dumps(about)})
 
     def _phase(self, phase: int) -> Path:
         folder = self.root / "phases" / f"{phase:03d}"
@@ -158,15 +150,8 @@ class RunFolder:
     def _write(self, final: Path, content: bytes) -> None:
         if not self._writes:
             return
-        temporary = _beside(final)
-        try:
-            temporary.write_bytes(content)
-            _put(temporary, final)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"cannot write {final}: {error}; what was written before is whole: free some space and start again"
-            ) from error
+        with _whole(final) as file:
+            file.write_bytes(content)
 
 
 def environment() -> dict[str, str]:
@@ -241,11 +226,18 @@ def _from_table(table: pa.Table) -> Scored:
     return Scored(about["policy_version"], candidates, about["lost"], about["sampled"])
 
 
-def _beside(final: Path) -> Path:
-    return final.with_name(f".{final.name}.partial")
-
-
-def _put(temporary: Path, final: Path) -> None:
-    sync(temporary)
-    temporary.rename(final)
-    sync(final.parent)
+@contextmanager
+def _whole(final: Path) -> Iterator[Path]:
+    """A file beside `final` to write to, which takes its place when it is on the disk, or is removed."""
+    temporary = final.with_name(f".{final.name}.partial")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.rename(final)
+        sync(final.parent)
+    except Exception as error:
+        # safetensors wraps a full disk in an error of its own.
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"cannot write {final}: {error}; what was written before is whole: free some space and start again"
+        ) from error

@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 
 from corewrite.domain import TrainingInstance, normalise
-from corewrite.rewriter import Completion, Rewriter, as_rewrite, packed_log_probs, response_log_probs
+from corewrite.rewriter import Completion, Rewriter, as_rewrite, distinct_prompts
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored, distinct_candidates, score_candidates
 from corewrite.training.config import TrainingConfig
@@ -119,10 +119,9 @@ def prompts_of(policy: Rewriter, batch: Sequence[TrainingInstance]) -> tuple[lis
 
     The key is the prompt itself: instances that ask the same are sampled once, whatever batch they meet in.
     """
-    place: dict[tuple[int, ...], int] = {}
-    where = [place.setdefault(tuple(policy.template.encode(x.query)), len(place)) for x in batch]
-    keys = [int.from_bytes(sha256(repr(prompt).encode()).digest()[:8], "big") for prompt in place]
-    return list(place), where, keys
+    prompts, place = distinct_prompts(policy, [x.query for x in batch])
+    keys = [int.from_bytes(sha256(repr(prompt).encode()).digest()[:8], "big") for prompt in prompts]
+    return prompts, place, keys
 
 
 @torch.no_grad()
@@ -131,12 +130,7 @@ def largest_difference(
 ) -> float:
     """Largest difference per token between an engine's log-probabilities and the trainer's, nats; NaN counts as infinite."""
     policy.model.eval()
-    responses = [[c.token_ids for c in row] for row in completions]
-    if policy.paths.packed:
-        own = packed_log_probs(policy.model, prompts, responses)
-    else:
-        flat = [y for ys in responses for y in ys]
-        own = response_log_probs(policy.model, [x for x, ys in zip(prompts, responses, strict=True) for _ in ys], flat)
+    own = policy.log_probs(prompts, [[c.token_ids for c in row] for row in completions])
     theirs = torch.zeros_like(own)
     for i, c in enumerate(c for row in completions for c in row):
         theirs[i, : len(c.log_probs)] = torch.tensor(c.log_probs)

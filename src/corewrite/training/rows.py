@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from corewrite.rewriter import Rewriter, length_buckets, packed_log_probs, response_log_probs
+from corewrite.rewriter import Rewriter, length_buckets
 from corewrite.training.pairs import Pair
 
 
@@ -46,12 +46,7 @@ def row_log_probs(policy: Rewriter, rows: Sequence[Row]) -> tuple[Tensor, Tensor
 
     Packed where the model's attention allows it (`Rewriter.paths`).
     """
-    responses = [row.responses for row in rows]
-    if policy.paths.packed:
-        total = packed_log_probs(policy.model, [row.prompt for row in rows], responses).sum(1)
-    else:
-        prompts = [row.prompt for row in rows for _ in row.responses]
-        total = response_log_probs(policy.model, prompts, [y for ys in responses for y in ys]).sum(1)
+    total = policy.log_probs([row.prompt for row in rows], [row.responses for row in rows]).sum(1)
     chosen = np.concatenate([np.repeat([True, False], len(row.pairs)) for row in rows])
     return total[chosen.nonzero()[0]], total[(~chosen).nonzero()[0]]
 

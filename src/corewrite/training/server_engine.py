@@ -198,10 +198,9 @@ class ServerEngine:
         return completions
 
     def _refuse_misfit(self, policy: Rewriter) -> None:
-        has_adapter = hasattr(policy.model, "peft_config")
-        if self._reload == "weights" and has_adapter:
+        if self._reload == "weights" and policy.has_adapter:
             raise ValueError("the policy is tuned through an adapter: use reload='adapter', which hands over only that")
-        if self._reload == "adapter" and not has_adapter:
+        if self._reload == "adapter" and not policy.has_adapter:
             raise ValueError("the policy has no adapter: use reload='weights', or wrap its model with peft.get_peft_model")
         if policy.tokenizer.eos_token_id != self._eos:
             raise ValueError(f"the policy ends with token {policy.tokenizer.eos_token_id}, the engine expects {self._eos}")
