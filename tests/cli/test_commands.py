@@ -81,7 +81,7 @@ def test_ingest_takes_the_published_sample_and_warns_of_its_rates(tmp_path):
     [
         (("ingest", "nowhere.ndjson"), 1, "nowhere.ndjson"),
         (("search", "x", "--run", "nowhere"), 1, "holds no registry"),
-        (("registry", "--run", "nowhere"), 1, "holds no registry"),
+        (("registry", "list", "--run", "nowhere"), 1, "holds no registry"),
         (("simulate",), 2, "--out"),
         (("demo", "--seed", "-1"), 2, "seed"),
         ((*"train --documents d --earlier-log l --log l --labels l --out o --spec no.yaml".split(),), 1, "no.yaml"),

@@ -1,11 +1,13 @@
 """Saving and verifying content-addressed folders."""
 
 import hashlib
+import io
 import json
 import os
 import pickle
 import sqlite3
 import stat
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,6 +182,95 @@ def test_pickles_and_code_are_refused(registry: Registry, name: str) -> None:
     assert list((registry.root / "staging").iterdir()) == []
 
 
+REMOTE = [
+    ("config.json", {"auto_map": {"AutoConfig": "evil.Config"}}, "auto_map"),
+    ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["x--tok.T", None]}}, "auto_map"),
+    ("sub/config.json", {"text_config": [{"auto_map": {"AutoModel": "evil.M"}}]}, "auto_map"),
+    ("Config.JSON", {"custom_pipelines": {"x": {"impl": "evil.P"}}}, "custom_pipelines"),
+]
+
+
+@pytest.mark.parametrize(("name", "config", "key"), REMOTE)
+def test_remote_code_is_refused(registry: Registry, name: str, config: dict, key: str) -> None:
+    with pytest.raises(RegistryError, match=rf"asks for code of its own \('{key}'\)"):
+        registry.save("policy", writer({**FILES, name: json.dumps(config).encode()}), {})
+    assert stored(registry.root) == []
+
+
+def test_a_harmless_config_is_taken_and_an_unreadable_one_refused(registry: Registry) -> None:
+    plain = {"auto_map": None, "model_type": "llama", "note": "auto_map"}
+    registry.save("policy", writer({"config.json": json.dumps(plain).encode()}), {})
+    with pytest.raises(RegistryError, match=r"config\.json is not JSON"):
+        registry.save("policy", writer({"config.json": b"{'auto_map': 1}"}), {})
+    with pytest.raises(RegistryError, match=r"config\.json is not JSON"):
+        registry.save("policy", writer({"config.json": b"[" * 100_000}), {})
+
+
+def zipped() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps([1]))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("data", [zipped(), *(pickle.dumps({"x": [1] * 9}, protocol) for protocol in (2, 3, 4, 5))])
+def test_a_pickle_by_another_name_is_refused(registry: Registry, data: bytes) -> None:
+    with pytest.raises(RegistryError, match="may need unpickling"):
+        registry.save("policy", writer({**FILES, "weights.safetensors": data}), {})
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x0580])
+def test_a_safetensors_header_that_starts_like_a_pickle_is_none(registry: Registry, length: int) -> None:
+    header = b'{"__metadata__":{}}'.ljust(length)
+    registry.save("policy", writer({"w.safetensors": length.to_bytes(8, "little") + header}), {})
+
+
+@pytest.mark.parametrize("name", ["..\\up.json", "a\nb.json", os.fsdecode(b"a\xff.json")])
+def test_names_that_others_may_take_for_paths_are_refused(registry: Registry, name: str) -> None:
+    with pytest.raises(RegistryError, match="another program may read as a path"):
+        registry.save("policy", writer({name: b"1"}), {})
+
+
+def test_a_manifest_with_other_names_than_the_content_is_found(registry: Registry) -> None:
+    saved = registry.save("spec", writer({"a.yaml": b"1"}), {})
+    with sqlite3.connect(registry.root / "registry.sqlite3") as connection:
+        connection.execute("""UPDATE artifacts SET files = replace(files, 'a.yaml', '../../a.yaml')""")
+    with pytest.raises(RegistryError, match=r"names other files, missing: \.\./\.\./a\.yaml; unexpected: a\.yaml"):
+        registry.verify("spec", saved.hash)
+
+
+def test_folders_of_the_registry_that_are_links_are_refused(registry: Registry, tmp_path: Path) -> None:
+    saved = registry.save("spec", writer({"a.yaml": b"1"}), {})
+    folder = registry.path(saved)
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    for use in (lambda: registry.path(saved), lambda: registry.verify("spec", saved.hash)):
+        with pytest.raises(RegistryError, match="is missing or a link"):
+            use()
+    with pytest.raises(RegistryError, match="is no folder"):
+        registry.save("spec", writer({"a.yaml": b"1"}), {})
+    folder.parent.rename(tmp_path / "shelf")
+    folder.parent.symlink_to(tmp_path / "shelf")
+    with pytest.raises(RegistryError, match=r"artifacts/spec is a symbolic link"):
+        Registry(registry.root)
+
+
+def test_an_artifact_is_found_by_the_start_of_its_hash(registry: Registry) -> None:
+    one, two = (registry.save("policy", writer({"a.txt": text}), {}) for text in (b"1", b"2"))
+    assert registry.find(one.hash[:6]) == registry.find(one.hash) == registry.find(one.hash[:9], "policy") == one
+    for prefix, why in [(two.hash[:5], "no hash"), ("../../", "no hash"), (two.hash[:6].upper() + "A", "no hash")]:
+        with pytest.raises(RegistryError, match=why):
+            registry.find(prefix)
+    with pytest.raises(RegistryError, match="start of no artifact"):
+        registry.find(two.hash, "spec")
+    with pytest.raises(RegistryError, match=r"kind 'x' is none of"):
+        registry.find(two.hash, "x")  # type: ignore[arg-type]
+    registry.save("spec", writer({"a.txt": b"2"}), {})
+    with pytest.raises(RegistryError, match=r"start of 2 \(policy"):
+        registry.find(two.hash[:8])
+    assert registry.find(two.hash[:8], "policy") == two
+
+
 def escape_file(folder: Path) -> None:
     (folder / "link.json").symlink_to("/etc/hostname")
 
@@ -291,8 +382,8 @@ def test_order_of_writes(registry: Registry, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Path, "rename", spy_rename)
     registry.save("policy", writer(FILES), {})
     at = events.index(("rename", "content", 0))
-    staged = ["", "metadata.json", "content", "content/tokenizer", *(f"content/{name}" for name in FILES)]
-    assert sorted(events[:at]) == sorted(("fsync", name, 0) for name in staged)
+    staged = ["metadata.json", "content", "content/tokenizer", *(f"content/{name}" for name in FILES)]
+    assert sorted(events[:at]) == sorted([*(("fsync", name, 0) for name in staged), ("rename", "metadata.json", 0)])
     assert events[at + 1 :] == [("fsync", "artifacts/policy", 0)]
     assert rows() == 1
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,12 +14,15 @@ import pytest
 
 import corewrite.registry.durable
 import corewrite.registry.ledger
+import corewrite.registry.staging
 import corewrite.registry.store
 from corewrite.registry import Candidate, Champion, Registry
 from corewrite.registry.content import content_hash, manifest
 
 # Where files are written, moved and committed; hashing and reading rows change nothing.
-WRITING = {__file__, corewrite.registry.store.__file__, corewrite.registry.durable.__file__}
+WRITING = {
+    __file__, corewrite.registry.store.__file__, corewrite.registry.durable.__file__, corewrite.registry.staging.__file__,
+}  # fmt: skip
 COMMIT = corewrite.registry.ledger._transaction.__wrapped__.__code__
 
 
@@ -136,3 +140,88 @@ def test_kill_while_making_a_registry(fast: Path) -> None:
         assert Registry(root).artifacts() == [saved]
         tried += 1
     assert tried > 30
+
+
+def promoted(registry: Registry, *policies: str) -> list[Candidate]:
+    """Champions one after the other."""
+    triples = []
+    for text in policies:
+        hashes = (registry.save(k, fill(text if k == "policy" else k), {}).hash for k in ("policy", "relevance", "spec"))
+        triples.append(Candidate(*hashes))
+        registry.promote(triples[-1], expected=len(triples) - 1 or None, reason="better", evidence=None)
+    return triples
+
+
+def roll_back(root: Path) -> None:
+    registry = Registry(root)
+    champion = registry.champion()
+    assert champion is not None
+    registry.rollback(expected=champion.version, reason="alarm")
+
+
+def test_kill_while_rolling_back(fast: Path) -> None:
+    first, second = promoted(Registry(fast / "template"), "first", "second")
+    seen = []
+    for root in kills(roll_back, fast, fast / "template"):
+        champion = check(root, [first.hashes, second.hashes])
+        assert champion is not None
+        assert champion.hashes == (second.hashes if champion.version == 2 else first.hashes)
+        seen.append(champion.version)
+        assert len(Registry(root).decisions()) == champion.version
+    assert seen == sorted(seen)
+    assert set(seen) == {2, 3}
+
+
+def collect(root: Path) -> None:
+    Registry(root).gc(keep=2, grace=timedelta(0))
+
+
+def revive(root: Path) -> None:
+    Registry(root).save("policy", fill("first"), {})
+
+
+def test_kill_while_collecting_garbage(fast: Path) -> None:
+    template = Registry(fast / "template")
+    first, second, third = promoted(template, "first", "second", "third")
+    spare = template.save("policy", write, {}).hash
+    fill("x")(template._shelf("spec"))  # an entry that is no artifact
+    abandoned = template.root / "staging" / "abandoned"
+    abandoned.mkdir()
+    write(abandoned)
+    left = {second.policy, third.policy}
+    seen = []
+    for root in kills(collect, fast, template.root):
+        assert check(root, [third.hashes]) is not None
+        held = {a.hash for a in Registry(root).artifacts() if a.kind == "policy"}
+        assert held in (left, left | {first.policy, spare})
+        seen.append(len(held))
+        if len(seen) % 3 == 0:  # first a save, which must bring back what is half removed
+            revive(root)
+            check(root, [third.hashes])
+            assert Registry(root).artifact("policy", first.policy).metadata == {}
+        collect(root)
+        registry = Registry(root)
+        assert {a.hash for a in registry.artifacts() if a.kind == "policy"} == left
+        assert registry.verify_all() == []
+        assert registry.garbage(keep=2, grace=timedelta(0)) == []
+        assert len(list(root.glob("artifacts/policy/*"))) == 4
+        assert list(root.glob("staging/*")) == []
+        assert len(registry.decisions()) == 3
+    assert seen == sorted(seen, reverse=True)
+    assert set(seen) == {2, 4}
+
+
+def test_kill_while_bringing_back_what_was_collected(fast: Path) -> None:
+    template = Registry(fast / "template")
+    first, _, third = promoted(template, "first", "second", "third")
+    collect(template.root)
+    seen = []
+    for root in kills(revive, fast, template.root):
+        assert check(root, [third.hashes]) is not None
+        held = {a.hash for a in Registry(root).artifacts()}
+        seen.append(first.policy in held)
+        revive(root)
+        Registry(root).verify("policy", first.policy)
+        assert Registry(root).verify_all() == []
+    assert seen == sorted(seen)
+    assert set(seen) == {False, True}

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ MEMORY = Path("/dev/shm")
 # would then hold no champion at all.
 OPERATIONS = [
     *["promote"] * 8, *["rollback"] * 4, *["save"] * 3, *["quarantine"] * 2,
-    "record", "damage", "open_again",
+    "record", "damage", "open_again", "collect", "collect",
 ]  # fmt: skip
 
 
@@ -34,6 +35,7 @@ class RegistryModel(RuleBasedStateMachine):
         self.metadata: dict[Key, int] = {}
         self.damaged: set[Key] = set()
         self.quarantined: set[Key] = set()
+        self.collected: set[Key] = set()
         self.stack: list[tuple[int, Candidate]] = []
         self.log: list[tuple[str, Candidate | Key, int | None]] = []
 
@@ -57,7 +59,7 @@ class RegistryModel(RuleBasedStateMachine):
         new, stale = self.candidate(draw), draw(st.sampled_from([False] * 5 + [True]))
         expected = len(self.log) + 1 if stale else self.version
         keys = set(new.hashes.items())
-        sound = not keys & self.damaged
+        sound = not keys & (self.damaged | self.collected)
         fit = not keys & self.quarantined and new != self.top
         decision = self.attempt(
             lambda: self.registry.promote(new, expected=expected, reason="r", evidence=[1]),
@@ -72,7 +74,7 @@ class RegistryModel(RuleBasedStateMachine):
         stale = self.version is None or draw(st.sampled_from([False] * 5 + [True]))
         expected = len(self.log) + 1 if stale else self.version
         below = self.stack[:-1]
-        while below and (below[-1][1] == self.top or set(below[-1][1].hashes.items()) & self.quarantined):
+        while below and (below[-1][1] == self.top or set(below[-1][1].hashes.items()) & self.barred):
             below.pop()
         decision = self.attempt(
             lambda: self.registry.rollback(expected=expected, reason="r"),  # type: ignore[arg-type]
@@ -93,16 +95,42 @@ class RegistryModel(RuleBasedStateMachine):
 
     def record(self, draw: Draw) -> None:
         new, verdict = self.candidate(draw), draw(st.sampled_from(["hold", "reject"]))
-        self.registry.record(verdict, new, reason="r", evidence=None)
-        self.log.append((verdict, new, self.version))
+        decision = self.attempt(
+            lambda: self.registry.record(verdict, new, reason="r", evidence=None),
+            allowed=not set(new.hashes.items()) & self.collected,
+        )
+        if decision is not None:
+            self.log.append((verdict, new, self.version))
+
+    def collect(self, draw: Draw) -> None:
+        keep = draw(st.integers(2, 3))
+        needed = [what for verdict, what, _ in self.log if verdict in ("promote", "rollback")][-keep:]
+        needed += [what for verdict, what, at in self.log if verdict == "hold" and at == self.version]
+        sound = [c for _, c in reversed(self.stack) if not set(c.hashes.items()) & self.quarantined]
+        needed += list(dict.fromkeys(sound))[:keep]
+        keys = {key for c in needed if isinstance(c, Candidate) for key in c.hashes.items()}
+        gone = self.text.keys() - keys - self.collected
+        told = self.registry.garbage(keep=keep, grace=timedelta(0))
+        found = self.registry.gc(keep=keep, grace=timedelta(0))
+        assert found == told
+        assert {(g.kind, g.name) for g in found} == gone
+        self.collected |= gone
+        self.damaged -= gone
 
     def damage(self, draw: Draw) -> None:
-        kind, hash = key = draw(st.sampled_from(list(self.text)))
+        there = [key for key in self.text if key not in self.collected]
+        if not there:
+            return
+        kind, hash = key = draw(st.sampled_from(there))
         (self.root / "artifacts" / kind / hash / "a.txt").write_text("damaged")
         self.damaged.add(key)
 
     def open_again(self, draw: Draw) -> None:
         self.registry = Registry(self.root)
+
+    @property
+    def barred(self) -> set[Key]:
+        return self.quarantined | self.collected
 
     @property
     def version(self) -> int | None:
@@ -126,6 +154,7 @@ class RegistryModel(RuleBasedStateMachine):
             key = (kind, saved.hash)
             assert known in (None, key)
             self.text[key] = text
+            self.collected.discard(key)
             assert saved.metadata == {"v": self.metadata.setdefault(key, value)}
 
     def attempt(self, act: Callable[[], Any], *, allowed: bool, conflict: bool = False) -> Any:
@@ -147,11 +176,15 @@ class RegistryModel(RuleBasedStateMachine):
         else:
             assert (champion.version, Candidate(**champion.hashes)) == self.stack[-1]
             assert champion.fallback == (self.stack[-2][0] if len(self.stack) > 1 else None)
-            assert not set(champion.hashes.items()) & self.quarantined
+            assert not set(champion.hashes.items()) & self.barred
         decisions = self.registry.decisions()
         assert [(d.verdict, d.candidate or d.quarantined, d.previous) for d in decisions] == self.log
         assert [d.number for d in decisions] == list(range(1, len(self.log) + 1))
-        assert {(a.kind, a.hash): a.metadata["v"] for a in self.registry.artifacts()} == self.metadata
+        rows = self.registry.artifacts(collected=True)
+        assert {(a.kind, a.hash): a.metadata["v"] for a in rows} == self.metadata
+        assert {(a.kind, a.hash) for a in rows if a.collected is not None} == self.collected
+        on_disk = {(p.parent.name, p.name) for p in self.root.glob("artifacts/*/*/")}
+        assert on_disk == self.text.keys() - self.collected
         assert {(f.kind, f.hash) for f in self.registry.verify_all()} == self.damaged
 
 

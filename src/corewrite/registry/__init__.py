@@ -9,13 +9,15 @@ from corewrite.registry.records import (
     Champion,
     Decision,
     Finding,
+    Garbage,
     Kind,
     Verdict,
 )
-from corewrite.registry.store import Registry
+from corewrite.registry.store import KEEP, Registry
 
 __all__ = [
     "JSON",
+    "KEEP",
     "KINDS",
     "Artifact",
     "Candidate",
@@ -23,6 +25,7 @@ __all__ = [
     "ConflictError",
     "Decision",
     "Finding",
+    "Garbage",
     "Kind",
     "Registry",
     "RegistryError",

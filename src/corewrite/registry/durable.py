@@ -1,44 +1,82 @@
-"""Putting files on disk so that they are there after a power cut."""
+"""Putting files on disk so that they are there after a power cut, and taking them away."""
 
 import errno
 import os
 from pathlib import Path
 
 
+class Disk:
+    """The primitive operations that change a disk.
+
+    All that the registry does to its folders goes through here, so that a test can put in its place a disk
+    which loses what was not synced.
+    """
+
+    def sync(self, path: Path) -> None:
+        """Force a file's bytes, or a folder's entries, to the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def make(self, folder: Path) -> None:
+        """Make a folder; one that is there already is fine."""
+        folder.mkdir(exist_ok=True)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename a file over another, or a folder over nothing or an empty one."""
+        source.rename(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, a link or an empty folder."""
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+DISK = Disk()
+
+
 def sync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    DISK.sync(path)
 
 
-def sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path, disk: Disk = DISK) -> None:
     """Force a folder with all files and folders below it to the disk, the innermost first."""
     for path in folder.iterdir():
         if path.is_dir():
-            sync_tree(path)
+            sync_tree(path, disk)
         else:
-            sync(path)
-    sync(folder)
+            disk.sync(path)
+    disk.sync(folder)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, disk: Disk = DISK) -> None:
     """Make a folder and its parents, and force the new entries to the disk."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync(folder.parent)
+    make_folder(folder.parent, disk)
+    disk.make(folder)
+    disk.sync(folder.parent)
 
 
-def move_folder(source: Path, destination: Path) -> bool:
+def move_folder(source: Path, destination: Path, disk: Disk = DISK) -> bool:
     """Rename a folder in one step; False, nothing changed, where `destination` holds something already."""
     try:
-        source.rename(destination)
+        disk.rename(source, destination)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         return False
     return True
+
+
+def remove_tree(path: Path, disk: Disk = DISK) -> None:
+    """Remove a file, a link (never what it points to) or a folder with all below it."""
+    if path.is_dir() and not path.is_symlink():
+        for entry in path.iterdir():
+            remove_tree(entry, disk)
+    disk.remove(path)

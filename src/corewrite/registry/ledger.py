@@ -9,7 +9,8 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from corewrite.registry.errors import RegistryError
 from corewrite.registry.records import JSON, Artifact, Candidate, Champion, Decision, Kind, Verdict
 from corewrite.version import VERSION
 
-_FORMAT = 1
 _BUSY_SECONDS = 30.0
 # The three kind columns are constants: they let a hash refer to the artifact of that kind.
-_SCHEMA = (
+_FORMAT_1 = (
     """
     CREATE TABLE artifacts (
         kind TEXT NOT NULL CHECK (kind IN ('policy', 'relevance', 'spec')),
@@ -70,6 +70,23 @@ _SCHEMA = (
     BEGIN SELECT RAISE(ABORT, 'decisions are append-only: the number must be the next one'); END
     """,
 )
+# A row stays when the content goes: decisions refer to it for ever. The trigger also binds processes of an
+# older corewrite that opened the database before the columns were there, and do not know them.
+_FORMAT_2 = (
+    "ALTER TABLE artifacts ADD COLUMN collected TEXT",
+    "ALTER TABLE artifacts ADD COLUMN saved TEXT",
+    """
+    CREATE TRIGGER decisions_not_on_collected BEFORE INSERT ON decisions
+    WHEN NEW.verdict <> 'quarantine' AND EXISTS (
+        SELECT * FROM artifacts WHERE collected IS NOT NULL
+        AND (kind, hash) IN (VALUES ('policy', NEW.policy), ('relevance', NEW.relevance), ('spec', NEW.spec))
+    )
+    BEGIN SELECT RAISE(ABORT, 'an artifact was removed by the garbage collection'); END
+    """,
+)
+_STEPS = (_FORMAT_1, _FORMAT_2)
+FORMAT = len(_STEPS)
+_ARTIFACT = "kind, hash, files, metadata, created, collected"
 _DECISION = "number, time, verdict, policy, relevance, spec, previous, reason, evidence, code_version"
 
 
@@ -84,27 +101,28 @@ class Ledger:
         self.path = path
 
     @property
-    def exists(self) -> bool:
-        """Whether the tables are there.
+    def format(self) -> int:
+        """Format of the tables; 0 where there are none.
 
         Raises:
             RegistryError: the file is no database, or of a format this version does not know.
         """
         if not self.path.exists():
-            return False
+            return 0
         with self.read() as connection:
             found = _format(connection)
-        if found not in (0, _FORMAT):
-            raise RegistryError(f"{self.path} has format {found}, corewrite {VERSION} knows {_FORMAT}: use a newer corewrite")
-        return found == _FORMAT
+        if found > FORMAT:
+            raise RegistryError(f"{self.path} has format {found}, corewrite {VERSION} knows {FORMAT}: use a newer corewrite")
+        return found
 
-    def create(self) -> None:
-        """Make the tables, unless another process was faster."""
+    def upgrade(self) -> None:
+        """Bring the tables to the present format, from none or from an older one, unless another process was faster."""
         with self._connect("rwc") as connection, _transaction(connection):
-            if _format(connection) == 0:
-                for statement in _SCHEMA:
+            for statements in _STEPS[_format(connection) :]:
+                for statement in statements:
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {_FORMAT}")
+            if _format(connection) < FORMAT:
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -143,13 +161,17 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")  # after an exception the connection is closed, which undoes
 
 
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _format(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def utc_now() -> str:
     """The time, ISO 8601 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _iso(datetime.now(UTC))
 
 
 def to_json(value: object, what: str) -> str:
@@ -166,30 +188,60 @@ def to_json(value: object, what: str) -> str:
 
 def find_artifact(connection: sqlite3.Connection, kind: Kind, hash: str) -> Artifact | None:
     """The artifact's row, None where there is none."""
-    row = connection.execute(
-        "SELECT files, metadata, created FROM artifacts WHERE kind = ? AND hash = ?", (kind, hash)
-    ).fetchone()
-    return None if row is None else Artifact(kind, hash, json.loads(row[0]), json.loads(row[1]), row[2])
+    row = connection.execute(f"SELECT {_ARTIFACT} FROM artifacts WHERE kind = ? AND hash = ?", (kind, hash)).fetchone()
+    return None if row is None else _artifact(row)
 
 
 def all_artifacts(connection: sqlite3.Connection) -> list[Artifact]:
-    """Every artifact, oldest first."""
-    rows = connection.execute("SELECT kind, hash, files, metadata, created FROM artifacts ORDER BY created, kind, hash")
-    return [Artifact(k, h, json.loads(files), json.loads(metadata), t) for k, h, files, metadata, t in rows]
+    """Every artifact, collected ones too, oldest first."""
+    return [_artifact(row) for row in connection.execute(f"SELECT {_ARTIFACT} FROM artifacts ORDER BY created, kind, hash")]
 
 
-def add_artifact(connection: sqlite3.Connection, artifact: Artifact) -> None:
-    """Insert the artifact's row."""
+def put_artifact(connection: sqlite3.Connection, artifact: Artifact) -> None:
+    """Note that the artifact was saved: insert its row, or bring the one that is there back to life."""
     connection.execute(
-        "INSERT INTO artifacts (kind, hash, files, metadata, created) VALUES (?, ?, ?, ?, ?)",
+        f"INSERT INTO artifacts ({_ARTIFACT}, saved) VALUES (?, ?, ?, ?, ?, NULL, ?) "
+        "ON CONFLICT DO UPDATE SET collected = NULL, saved = excluded.saved",
         (
             artifact.kind,
             artifact.hash,
             to_json(artifact.files, "files"),
             to_json(artifact.metadata, "metadata"),
             artifact.created,
+            utc_now(),
         ),
     )
+
+
+def collect(connection: sqlite3.Connection, kind: Kind, hash: str) -> None:
+    """Mark an artifact: its content is about to be removed, no decision may build on it any more."""
+    connection.execute("UPDATE artifacts SET collected = ? WHERE kind = ? AND hash = ?", (utc_now(), kind, hash))
+
+
+def unneeded(connection: sqlite3.Connection, keep: int, grace: timedelta) -> list[tuple[Kind, str]]:
+    """Kind and hash of the artifacts whose content may go.
+
+    Needed is what was saved within `grace`; what the last `keep` champions consist of; what `keep - 1`
+    rollbacks in a row would restore; and what is on hold against the present champion.
+    """
+    query = "SELECT policy, relevance, spec FROM decisions WHERE"
+    triples: list[tuple[str, str, str]] = connection.execute(
+        f"{query} verdict IN ('promote', 'rollback') ORDER BY number DESC LIMIT ?", (keep,)
+    ).fetchall()
+    champion = current(connection)
+    triples += connection.execute(
+        f"{query} verdict = 'hold' AND previous IS ?", (None if champion is None else champion.version,)
+    )
+    sound = (c for c in champions(connection) if not any(quarantine_of(connection, *item) for item in c.hashes.items()))
+    distinct = dict.fromkeys((c.policy, c.relevance, c.spec) for c in sound)
+    triples += islice(distinct, keep)
+    needed = {item for triple in triples for item in Candidate(*triple).hashes.items()}
+    rows = connection.execute(
+        "SELECT kind, hash FROM artifacts WHERE collected IS NULL AND coalesce(saved, created) <= ? "
+        "ORDER BY created, kind, hash",
+        (_iso(datetime.now(UTC) - grace),),
+    )
+    return [(kind, hash) for kind, hash in rows if (kind, hash) not in needed]
 
 
 def quarantine_of(connection: sqlite3.Connection, kind: Kind, hash: str) -> str | None:
@@ -265,6 +317,11 @@ def append(
         ),
     )
     return _decision(connection.execute(f"SELECT {_DECISION} FROM decisions WHERE number = ?", (number,)).fetchone())
+
+
+def _artifact(row: tuple[Any, ...]) -> Artifact:
+    kind, hash, files, metadata, created, collected = row
+    return Artifact(kind, hash, json.loads(files), json.loads(metadata), created, collected)
 
 
 def _decision(row: tuple[Any, ...]) -> Decision:

@@ -21,6 +21,8 @@ class Artifact:
         files: Hex SHA-256 of every file by relative POSIX path.
         metadata: Metrics, times, provenance; outside the hash. Of content saved more than once, the first's.
         created: When it was first saved, ISO 8601 in UTC.
+        collected: When the garbage collection took its content away, None where it is there. Saving the same
+            content again brings it back.
     """
 
     kind: Kind
@@ -28,6 +30,7 @@ class Artifact:
     files: Mapping[str, str]
     metadata: Mapping[str, JSON]
     created: str
+    collected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,13 @@ class Decision:
     evidence: JSON
     code_version: str
 
+    @property
+    def hashes(self) -> dict[Kind, str]:
+        """Hashes by kind of the artifacts it is about: a candidate's three, a quarantine's one."""
+        if self.quarantined is not None:
+            return dict([self.quarantined])
+        return {} if self.candidate is None else self.candidate.hashes
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -104,3 +114,20 @@ class Finding:
     kind: Kind
     hash: str
     problem: str
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something the garbage collection removes.
+
+    Attributes:
+        name: Hash of an artifact, or the name of another entry on disk.
+        kind: Of the artifact; None for work of a killed process.
+        reason: Why it goes.
+        size: Of its files, bytes.
+    """
+
+    name: str
+    kind: Kind | None
+    reason: str
+    size: int

@@ -1,49 +1,65 @@
 """The registry: save artifacts, decide which triple is in production, and keep why."""
 
 import json
+import os
 import re
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from corewrite.registry import ledger
-from corewrite.registry.content import content_hash, difference, manifest
-from corewrite.registry.durable import make_folder, move_folder, sync, sync_tree
+from corewrite.registry.content import content_hash, difference, manifest, size
+from corewrite.registry.durable import DISK, Disk, make_folder, move_folder, sync_tree
 from corewrite.registry.errors import ConflictError, RegistryError
-from corewrite.registry.records import JSON, KINDS, Artifact, Candidate, Champion, Decision, Finding, Kind
+from corewrite.registry.records import JSON, KINDS, Artifact, Candidate, Champion, Decision, Finding, Garbage, Kind
+from corewrite.registry.staging import abandoned, remove_abandoned, staged
 
+KEEP = 5
+GRACE = timedelta(days=1)
 _HASH = re.compile(r"[0-9a-f]{64}")
+_PREFIX = re.compile(r"[0-9a-f]{6,64}")
 
 
 class Registry:
     """Artifacts and decisions under one folder of a local disk; safe to use from several processes at once.
 
     `artifacts/<kind>/<hash>/` holds the content, `<hash>.metadata.json` beside it a readable copy of its row,
-    `registry.sqlite3` the rows and decisions. `staging/` holds what is being saved; what a killed process
-    leaves there is never read.
+    `registry.sqlite3` the rows and decisions. `staging/` holds what is being saved or removed; what a killed
+    process leaves there is never read, and `gc` removes it. A folder on a shelf is whole or not there: it
+    comes and goes by one rename, made while the database is locked.
 
     Attributes:
         root: The folder.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, disk: Disk = DISK) -> None:
         """Open the registry at `root`, making an empty one where there is none.
 
+        Args:
+            root: The folder.
+            disk: What changes it.
+
         Raises:
-            RegistryError: the database is unreadable, of a newer format, or gone while artifacts are there.
+            RegistryError: the database is unreadable, of a newer format, or gone while artifacts are there;
+                or a folder of the registry is a link.
         """
         self.root = root.absolute()
+        self._disk = disk
         self._ledger = ledger.Ledger(self.root / "registry.sqlite3")
         for folder in (self._staging, *map(self._shelf, KINDS)):
-            make_folder(folder)
+            make_folder(folder, disk)
+            if link := next((f for f in (folder, folder.parent) if f != self.root and f.is_symlink()), None):
+                raise RegistryError(f"{link} is a symbolic link: link the whole registry if it must lie elsewhere")
         # In this order: another process that stores an artifact just now has made the tables before it.
         occupied = any(any(self._shelf(kind).iterdir()) for kind in KINDS)
-        if not self._ledger.exists:
-            if occupied:
-                raise RegistryError(f"{self.root} holds artifacts but {self._ledger.path.name} is gone or empty: restore it")
-            self._ledger.create()
+        found = self._ledger.format
+        if found == 0 and occupied:
+            raise RegistryError(f"{self.root} holds artifacts but {self._ledger.path.name} is gone or empty: restore it")
+        if found < ledger.FORMAT:
+            self._ledger.upgrade()
 
     def save(self, kind: Kind, write: Callable[[Path], None], metadata: Mapping[str, JSON]) -> Artifact:
         """Store what `write` writes, durably and all or nothing.
@@ -61,40 +77,63 @@ class Registry:
         """
         _known_kind(kind)
         plain = json.loads(ledger.to_json(metadata, "metadata"))  # refused before the long work of `write`
-        with TemporaryDirectory(dir=self._staging) as temporary:
-            content, note = Path(temporary) / "content", Path(temporary) / "metadata.json"
-            content.mkdir()
+        with staged(self._staging, self._disk) as temporary:
+            content, note = temporary / "content", temporary / "metadata.json"
+            self._disk.make(content)
             write(content)
             files = manifest(content)
-            artifact = Artifact(kind, content_hash(files), files, plain, ledger.utc_now())
-            note.write_text(ledger.to_json(vars(artifact), "metadata"), "utf-8")
-            sync_tree(Path(temporary))
-            destination = self._folder(kind, artifact.hash)
-            if destination.exists():
-                _compare(artifact, destination)
+            new = Artifact(kind, content_hash(files), files, plain, ledger.utc_now())
+            sync_tree(content, self._disk)
+            destination = self._folder(kind, new.hash)
+            self._refuse_damaged(new)
             with self._ledger.write() as connection:
-                known = ledger.find_artifact(connection, kind, artifact.hash)
-                move_folder(content, destination)  # or leave it: what stands there has the same hash
-                if known is None:
-                    note.replace(destination.with_name(f"{artifact.hash}.metadata.json"))
-                sync(destination.parent)
-                if known is None:
-                    ledger.add_artifact(connection, artifact)
-        return known or artifact
+                known = ledger.find_artifact(connection, kind, new.hash)
+                artifact = new if known is None else replace(known, collected=None)
+                if known is None or known.collected is not None:
+                    # What stands there now, a killed process left; it was not looked at, so it makes room.
+                    self._move_away([destination], temporary)
+                    note.write_text(ledger.to_json(vars(artifact), "metadata"), "utf-8")
+                    self._disk.sync(note)
+                    self._disk.rename(note, self._note(kind, new.hash))
+                move_folder(content, destination, self._disk)  # or leave it: what stands there has the same hash
+                self._disk.sync(destination.parent)
+                ledger.put_artifact(connection, artifact)
+        return artifact
 
     def artifact(self, kind: Kind, hash: str) -> Artifact:
         """What is known of an artifact.
 
         Raises:
-            RegistryError: there is none of this kind and hash.
+            RegistryError: there is none of this kind and hash, or the garbage collection removed it.
         """
         with self._ledger.read() as connection:
             return _registered(connection, kind, hash)
 
-    def artifacts(self) -> list[Artifact]:
-        """Every artifact, oldest first."""
+    def artifacts(self, *, collected: bool = False) -> list[Artifact]:
+        """Every artifact, oldest first; with `collected` also those whose content the garbage collection removed."""
         with self._ledger.read() as connection:
-            return ledger.all_artifacts(connection)
+            return [a for a in ledger.all_artifacts(connection) if collected or a.collected is None]
+
+    def find(self, prefix: str, kind: Kind | None = None) -> Artifact:
+        """The one artifact, collected ones among them, whose hash starts so.
+
+        Args:
+            prefix: At least 6 lower-case hexadecimal digits.
+            kind: Look only among these.
+
+        Raises:
+            RegistryError: the prefix is no such text, or of no artifact or several.
+        """
+        if kind is not None:
+            _known_kind(kind)
+        if not _PREFIX.fullmatch(prefix):
+            raise RegistryError(f"{prefix!r} is no hash: give at least 6 of its lower-case hexadecimal digits")
+        every = [a for a in self.artifacts(collected=True) if kind in (None, a.kind)]
+        found = [a for a in every if a.hash.startswith(prefix)]
+        if len(found) != 1:
+            what = "no artifact" if not found else f"{len(found)} ({', '.join(f'{a.kind} {a.hash[:12]}' for a in found)})"
+            raise RegistryError(f"{prefix!r} is the start of {what}: give a hash of one {kind or 'artifact'}, or more digits")
+        return found[0]
 
     def path(self, artifact: Artifact) -> Path:
         """The folder with the artifact's content, to be read only.
@@ -104,8 +143,8 @@ class Registry:
         """
         _known_hash(artifact.kind, artifact.hash)
         folder = self._folder(artifact.kind, artifact.hash)
-        if not folder.is_dir():
-            raise RegistryError(f"{folder} is missing: restore it, or save the same content again")
+        if folder.is_symlink() or not folder.is_dir():
+            raise RegistryError(f"{folder} is missing or a link: restore it, or save the same content again")
         return folder
 
     def verify(self, kind: Kind, hash: str) -> None:
@@ -125,17 +164,12 @@ class Registry:
             try:
                 _compare(artifact, self.path(artifact))
             except RegistryError as error:
-                findings.append(Finding(artifact.kind, artifact.hash, str(error)))
-        for kind in KINDS:
-            known = {name for a in artifacts if a.kind == kind for name in (a.hash, f"{a.hash}.metadata.json")}
+                if self._live(artifact):  # else it was collected meanwhile
+                    findings.append(Finding(artifact.kind, artifact.hash, str(error)))
+        with self._ledger.read() as connection:
             findings += [
-                Finding(
-                    kind,
-                    path.name,
-                    f"{path} is not registered, its save was cut off: save it again or remove it",
-                )
-                for path in sorted(self._shelf(kind).iterdir())
-                if path.name not in known
+                Finding(kind, path.name, f"{path} is not registered, its save or removal was cut off: save it again or run gc")
+                for kind, path in self._strays(connection)
             ]
         return findings
 
@@ -160,8 +194,8 @@ class Registry:
 
         Raises:
             ConflictError: the champion is another by now.
-            RegistryError: an artifact is unknown, missing, damaged or quarantined; or the candidate is the
-                champion already.
+            RegistryError: an artifact is unknown, missing, damaged, quarantined or removed by the garbage
+                collection; or the candidate is the champion already.
         """
         for kind, hash in candidate.hashes.items():
             self.verify(kind, hash)
@@ -170,6 +204,7 @@ class Registry:
             if champion is not None and champion.hashes == candidate.hashes:
                 raise RegistryError(f"this candidate is the champion already (version {champion.version}): nothing to promote")
             for kind, hash in candidate.hashes.items():
+                _registered(connection, kind, hash)  # again: it may have been collected while it was hashed
                 quarantine = ledger.quarantine_of(connection, kind, hash)
                 if quarantine is not None:
                     raise RegistryError(f"{kind} {hash} is quarantined ({quarantine}): propose another")
@@ -186,8 +221,8 @@ class Registry:
     def rollback(self, *, expected: int, reason: str) -> Decision:
         """Put the champion before this one back, at once: content is not hashed again.
 
-        An earlier champion with an artifact that is quarantined or missing is passed over, and so is the same
-        triple. Rolling back again goes back further; the log keeps everything.
+        An earlier champion with an artifact that is quarantined, collected or missing is passed over, and so
+        is the same triple. Rolling back again goes back further; the log keeps everything.
 
         Args:
             expected: Version of the champion to leave.
@@ -219,7 +254,7 @@ class Registry:
         """Note that `candidate` did not become the champion.
 
         Raises:
-            RegistryError: the verdict is another, or an artifact is unknown.
+            RegistryError: the verdict is another, or an artifact is unknown or collected.
         """
         if verdict not in ("hold", "reject"):
             raise RegistryError(f"verdict {verdict!r} cannot be recorded, only 'hold' and 'reject': use the method for it")
@@ -236,13 +271,13 @@ class Registry:
             )
 
     def quarantine(self, kind: Kind, hash: str, reason: str, evidence: JSON = None) -> Decision:
-        """Bar an artifact from ever being promoted or rolled back to.
+        """Bar an artifact from ever being promoted or rolled back to; a collected one too, since a save brings it back.
 
         Raises:
             RegistryError: it is unknown, or part of the champion.
         """
         with self._ledger.write() as connection:
-            _registered(connection, kind, hash)
+            _known(connection, kind, hash)
             champion = ledger.current(connection)
             if champion is not None and champion.hashes[kind] == hash:
                 raise RegistryError(f"{kind} {hash} is part of the champion: roll back or promote another first")
@@ -255,6 +290,85 @@ class Registry:
                 previous=_version(champion),
             )
 
+    def garbage(self, *, keep: int = KEEP, grace: timedelta = GRACE) -> list[Garbage]:
+        """What `gc` would remove now, with the same arguments."""
+        with self._ledger.read() as connection:
+            return self._garbage(connection, keep, grace)
+
+    def gc(self, *, keep: int = KEEP, grace: timedelta = GRACE) -> list[Garbage]:
+        """Remove content that nothing needs, and what killed processes left.
+
+        Kept are the last `keep` champions, the champions that `keep - 1` rollbacks in a row would restore, a
+        candidate on hold against the present champion, and what was saved within `grace`. Rows, their
+        metadata and all decisions stay for ever. The rows are marked first, in a transaction of their own:
+        from then on no decision can build on them, and a kill anywhere leaves what the next call finishes.
+        Saving the same content again brings it back, at any moment.
+
+        Args:
+            keep: Champions to keep, the present one among them.
+            grace: Age at which an artifact that no decision needs may go; the time a cycle takes from saving
+                a candidate to deciding on it must be shorter.
+
+        Returns:
+            What was removed.
+
+        Raises:
+            RegistryError: `keep` is below 2.
+        """
+        with self._ledger.write() as connection:
+            found = self._garbage(connection, keep, grace)
+            for kind, hash in ledger.unneeded(connection, keep, grace):
+                ledger.collect(connection, kind, hash)
+        # While the database is locked no save is half done and none revives a row.
+        with staged(self._staging, self._disk) as trash, self._ledger.write() as connection:
+            self._move_away([path for _, path in self._strays(connection)], trash)
+        remove_abandoned(self._staging, self._disk)
+        return found
+
+    def _garbage(self, connection: sqlite3.Connection, keep: int, grace: timedelta) -> list[Garbage]:
+        if keep < 2:
+            raise RegistryError(f"keep = {keep}: a rollback needs the champion before, keep at least 2")
+        return [
+            *(
+                Garbage(hash, kind, "no decision needs it any more", size(self._folder(kind, hash)))
+                for kind, hash in ledger.unneeded(connection, keep, grace)
+            ),
+            *(
+                Garbage(path.name, kind, "not registered, its save or removal was cut off", size(path))
+                for kind, path in self._strays(connection)
+            ),
+            *(Garbage(path.name, None, "left by a killed process", size(path)) for path in abandoned(self._staging)),
+        ]
+
+    def _strays(self, connection: sqlite3.Connection) -> list[tuple[Kind, Path]]:
+        """What lies on the shelves without a row, or with a marked one."""
+        live = [a for a in ledger.all_artifacts(connection) if a.collected is None]
+        known = {path for a in live for path in (self._folder(a.kind, a.hash), self._note(a.kind, a.hash))}
+        return [(kind, path) for kind in KINDS for path in sorted(self._shelf(kind).iterdir()) if path not in known]
+
+    def _move_away(self, paths: Iterable[Path], trash: Path) -> None:
+        """Move entries of shelves, those that exist, to where they are removed; from here on each is gone as a whole."""
+        there = [path for path in paths if os.path.lexists(path)]
+        for path in there:
+            self._disk.rename(path, trash / f"{path.parent.name}-{path.name}")
+        for shelf in dict.fromkeys(path.parent for path in there):
+            self._disk.sync(shelf)
+
+    def _refuse_damaged(self, artifact: Artifact) -> None:
+        """Raise if content of the same hash is stored, and was damaged."""
+        folder = self._folder(artifact.kind, artifact.hash)
+        try:
+            if os.path.lexists(folder):
+                _compare(artifact, folder)
+        except RegistryError:
+            if self._live(artifact):
+                raise
+
+    def _live(self, artifact: Artifact) -> bool:
+        with self._ledger.read() as connection:
+            known = ledger.find_artifact(connection, artifact.kind, artifact.hash)
+        return known is not None and known.collected is None
+
     @property
     def _staging(self) -> Path:
         return self.root / "staging"
@@ -265,8 +379,14 @@ class Registry:
     def _folder(self, kind: Kind, hash: str) -> Path:
         return self._shelf(kind) / hash
 
+    def _note(self, kind: Kind, hash: str) -> Path:
+        return self._shelf(kind) / f"{hash}.metadata.json"
+
     def _usable(self, connection: sqlite3.Connection, kind: Kind, hash: str) -> bool:
-        return self._folder(kind, hash).is_dir() and ledger.quarantine_of(connection, kind, hash) is None
+        folder = self._folder(kind, hash)
+        collected = _known(connection, kind, hash).collected is not None
+        there = folder.is_dir() and not folder.is_symlink()
+        return there and not collected and ledger.quarantine_of(connection, kind, hash) is None
 
 
 def _known_kind(kind: Kind) -> None:
@@ -280,11 +400,18 @@ def _known_hash(kind: Kind, hash: str) -> None:
         raise RegistryError(f"{hash!r} is not a content hash: 64 lower-case hexadecimal digits are wanted")
 
 
-def _registered(connection: sqlite3.Connection, kind: Kind, hash: str) -> Artifact:
+def _known(connection: sqlite3.Connection, kind: Kind, hash: str) -> Artifact:
     _known_hash(kind, hash)
     artifact = ledger.find_artifact(connection, kind, hash)
     if artifact is None:
         raise RegistryError(f"there is no {kind} {hash} in the registry: save it first")
+    return artifact
+
+
+def _registered(connection: sqlite3.Connection, kind: Kind, hash: str) -> Artifact:
+    artifact = _known(connection, kind, hash)
+    if artifact.collected is not None:
+        raise RegistryError(f"{kind} {hash} was removed by gc ({artifact.collected}): save the same content again")
     return artifact
 
 
@@ -294,6 +421,11 @@ def _compare(artifact: Artifact, folder: Path) -> None:
         raise RegistryError(
             f"{artifact.kind} {artifact.hash} is damaged, {difference(artifact.files, found)}: "
             f"move {folder} away and save the same content again"
+        )
+    if found != artifact.files:
+        raise RegistryError(
+            f"{artifact.kind} {artifact.hash}: its row in the database names other files, "
+            f"{difference(artifact.files, found)}: restore the database"
         )
 
 
