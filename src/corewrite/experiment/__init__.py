@@ -1,10 +1,14 @@
-"""A/B launches: assignment, reading by the change-query rate on impacted searches, A/A."""
+"""A/B launches: assignment, reading by the change-query rate on impacted searches, A/A; the ramp after a promote."""
 
 from corewrite.experiment.aa import AACheck, aa_check
 from corewrite.experiment.assignment import CONTROL, TREATMENT, assign
 from corewrite.experiment.launch import read_launch
+from corewrite.experiment.ramp import RampDecision, RampState, step
+from corewrite.experiment.ramp_config import Limit, RampConfig, Stage
+from corewrite.experiment.ramp_users import Observation, Sums, in_treatment, observe
 from corewrite.experiment.result import Effect, LaunchResult
 from corewrite.experiment.searches import check_searches, pool_tables
+from corewrite.experiment.sequential import contrast_bounds
 
 __all__ = [
     "CONTROL",
@@ -12,9 +16,20 @@ __all__ = [
     "AACheck",
     "Effect",
     "LaunchResult",
+    "Limit",
+    "Observation",
+    "RampConfig",
+    "RampDecision",
+    "RampState",
+    "Stage",
+    "Sums",
     "aa_check",
     "assign",
     "check_searches",
+    "contrast_bounds",
+    "in_treatment",
+    "observe",
     "pool_tables",
     "read_launch",
+    "step",
 ]

@@ -1,0 +1,77 @@
+"""What a ramp is asked to hold: stages, limits, error probability."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from corewrite.domain import Settings
+
+Metric = Literal["give_up", "errors", "neutral_share"]
+
+
+class Limit(Settings):
+    """What a metric may be in treatment: at most `times_control` * control + `plus`."""
+
+    times_control: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """1.05 allows 5 % more than control; 0 leaves control out, so that `plus` is an absolute limit."""
+    plus: float = Field(default=0.0, ge=0, lt=1)
+    """Allowed on top, as a share of searches."""
+
+
+class Stage(Settings):
+    """A share of users, and what must be shown on them."""
+
+    share: float = Field(ge=0, lt=1)
+    """Share of users who get the new version; 0 is the shadow stage, where it answers but nobody sees it."""
+    minimum_users: int = Field(ge=1)
+    """Users in treatment, and outside the shadow stage in control too, before the ramp may go on."""
+    limits: dict[Metric, Limit] = Field(min_length=1)
+    """By metric; what has no limit is not watched."""
+
+    @model_validator(mode="after")
+    def _shadow_has_no_control(self) -> Self:
+        absolute = all(limit.times_control == 0 for limit in self.limits.values())
+        if self.share == 0 and ("give_up" in self.limits or not absolute):
+            raise ValueError("nobody sees the shadow stage (share 0): limit errors and neutral_share, with times_control 0")
+        return self
+
+
+def _shadow(minimum_users: int, *, errors: float, neutral_share: float) -> Stage:
+    shares = {"errors": errors, "neutral_share": neutral_share}
+    limits = {name: {"times_control": 0.0, "plus": plus} for name, plus in shares.items()}
+    return Stage.model_validate({"share": 0.0, "minimum_users": minimum_users, "limits": limits})
+
+
+def _seen(share: float, minimum_users: int, *, give_up: float, errors: float, neutral_share: float) -> Stage:
+    limits = {"give_up": {"times_control": give_up}, "errors": {"plus": errors}, "neutral_share": {"plus": neutral_share}}
+    return Stage.model_validate({"share": share, "minimum_users": minimum_users, "limits": limits})
+
+
+class RampConfig(Settings):
+    """Settings of the ramp. By default limits tighten as the users to show them on become many."""
+
+    stages: tuple[Stage, ...] = Field(
+        default=(
+            _shadow(2_000, errors=0.02, neutral_share=0.2),
+            _seen(0.01, 1_000, give_up=1.3, errors=0.02, neutral_share=0.1),
+            _seen(0.10, 5_000, give_up=1.1, errors=0.01, neutral_share=0.05),
+            _seen(0.50, 20_000, give_up=1.05, errors=0.005, neutral_share=0.02),
+        ),
+        min_length=1,
+    )
+    """Shares rise; after the last stage all users get the new version."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Probability that any bound of the whole ramp is ever wrong: that it rolls back what is within all limits, or
+    goes on with what is not."""
+
+    @model_validator(mode="after")
+    def _shares_rise(self) -> Self:
+        shares = [stage.share for stage in self.stages]
+        if shares != sorted(set(shares)):
+            raise ValueError(f"shares {shares} of the stages must rise: nobody is to be moved back")
+        return self
+
+    @property
+    def level(self) -> float:
+        """Alpha of one metric in one stage: all of them share `alpha` equally (Bonferroni)."""
+        return self.alpha / sum(len(stage.limits) for stage in self.stages)
