@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Callable
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -153,3 +155,55 @@ def details() -> dict[str, Any]:
         ],
     }
     return json.loads(json.dumps(full))
+
+
+class Read(HTMLParser):
+    """A page as a browser reads it: attributes, cells of tables by section, visible text with white space folded."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.section = ""
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.definitions: dict[str, list[str]] = {}
+        self._cell: list[str] | None = None
+        self._said: list[str] = []
+        self._hidden = False
+        self._term = ""
+        self.feed(text)
+        self.close()
+        self.text = " ".join("".join(self._said).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self._hidden = tag == "style"
+        if tag == "section":
+            self.section = dict(attrs)["id"] or ""
+        elif tag == "tr":
+            self.tables.setdefault(self.section, []).append([])
+        elif tag in ("td", "th", "dt", "dd"):
+            self._cell = []
+
+    def handle_endtag(self, tag: str) -> None:
+        self._hidden = False
+        if tag in ("td", "th", "dt", "dd") and self._cell is not None:
+            cell, self._cell = " ".join("".join(self._cell).split()), None
+            if tag == "dt":
+                self._term = cell
+            elif tag == "dd":
+                self.definitions.setdefault(self._term, []).append(cell)
+            else:
+                self.tables[self.section][-1].append(cell)
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self._said.append(data)
+            if self._cell is not None:
+                self._cell.append(data)
+
+
+@pytest.fixture
+def read() -> Callable[[str], Read]:
+    return Read

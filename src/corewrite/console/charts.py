@@ -7,7 +7,7 @@ reader's theme. Nothing in a chart is loaded from elsewhere.
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _INK, _MUTED, _RULE = "#1c2126", "#5b646e", "#c9d0d7"
 _LINES = ("#1f5fa8", "#a8521a", "#2b7a52", "#7a4b9c")
 _BAR, _BAR_QUIET, _BAD = "#1f5fa9", "#9fb0c1", "#b3302c"
+_PAPER = "#fdfdfc"
 _VARIABLES = {
     _INK: "ink",
     _MUTED: "muted",
@@ -30,8 +31,16 @@ _VARIABLES = {
     _BAR: "c1",
     _BAR_QUIET: "quiet",
     _BAD: "bad",
+    _PAPER: "paper",
 }
 _MARKERS = "osD^"
+# By arm, told apart by dashes as well as by colours: blue, orange, green and grey stay apart in every common colour blindness
+# but the rarest, blue against purple would not.
+_ARMS: tuple[tuple[str, Any], ...] = (
+    (_LINES[0], "solid"), (_LINES[1], (0, (5, 2))), (_LINES[2], (0, (1, 1.2))), (_MUTED, (0, (6, 2, 1, 2))),
+)  # fmt: skip
+# Marker and its filling, by what the gate said.
+_VERDICTS = {"promote": ("^", _LINES[0]), "hold": ("o", _PAPER), "reject": ("X", _BAD)}
 _PAINT = re.compile(r"((?:fill|stroke|stop-color): ?)(#[0-9a-f]{6})")
 _REFERENCE = re.compile(r'( id="|url\(#|href="#)')
 # The XML declaration, metadata, and a style sheet that would hold for the whole page.
@@ -143,6 +152,95 @@ def phase_lines(panels: Sequence[Panel], *, name: str) -> str:
         return _svg(figure, name)
 
 
+def week_lines(
+    panels: Sequence[Panel], *, name: str, verdicts: Mapping[int, str], shaded: Collection[int], weeks: tuple[int, int]
+) -> str:
+    """Wide line charts over weeks, one below the other on one axis of weeks, each line named at its right end.
+
+    Args:
+        panels: The same series in the same order in each, at most 4; a series without a value draws no line.
+        name: Unique in the page.
+        verdicts: "promote", "hold" or "reject" by week, drawn on the first series.
+        shaded: Weeks of an incident.
+        weeks: First and last week of the axis.
+
+    Raises:
+        ValueError: a panel has too many series to tell apart, there is no panel, or a verdict is another word.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if not panels:
+        raise ValueError("there is no panel to draw")
+    for week, verdict in verdicts.items():
+        if verdict not in _VERDICTS:
+            raise ValueError(f"verdict {verdict!r} of week {week} is none of {', '.join(_VERDICTS)}")
+    first, last = weeks
+    with _canvas(9.6, 0.5 + 1.75 * len(panels), rows=len(panels), share_x=True) as (figure, axes):
+        for axis, panel in zip(axes, panels, strict=True):
+            if len(panel.series) > len(_ARMS):
+                raise ValueError(
+                    f"panel {panel.title!r} has {len(panel.series)} series, at most {len(_ARMS)} can be told apart"
+                )
+            for week in shaded:
+                axis.axvspan(week - 0.5, week + 0.5, color=_BAR_QUIET, alpha=0.3, linewidth=0)
+            for place, (points, (colour, dashes)) in enumerate(zip(panel.series.values(), _ARMS, strict=False)):
+                y = [math.nan if value is None else value for _, value in points]
+                width = 1.4 if place else 2.2
+                axis.plot(
+                    [x for x, _ in points], y, ".", color=colour, linestyle=dashes, linewidth=width, markersize=3,
+                    zorder=3 - 0.1 * place,
+                )  # fmt: skip
+            marked = next(iter(panel.series.values()), ())
+            for verdict, (marker, filling) in _VERDICTS.items():
+                at = [(x, y) for x, y in marked if y is not None and verdicts.get(x) == verdict]
+                axis.plot(
+                    [x for x, _ in at], [y for _, y in at], marker, markersize=6.5, markerfacecolor=filling,
+                    markeredgecolor=_BAD if verdict == "reject" else _LINES[0], markeredgewidth=0.9, label=verdict, zorder=4,
+                )  # fmt: skip
+            axis.set_title(panel.title, loc="left")
+            axis.set_xlim(first - 0.6, last + 0.6)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=24))
+            axis.tick_params(axis="x", labelbottom=True)
+            axis.margins(y=0.12)
+            axis.grid(axis="y", color=_RULE, linewidth=0.6)
+            _name_lines(axis, panel, last + 0.6)
+        for week in sorted(shaded):
+            axes[0].annotate(
+                "incident", (week, 1), (0, 1), xycoords=axes[0].get_xaxis_transform(), textcoords="offset points", ha="center",
+                fontsize=7.5, color=_INK,
+            )  # fmt: skip
+        axes[-1].set_xlabel("week")
+        keys, words = axes[0].get_legend_handles_labels()
+        figure.legend(keys, words, loc="outside upper right", frameon=False, ncols=3, fontsize=8, handlelength=1)
+        return _svg(figure, name)
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move `places` apart to at least `gap`, in the same order and within `low` to `high` where there is room for all."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    moved = list(places)
+    for rank, i in enumerate(order):  # Up, as far as those below and the lower end ask for it.
+        moved[i] = max(moved[i], low if rank == 0 else moved[order[rank - 1]] + gap)
+    for rank, i in reversed(list(enumerate(order))):  # Down again from the upper end.
+        moved[i] = min(moved[i], high if rank == len(order) - 1 else moved[order[rank + 1]] - gap)
+    return moved
+
+
+def _name_lines(axis: "Axes", panel: Panel, right: float) -> None:
+    """Name each line at the right of the panel, at the height of its last value or as near as the others let it."""
+    ends = {
+        name: (colour, values[-1])
+        for (name, points), (colour, _) in zip(panel.series.items(), _ARMS, strict=False)
+        if (values := [(x, y) for x, y in points if y is not None])
+    }
+    bottom, top = axis.get_ylim()
+    height = top - bottom
+    places = spread([y for _, (_, y) in ends.values()], 0.13 * height, bottom, top)
+    for (name, (colour, (x, y))), place in zip(ends.items(), places, strict=True):
+        axis.plot([x, right], [y, place], color=colour, linewidth=0.5, clip_on=False)
+        axis.annotate(name, (right, place), (3, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
+
+
 def interval_strip(interval: Interval, limit: float | None, *, name: str) -> str:
     """One interval on its own scale with 0 and a limit: for a cell of a table.
 
@@ -220,7 +318,7 @@ def _categories(axis: "Axes") -> None:
 
 @contextmanager
 def _canvas(
-    width: float, height: float, *, rows: int = 1, columns: int = 1, share_y: bool = False
+    width: float, height: float, *, rows: int = 1, columns: int = 1, share_x: bool = False, share_y: bool = False
 ) -> Iterator[tuple["Figure", list["Axes"]]]:
     """A figure of `width` by `height` inches and its axes row by row; the style holds until it is left.
 
@@ -253,7 +351,7 @@ def _canvas(
     }
     with mpl.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
-        grid = figure.subplots(rows, columns, sharey=share_y, squeeze=False)
+        grid = figure.subplots(rows, columns, sharex=share_x, sharey=share_y, squeeze=False)
         yield figure, list(grid.flat)
 
 

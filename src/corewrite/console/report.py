@@ -1,25 +1,13 @@
 """The report of a run: one HTML page that needs nothing besides itself."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, Undefined
 from markupsafe import Markup
 
 from corewrite.console import charts, views
-from corewrite.console.format import (
-    MISSING,
-    duration,
-    finite,
-    interval,
-    label,
-    mebibytes,
-    number,
-    percent,
-    significant,
-    visible,
-)
+from corewrite.console.format import finite, label
+from corewrite.console.page import environment
 
 
 def render_report(summary: Mapping[str, Any], details: Mapping[str, Any]) -> str:
@@ -42,7 +30,7 @@ def render_report(summary: Mapping[str, Any], details: Mapping[str, Any]) -> str
     examples = details.get("examples") or []
     scales = views.FactorScales.of(d for example in examples for d in (*example["before"], *example["after"]))
     phases = views.phases(details)
-    page = _environment().get_template("report.html")
+    page = environment().get_template("report.html")
     return page.render(
         summary=summary,
         details=details,
@@ -59,35 +47,6 @@ def render_report(summary: Mapping[str, Any], details: Mapping[str, Any]) -> str
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("corewrite.console", ""),
-        autoescape=True,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    formats = (duration, mebibytes, number, percent, significant)
-    environment.filters |= {"exp": math.exp, "label": label} | {f.__name__: _missing_as_none(f) for f in formats}
-    environment.globals |= {
-        "effects": views.effects, "gate_chart": _gate_chart, "interval": _missing_as_none(interval), "level": views.level,
-        "number": number, "percent": percent,
-    }  # fmt: skip
-    return environment
-
-
-def _shown(value: object) -> object:
-    """What an expression of the template shows: text made visible, "–" for what is not there."""
-    if value is None or isinstance(value, Undefined):
-        return MISSING
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _missing_as_none(function: Callable[..., str]) -> Callable[..., str]:
-    """The function, with a key that is not there taken as null."""
-    return lambda *args, **settings: function(*(None if isinstance(a, Undefined) else a for a in args), **settings)
-
-
 def _by_slice(summary: Mapping[str, Any]) -> tuple[views.BySlice, Markup] | None:
     if not summary.get("ndcg10"):
         return None
@@ -99,11 +58,6 @@ def _by_slice(summary: Mapping[str, Any]) -> tuple[views.BySlice, Markup] | None
 def _phase_chart(phases: list[dict[str, Any]]) -> Markup | None:
     panels = views.phase_panels(phases)
     return Markup(charts.phase_lines(panels, name="phases")) if panels else None
-
-
-def _gate_chart(check: Mapping[str, Any], place: int) -> Markup | None:
-    found = views.interval_of(check["name"], check["difference"], check["low"], check["high"])
-    return None if found is None else Markup(charts.interval_strip(found, -check["margin"], name=f"gate{place}"))
 
 
 def _launch(place: int, launch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Markup | None]:

@@ -1,6 +1,6 @@
-"""The summary of a run, and the plan of one, as short tables on a terminal."""
+"""The summary of a run, the plan of one, and a decision of the gate, as short tables on a terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,6 +14,7 @@ from corewrite.console.format import (
     change,
     duration,
     interval,
+    label,
     mebibytes,
     number,
     ordered,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from corewrite.training.plan import Plan
 
 _STYLES = {"promote": "bold green", "hold": "bold yellow", "reject": "bold red"}
+_CHECK_STYLES = {"pass": "green", "unclear": "yellow", "fail": "red", "error": "red", "skipped": "dim"}
 
 
 def print_summary(summary: Mapping[str, Any], console: Console | None = None) -> None:
@@ -45,6 +47,36 @@ def print_summary(summary: Mapping[str, Any], console: Console | None = None) ->
     if _systems(summary):
         console.print(_quality(summary))
     console.print(_rest(summary))
+
+
+def print_gate(result: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print a decision of the gate: a line for each check, what could not be checked, and the verdict; fits 80 columns.
+
+    Args:
+        result: The decision, as `GateResult.as_dict` gives it; a check may also carry `baseline`, what it compares with, and
+            `mitigation`, shown where the check fails.
+        console: Where to; default: standard output.
+
+    Raises:
+        KeyError: a check lacks one of its parts.
+        TypeError: a number is neither a number nor null.
+    """
+    console = console or Console()
+    checks = result["checks"]
+    if checks:
+        console.print(_checks(checks))
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", max_width=26)
+    grid.add_column(overflow="fold")
+    for check in checks:
+        if check["verdict"] in ("error", "skipped"):
+            grid.add_row(Text(visible(label(check["name"]))), Text(visible(check["reason"])))
+        elif check["verdict"] == "fail" and check.get("mitigation"):
+            grid.add_row(Text(visible(label(check["name"]))), Text(f"mitigation: {visible(check['mitigation'])}"))
+    verdict = Text(visible(result["verdict"].upper()), style=_STYLES.get(result["verdict"], ""))
+    evaluated = f"  on {number(result['queries'], 0)} queries of {number(result['users'], 0)} users"
+    grid.add_row("gate", verdict + Text(f"{evaluated}: {visible(result['reason'])}", style=""))
+    console.print(grid)
 
 
 def print_plan(plan: "Plan", console: Console | None = None) -> None:
@@ -117,6 +149,24 @@ def _quality(summary: Mapping[str, Any]) -> Table:
         cells = [number(ndcg[name].get(system)) for name in slices]
         cells += [percent(gain, signed=True), number(reward.get(system), 4), number(judge.get(system))]
         table.add_row(title, *cells, style="bold" if system == "champion" else "")
+    return table
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> Table:
+    """Each check of the gate: both values, their difference with its bounds, the margin and the verdict."""
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, show_edge=False)
+    table.add_column("check", overflow="fold", min_width=14)
+    for title in ("candi-\ndate", "compared\nwith", "differ-\nence", "bounds", "margin"):
+        table.add_column(title, justify="right", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for check in checks:
+        name = Text(visible(label(check["name"])), style="dim" if check["kind"] == "report" else "")
+        baseline = check.get("baseline")
+        if isinstance(baseline, str) and baseline != "champion":
+            name += Text(f"\nvs {visible(baseline)}", style="dim")
+        cells = [number(check["candidate"], 4), number(check["champion"], 4), number(check["difference"], 4, signed=True)]
+        cells += [interval(check["low"], check["high"], number, 4), significant(check["margin"], 3)]
+        table.add_row(name, *cells, Text(visible(check["verdict"]), style=_CHECK_STYLES.get(check["verdict"], "")))
     return table
 
 
