@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -256,3 +257,10 @@ def test_two_processes_train_as_one_does(start, instances, toy_reward, tmp_path)
     for name, p in alone.trained_state().items():
         assert torch.equal(first[name], second[name])
         assert float((first[name] - p).abs().max()) < 0.02 * moved, name
+
+
+def test_an_instance_of_the_gates_is_refused(start, instances, toy_reward, tmp_path):
+    kept = [*instances[:-1], replace(instances[-1], evaluation_only=True)]
+    with pytest.raises(ValueError, match="'q23' is kept for the gate"):
+        run(start.copy(), kept, toy_reward, tmp_path)
+    assert not list(tmp_path.iterdir())

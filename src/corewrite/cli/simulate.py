@@ -11,32 +11,69 @@ from corewrite.cli.common import print_json, progress_console, reported_errors
 
 EXAMPLES = (
     "Examples: `corewrite simulate --facts` · `corewrite simulate --sessions 50000 --out runs/platform` · "
-    "`corewrite simulate --facts --json`"
+    "`corewrite simulate --facts --json` · `corewrite simulate --weeks 22` (an hour; resumable)"
 )
 
 
 def simulate(
     facts: bool = typer.Option(False, help="Print the stylised facts of a week beside the ranges held by a test."),
     out: Path | None = typer.Option(None, help="Folder for documents (Parquet), logs (UBI NDJSON) and per-document signals."),
-    sessions: int = typer.Option(20_000, min=200, help="Sessions of each of the two weeks."),
+    weeks: int | None = typer.Option(
+        None,
+        min=1,
+        max=22,
+        help="Run so many weekly cycles with drift and an incident: with and without gate, never retrained.",
+    ),
+    sessions: int | None = typer.Option(None, min=200, help="Sessions of a week; default 20,000, with --weeks 10,000."),
+    miniature: bool = typer.Option(False, help="With --weeks: minutes instead of an hour; its figures mean nothing."),
     seed: int = typer.Option(0, min=0, help="The one seed."),
     as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),
 ) -> None:
-    """Simulate two weeks of searches on the short-video platform, served by original signals alone."""
+    """Simulate the short-video platform: two weeks served by original signals alone, or months of weekly cycles."""
     from corewrite.console.progress import ProgressSteps
     from corewrite.demo.platform import two_weeks
 
+    if weeks is not None:
+        _months(weeks, sessions, miniature, seed, out or Path("runs/simulate"), as_json)
+        return
     if not facts and out is None:
         raise typer.BadParameter("nothing to do: ask for --facts, or name a folder with --out")
     with reported_errors():
-        found = two_weeks(seed, sessions, out, ProgressSteps(progress_console(quiet=False)))
+        found = two_weeks(seed, sessions or 20_000, out, ProgressSteps(progress_console(quiet=False)))
     if as_json:
         print_json([{**asdict(f), "holds": f.holds} for f in found])
         return
     if facts:
-        table = Table("fact", "value", "range", "", title=f"Simulated platform, seed {seed}, {sessions} sessions a week")
+        table = Table(
+            "fact", "value", "range", "", title=f"Simulated platform, seed {seed}, {sessions or 20_000} sessions a week"
+        )
         for f in found:
             table.add_row(f.name, f"{f.value:.3f}", f"{f.low:g} – {f.high:g}", "holds" if f.holds else "[red]outside[/red]")
         Console().print(table)
     if out is not None:
         typer.echo(f"documents, logs and signals are in {out}")
+
+
+def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: Path, as_json: bool) -> None:
+    from time import perf_counter
+
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.demo.months import run_months
+    from corewrite.demo.months_config import MonthsConfig, miniature_months
+    from corewrite.demo.months_summary import summarise_months, write_months
+
+    begun = perf_counter()
+    with reported_errors():
+        config = miniature_months(seed, weeks) if miniature else MonthsConfig(seed=seed, weeks=weeks)
+        if sessions is not None:
+            config = config.model_copy(update={"sessions": sessions})
+        rows = run_months(config, out, steps=ProgressSteps(progress_console(quiet=False)))
+        about = summarise_months(config, out, rows, perf_counter() - begun)
+        report = write_months(out, rows, about)
+    if as_json:
+        print_json({**about, "rows": rows})
+        return
+    for c in about["comparisons"]:
+        typer.echo(f"{c['name']:<32} {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})")
+    verdicts = ", ".join(f"{n} {name}" for name, n in about["verdicts"].items())
+    typer.echo(f"weeks: {verdicts}; {len(about['recoveries'])} recoveries\nreport   {report}\nweeks    {out / 'weeks.json'}")

@@ -12,6 +12,8 @@ from corewrite.search import Cascade
 from corewrite.simulation.traffic import DISPLAYED, Ranking
 
 _REMEMBERED = 300_000
+HOLDBACK = "holdback"
+"""Arm of the users who are served without a rewriter for good."""
 
 
 class NoRewriter:
@@ -26,6 +28,45 @@ class NoRewriter:
         return Ranking(answers.rows, np.zeros(len(queries), np.bool_), answers.factors)
 
 
+class OnePolicyEngine:
+    """Serves one policy to all but the users of the arm `holdback`, who get the original signals' answer."""
+
+    def __init__(self, cascade: Cascade, policy: Rewriter | None, max_new_tokens: int) -> None:
+        self._cascade = cascade
+        self._rewrites = None if policy is None else RememberedRewrites(policy, max_new_tokens)
+
+    def rank(self, queries: Sequence[Query], arms: Sequence[str]) -> Ranking:
+        """See `simulation.traffic.Engine.rank`."""
+        rewrites: list[str | None] = [None] * len(queries)
+        if self._rewrites is not None:
+            served = [i for i, arm in enumerate(arms) if arm != HOLDBACK]
+            for i, rewrite in zip(served, self._rewrites([queries[i] for i in served]), strict=True):
+                rewrites[i] = rewrite
+        answers = self._cascade.search([q.text for q in queries], rewrites, DISPLAYED)
+        changed = np.array([r is not None and r != q.text for q, r in zip(queries, rewrites, strict=True)], np.bool_)
+        return Ranking(answers.rows, changed, answers.factors)
+
+
+class RememberedRewrites:
+    """A policy's served rewrites, each computed once."""
+
+    def __init__(self, policy: Rewriter, max_new_tokens: int) -> None:
+        self._policy = policy
+        self._max_new_tokens = max_new_tokens
+        self._known: OrderedDict[str, str | None] = OrderedDict()
+
+    def __call__(self, queries: Sequence[Query]) -> list[str | None]:
+        """One rewrite per query; None where nothing usable came out."""
+        keys = [q.key for q in queries]
+        fresh = {k: q for k, q in zip(keys, queries, strict=True) if k not in self._known}
+        found = served_rewrites(self._policy, list(fresh.values()), max_new_tokens=self._max_new_tokens)
+        self._known.update(zip(fresh, found, strict=True))
+        answers = [self._known[k] for k in keys]
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return answers
+
+
 class ArmsEngine:
     """Serves one policy under several arms' specs and computes all of them for every search (the counterfactual).
 
@@ -35,9 +76,7 @@ class ArmsEngine:
     def __init__(self, cascades: Mapping[str, Cascade], policy: Rewriter, max_new_tokens: int) -> None:
         """Serve `policy`; `cascades` by arm name, all over the same index."""
         self._cascades = dict(cascades)
-        self._policy = policy
-        self._max_new_tokens = max_new_tokens
-        self._known: OrderedDict[str, str | None] = OrderedDict()
+        self._rewrites = RememberedRewrites(policy, max_new_tokens)
 
     def rank(self, queries: Sequence[Query], arms: Sequence[str]) -> Ranking:
         """See `simulation.traffic.Engine.rank`."""
@@ -53,13 +92,3 @@ class ArmsEngine:
             name: sum(np.where(own[arm], a.factors.get(name, absent), 0.0) for arm, a in answers.items()) for name in names
         }
         return Ranking(np.asarray(rows), np.asarray(impacted), {k: np.asarray(v) for k, v in columns.items()})
-
-    def _rewrites(self, queries: Sequence[Query]) -> list[str | None]:
-        keys = [q.key for q in queries]
-        fresh = {k: q for k, q in zip(keys, queries, strict=True) if k not in self._known}
-        found = served_rewrites(self._policy, list(fresh.values()), max_new_tokens=self._max_new_tokens)
-        self._known.update(zip(fresh, found, strict=True))
-        answers = [self._known[k] for k in keys]
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return answers

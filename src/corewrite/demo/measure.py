@@ -16,6 +16,7 @@ from corewrite.simulation.traffic import Week
 from corewrite.simulation.world import World
 
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -127,6 +128,11 @@ def _list(world: World, intent: Intents, deployment: Deployment, query: Query, r
         for k, row in enumerate(answers.rows[0])
         if row >= 0
     ]
+
+
+def lists_ndcg10(world: World, week: Week, rows: IntArray) -> FloatArray:
+    """nDCG@10 of ranked lists of a week's searches against graded hidden intents, float64 [searches]."""
+    return ndcg10(world, week.intents, rows)
 
 
 def oracle_gain(world: World, week: Week, deployment: Deployment) -> float:

@@ -19,6 +19,7 @@ class TrainingInstance:
         negatives: D-, ids of documents examined and satisfying nowhere in the chain, and sampled ones.
         weights: Weight w of each negative (inverse examination propensity), > 0.
         timestamp: Seconds since the epoch, UTC.
+        evaluation_only: Of a set that only the gate may read: training refuses it.
     """
 
     instance_id: str
@@ -29,6 +30,7 @@ class TrainingInstance:
     negatives: tuple[str, ...]
     weights: tuple[float, ...]
     timestamp: float = 0.0
+    evaluation_only: bool = False
 
     def __post_init__(self) -> None:
         if len(self.positives) != len(self.gains) or len(self.negatives) != len(self.weights):

@@ -1,28 +1,38 @@
 """The gate: is a candidate better, and safe enough, to take the champion's place?"""
 
-from corewrite.gate.check import Check, Estimate
+from corewrite.gate.calibrate import Calibration, calibrate, load_margins, save_margins
+from corewrite.gate.check import Check, Estimate, Mitigation, register
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig, Margins
 from corewrite.gate.decision import CheckResult, GateResult, Verdict, run_gate
-from corewrite.gate.evaluation import Evaluation, PolicyOutputs
-from corewrite.gate.hard_checks import hard_failure
+from corewrite.gate.evaluation import Canary, Evaluation, NotGivenError, PolicyOutputs
+from corewrite.gate.hard_checks import HardFailure, hard_failure
 from corewrite.gate.resampling import Bounds, Resampling, bounds, holm
 
 __all__ = [
     "CHECKS",
     "Bounds",
+    "Calibration",
+    "Canary",
     "Check",
     "CheckResult",
     "Estimate",
     "Evaluation",
     "GateConfig",
     "GateResult",
+    "HardFailure",
     "Margins",
+    "Mitigation",
+    "NotGivenError",
     "PolicyOutputs",
     "Resampling",
     "Verdict",
     "bounds",
+    "calibrate",
     "hard_failure",
     "holm",
+    "load_margins",
+    "register",
     "run_gate",
+    "save_margins",
 ]

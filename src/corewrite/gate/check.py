@@ -1,20 +1,23 @@
-"""What a check is, and its two families: means over queries, and metrics of a set."""
+"""What a check is, and its families: means over queries, of one side's texts, and metrics of a set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.gate.config import GateConfig
-from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.evaluation import Evaluation, NotGivenError, Served
 from corewrite.gate.resampling import Bounds, Resampling, bounds
 
+if TYPE_CHECKING:  # The settings name every check's margin, so they import this module.
+    from corewrite.gate.config import GateConfig
+
 FloatArray = npt.NDArray[np.float64]
-Kind = Literal["reward", "guardrail", "report"]
+Kind = Literal["reward", "guardrail", "after holds", "report", "hard"]
+Mitigation = Literal["hold_closer", "length_control", "keep_query", "more_imitation", "lower_rate", "none"]
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,17 @@ class Check(ABC):
     Attributes:
         name: Unique.
         question: In words, for a reader of the report.
-        kind: "reward" must rise, a "guardrail" must not fall by the margin, a "report" decides nothing.
-        baseline: What the candidate is compared with.
+        kind: A "reward" must rise; a "guardrail" must not fall by the margin; "after holds" is asked for only
+            after several HOLDs in a row; a "report" decides nothing; "hard" refuses before any comparison.
+        baseline: What the candidate is compared with; "zero" where the margin is a limit on the metric itself.
         sign: 1 where a higher metric is better, -1 where a lower one is.
+        needs: Fields of the evaluation without which it cannot be answered.
+        optional: Whether it is skipped, rather than holding the candidate back, where those are not given.
+        default_margin: m where the settings say nothing, in the metric's own units: a business limit, what a
+            search team would accept to lose for a gain in reward. None where the candidate must be better.
+        mitigation: What the next training does where this check fails: "hold_closer" to the reference,
+            "length_control", "keep_query" (more pairs of the identity over harmful rewrites),
+            "more_imitation", "lower_rate" of learning, or "none".
         config: Settings of the gate.
     """
 
@@ -56,20 +67,49 @@ class Check(ABC):
     kind: ClassVar[Kind] = "guardrail"
     baseline: ClassVar[str] = "champion"
     sign: ClassVar[Literal[1, -1]] = 1
-    config: GateConfig
+    needs: ClassVar[tuple[str, ...]] = ()
+    optional: ClassVar[bool] = False
+    default_margin: ClassVar[float | None] = None
+    mitigation: ClassVar[Mitigation] = "none"
+    config: "GateConfig"
 
     @property
     def margin(self) -> float:
         """m: how far the difference may be below 0, in the metric's own units."""
-        return float(getattr(self.config.margins, self.name))
+        return 0.0 if self.default_margin is None else self.config.margins.of(self.name)
 
-    @abstractmethod
     def compute(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         """Compare candidate and baseline.
 
         Raises:
-            ValueError: data the check needs are missing, or the metric is undefined on them.
+            NotGivenError: data the check needs are missing, or too few.
+            ValueError: they are not finite, or the metric is undefined on them.
         """
+        for name in self.needs:
+            evaluation.given(name)
+        return self._compare(evaluation, resampling)
+
+    @abstractmethod
+    def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate: ...
+
+
+_CHECKS: dict[str, type[Check]] = {}
+CHECKS: Mapping[str, type[Check]] = _CHECKS
+"""All checks by name, in the order of the report."""
+
+AnyCheck = TypeVar("AnyCheck", bound=type[Check])
+
+
+def register(check: AnyCheck) -> AnyCheck:
+    """Class decorator: make the gate ask this check, and the settings know its margin.
+
+    Raises:
+        ValueError: another check has its name.
+    """
+    if check.name in _CHECKS:
+        raise ValueError(f"two checks are called {check.name!r}: rename {check.__qualname__}")
+    _CHECKS[check.name] = check
+    return check
 
 
 class MeanCheck(Check):
@@ -77,15 +117,38 @@ class MeanCheck(Check):
 
     @abstractmethod
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
-        """The metric of candidate and baseline on each query, both [queries]."""
+        """The metric of candidate and baseline on each query, both [queries]; NaN in both where none counts."""
 
-    def compute(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
+    def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         """Compare the means; the standard error is that of the Poisson bootstrap over users."""
         candidate, baseline = self.per_query(evaluation)
-        gain = self.sign * (candidate - baseline) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
-        (difference,), (error,) = resampling.ratio_of_sums(gain[:, None], np.ones((len(gain), 1)))
-        limits = bounds(float(difference), float(error), resampling.users, self.margin)
-        return Estimate(float(candidate.mean()), float(baseline.mean()), float(difference), limits, len(gain))
+        counted = ~(np.isnan(candidate) & np.isnan(baseline))
+        users, n = resampling.users, len(candidate)
+        if not counted.all():
+            users, n = resampling.users_in(counted), int(counted.sum())
+            if users < self.config.minimum_users:
+                raise NotGivenError(f"{n} queries of {users} users can answer it, {self.config.minimum_users} users are needed")
+        gain = np.where(counted, self.sign * (candidate - baseline), 0.0) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
+        (difference,), (error,) = resampling.ratio_of_sums(gain[:, None], counted[:, None].astype(np.float64))
+        limits = bounds(float(difference), float(error), users, self.margin)
+        means = float(candidate[counted].mean()), float(baseline[counted].mean())
+        return Estimate(*means, float(difference), limits, n, self.note(evaluation))
+
+    def note(self, evaluation: Evaluation) -> str:
+        """What a reader should know besides."""
+        return ""
+
+
+class TextCheck(MeanCheck):
+    """A mean over queries of a number that a policy's text has by itself, the same for candidate and champion."""
+
+    @abstractmethod
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """The number of each query's text, [queries]."""
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """The numbers of both sides."""
+        return self.of(evaluation.candidate_served, evaluation), self.of(evaluation.champion_served, evaluation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,28 +178,30 @@ class ItemCounts:
         return np.bincount(self.code[mask[self.query]], minlength=len(self.names)).astype(np.float64)
 
     def commonest(self) -> str:
-        """The item there is most of.
+        """The item there is most of; of equals the first in alphabetical order.
 
         Raises:
             ValueError: there is no item.
         """
-        return self.names[int(np.bincount(self.code).argmax())]
+        counts = np.bincount(self.code)
+        return min(self.names[i] for i in np.flatnonzero(counts == counts.max()))
 
 
 class SetCheck(Check):
     """A metric of the set of rewrites: a function of how often each item (a bigram, a text) is in it."""
 
     @abstractmethod
-    def items(self, evaluation: Evaluation) -> tuple[Sequence[Sequence[str]], Sequence[Sequence[str]]]:
-        """Items that each query brings in, under candidate and champion."""
+    def items(self, served: Served) -> Sequence[Sequence[str]]:
+        """Items that each query brings in, under one policy."""
 
     @abstractmethod
     def share(self, counts: FloatArray) -> float:
         """The metric, from how often each item is in the set."""
 
-    def compute(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
+    def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         """Compare the sets; the standard error is that of half-samples of users, the same for both."""
-        candidate, champion = map(ItemCounts.of, self.items(evaluation))
+        sides = evaluation.candidate_served, evaluation.champion_served
+        candidate, champion = (ItemCounts.of(self.items(side)) for side in sides)
         everyone = np.ones(len(evaluation), np.bool_)
         values = self.share(candidate.within(everyone)), self.share(champion.within(everyone))
         error = resampling.half_sample_error(

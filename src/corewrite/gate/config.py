@@ -1,10 +1,11 @@
 """What the gate is asked to hold: margins, resamples, sizes."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from corewrite.domain import Settings
+from corewrite.gate.check import CHECKS
 
 Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -12,38 +13,54 @@ Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Margins(Settings):
     """How much worse than its baseline a candidate may be, by check, in the absolute units of each metric.
 
-    These are stated business limits: what a search team would accept to lose for a gain in reward.
-    Calibration from retrains of the champion with other seeds comes later and can only make them narrower.
-    The reward has no margin: it must rise.
+    `Margins(judge_ndcg=0.003)` changes one and leaves the others at the defaults that stand in the classes of
+    the checks (`default_margin`). Those are stated business limits; calibration (`corewrite.gate.calibrate`)
+    can only make them narrower. A check with no default must rise and has no margin.
+
+    Raises:
+        ValueError: a name is no check's, or that of a check without a margin; a margin is not above 0.
     """
 
-    judge_ndcg: Margin = 0.005
-    """Mean judge nDCG@10 against the champion."""
-    judge_ndcg_vs_no_rewriter: Margin = 0.005
-    """Mean judge nDCG@10 against no rewriter."""
-    worst_slice: Margin = 0.02
-    """Mean judge nDCG@10 against the champion on the worst slice (smaller, so noisier, than the whole)."""
-    length: Margin = 0.75
-    """Mean words of the served text."""
-    copying: Margin = 0.10
-    """Mean share of words that come only from the context."""
-    distinct_2: Margin = 0.10
-    """Distinct word bigrams over all word bigrams."""
-    commonest_rewrite: Margin = 0.02
-    """Share of the commonest rewrite."""
-    harm_rate: Margin = 0.03
-    """Share of queries harmed."""
-    inflation: Margin = 0.2
-    """Gain in reward minus that in judge nDCG, standard deviations (a report, it decides nothing)."""
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Margin] = Field(init=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        known = {name: check.default_margin for name, check in CHECKS.items() if check.default_margin is not None}
+        unknown = [str(name) for name in value if name not in known]
+        if unknown:
+            raise ValueError(f"no check with a margin is called {', '.join(unknown)}; there are {', '.join(known)}")
+        return known | value
+
+    def of(self, check: str) -> float:
+        """The margin of the check called so.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self.as_dict()[check]
+
+    def as_dict(self) -> dict[str, float]:
+        """All margins by the name of their check."""
+        return dict(self.__pydantic_extra__)
 
 
 class GateConfig(Settings):
     """Settings of the gate."""
 
-    margins: Margins = Margins()
-    """Business limits; not yet calibrated from retrains."""
+    margins: Margins = Field(default_factory=lambda: Margins())
+    """By check; where nothing is said, the business limits that stand in the checks."""
     harm_threshold: float = Field(default=0.05, gt=0, lt=1)
     """tau: judge nDCG@10 lost against no rewriter from which on a query counts as harmed."""
+    word_limit: int = Field(default=20, ge=1)
+    """Words above which a rewrite counts as malformed."""
+    latency_ratio: float = Field(default=1.25, gt=0)
+    """How many times the champion's p99 latency the candidate's may be."""
+    holds_before_new_entities: int = Field(default=4, ge=1)
+    """HOLDs in a row after which a candidate that is no worse, and better on new entities, is promoted."""
     resamples: int = Field(default=2000, ge=50)
     """Poisson resamples of users, for means."""
     subsamples: int = Field(default=400, ge=50)

@@ -6,15 +6,17 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal
 
-from corewrite.gate.check import Check, Estimate, Kind
+from corewrite.gate.check import Check, Estimate, Kind, Mitigation
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig
-from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.evaluation import Evaluation, NotGivenError
 from corewrite.gate.hard_checks import hard_failure
 from corewrite.gate.resampling import Resampling, holm
 
 _LOG = logging.getLogger(__name__)
 _FAMILY_LEVEL = 0.05
+
+CheckVerdict = Literal["pass", "unclear", "fail", "error", "skipped"]
 
 
 class Verdict(StrEnum):
@@ -32,7 +34,7 @@ class CheckResult:
     Attributes:
         name: Name of the check.
         question: What it asks, in words.
-        kind: "reward", "guardrail" or "report".
+        kind: "reward", "guardrail", "after holds", "report" or "hard" (see `Check`).
         candidate: The metric of the candidate.
         champion: The metric of what it is compared with: the champion, or what the reason names.
         difference: D, signed so that higher is better.
@@ -42,8 +44,10 @@ class CheckResult:
         n: On how many queries.
         p_value: One-sided, of H0: D is at least -m; not adjusted.
         verdict: "pass" (L above -m), "fail" (U below -m and the Holm-adjusted p-value at most 5 %),
-            "unclear" or "error".
+            "unclear", "error", or "skipped" where an optional part of the evaluation was not given.
         reason: Why, with the numbers.
+        compare: What the candidate is compared with, in words.
+        mitigation: What the next training does where it failed.
     """
 
     name: str
@@ -57,8 +61,10 @@ class CheckResult:
     margin: float
     n: int
     p_value: float | None
-    verdict: Literal["pass", "unclear", "fail", "error"]
+    verdict: Literal["pass", "unclear", "fail", "error", "skipped"]
     reason: str
+    compare: str = "champion"
+    mitigation: Mitigation = "none"
 
     def as_dict(self) -> dict[str, object]:
         """The fields as a plain dictionary for JSON."""
@@ -75,6 +81,8 @@ class GateResult:
         users: Number of users evaluated.
         queries: Number of queries evaluated.
         checks: One result per check; empty where a hard check failed or users were too few to compare.
+        failed: After a REJECT, the hard check or the guardrails that failed, the clearest first; else empty.
+        mitigations: What the failed checks ask of the next training, in their order, each once, without "none".
     """
 
     verdict: Verdict
@@ -82,6 +90,8 @@ class GateResult:
     users: int
     queries: int
     checks: tuple[CheckResult, ...]
+    failed: tuple[str, ...] = ()
+    mitigations: tuple[Mitigation, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """The fields as a plain dictionary for JSON."""
@@ -90,30 +100,49 @@ class GateResult:
             "reason": self.reason,
             "users": self.users,
             "queries": self.queries,
+            "failed": list(self.failed),
+            "mitigations": list(self.mitigations),
             "checks": [check.as_dict() for check in self.checks],
         }
 
 
-def run_gate(evaluation: Evaluation, config: GateConfig = GateConfig()) -> GateResult:
+@dataclass(frozen=True)
+class _Unmeasured:
+    """Why a check has no numbers."""
+
+    verdict: Literal["error", "skipped"]
+    reason: str
+
+
+def run_gate(evaluation: Evaluation, config: GateConfig = GateConfig(), holds: int = 0) -> GateResult:
     """Decide on a candidate (design section 6).
 
     - PROMOTE: the reward's L > 0 and every guardrail's L > -m. All must hold, so none needs a correction
-      (intersection-union).
+      (intersection-union). After `holds_before_new_entities` HOLDs in a row the reward need not rise: it is
+      enough that its L > -m too and that L > 0 for the judge on new entities.
     - REJECT: a hard check failed, or some guardrail's U < -m and its p-value is at most 5 % after Holm over
       the reward and all guardrails; a check that could not be computed counts in that family as p = 1.
     - HOLD: everything else, with fewer users than the minimum, missing data and errors in a check among it.
 
+    A check that is optional and was not given its data is skipped: it is in no family and decides nothing.
+
     Args:
         evaluation: Candidate and champion on the same queries.
         config: Margins and resamples.
+        holds: HOLDs in a row that came before this run.
 
     Returns:
-        The verdict with every check. The same evaluation and config give the same result.
+        The verdict with every check. The same evaluation, config and holds give the same result.
+
+    Raises:
+        ValueError: `holds` is negative.
     """
+    if holds < 0:
+        raise ValueError(f"holds is {holds}: it counts the HOLDs in a row before this run")
     users, queries = len(set(evaluation.user_ids)), len(evaluation)
-    failure = hard_failure(evaluation)
-    if failure is not None:
-        return GateResult(Verdict.REJECT, failure, users, queries, ())
+    if (failure := hard_failure(evaluation)) is not None:
+        asked: tuple[Mitigation, ...] = () if failure.mitigation == "none" else (failure.mitigation,)
+        return GateResult(Verdict.REJECT, failure.reason, users, queries, (), (failure.check,), asked)
     if users < config.minimum_users:
         reason = f"{users} users were evaluated, the gate needs {config.minimum_users}: evaluate more."
         return GateResult(Verdict.HOLD, reason, users, queries, ())
@@ -122,47 +151,55 @@ def run_gate(evaluation: Evaluation, config: GateConfig = GateConfig()) -> GateR
     )
     checks = [check(config) for check in CHECKS.values()]
     found = [_estimate(check, evaluation, resampling) for check in checks]
-    deciding = [i for i, check in enumerate(checks) if check.kind != "report"]
-    adjusted = dict(zip(deciding, holm([_p_value(found[i]) for i in deciding]).tolist(), strict=True))
+    family = [i for i, check in enumerate(checks) if check.kind in ("reward", "guardrail") and not _skipped(found[i])]
+    adjusted = dict(zip(family, holm([_p_value(found[i]) for i in family]).tolist(), strict=True))
     results = tuple(
-        _error(check, estimate) if isinstance(estimate, str) else _result(check, estimate, adjusted.get(i))
+        _without_numbers(check, estimate) if isinstance(estimate, _Unmeasured) else _result(check, estimate, adjusted.get(i))
         for i, (check, estimate) in enumerate(zip(checks, found, strict=True))
     )
-    verdict, reason = _decide(results)
-    return GateResult(verdict, reason, users, queries, results)
+    failed = _failed(results)
+    verdict, reason = _decide(results, failed, holds, config)
+    mitigations = dict.fromkeys(r.mitigation for r in failed if r.mitigation != "none")
+    return GateResult(verdict, reason, users, queries, results, tuple(r.name for r in failed), tuple(mitigations))
 
 
-def _estimate(check: Check, evaluation: Evaluation, resampling: Resampling) -> Estimate | str:
+def _estimate(check: Check, evaluation: Evaluation, resampling: Resampling) -> Estimate | _Unmeasured:
     """What the check found, or why it could not be computed."""
     try:
         return check.compute(evaluation, resampling)
     except Exception as error:  # A broken check must hold the candidate back, not stop the weekly cycle.
+        if isinstance(error, NotGivenError) and check.optional:
+            return _Unmeasured("skipped", str(error))
         _LOG.warning("gate check %s could not be computed", check.name, exc_info=True)
-        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        return _Unmeasured("error", str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
 
-def _p_value(estimate: Estimate | str) -> float:
-    return 1.0 if isinstance(estimate, str) else estimate.bounds.p_value
+def _skipped(estimate: Estimate | _Unmeasured) -> bool:
+    return isinstance(estimate, _Unmeasured) and estimate.verdict == "skipped"
 
 
-def _error(check: Check, reason: str) -> CheckResult:
+def _p_value(estimate: Estimate | _Unmeasured) -> float:
+    return 1.0 if isinstance(estimate, _Unmeasured) else estimate.bounds.p_value
+
+
+def _without_numbers(check: Check, why: _Unmeasured) -> CheckResult:
     return CheckResult(
-        check.name, check.question, check.kind, None, None, None, None, None, check.margin, 0, None, "error",
-        reason,
+        check.name, check.question, check.kind, None, None, None, None, None, check.margin, 0, None, why.verdict,
+        why.reason, check.mitigation,
     )  # fmt: skip
 
 
 def _result(check: Check, estimate: Estimate, adjusted: float | None) -> CheckResult:
-    """The result of a check; `adjusted` is its p-value after Holm, None for a report."""
+    """The result of a check; `adjusted` is its p-value after Holm, None outside its family."""
     limits, limit = estimate.bounds, -check.margin
     numbers = (
         f"candidate {estimate.candidate:.4g}, {check.baseline} {estimate.baseline:.4g}, "
         f"D {estimate.difference:+.4g} in [{limits.low:+.4g}, {limits.high:+.4g}]"
     )
     wanted = f"{limit:.4g}" if check.margin else "0"
-    verdict: Literal["pass", "unclear", "fail"]
-    if limits.low > limit:
-        verdict, reason = "pass", f"{numbers}, above {wanted}"
+    verdict: CheckVerdict
+    if limits.low > limit or (check.kind == "hard" and limits.low == limit):
+        verdict, reason = "pass", f"{numbers}, {'not below' if check.kind == 'hard' else 'above'} {wanted}"
     elif limits.high >= limit:
         verdict, reason = "unclear", f"{numbers}, neither above nor below {wanted}"
     elif adjusted is not None and adjusted > _FAMILY_LEVEL:
@@ -174,24 +211,40 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None) -> CheckRe
         reason += f"; {estimate.note}"
     return CheckResult(
         check.name, check.question, check.kind, estimate.candidate, estimate.baseline, estimate.difference,
-        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason,
+        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, check.mitigation,
     )  # fmt: skip
 
 
-def _decide(results: Sequence[CheckResult]) -> tuple[Verdict, str]:
-    deciding = [r for r in results if r.kind != "report"]
-    failed = [r for r in deciding if r.kind == "guardrail" and r.verdict == "fail"]
+def _failed(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Guardrails that failed, the lowest p-value first."""
+    failed = [r for r in results if r.kind == "guardrail" and r.verdict == "fail"]
+    return sorted(failed, key=lambda r: r.p_value if r.p_value is not None else 1.0)
+
+
+def _decide(
+    results: Sequence[CheckResult], failed: Sequence[CheckResult], holds: int, config: GateConfig
+) -> tuple[Verdict, str]:
     if failed:
-        worst = min(failed, key=lambda r: r.p_value if r.p_value is not None else 1.0)
-        others = [r.name for r in failed if r is not worst]
-        also = f" (so do {', '.join(others)})" if others else ""
-        return Verdict.REJECT, f"{worst.name} fails{also}: {worst.reason}."
+        worst, *others = failed
+        return Verdict.REJECT, f"{worst.name} fails{_also('so do', others)}: {worst.reason}."
+    deciding = [r for r in results if r.kind not in ("report", "after holds") and r.verdict != "skipped"]
+    reward = next(r for r in deciding if r.kind == "reward")
+    guardrails = [r for r in deciding if r is not reward]
+    lenient = ""
+    if holds >= config.holds_before_new_entities and all(r.verdict == "pass" for r in guardrails):
+        # No slip through the reward's row: what is asked instead is in rows of its own.
+        instead = [r for r in results if r.kind == "after holds"]
+        unmet = [r for r in instead if r.verdict != "pass"]
+        if reward.verdict != "pass" and not unmet:
+            says = "; ".join(f"{r.name}: {r.reason}" for r in instead)
+            return Verdict.PROMOTE, f"after {holds} HOLDs in a row no worse on all, better on new entities: {says}."
+        lenient = "".join(f" After {holds} HOLDs {r.name} would do too, but it says {r.verdict}: {r.reason}." for r in unmet)
     for verdict, says in (("error", "could not be computed"), ("fail", "falls"), ("unclear", "is unclear")):
         held = [r for r in deciding if r.verdict == verdict]
         if held:
-            others = [r.name for r in held[1:]]
-            also = f" (so with {', '.join(others)})" if others else ""
-            return Verdict.HOLD, f"{held[0].name} {says}{also}: {held[0].reason}."
-    reward = next(r for r in deciding if r.kind == "reward")
-    guardrails = len(deciding) - 1
-    return Verdict.PROMOTE, f"{reward.name} rises and all {guardrails} guardrails pass: {reward.reason}."
+            return Verdict.HOLD, f"{held[0].name} {says}{_also('so with', held[1:])}: {held[0].reason}.{lenient}"
+    return Verdict.PROMOTE, f"{reward.name} rises and all {len(guardrails)} guardrails pass: {reward.reason}."
+
+
+def _also(words: str, results: Sequence[CheckResult]) -> str:
+    return f" ({words} {', '.join(r.name for r in results)})" if results else ""

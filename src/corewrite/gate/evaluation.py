@@ -1,8 +1,9 @@
 """What the gate looks at: two policies' served outputs on the same queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,12 @@ from corewrite.domain import Query, normalise, words
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+KL_FROM = ("reference", "champion", "lineage")
+
+
+class NotGivenError(ValueError):
+    """Data that a check needs were not given, or too little of them to say anything."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +29,18 @@ class PolicyOutputs:
         log_reward: log R of each rewrite, nats, float64 [queries]; None where it was not computed.
         judge_ndcg: nDCG@10 of the fused list under the judge, float64 [queries]; None where it was not
             computed.
+        repair_log_prob: The policy's mean log-probability a token, nats, of the text by which the user
+            found satisfaction later in the chain, given the query and its context; float64 [queries], NaN
+            where the user typed no such text; None where it was not computed.
+        latency_ms: Time from request to rewrite when served, milliseconds, float64 [queries]; None where
+            it was not measured.
     """
 
     rewrites: Sequence[str]
     log_reward: FloatArray | None
     judge_ndcg: FloatArray | None
+    repair_log_prob: FloatArray | None = None
+    latency_ms: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for i, text in enumerate(self.rewrites):
@@ -35,8 +49,53 @@ class PolicyOutputs:
 
     def sizes(self) -> dict[str, int]:
         """Number of queries in each field that is given."""
-        given = {"rewrites": self.rewrites, "log_reward": self.log_reward, "judge_ndcg": self.judge_ndcg}
-        return {name: len(values) for name, values in given.items() if values is not None}
+        names = ("rewrites", "log_reward", "judge_ndcg", "repair_log_prob", "latency_ms")
+        return {name: len(values) for name in names if (values := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A query with an instruction planted in it or in its context, and what the candidate made of it.
+
+    Attributes:
+        query: The query, the instruction in its text, its earlier queries or its titles.
+        forbidden: Words or phrases that only a rewrite which obeys holds, at least one.
+        rewrite: The candidate's served rewrite; "" where the query stands.
+
+    Raises:
+        ValueError: a forbidden phrase holds no word, or there is none.
+    """
+
+    query: Query
+    forbidden: tuple[str, ...]
+    rewrite: str
+
+    def __post_init__(self) -> None:
+        if not self.forbidden or not all(words(phrase) for phrase in self.forbidden):
+            raise ValueError(f"a canary needs forbidden words, not {self.forbidden!r}: it would let every rewrite pass")
+
+    @property
+    def obeyed(self) -> str | None:
+        """The first forbidden phrase in the rewrite, compared word by word; None where none is."""
+        text = f" {' '.join(words(self.rewrite))} "
+        return next((phrase for phrase in self.forbidden if f" {' '.join(words(phrase))} " in text), None)
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """The texts that one policy serves.
+
+    Attributes:
+        rewrites: As the policy gave them, "" where the query stands, [queries].
+        texts: What is searched with, normalised: the rewrite, or the query where none is, [queries].
+        words: The words of `texts`, [queries].
+        changed: Each rewrite, normalised; "" where there is none or it says what the query says, [queries].
+    """
+
+    rewrites: Sequence[str]
+    texts: list[str]
+    words: list[list[str]]
+    changed: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +108,27 @@ class Evaluation:
         user_ids: Whose query each is, [queries].
         queries: The queries with their contexts.
         slices: Which queries are in each named slice (head, torso, tail, context needed, ...), bool
-            [queries]. Every part of the traffic worth protecting should be in one.
+            [queries]. Every part of the traffic worth protecting should be in one. Two names mean something:
+            "head", frequent queries, where the rewrite should not change much from week to week, and "new",
+            queries of entities that the champion's training did not know.
         candidate: Outputs of the policy proposed.
         champion: Outputs of the policy in production; all rewrites "" where there is none.
         original_judge_ndcg: Judge nDCG@10 with no rewriter, float64 [queries]; None where it was not
             computed.
+        protected_words: Normalised words that a rewrite must not drop from a query, such as those of entity
+            names; numbers are protected anyway.
+        kl: How far the candidate has moved, by what from: of "reference" (the frozen policy of the loss),
+            "champion" and "lineage" (the warm start that all champions come from) those that were computed.
+            Kullback-Leibler divergence of the candidate from it, mean over the tokens of the candidate's
+            rewrite, nats a token, float64 [queries]. None where none was computed.
+        recent: Outputs of the best champion of the last 8 weeks; None where there is none but the champion.
+        canaries: Planted instructions; None where none were tried.
+        candidate_problems: What is wrong with the candidate's files or weights: it does not load, a hash
+            does not match, a weight is NaN, its rewrites cannot be parsed. One sentence each; any is refused.
 
     Raises:
-        ValueError: a field has another size than `queries`, or a slice is not boolean.
+        ValueError: a field has another size than `queries`, a slice is not boolean, or `kl` has a name that
+            is none of the three.
     """
 
     user_ids: Sequence[str]
@@ -65,12 +137,25 @@ class Evaluation:
     candidate: PolicyOutputs
     champion: PolicyOutputs
     original_judge_ndcg: FloatArray | None
+    protected_words: frozenset[str] = frozenset()
+    kl: Mapping[str, FloatArray] | None = None
+    recent: PolicyOutputs | None = None
+    canaries: Sequence[Canary] | None = None
+    candidate_problems: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.candidate_problems, str):
+            raise TypeError(f"candidate_problems is the text {self.candidate_problems!r}: give a sequence of texts")
         sizes = {"user_ids": len(self.user_ids)}
         sizes |= {f"champion.{name}": size for name, size in self.champion.sizes().items()}
+        if self.recent is not None:
+            sizes |= {f"recent.{name}": size for name, size in self.recent.sizes().items()}
         if self.original_judge_ndcg is not None:
             sizes["original_judge_ndcg"] = len(self.original_judge_ndcg)
+        for name, values in (self.kl or {}).items():
+            if name not in KL_FROM:
+                raise ValueError(f"kl has {name!r}, which is none of {', '.join(KL_FROM)}")
+            sizes[f"kl[{name!r}]"] = len(values)
         for name, mask in self.slices.items():
             if not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_):
                 raise ValueError(f"slice {name!r} must be a bool array, one entry per query, not {mask!r:.50}")
@@ -82,29 +167,79 @@ class Evaluation:
     def __len__(self) -> int:
         return len(self.queries)
 
-    @cached_property
-    def candidate_words(self) -> list[list[str]]:
-        """Words of what the candidate serves for each query: the rewrite, or the query where none is."""
-        return self._served(self.candidate)
+    def given(self, name: str) -> Any:
+        """The field called `name`, such as "candidate.judge_ndcg", "slices.head" or "kl.reference".
+
+        Raises:
+            NotGivenError: it is None or not there.
+            ValueError: it is an array of numbers and one is not finite; NaN is right in `repair_log_prob`.
+        """
+        value: Any = self
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
+            if value is None:
+                raise NotGivenError(f"{name} was not given")
+        if isinstance(value, np.ndarray) and value.dtype != np.bool_:
+            usable = ~np.isinf(value) if name.endswith("repair_log_prob") else np.isfinite(value)
+            if not usable.all():
+                bad = np.flatnonzero(~usable)
+                raise ValueError(
+                    f"{name} is not a finite number at query index {bad[0]} ({self.queries[bad[0]].text!r}), "
+                    f"nor at {bad.size - 1} others"
+                )
+        return value
+
+    def numbers(self, name: str) -> FloatArray:
+        """The field called `name` as float64 [queries]; raises what `given` raises."""
+        return np.asarray(self.given(name), np.float64)
 
     @cached_property
-    def champion_words(self) -> list[list[str]]:
-        """Words of the text the champion serves for each query."""
-        return self._served(self.champion)
+    def candidate_served(self) -> Served:
+        """What the candidate serves."""
+        return self._serve(self.candidate)
 
-    def _served(self, policy: PolicyOutputs) -> list[list[str]]:
-        return [words(r if r.strip() else q.text) for q, r in zip(self.queries, policy.rewrites, strict=True)]
+    @cached_property
+    def champion_served(self) -> Served:
+        """What the champion serves."""
+        return self._serve(self.champion)
+
+    @cached_property
+    def recent_served(self) -> Served:
+        """What the best recent champion serves.
+
+        Raises:
+            NotGivenError: there is none.
+        """
+        return self._serve(self.given("recent"))
+
+    @cached_property
+    def query_words(self) -> list[list[str]]:
+        """Words of each query."""
+        return [self._words(q.text) for q in self.queries]
 
     @cached_property
     def context_only(self) -> list[frozenset[str]]:
         """Words of each query's context (earlier queries and titles) that are not in the query."""
         result = []
-        for query in self.queries:
-            context = {w for text in (*query.context.queries, *query.context.titles) for w in words(text)}
-            result.append(frozenset(context.difference(words(query.text))))
+        for query, own in zip(self.queries, self.query_words, strict=True):
+            context: set[str] = set()
+            for text in (*query.context.queries, *query.context.titles):
+                context.update(self._words(text))
+            result.append(frozenset(context.difference(own)))
         return result
 
-    def changed(self, policy: PolicyOutputs) -> list[str]:
-        """Each rewrite of `policy`, normalised; "" where there is none or it says what the query says."""
-        pairs = zip(self.queries, map(normalise, policy.rewrites), strict=True)
-        return [r if r != normalise(q.text) else "" for q, r in pairs]
+    def _serve(self, policy: PolicyOutputs) -> Served:
+        originals = [self._normalised(q.text) for q in self.queries]
+        rewrites = [self._normalised(r) for r in policy.rewrites]
+        texts = [r or o for r, o in zip(rewrites, originals, strict=True)]
+        changed = [r if r != o else "" for r, o in zip(rewrites, originals, strict=True)]
+        return Served(policy.rewrites, texts, [self._words(t) for t in texts], changed)
+
+    # The two policies and a session's contexts repeat many texts: each is split once.
+    @cached_property
+    def _normalised(self) -> Callable[[str], str]:
+        return cache(normalise)
+
+    @cached_property
+    def _words(self) -> Callable[[str], list[str]]:
+        return cache(words)

@@ -1,30 +1,56 @@
 """What no statistics can excuse."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from corewrite.gate.check import CHECKS, Mitigation
 from corewrite.gate.evaluation import Evaluation
 
 
-def hard_failure(evaluation: Evaluation) -> str | None:
+@dataclass(frozen=True)
+class HardFailure:
+    """Why a candidate is refused without a comparison.
+
+    Attributes:
+        check: "integrity", "outputs", "no_rewriter" or "canaries".
+        reason: In words.
+        mitigation: What the next training does about it.
+    """
+
+    check: str
+    reason: str
+    mitigation: Mitigation
+
+
+def hard_failure(evaluation: Evaluation) -> HardFailure | None:
     """Why the candidate is refused without a comparison, or None where it is not.
 
-    It is where its outputs do not match the queries in number, a reward is not a finite number, or no
-    rewrite of it differs from its query: a rewriter that is broken, or none. No query at all is no fault of
-    the candidate.
+    It is where its files or weights have a problem, its outputs do not match the queries in number, a reward
+    is not a finite number, a planted instruction is obeyed, or no rewrite of it differs from its query: a
+    rewriter that is broken, captured, or none. No query at all is no fault of the candidate.
     """
     n, candidate = len(evaluation), evaluation.candidate
+    if problems := evaluation.candidate_problems:
+        return _failure("integrity", f"the candidate is broken: {'; '.join(problems)}.", "none")
     for name, size in candidate.sizes().items():
         if size != n:
-            return f"hard check failed: the candidate's {name} has {size} entries for {n} queries."
+            return _failure("outputs", f"the candidate's {name} has {size} entries for {n} queries.", "none")
     if candidate.log_reward is not None:
         bad = np.flatnonzero(~np.isfinite(np.asarray(candidate.log_reward, np.float64)))
         if bad.size:
             first = int(bad[0])
             value, text = candidate.log_reward[first], evaluation.queries[first].text
-            return (
-                f"hard check failed: the candidate's log_reward is {value} at query index {first} "
-                f"({text!r}), {bad.size} of {n} are not finite."
-            )
-    if n and not any(evaluation.changed(candidate)):
-        return f"hard check failed: none of the candidate's {n} rewrites differs from its query."
+            where = f"at query index {first} ({text!r}), {bad.size} of {n} are not finite."
+            return _failure("outputs", f"the candidate's log_reward is {value} {where}", "lower_rate")
+    for canary in evaluation.canaries or ():
+        if (phrase := canary.obeyed) is not None:
+            says = f"the candidate obeys an instruction planted for {canary.query.text!r}: its rewrite"
+            return _failure("canaries", f"{says} {canary.rewrite!r} holds {phrase!r}.", CHECKS["canaries"].mitigation)
+    if n and not any(evaluation.candidate_served.changed):
+        return _failure("no_rewriter", f"none of the candidate's {n} rewrites differs from its query.", "more_imitation")
     return None
+
+
+def _failure(check: str, reason: str, mitigation: Mitigation) -> HardFailure:
+    return HardFailure(check, f"hard check failed: {reason}", mitigation)

@@ -71,9 +71,6 @@ class Resampling:
     def ratio_of_sums(self, numerators: FloatArray, denominators: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Ratios of sums over queries, with standard errors by the Poisson bootstrap over users.
 
-        Queries are summed per user once; every resample is then one row of a matrix product (Chamandy et
-        al. 2012, Estimating Uncertainty for Massive Data Streams).
-
         Args:
             numerators: [queries, ratios].
             denominators: [queries, ratios], a column of ones for a mean.
@@ -85,18 +82,24 @@ class Resampling:
         Raises:
             ValueError: a denominator is 0 in the sample or a resample.
         """
-        both = np.concatenate([numerators, denominators], axis=1)
-        sums = np.stack([np.bincount(self.user, column, self.users) for column in both.T], axis=1)
-        step = max(1, _CELLS_AT_ONCE // self.users)
-        # Weights stay bytes but for a few rows at a time: as float64 they would fill hundreds of megabytes.
-        totals = np.concatenate(
-            [self.weights[i : i + step].astype(np.float64) @ sums for i in range(0, len(self.weights), step)]
-        )
+        whole, totals = self.totals(np.concatenate([numerators, denominators], axis=1))
         k = numerators.shape[1]
-        up, down, whole = totals[:, :k], totals[:, k:], sums.sum(0)
+        up, down = totals[:, :k], totals[:, k:]
         if (down == 0).any() or (whole[k:] == 0).any():
             raise ValueError("the denominator of a ratio is 0 in some resample: too few users are in it")
         return whole[:k] / whole[k:], np.asarray((up / down).std(0, ddof=1))
+
+    def totals(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Sums over queries of `columns`, [queries, k]: of the sample [k] and of every resample [resamples, k].
+
+        Queries are summed per user once; every resample is then one row of a matrix product (Chamandy et
+        al. 2012, Estimating Uncertainty for Massive Data Streams).
+        """
+        sums = np.stack([np.bincount(self.user, column, self.users) for column in columns.T], axis=1)
+        step = max(1, _CELLS_AT_ONCE // self.users)
+        # Weights stay bytes but for a few rows at a time: as float64 they would fill hundreds of megabytes.
+        rows = [self.weights[i : i + step].astype(np.float64) @ sums for i in range(0, len(self.weights), step)]
+        return sums.sum(0), np.concatenate(rows)
 
     def half_sample_error(self, statistic: Callable[[BoolArray], float]) -> float:
         """Standard error of a set metric, by subsampling users without replacement.

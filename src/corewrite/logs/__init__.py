@@ -1,5 +1,13 @@
 """Search logs: reading, outcomes, mining, writing."""
 
+from corewrite.logs.mined_files import (
+    EvaluationOnlyError,
+    read_evaluation_instances,
+    read_instances,
+    read_reformulations,
+    write_instances,
+    write_reformulations,
+)
 from corewrite.logs.mining import (
     ImpressionTable,
     Propensity,
@@ -9,14 +17,13 @@ from corewrite.logs.mining import (
     mine_instances,
     mine_reformulations,
     query_of,
-    read_instances,
-    write_instances,
 )
 from corewrite.logs.outcomes import Outcomes, SatisfactionThresholds, find_outcomes
 from corewrite.logs.reader import IngestReport, LogError, SearchLog, parse_time, read_log
 from corewrite.logs.writer import UbiWriter
 
 __all__ = [
+    "EvaluationOnlyError",
     "ImpressionTable",
     "IngestReport",
     "LogError",
@@ -33,7 +40,10 @@ __all__ = [
     "mine_reformulations",
     "parse_time",
     "query_of",
+    "read_evaluation_instances",
     "read_instances",
     "read_log",
+    "read_reformulations",
     "write_instances",
+    "write_reformulations",
 ]

@@ -3,12 +3,9 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from sklearn.isotonic import IsotonicRegression
 
 from corewrite.domain import Context, Outcome, Query, TrainingInstance, keyed_uniform, normalise, text_key
@@ -226,36 +223,3 @@ def _chains(outcomes: Outcomes) -> Iterator[list[int]]:
         if outcomes.outcome[i] != Outcome.CENSORED:
             chains[number].append(i)
     yield from chains.values()
-
-
-def write_instances(instances: Sequence[TrainingInstance], path: Path) -> None:
-    """Write instances as Parquet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table(
-        {
-            "instance_id": [x.instance_id for x in instances],
-            "user_id": [x.user_id for x in instances],
-            "query": [x.query.text for x in instances],
-            "context_queries": pa.array([list(x.query.context.queries) for x in instances], pa.list_(pa.string())),
-            "context_titles": pa.array([list(x.query.context.titles) for x in instances], pa.list_(pa.string())),
-            "locale": [x.query.context.locale for x in instances],
-            "positives": [list(x.positives) for x in instances],
-            "gains": [list(x.gains) for x in instances],
-            "negatives": [list(x.negatives) for x in instances],
-            "weights": [list(x.weights) for x in instances],
-            "timestamp": [x.timestamp for x in instances],
-        }
-    )
-    pq.write_table(table, path)
-
-
-def read_instances(path: Path) -> list[TrainingInstance]:
-    """Read what `write_instances` wrote."""
-    return [
-        TrainingInstance(
-            r["instance_id"], r["user_id"],
-            Query(r["query"], Context(tuple(r["context_queries"]), tuple(r["context_titles"]), r["locale"])),
-            tuple(r["positives"]), tuple(r["gains"]), tuple(r["negatives"]), tuple(r["weights"]), r["timestamp"],
-        )
-        for r in pq.read_table(path).to_pylist()
-    ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import yaml
 
 from corewrite.domain import Provenance, TrainingInstance
+from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.deployment import Deployment
@@ -18,7 +19,7 @@ from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
 from corewrite.rewriter import Rewriter, merged, with_adapter
-from corewrite.training import SamplingEngine, TrainingReport, train
+from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, train
 from corewrite.version import VERSION
 
 
@@ -123,22 +124,11 @@ def make_candidate(
         )
 
     watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
-    candidate = _to_train(warm, config, seed)
+    candidate = to_train(warm, config, seed)
     with steps.step("train: semi-online MPO") as progress:
         start = watch(-1, warm)
-        phases = config.training.phases
-        place = {"sample": 0.0, "score": 0.3, "reference": 0.45, "learn": 0.5}
-        share = {"sample": 0.3, "score": 0.15, "reference": 0.05, "learn": 0.5}
-        done = [0]
-
-        def show(what: str, part: int, total: int) -> None:
-            progress(int(1000 * (done[0] + place[what] + share[what] * part / max(1, total))), 1000 * phases)
-
-        def after_phase(phase: int, policy: Rewriter) -> dict[str, float]:
-            done[0] = phase + 1
-            return watch(phase, policy)
-
-        with _engine(config, candidate) as engine:
+        show, after_phase = training_progress(progress, config.training.phases, watch)
+        with engine_of(config, candidate) as engine:
             report = train(
                 candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
                 provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
@@ -177,8 +167,26 @@ class _Watch:
         }
 
 
+def training_progress(
+    progress: Callable[[int, int], None], phases: int, observe: PhaseObserver = lambda phase, policy: {}
+) -> tuple[Callable[[str, int, int], None], PhaseObserver]:
+    """What `train` reports, as one bar over all phases, and its observer, which moves the bar on."""
+    place = {"sample": 0.0, "score": 0.3, "reference": 0.45, "learn": 0.5}
+    share = {"sample": 0.3, "score": 0.15, "reference": 0.05, "learn": 0.5}
+    done = [0]
+
+    def show(what: str, part: int, total: int) -> None:
+        progress(int(1000 * (done[0] + place[what] + share[what] * part / max(1, total))), 1000 * phases)
+
+    def after_phase(phase: int, policy: Rewriter) -> dict[str, float]:
+        done[0] = phase + 1
+        return observe(phase, policy)
+
+    return show, after_phase
+
+
 @contextmanager
-def _engine(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
+def engine_of(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
     """The server of the settings; None, which is this process, without one."""
     if (server := config.server) is None:
         yield None
@@ -193,7 +201,7 @@ def _engine(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine
         engine.close()
 
 
-def _to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
+def to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
     """A copy of the warm start, with an adapter where the settings want one."""
     if (lora := config.training.lora) is None:
         return warm.copy()
@@ -209,7 +217,7 @@ def _decide(
         policy=registry.save("policy", policy.save, {**about, "policy_hash": policy.policy_hash}).hash,
         relevance=registry.save("relevance", deployment.model.save, {**about, "model_hash": deployment.model.model_hash}).hash,
         spec=registry.save(
-            "spec", lambda folder: _write_spec(folder, deployment), {**about, "spec_hash": deployment.spec.spec_hash}
+            "spec", lambda folder: write_spec(folder, deployment.spec), {**about, "spec_hash": deployment.spec.spec_hash}
         ).hash,
     )
     evidence: Any = {**result.as_dict(), "provenance": asdict(provenance)}
@@ -224,6 +232,6 @@ def _decide(
     return decision
 
 
-def _write_spec(folder: Path, deployment: Deployment) -> None:
-    text = yaml.safe_dump(deployment.spec.model_dump(mode="json"), sort_keys=True)
-    (folder / "fusion.yaml").write_text(text, "utf-8")
+def write_spec(folder: Path, spec: FusionSpec) -> None:
+    """Write a fusion spec as the content of an artifact."""
+    (folder / "fusion.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=True), "utf-8")

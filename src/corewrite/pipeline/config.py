@@ -1,7 +1,7 @@
 """Settings of the pipeline, from YAML or defaults."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
@@ -10,6 +10,8 @@ from corewrite.domain import Settings
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
 from corewrite.training import TrainingConfig
+
+T = TypeVar("T", bound=Settings)
 
 
 class ConfigError(ValueError):
@@ -69,16 +71,21 @@ def load_config(path: Path | None) -> PipelineConfig:
     Raises:
         ConfigError: the file cannot be read or a setting is refused.
     """
-    if path is None:
-        return PipelineConfig()
+    return PipelineConfig() if path is None else read_settings(path, PipelineConfig)
+
+
+def read_settings(path: Path, kind: type[T]) -> T:
+    """Read settings of a kind from YAML; an empty file gives the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read or a setting is refused.
+    """
     try:
         value = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot read the settings: {error}") from error
-    if value is None:
-        return PipelineConfig()
     try:
-        return PipelineConfig.model_validate(value)
+        return kind.model_validate({} if value is None else value)
     except ValidationError as error:
         problems = [f"{path}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise ConfigError("\n".join(problems)) from error

@@ -2,18 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from corewrite.domain import Query, TrainingInstance, normalise
-from corewrite.gate import Evaluation, PolicyOutputs
+from corewrite.domain import Query, TrainingInstance, normalise, words
+from corewrite.gate import Canary, Evaluation, PolicyOutputs
+from corewrite.logs import Reformulation
 from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.policy_measures import (
+    PAYLOAD,
+    canary_queries,
+    divergence,
+    latencies,
+    repair_log_probs,
+    repairs_by_query,
+)
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter, greedy
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
+_TIMED, _CANARIES = 200, 100
 
 
 def served_rewrites(
@@ -45,6 +58,11 @@ def evaluate(
     frequency: Mapping[str, int],
     *,
     max_new_tokens: int,
+    frozen: Sequence[TrainingInstance] = (),
+    before: Mapping[str, int] = MappingProxyType({}),
+    repaired: Sequence[Reformulation] = (),
+    recent: Sequence[Rewriter] = (),
+    lineage: Rewriter | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Both policies' served outputs on the same searches of users that training never saw.
@@ -57,25 +75,100 @@ def evaluate(
         judge: Grades the fused lists.
         frequency: How often each normalised query stood in the training log, for head, torso and tail.
         max_new_tokens: Length limit of a rewrite.
+        frozen: Searches of the set that never changes: a slice of their own.
+        before: The same frequencies in earlier weeks, for the slice of what is new; empty: there is none.
+        repaired: Gate users' own repairs.
+        recent: Champions of the last weeks; the best of them by the judge is a bar.
+        lineage: The first policy that all champions come from; None: not compared with.
         progress: Called with (queries done, of how many).
     """
-    queries = [x.query for x in instances]
+    everything = [*instances, *frozen]
+    queries = [x.query for x in everything]
+    policies = (candidate, baseline, *recent)
     served = []
-    for place, policy in enumerate((candidate, baseline)):
+    for place, policy in enumerate(policies):
         served.append(
             served_rewrites(
                 policy, queries, max_new_tokens=max_new_tokens,
-                progress=lambda done, total, place=place: progress(place * total + done, 2 * total),  # type: ignore[misc]
+                progress=lambda done, total, place=place: progress(place * total + done, len(policies) * total),  # type: ignore[misc]
             )
         )  # fmt: skip
+    original, outputs = outputs_of(served, everything, deployment, judge)
+    if repaired:
+        repairs = repairs_by_query(repaired)
+        outputs[:2] = [
+            replace(o, repair_log_prob=repair_log_probs(p, queries, repairs))
+            for o, p in zip(outputs[:2], policies[:2], strict=True)
+        ]
+    timed = queries[:: max(1, len(queries) // _TIMED)]
+    outputs[:2] = [
+        replace(o, latency_ms=np.resize(latencies(p, timed, max_new_tokens=max_new_tokens), len(queries)))
+        for o, p in zip(outputs[:2], policies[:2], strict=True)
+    ]
+    kl = {"champion": divergence(candidate, baseline, queries, served[0])}
+    if lineage is not None:
+        kl["lineage"] = divergence(candidate, lineage, queries, served[0])
+    planted = canary_queries([x.query for x in instances], _CANARIES)
+    answers = served_rewrites(candidate, planted, max_new_tokens=max_new_tokens)
+    judged = [float(np.asarray(o.judge_ndcg).mean()) for o in outputs[2:]]
+    return Evaluation(
+        # A user of the frozen week who is one of this week's too is resampled as one.
+        [x.user_id for x in everything], queries, gate_slices(queries, len(instances), frequency, before), outputs[0],
+        outputs[1], original, kl=kl, recent=outputs[2 + int(np.argmax(judged))] if judged else None,
+        canaries=[Canary(q, (PAYLOAD,), r or "") for q, r in zip(planted, answers, strict=True)],
+        candidate_problems=[] if _finite(candidate) else ["a weight of the candidate is not a finite number"],
+    )  # fmt: skip
+
+
+def outputs_of(
+    served: Sequence[Sequence[str | None]], instances: Sequence[TrainingInstance], deployment: Deployment, judge: Judge
+) -> tuple[FloatArray, list[PolicyOutputs]]:
+    """Judge nDCG@10 with no rewriter, and what each of several policies' rewrites comes to.
+
+    The judge's ideal is pooled over all lists, those without a rewriter included.
+
+    Args:
+        served: Rewrites of every search, by policy.
+        instances: The searches.
+        deployment: Ranks and rewards.
+        judge: Grades the fused lists.
+    """
+    queries = [x.query for x in instances]
     systems: list[Sequence[str | None]] = [[None] * len(queries), *served]
-    lists = [fused_lists(deployment, queries, rewrites) for rewrites in systems]
-    original, *judged = judge.ndcg10(queries, lists)
+    original, *judged = judge.ndcg10(queries, [fused_lists(deployment, queries, rewrites) for rewrites in systems])
     outputs = [
         PolicyOutputs([r or "" for r in rewrites], log_rewards(deployment, instances, rewrites), ndcg)
         for rewrites, ndcg in zip(served, judged, strict=True)
     ]
-    return Evaluation([x.user_id for x in instances], queries, slices_of(queries, frequency), outputs[0], outputs[1], original)
+    return original, outputs
+
+
+def gate_slices(
+    queries: Sequence[Query], fresh: int, frequency: Mapping[str, int], before: Mapping[str, int]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Slices of the first `fresh` queries, which are this week's, and one of the others, which are the frozen set's."""
+    fixed = np.arange(len(queries)) >= fresh
+    slices = {name: inside & ~fixed for name, inside in slices_of(queries, frequency).items()}
+    if fixed.any():
+        slices["frozen"] = fixed
+    if before:
+        slices["new"] = _new(queries, frequency, before) & ~fixed
+    return slices
+
+
+def _finite(policy: Rewriter) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in policy.model.parameters())
+
+
+def _new(queries: Sequence[Query], frequency: Mapping[str, int], before: Mapping[str, int]) -> npt.NDArray[np.bool_]:
+    """Searches with a word that earlier weeks did not hold and this one holds in three searches or more: no mere slip."""
+    old = {w for text in before for w in words(text)}
+    counts = Counter[str]()
+    for text, n in frequency.items():
+        for word in set(words(text)) - old:
+            counts[word] += n
+    fresh = {w for w, n in counts.items() if n >= 3}
+    return np.array([not fresh.isdisjoint(words(q.text)) for q in queries], np.bool_)
 
 
 def slices_of(queries: Sequence[Query], frequency: Mapping[str, int]) -> dict[str, npt.NDArray[np.bool_]]:

@@ -71,6 +71,34 @@ def warm_start(
     """
     if not good and not repaired:
         raise ValueError("the warm start needs satisfied searches: the log has none")
+    kept = _examples(repaired, good, catalogue, config.examples, seed)
+    examples = [example for rows in kept.values() for example in rows]
+    if model is None:
+        texts = [*catalogue.titles, *catalogue.texts, *(r.target for r in (*good, *repaired))]
+        rewriter, rate = new_small_decoder(texts, seed=seed), config.learning_rate
+    else:
+        rewriter, rate = load_rewriter(model), config.learning_rate_pretrained
+    report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
+    return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
+
+
+def weekly_examples(
+    repaired: Sequence[Reformulation], good: Sequence[Reformulation], catalogue: Catalogue, n: int, *, seed: int
+) -> list[Example]:
+    """At most `n` examples of the same kinds, from one week: what is new since the champion was trained.
+
+    Raises:
+        ValueError: nothing to learn from.
+    """
+    examples = [example for rows in _examples(repaired, good, catalogue, n, seed).values() for example in rows]
+    if not examples:
+        raise ValueError("the week's log has no satisfied search to learn from: bring a longer one, or set refresh.examples: 0")
+    return examples
+
+
+def _examples(
+    repaired: Sequence[Reformulation], good: Sequence[Reformulation], catalogue: Catalogue, n: int, seed: int
+) -> dict[str, list[Example]]:
     good_queries = [g.query for g in good]
     kinds = {
         "repaired": [Example(r.query, r.target) for r in repaired] * 2,
@@ -81,15 +109,7 @@ def warm_start(
         "other_context": other_contexts(good_queries, seed=seed),
     }
     rng = np.random.default_rng([seed, 64])
-    kept = {name: _some(rows, int(_SHARES[name] * config.examples), rng) for name, rows in kinds.items()}
-    examples = [example for rows in kept.values() for example in rows]
-    if model is None:
-        texts = [*catalogue.titles, *catalogue.texts, *(r.target for r in (*good, *repaired))]
-        rewriter, rate = new_small_decoder(texts, seed=seed), config.learning_rate
-    else:
-        rewriter, rate = load_rewriter(model), config.learning_rate_pretrained
-    report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
-    return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
+    return {name: _some(rows, int(_SHARES[name] * n), rng) for name, rows in kinds.items()}
 
 
 def _some(rows: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:

@@ -25,11 +25,18 @@ from corewrite.relevance import Impressions
 
 GATE_SHARE = 0.2
 """Share of users kept for the gate, out of warm start, training and relevance fitting."""
+HOLDBACK_SHARE = 0.05
+"""Share of users, all of them the gate's, who are never shown a rewrite's effect: logs favour the champion."""
 
 
 def is_gate_user(user_id: str) -> bool:
     """Whether a user's searches belong to the gate: a fixed hash, so a user never changes sides."""
     return hash_share(user_id, "gate") < GATE_SHARE
+
+
+def is_holdback_user(user_id: str) -> bool:
+    """Whether a user is served without a rewriter for good; a fixed hash, and every such user is a gate user."""
+    return hash_share(user_id, "gate") < HOLDBACK_SHARE
 
 
 def _may_train(user_id: str) -> bool:
@@ -70,6 +77,10 @@ class LogWindow:
     def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
         """Repairs and queries good as they were, of users who may be trained on."""
         return mine_reformulations(self.outcomes, _may_train)
+
+    def gate_repairs(self) -> list[Reformulation]:
+        """Repairs of the gate's users."""
+        return mine_reformulations(self.outcomes, is_gate_user)[0]
 
     def instances(self, catalogue: Catalogue, *, seed: int, for_gate: bool = False) -> list[TrainingInstance]:
         """Instances of users who may be trained on, or of the gate's."""

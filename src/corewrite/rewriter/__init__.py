@@ -3,6 +3,7 @@
 from corewrite.rewriter.adapter import merged, with_adapter
 from corewrite.rewriter.artifact import Rewriter, RewriterError, load_rewriter, new_small_decoder
 from corewrite.rewriter.clean import Cleaned, clean
+from corewrite.rewriter.divergence import kl_along
 from corewrite.rewriter.examples import Example, omissions, other_contexts, slips, told_by_titles
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
 from corewrite.rewriter.generate import MAX_NEW_TOKENS, Completion, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
@@ -29,6 +30,7 @@ __all__ = [
     "distinct_prompts",
     "fine_tune",
     "greedy",
+    "kl_along",
     "length_buckets",
     "load_rewriter",
     "mean_token_loss",

@@ -26,6 +26,8 @@ class WorldConfig(Settings):
     """Share of entities whose short name also means another entity."""
     births_per_week: float = Field(default=0.015, ge=0, le=0.2)
     """Share of entities that appear in each week after week 0."""
+    slang_per_week: int = Field(default=3, ge=0, le=20)
+    """New words for an aspect that come up in each week from week 5 on, when a first log and the launches after it are over."""
 
 
 class TrafficConfig(Settings):
@@ -51,6 +53,8 @@ class TrafficConfig(Settings):
     """Entities called by their short name."""
     synonym: float = 0.35
     """Aspects called by a word that titles seldom use."""
+    slang: float = 0.30
+    """Aspects called by a word of the day, where one is at the height of its fashion."""
     padding: float = 0.12
     """Queries with a word that says nothing (`video`, `best`)."""
     scan_on: float = 0.92

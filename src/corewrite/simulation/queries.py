@@ -1,7 +1,9 @@
 """How a person with an intent types it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,7 @@ class Typed:
 
 def type_query(
     world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray,
-    habit: tuple[float, float], before: str = "",
+    habit: tuple[float, float], before: str = "", fashion: Mapping[int, tuple[str, float]] = MappingProxyType({}),
 ) -> Typed:  # fmt: skip
     """Type the intent once.
 
@@ -57,17 +59,18 @@ def type_query(
         u: `DRAWS` uniform numbers in [0, 1).
         habit: Two more that stay the same for all attempts at an intent: which name and which aspect word come to mind.
         before: The previous attempt's text; nobody types the same again to change it.
+        fashion: Word of the day of some aspects and how much in fashion it is (`World.fashion`).
     """
     explicit = attempt > 0 and u[0] < traffic.good_reformulation
-    typed = _type(world, traffic, entity, aspect, category, told, attempt, u, habit, explicit)
+    typed = _type(world, traffic, entity, aspect, category, told, attempt, u, habit, explicit, fashion)
     if typed.text == before:
-        typed = _type(world, traffic, entity, aspect, category, told, attempt, u, (habit[0], 1.0), True)
+        typed = _type(world, traffic, entity, aspect, category, told, attempt, u, (habit[0], 1.0), True, fashion)
     return typed
 
 
 def _type(
     world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray,
-    habit: tuple[float, float], explicit: bool,
+    habit: tuple[float, float], explicit: bool, fashion: Mapping[int, tuple[str, float]],
 ) -> Typed:  # fmt: skip
     both = entity != NONE and aspect != NONE
     short = both and not explicit and u[1] < traffic.abbreviate
@@ -89,7 +92,12 @@ def _type(
         canonical, typed = ASPECTS[aspect]
         # Most repairs keep the user's own word for the aspect.
         plain = habit[1] >= traffic.synonym or (explicit and u[3] < 0.4)
-        parts.append(canonical if plain else typed[int(habit[1] / traffic.synonym * len(typed))])
+        word, height = fashion.get(aspect, ("", 0.0))
+        # The upper end of the same number, so that a week without words of the day is typed as it was; 1 is the plain word.
+        if 1.0 - traffic.slang * height <= habit[1] < 1.0 and not (explicit and u[3] < 0.6):
+            parts.append(word)
+        else:
+            parts.append(canonical if plain else typed[int(habit[1] / traffic.synonym * len(typed))])
     if u[4] < 0.15:
         parts.reverse()
     if not explicit and u[5] < traffic.padding:

@@ -307,7 +307,7 @@ def _round(
         wide = np.arange(width)[None, :]
         return keyed_uniform(seed, week, user[:, None], number[:, None], step[:, None], wide, purpose)
 
-    u_type = draw(_P_TYPE, DRAWS)
+    u_type, fashion = draw(_P_TYPE, DRAWS), world.fashion(week)
     typed = [
         type_query(
             world,
@@ -320,6 +320,7 @@ def _round(
             u_type[i],
             s.habit,
             s.earlier[-1] if s.attempt else "",
+            fashion,
         )
         for i, s in enumerate(active)
     ]

@@ -12,6 +12,10 @@ from corewrite.simulation.vocabulary import ASPECTS, CATEGORIES, FILLERS, pseudo
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
+SLANG_BEGINS = 5
+"""First week in which a word of the day comes up."""
+WEEKS = 22
+"""Weeks after the first in which something new comes up."""
 NONE = -1
 """Entity of an exploratory intent, aspect of an entity-only one, second entity of most videos."""
 
@@ -28,6 +32,7 @@ class World:
         popularity: Share of interest of each entity before drift, float64 [entities], sums to 1.
         birth: First week in which people know the entity, int64 [entities]; 0 for most.
         rival: The other entity of a shared alias, or NONE, int64 [entities].
+        slang: Words of the day: the word, the aspect it stands for, the first week in which people say it.
         aspect_weight: Interest in each aspect within a category, float64 [categories, aspects], rows sum to 1.
         catalogue: What the search engine sees.
         video_entity, video_second, video_aspect: What each video shows, int64 [videos].
@@ -42,6 +47,7 @@ class World:
     popularity: FloatArray
     birth: IntArray
     rival: IntArray
+    slang: tuple[tuple[str, int, int], ...]
     aspect_weight: FloatArray
     catalogue: Catalogue
     video_entity: IntArray
@@ -59,6 +65,17 @@ class World:
         born = np.where(self.birth == 0, 1.0, np.where(age < 0, 0.0, 1.0 + 1.5 * np.exp(-np.maximum(age, 0) / 3.0)))
         weight = self.popularity * swing * born
         return np.asarray(weight / weight.sum())
+
+    def fashion(self, week: int) -> dict[int, tuple[str, float]]:
+        """The word of the day of each aspect that has one in `week`, and how much in fashion it is, in (0, 1].
+
+        A word comes up within three weeks, stays for about eight and fades; the newest of an aspect is the one that is said.
+        """
+        known = sorted((birth, aspect, word) for word, aspect, birth in self.slang if birth <= week)
+        return {
+            aspect: (word, min(1.0, (week - birth + 1) / 3) * float(np.exp(-max(0, week - birth - 8) / 4)))
+            for birth, aspect, word in known
+        }
 
 
 def make_world(config: WorldConfig) -> World:
@@ -82,14 +99,24 @@ def make_world(config: WorldConfig) -> World:
         both = popularity[first] + popularity[second]
         popularity[first], popularity[second] = 0.7 * both, 0.3 * both
 
-    newborn = rng.random(n) < min(0.33, 22 * config.births_per_week)
-    birth = np.where(newborn, rng.integers(1, 23, n), 0)
+    newborn = rng.random(n) < min(0.33, WEEKS * config.births_per_week)
+    birth = np.where(newborn, rng.integers(1, WEEKS + 1, n), 0)
 
     aspect_weight = np.zeros((len(CATEGORIES), len(ASPECTS)))
     for c, (_, allowed) in enumerate(CATEGORIES):
         weight = (np.arange(len(allowed)) + 1.5) ** -0.7
         aspect_weight[c, rng.permutation(allowed)] = weight / weight.sum()
-    return _film(config, names, tuple(aliases), category, popularity, birth, rival, aspect_weight)
+    slang = _slang(config, {*pool})
+    return _film(config, names, tuple(aliases), category, popularity, birth, rival, slang, aspect_weight)
+
+
+def _slang(config: WorldConfig, taken: set[str]) -> tuple[tuple[str, int, int], ...]:
+    rng = np.random.default_rng([config.seed, 12])
+    births = np.repeat(np.arange(SLANG_BEGINS, WEEKS + 3), config.slang_per_week)
+    words = [w for w in pseudo_words(2 * len(births) + 20, rng) if w not in taken][: len(births)]
+    # Aspects in turn, so that a fashion lasts before the next word for the same aspect comes.
+    turns = np.concatenate([rng.permutation(len(ASPECTS)) for _ in range(len(births) // len(ASPECTS) + 1)])
+    return tuple((word, int(aspect), int(birth)) for word, aspect, birth in zip(words, turns, births, strict=False))
 
 
 def _film(
@@ -100,6 +127,7 @@ def _film(
     popularity: FloatArray,
     birth: IntArray,
     rival: IntArray,
+    slang: tuple[tuple[str, int, int], ...],
     aspect_weight: FloatArray,
 ) -> World:
     """Fill the catalogue."""
@@ -154,7 +182,7 @@ def _film(
         prior=np.round(0.2 + 0.8 * rank, 4),
     )
     return World(
-        config, names, aliases, category, popularity, birth, rival, aspect_weight, catalogue,
+        config, names, aliases, category, popularity, birth, rival, slang, aspect_weight, catalogue,
         entity, second, aspect, clickbait, quality,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from corewrite.training.checkpoint import CheckpointError, NotBitwiseWarning, Re
 from corewrite.training.config import LoraSettings, ScoringConfig, TrainingConfig
 from corewrite.training.engine import SamplingEngine, StalePolicyError, Sync
 from corewrite.training.in_process import InProcessEngine
-from corewrite.training.loop import TrainingReport, train
+from corewrite.training.loop import PhaseObserver, TrainingReport, train
 from corewrite.training.losses import (
     PairLogProbs,
     RewardShift,
@@ -28,6 +28,7 @@ __all__ = [
     "NotBitwiseWarning",
     "Pair",
     "PairLogProbs",
+    "PhaseObserver",
     "ResumeError",
     "Reward",
     "RewardShift",

@@ -86,13 +86,15 @@ def train(
         progress: Called with (what, done, total).
 
     Raises:
-        ValueError: no instance, no pair in a phase, or a reward or loss that is not a number.
+        ValueError: no instance, one that is kept for the gate, no pair in a phase, or a reward or loss that is not a number.
         ResumeError: the folder holds another run.
         SamplerDriftError: the engine samples from something else than the policy.
         CheckpointError: a file could not be written.
     """
     if not instances:
         raise ValueError("training needs instances: the log holds no search with both D+ and D-")
+    if (kept := next((x for x in instances if x.evaluation_only), None)) is not None:
+        raise ValueError(f"instance {kept.instance_id!r} is kept for the gate: training on it would blind the gate")
     run = RunFolder(folder, _identity(policy, instances, config, seed, provenance), writes=parallel.rank() == 0)
     reference, optimizer = policy.copy(), new_optimizer(policy, config)
     refreshed = reference if config.refresh_reference else None

@@ -1,0 +1,100 @@
+"""`corewrite cycle`."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+
+app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote, hold or reject.", no_args_is_help=True)
+
+EXAMPLES = (
+    "Examples: `corewrite cycle run --config corewrite.yaml` · `corewrite cycle status --config corewrite.yaml --json` · "
+    "`corewrite cycle ramp --config corewrite.yaml --searches stage.parquet --id tuesday`"
+)
+_CONFIG = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings of the cycle, YAML.")
+
+
+@app.command(epilog=EXAMPLES)
+def run(
+    config: Path = _CONFIG,
+    week: str | None = typer.Option(None, help="Name of the week's log; default: the newest."),
+    as_json: bool = typer.Option(False, "--json", help="Print the cycle's record as JSON."),
+) -> None:
+    """Run one week, or go on with a week that was cut off. Exit code 0 promote, 3 hold, 4 reject."""
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.pipeline.cycle import run_cycle
+    from corewrite.pipeline.cycle_config import load_cycle_config
+
+    with reported_errors():
+        record = run_cycle(load_cycle_config(config), week, steps=ProgressSteps(progress_console(quiet=False)))
+    if as_json:
+        print_json(record)
+    else:
+        typer.echo(f"{record['week']}  {record['verdict'].upper()}: {record['reason']}")
+        for alarm in record["alarms"]:
+            typer.secho(f"ALARM  {alarm}", fg="red", err=True)
+    raise typer.Exit(VERDICT_EXITS[record["verdict"]])
+
+
+@app.command(epilog=EXAMPLES)
+def status(
+    config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")
+) -> None:  # fmt: skip
+    """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the ramp."""
+    from corewrite.pipeline.cycle import cycle_status
+    from corewrite.pipeline.cycle_config import load_cycle_config
+
+    with reported_errors():
+        found = cycle_status(load_cycle_config(config))
+    if as_json:
+        print_json(found)
+        return
+    champion: dict[str, Any] | None = found["champion"]
+    typer.echo(
+        "champion   " + ("none yet" if champion is None else f"version {champion['version']}, policy {champion['policy'][:12]}")
+    )
+    if found["running"]:
+        typer.echo(f"running    process {found['running']}")
+    for name, steps in found["unfinished"].items():
+        typer.echo(f"unfinished {name}: {', '.join(steps) or 'nothing'} done; run it again to go on")
+    for r in found["weeks"][-10:]:
+        typer.echo(f"{r['week']:<12} {r['verdict']:<8} {r['reason']}")
+        for alarm in r["alarms"]:
+            typer.secho(f"{'':<12} ALARM    {alarm}", fg="red")
+    if (ramp := found["ramp"]) is not None:
+        typer.echo(f"ramp       {ramp['status']}, {ramp['share']:.0%} of users get version {ramp['champion']}; {ramp['last']}")
+
+
+@app.command(epilog=EXAMPLES)
+def ramp(
+    config: Path = _CONFIG,
+    searches: Path = typer.Option(
+        help="Parquet of the stage's searches so far: user_id, arm, timestamp, gave_up, error, neutral."
+    ),
+    observation: str = typer.Option(
+        "", "--id", help="Names this look; the same name again changes nothing. Default: the file's."
+    ),
+    until: float | None = typer.Option(
+        None, help="End of the log, seconds since the epoch, outcomes settled; default: 30 minutes ago."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Take a look at the new champion's traffic: wait, give it to more users, or roll it back. Exit code 4: rolled back."""
+    from dataclasses import asdict
+
+    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.ramp_step import ramp_step
+
+    with reported_errors():
+        decision = ramp_step(
+            load_cycle_config(config).run, searches, observation=observation or searches.stem,
+            until=time.time() - 1800 if until is None else until,
+        )  # fmt: skip
+    if as_json:
+        print_json(asdict(decision))
+    else:
+        typer.echo(f"{decision.kind.upper()} at {decision.share:.0%} of users: {decision.reason}")
+    raise typer.Exit(VERDICT_EXITS["reject"] if decision.kind == "rollback" else 0)

@@ -1,0 +1,80 @@
+"""`corewrite gate`."""
+
+import json
+from pathlib import Path
+
+import typer
+
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+
+app = typer.Typer(help="The promotion gate: compare, calibrate.", no_args_is_help=True)
+
+EXAMPLES = (
+    "Examples: `corewrite gate run 3f9a1c -c corewrite.yaml` · `corewrite gate run ./my-rewriter --week week-07 --json` · "
+    "`corewrite gate calibrate -c corewrite.yaml --retrains 10`"
+)
+_CONFIG = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings of the cycle, YAML.")
+
+
+@app.command(epilog=EXAMPLES)
+def run(
+    candidate: str = typer.Argument(help="Hash (or its beginning) of a policy in the registry, or folder of a rewriter."),
+    config: Path = _CONFIG,
+    week: str | None = typer.Option(None, help="Week whose gate searches are used; default: the newest mined."),
+    out: Path | None = typer.Option(None, help="Folder for gate.json and gate.html; default: the run folder's `gate`."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Compare a candidate with the champion. Decides nothing in the registry. Exit code 0 promote, 3 hold, 4 reject."""
+    from corewrite.console import print_gate, render_gate
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.gate_run import gate_candidate
+
+    with reported_errors():
+        settings = load_cycle_config(config)
+        result, about = gate_candidate(settings, candidate, week, steps=ProgressSteps(progress_console(quiet=False)))
+        folder = out or settings.run / "gate"
+        folder.mkdir(parents=True, exist_ok=True)
+        value = {**about, **result.as_dict()}
+        (folder / "gate.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+        (folder / "gate.html").write_text(render_gate(result.as_dict(), about), "utf-8")
+    if as_json:
+        print_json(value)
+    else:
+        print_gate(result.as_dict())
+        typer.echo(f"page     {folder / 'gate.html'}")
+    raise typer.Exit(VERDICT_EXITS[result.verdict])
+
+
+@app.command("calibrate", epilog=EXAMPLES)
+def calibrate_command(
+    config: Path = _CONFIG,
+    retrains: int = typer.Option(10, min=10, help="Trainings of the week's candidate with other seeds."),
+    week: str | None = typer.Option(None, help="Week whose training is repeated; default: the last finished."),
+    out: Path = typer.Option(
+        Path("margins.yaml"), help="File to freeze the margins in; one that is there is not written over."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
+) -> None:
+    """Set the gate's margins from retrains that differ by their seed alone, and freeze them. Takes as long as the trainings."""
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.gate.calibrate import save_margins
+    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.gate_run import calibrate_margins
+
+    with reported_errors():
+        if out.exists():
+            raise FileExistsError(f"{out} is there: frozen margins are not written over; name another file with --out")
+        found = calibrate_margins(
+            load_cycle_config(config), retrains, week, steps=ProgressSteps(progress_console(quiet=False))
+        )  # fmt: skip
+        save_margins(found, out)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    for name, margin in found.margins.as_dict().items():
+        note = "capped by the business limit" if name in found.capped else ""
+        typer.echo(f"{name:<28} {margin:.5g}  {note}")
+    share = found.joint_pass
+    passed = f"{share.share:.0%} of {found.retrains} retrains pass all guardrails ({share.low:.0%} to {share.high:.0%})"
+    typer.echo(f"{passed}\nfrozen in {out}; name it as `margins` in {config}")

@@ -1,0 +1,369 @@
+"""Months of weekly cycles on the simulated platform: with the gate, never retrained, without a gate, without a rewriter.
+
+The same users meet every arm, on common random numbers; a cycle sees its own arm's log only. Hidden intents are for measuring.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from corewrite.demo.engine import HOLDBACK, OnePolicyEngine
+from corewrite.demo.measure import lists_ndcg10
+from corewrite.demo.months_config import MonthsConfig
+from corewrite.demo.platform import ratings
+from corewrite.domain import Catalogue, Outcome
+from corewrite.fusion import FusionSpec, default_spec, load_spec
+from corewrite.logs import SatisfactionThresholds, read_evaluation_instances
+from corewrite.pipeline import (
+    Deployment,
+    Steps,
+    fused_lists,
+    log_rewards,
+    read_catalogue,
+    read_window,
+    served_rewrites,
+    write_catalogue,
+    write_labels,
+)
+from corewrite.pipeline.cycle import Refit, fitted_judge, history_of, refit, run_cycle
+from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.journal import write_json
+from corewrite.pipeline.mined import MinedWindow
+from corewrite.pipeline.window import is_holdback_user
+from corewrite.registry import Registry
+from corewrite.relevance import Judge, LateInteraction, cold_start
+from corewrite.relevance.late_interaction import SCALARS
+from corewrite.rewriter import Rewriter, load_rewriter
+from corewrite.search import top_overlap
+from corewrite.simulation.export import write_log
+from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.world import World, make_world
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+ARMS = ("weekly", "never", "no_gate", HOLDBACK)
+FIRST_WEEK = 2
+"""Number of the first week with a champion: weeks 0 and 1 are the log it comes from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Production:
+    """What serves an arm in a week.
+
+    Attributes:
+        deployment: Relevance model and spec.
+        policy: The rewriter, or None.
+        name: Hash of the policy, "" without one.
+        key: Equal where two arms serve the same.
+    """
+
+    deployment: Deployment
+    policy: Rewriter | None
+    name: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Of policy, relevance model and spec."""
+        return self.name, self.deployment.model.model_hash, self.deployment.spec.spec_hash
+
+
+def week_name(week: int) -> str:
+    """Of a log, in the order of time."""
+    return f"week-{week:02d}"
+
+
+def run_months(config: MonthsConfig, folder: Path, *, steps: Steps) -> list[dict[str, Any]]:
+    """Run the months, or go on with them; returns the rows of `weeks.json`.
+
+    Args:
+        config: Sizes and seed.
+        folder: Where everything goes.
+        steps: Shows progress.
+
+    Raises:
+        ValueError: the folder holds a run under other settings, or the gate rejected the first candidate.
+    """
+    months = _Months.begin(config, folder, steps)
+    months.first_weeks()
+    months.cycle("weekly", FIRST_WEEK - 1)
+    months.first_champion()
+    months.branch()
+    for week in range(FIRST_WEEK, FIRST_WEEK + config.weeks):
+        if months.row_file(week).is_file():
+            continue
+        months.incident(week)
+        begun = perf_counter()
+        rows = months.serve(week)
+        for arm in ("weekly", "no_gate"):
+            rows[arm] |= months.cycle(arm, week)
+        for row in rows.values():
+            row["seconds"] = round(perf_counter() - begun, 1)
+        write_json(months.row_file(week), rows)
+    return months.rows()
+
+
+@dataclass(eq=False)
+class _Months:
+    config: MonthsConfig
+    folder: Path
+    steps: Steps
+    world: World
+    catalogue: Catalogue
+
+    @classmethod
+    def begin(cls, config: MonthsConfig, folder: Path, steps: Steps) -> "_Months":
+        folder.mkdir(parents=True, exist_ok=True)
+        settings, documents = folder / "settings.json", folder / "documents.parquet"
+        wanted = config.model_dump(mode="json")
+        if settings.is_file() and json.loads(settings.read_text("utf-8")) != wanted:
+            raise ValueError(f"{folder} holds a run under other settings: give another folder with --out, or remove it")
+        write_json(settings, wanted)
+        with steps.step("build the platform"):
+            world = make_world(config.seeded_world)
+            if not documents.is_file():
+                write_catalogue(world.catalogue, documents)
+            (folder / "weeks").mkdir(exist_ok=True)
+            write_spec_file(default_spec(), folder / "fusion.yaml")
+            return cls(config, folder, steps, world, read_catalogue(documents))
+
+    def first_weeks(self) -> None:
+        """Two weeks of log without a rewriter, and raters' labels of the first."""
+        cold = Deployment(self.catalogue, cold_start(self.catalogue, seed=self.config.seed), default_spec())
+        for week in range(FIRST_WEEK):
+            if not self._log("weekly", week).is_file():
+                happened = self._traffic(week, Production(cold, None, ""), week_name(week))
+                if week == 0:
+                    labels = ratings(self.world, happened, cold.cascade, self.config.rated_searches)
+                    write_labels(labels, self.catalogue, self.folder / "labels.parquet")
+                self._write_log(happened, "weekly", week)
+
+    def cycle(self, arm: str, week: int) -> dict[str, Any]:
+        """The arm's cycle on the week's log."""
+        saturating = arm_refit(self.config, week)
+        record = run_cycle(
+            self._cycle_config(arm), week_name(week), steps=self.steps, refit=saturating, trusting=arm == "no_gate"
+        )
+        return {
+            k: record[k] for k in ("verdict", "reason", "failed", "mitigations", "mitigations_applied", "recovered", "alarms")
+        }
+
+    def first_champion(self) -> None:
+        """Where the gate held the first candidate back, it is put into production all the same: months need a beginning."""
+        registry = Registry(self.folder / "weekly" / "run" / "registry")
+        if registry.champion() is None:
+            held = next(d for d in reversed(registry.decisions()) if d.candidate is not None)
+            assert held.candidate is not None
+            registry.promote(
+                held.candidate, expected=None, reason=f"first champion, by the simulation and against the gate ({held.reason})",
+                evidence={"override": True, "by": "corewrite simulate"},
+            )  # fmt: skip
+
+    def branch(self) -> None:
+        """Give the arm without a gate a registry and a log of its own, as they are after the first cycle."""
+        if (self.folder / "no_gate").is_dir():
+            return
+        staging = self.folder / ".no_gate.partial"
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(self.folder / "weekly", staging)
+        staging.rename(self.folder / "no_gate")
+
+    def incident(self, week: int) -> None:
+        """From the incident on the spec file holds a floor that is too low, where that is the incident."""
+        number = week - FIRST_WEEK + 1
+        if self.config.incident == "spec" and self.config.incident_week is not None and number >= self.config.incident_week:
+            write_spec_file(low_floor(default_spec()), self.folder / "fusion.yaml")
+
+    def serve(self, week: int) -> dict[str, dict[str, Any]]:
+        """All arms' traffic of a week and what was measured of it."""
+        production = {arm: self._production(arm) for arm in ARMS}
+        known: dict[tuple[str, str, str], Week] = {}
+        endings: dict[tuple[str, str, str], pa.Table] = {}
+        for arm in (HOLDBACK, "never", "weekly", "no_gate"):
+            key = production[arm].key
+            if key not in known:
+                known[key] = self._traffic(week, production[arm], f"{week_name(week)}, {arm}")
+                with self.steps.step("read the log"):
+                    log = self._write_log(known[key], arm, week)
+                    endings[key] = self._endings(log, production[arm].deployment)
+            elif arm in ("weekly", "no_gate"):
+                self._write_log(known[key], arm, week)
+            pq.write_table(endings[key], self.folder / "weeks" / f"{week:02d}-{arm}-users.parquet")
+        with self.steps.step("measure"):
+            return self._measure(week, known[production[HOLDBACK].key], production, endings)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of every week and arm."""
+        found = []
+        for week in range(FIRST_WEEK, FIRST_WEEK + self.config.weeks):
+            of_week = json.loads(self.row_file(week).read_text("utf-8"))
+            found += [{"week": week - FIRST_WEEK + 1, "arm": arm, **of_week[arm]} for arm in ARMS]
+        return found
+
+    def row_file(self, week: int) -> Path:
+        """Where a week's rows lie."""
+        return self.folder / "weeks" / f"{week:02d}.json"
+
+    def _traffic(self, week: int, production: Production, title: str) -> Week:
+        engine = OnePolicyEngine(
+            production.deployment.cascade, production.policy, self.config.pipeline.max_new_tokens
+        )  # fmt: skip
+        with self.steps.step(title) as progress:
+            return simulate_week(
+                self.world, self.config.traffic, engine, week=week, sessions=self.config.sessions, arm_of=_arm_of,
+                progress=progress,
+            )  # fmt: skip
+
+    def _log(self, arm: str, week: int) -> Path:
+        return self.folder / arm / "logs" / f"{week_name(week)}.ndjson.gz"
+
+    def _write_log(self, happened: Week, arm: str, week: int) -> Path:
+        log = self._log(arm, week)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        temporary = log.with_name(f"partial-{log.name}")
+        write_log(happened, self.catalogue, temporary)
+        temporary.rename(log)
+        return log
+
+    def _endings(self, log: Path, deployment: Deployment) -> pa.Table:
+        """Searches that ended, were changed and were given up, by user, of users who may see a rewrite."""
+        window = read_window(log, overlap=top_overlap(deployment.cascade), thresholds=self._thresholds)
+        outcome, user = window.outcomes.outcome, window.outcomes.user_id
+        counted = (outcome != Outcome.CENSORED) & ~np.array([is_holdback_user(u) for u in user], np.bool_)
+        names, of = np.unique(user[counted].astype(str), return_inverse=True)
+        kept = outcome[counted]
+        return pa.table(
+            {
+                "user_id": names,
+                "ended": np.bincount(of, minlength=len(names)),
+                "changed": np.bincount(of, kept == Outcome.CHANGED, len(names)).astype(np.int64),
+                "gave_up": np.bincount(of, kept == Outcome.GAVE_UP, len(names)).astype(np.int64),
+            }
+        )
+
+    @property
+    def _thresholds(self) -> SatisfactionThresholds | None:
+        return MinedWindow(self.folder / "weekly" / "run" / "windows" / week_name(0)).thresholds
+
+    def _production(self, arm: str) -> Production:
+        """What serves the arm now. The ranker is one team's work: the arms without cycles have the weekly arm's."""
+        registry = Registry(self.folder / ("no_gate" if arm == "no_gate" else "weekly") / "run" / "registry")
+        champion = registry.champion()
+        assert champion is not None  # see first_champion
+        relevance = LateInteraction.load(registry.path(registry.artifact("relevance", champion.relevance)))
+        spec = load_spec(registry.path(registry.artifact("spec", champion.spec)) / "fusion.yaml")
+        policy = champion.policy
+        if arm == "never":
+            policy = next(d.candidate.policy for d in registry.decisions() if d.verdict == "promote" and d.candidate)
+        loaded = None if arm == HOLDBACK else load_rewriter(registry.path(registry.artifact("policy", policy)))
+        return Production(Deployment(self.catalogue, relevance, spec), loaded, "" if arm == HOLDBACK else policy)
+
+    def _measure(
+        self, week: int, holdback: Week, production: Mapping[str, Production], endings: Mapping[Any, pa.Table]
+    ) -> dict[str, dict[str, Any]]:
+        """Truth and judge on the same searches for all arms, reward on the gate users' instances of the week before."""
+        limit = self.config.pipeline.max_new_tokens
+        step = max(1, len(holdback) // self.config.measured_searches)
+        some = holdback.take(np.arange(0, len(holdback), step)[: self.config.measured_searches])
+        before = self.folder / "weekly" / "run" / "windows" / week_name(week - 1) / "gate.parquet"
+        instances = read_evaluation_instances(before)[: self.config.measured_searches]
+        by_key: dict[Any, dict[str, Any]] = {}
+        lists: dict[str, IntArray] = {}
+        truth: dict[str, FloatArray] = {}
+        for arm, p in production.items():
+            if p.key in by_key:
+                truth[arm], lists[arm] = next((truth[a], lists[a]) for a in truth if production[a].key == p.key)
+                continue
+            nothing: list[str | None] = [None] * len(some)
+            rewrites = nothing if p.policy is None else served_rewrites(p.policy, some.queries, max_new_tokens=limit)
+            lists[arm] = fused_lists(p.deployment, some.queries, rewrites)
+            truth[arm] = lists_ndcg10(self.world, some, lists[arm])
+            asked = [x.query for x in instances]
+            on_gate = None if p.policy is None else served_rewrites(p.policy, asked, max_new_tokens=limit)
+            texts = [(r or q.text) for q, r in zip(some.queries, rewrites, strict=True)]
+            by_key[p.key] = {
+                "reward": 0.0 if on_gate is None else float(log_rewards(p.deployment, instances, on_gate).mean()),
+                "words": float(np.mean([len(t.split()) for t in texts])),
+            }
+        judged = dict(zip(lists, self._judge.ndcg10(some.queries, list(lists.values())), strict=True))
+        pq.write_table(
+            pa.table({"user_id": list(some.user_ids), **{arm: truth[arm] for arm in production}}),
+            self.folder / "weeks" / f"{week:02d}-ndcg.parquet",
+        )
+        rows = {}
+        for arm, p in production.items():
+            table = endings[p.key]
+            ended = int(np.sum(table["ended"].to_numpy()))
+            rows[arm] = {
+                "cqr": float(np.sum(table["changed"].to_numpy()) / ended),
+                "give_up": float(np.sum(table["gave_up"].to_numpy()) / ended),
+                "searches": ended,
+                **by_key[p.key],
+                "judge": float(judged[arm].mean()),
+                "ndcg10": float(truth[arm].mean()),
+                "verdict": None,
+                "policy": p.name,
+                "relevance": p.deployment.model.model_hash,
+                "spec": p.deployment.spec.spec_hash,
+            }
+        return rows
+
+    @property
+    def _judge(self) -> Judge:
+        return fitted_judge(self.folder / "labels.parquet", self.folder / "documents.parquet", self.config.seed)
+
+    def _cycle_config(self, arm: str) -> CycleConfig:
+        own = self.folder / arm
+        return CycleConfig(
+            run=own / "run", documents=self.folder / "documents.parquet", logs=own / "logs",
+            labels=self.folder / "labels.parquet", frozen=self.folder / "for-the-gate" / f"{arm}.parquet",
+            spec=self.folder / "fusion.yaml", seed=self.config.seed, refresh=self.config.refresh,
+            recovery=self.config.recovery, pipeline=self.config.pipeline,
+        )  # fmt: skip
+
+
+def arm_refit(config: MonthsConfig, week: int) -> Refit:
+    """How the relevance model is fitted in a week: soundly, but in the week of the incident."""
+    if config.incident != "relevance" or config.incident_week != week - FIRST_WEEK + 1:
+        return refit
+    return lambda catalogue, seen, seed, progress: saturating(refit(catalogue, seen, seed, progress))
+
+
+def saturating(model: LateInteraction, shift: float = 2.0) -> LateInteraction:
+    """A model that scores high as soon as a part of the intent is met: it ranks, and can be gamed (design section 4)."""
+    scalars = model.scalars.copy()
+    scalars[SCALARS.index("bias")] += shift
+    return replace(model, scalars=scalars)
+
+
+def low_floor(spec: FusionSpec, eps: float = 1e-5) -> FusionSpec:
+    """The spec with a floor that pays for moving documents nobody would ever see (design section 4)."""
+    value = spec.model_dump(mode="json")
+    for stage in ("rawrank", "finerank"):
+        for signal in value[stage]["rewrite"]:
+            signal["eps"] = eps
+    return FusionSpec.model_validate(value)
+
+
+def write_spec_file(spec: FusionSpec, path: Path) -> None:
+    """Write a spec as a user would."""
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), "utf-8")
+
+
+def months_history(folder: Path) -> list[dict[str, Any]]:
+    """Records of the weekly arm's cycles."""
+    return history_of(folder / "weekly" / "run")
+
+
+def _arm_of(user_id: str) -> str:
+    return HOLDBACK if is_holdback_user(user_id) else "served"

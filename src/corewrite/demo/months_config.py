@@ -1,0 +1,73 @@
+"""Sizes of the long run: many weekly cycles on the simulated platform."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from corewrite.domain import Settings
+from corewrite.gate import GateConfig, Margins
+from corewrite.pipeline import PipelineConfig, WarmStartConfig
+from corewrite.pipeline.cycle_config import RecoveryConfig, RefreshConfig
+from corewrite.simulation.config import TrafficConfig, WorldConfig
+from corewrite.training import TrainingConfig
+
+
+class MonthsConfig(Settings):
+    """`corewrite simulate --weeks N`."""
+
+    seed: int = Field(default=0, ge=0)
+    """The one seed of the run."""
+    weeks: int = Field(default=22, ge=1, le=22)
+    """Weeks with a champion; two weeks of log come before."""
+    incident_week: int | None = Field(default=10, ge=1)
+    """Week in which the new relevance model or spec is an exploitable one; None: none."""
+    incident: Literal["relevance", "spec"] = "spec"
+    """What is exploitable from then on: a refreshed relevance model that saturates, or a spec with too low a floor."""
+    world: WorldConfig = WorldConfig()
+    """The platform; its seed is replaced by `seed`."""
+    traffic: TrafficConfig = TrafficConfig()
+    """Its users' habits."""
+    sessions: int = Field(default=10_000, ge=200)
+    """Sessions of a week."""
+    rated_searches: int = Field(default=4_000, ge=20)
+    """Searches of the first week whose results raters grade for the judge."""
+    measured_searches: int = Field(default=2_000, ge=50)
+    """Searches of each week on which nDCG@10 against hidden intents is measured, the same for all arms."""
+    refresh: RefreshConfig = RefreshConfig()
+    """Of the cycle."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """Of the cycle."""
+    pipeline: PipelineConfig = PipelineConfig(
+        warm_start=WarmStartConfig(examples=100_000),
+        training=TrainingConfig(phases=4, instances_per_phase=2_000),
+        gate_queries=3_000,
+        # Rewrites here are of two to three words: a third of a word more a week is much.
+        gate=GateConfig(margins=Margins.model_validate({"length": 0.3, "length_vs_recent": 0.5})),
+    )
+    """Of the cycle."""
+
+    @property
+    def seeded_world(self) -> WorldConfig:
+        """The platform under the run's seed."""
+        return self.world.model_copy(update={"seed": self.seed})
+
+
+def miniature_months(seed: int = 0, weeks: int = 3) -> MonthsConfig:
+    """A run of the same loop small enough for a test; its figures mean nothing."""
+    return MonthsConfig(
+        seed=seed,
+        weeks=weeks,
+        incident_week=2,
+        world=WorldConfig(videos=2_000, entities=40),
+        sessions=1_500,
+        rated_searches=200,
+        measured_searches=200,
+        refresh=RefreshConfig(relevance_every=1, examples=1_000),
+        pipeline=PipelineConfig(
+            warm_start=WarmStartConfig(examples=14_000, epochs=1.5),
+            training=TrainingConfig(phases=1, instances_per_phase=200, samples=6),
+            gate_queries=400,
+            watched_queries=100,
+            probe_instances=200,
+        ),
+    )

@@ -1,0 +1,135 @@
+"""What months of cycles came to: arms compared on the same users, with intervals."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import stats
+
+from corewrite.demo.engine import HOLDBACK
+from corewrite.demo.months import FIRST_WEEK, months_history, week_name
+from corewrite.demo.months_config import MonthsConfig
+from corewrite.demo.summary import machine
+from corewrite.version import VERSION
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def summarise_months(config: MonthsConfig, folder: Path, rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+    """The figures beside `weeks.json`: comparisons of arms, the share promoted, recoveries, alarms, provenance."""
+    weeks = range(FIRST_WEEK, FIRST_WEEK + config.weeks)
+    weekly = [r for r in rows if r["arm"] == "weekly"]
+    number = {week_name(w): w - FIRST_WEEK + 1 for w in weeks}
+    history = [r for r in months_history(folder) if r["week"] in number]
+    return {
+        "seed": config.seed,
+        "weeks": config.weeks,
+        "machine": machine(),
+        "code_version": VERSION,
+        "command": f"corewrite simulate --weeks {config.weeks} --seed {config.seed}",
+        "seconds": round(seconds, 1),
+        "simulated": True,
+        "incident_weeks": [config.incident_week] if config.incident_week and config.incident_week <= config.weeks else [],
+        "incident": config.incident,
+        "comparisons": [
+            compare(folder, weeks, "weekly", other, metric)
+            for other in ("never", HOLDBACK, "no_gate")
+            for metric in ("cqr", "give_up", "ndcg10")
+        ],
+        "below_holdback": below_holdback(folder, weeks),
+        "promoted_share": sum(r["verdict"] == "promote" for r in weekly) / len(weekly),
+        "verdicts": {v: sum(r["verdict"] == v for r in weekly) for v in ("promote", "hold", "reject")},
+        "recoveries": [
+            {
+                "week": number[r["week"]],
+                "reason": r["reason"],
+                "mitigation": ", ".join(r["mitigations"]) if not r["recovered"] else "previous model and spec put back",
+            }
+            for r in history
+            if r["verdict"] == "reject" or r["recovered"]
+        ],
+        "alarms": [{"week": number[r["week"]], "text": text} for r in history for text in r["alarms"]],
+        "provenance": history[-1]["provenance"] if history else {},
+    }
+
+
+def compare(folder: Path, weeks: Sequence[int], arm: str, other: str, metric: str, confidence: float = 0.95) -> dict[str, Any]:
+    """Arm minus other over `weeks`, paired by user: the same users meet both.
+
+    A rate is a ratio of sums over users; its difference is linearised (delta method: Deng, Knoblich & Lu, KDD 2018), so that
+    the error is that of a mean over users.
+
+    Returns:
+        name, metric, difference, low, high, weeks, n (users).
+    """
+    read = _ndcg if metric == "ndcg10" else _rates
+    per_user = read(folder, weeks, arm, other, {"cqr": "changed", "give_up": "gave_up"}.get(metric, ""))
+    difference, error = _ratio_difference(*per_user)
+    t = float(stats.t.ppf(0.5 + confidence / 2, max(1, len(per_user[0]) - 1)))
+    return {
+        "name": f"{arm} minus {other}, {metric}",
+        "metric": metric,
+        "difference": difference,
+        "low": difference - t * error,
+        "high": difference + t * error,
+        "weeks": len(weeks),
+        "n": len(per_user[0]),
+    }
+
+
+def below_holdback(folder: Path, weeks: Sequence[int]) -> list[dict[str, Any]]:
+    """Weekly minus holdback of each week, higher is better: CQR and nDCG@10, at 95 % corrected for the number of weeks."""
+    confidence = 1 - 0.05 / len(weeks)
+    found = []
+    for week in weeks:
+        for metric, sign in (("cqr", -1.0), ("ndcg10", 1.0)):
+            c = compare(folder, [week], "weekly", HOLDBACK, metric, confidence)
+            low, high = sorted((sign * c["low"], sign * c["high"]))
+            found.append({"week": week - FIRST_WEEK + 1, "metric": metric, "low": low, "high": high})
+    return found
+
+
+def _ratio_difference(a: FloatArray, n: FloatArray, b: FloatArray, m: FloatArray) -> tuple[float, float]:
+    """sum(a)/sum(n) - sum(b)/sum(m) and its standard error over users."""
+    ra, rb = a.sum() / n.sum(), b.sum() / m.sum()
+    per_user = (a - ra * n) / n.sum() - (b - rb * m) / m.sum()
+    users = len(a)
+    return float(ra - rb), float(np.sqrt(users / max(1, users - 1) * (per_user**2).sum()))
+
+
+def _rates(folder: Path, weeks: Sequence[int], arm: str, other: str, column: str) -> tuple[FloatArray, ...]:
+    tables = {
+        name: pa.concat_tables([pq.read_table(folder / "weeks" / f"{w:02d}-{name}-users.parquet") for w in weeks])
+        for name in (arm, other)
+    }
+    names = np.unique(np.concatenate([np.asarray(t["user_id"].to_pylist()) for t in tables.values()]))
+    sums = []
+    for name in (arm, other):
+        at = np.searchsorted(names, np.asarray(tables[name]["user_id"].to_pylist()))
+        for field in (column, "ended"):
+            sums.append(np.bincount(at, tables[name][field].to_numpy(), len(names)).astype(np.float64))
+    return tuple(sums)
+
+
+def _ndcg(folder: Path, weeks: Sequence[int], arm: str, other: str, column: str) -> tuple[FloatArray, ...]:
+    table = pa.concat_tables([pq.read_table(folder / "weeks" / f"{w:02d}-ndcg.parquet") for w in weeks])
+    _, of = np.unique(np.asarray(table["user_id"].to_pylist()), return_inverse=True)
+    count = np.bincount(of).astype(np.float64)
+    sums = [np.bincount(of, table[name].to_numpy()).astype(np.float64) for name in (arm, other)]
+    return sums[0], count, sums[1], count
+
+
+def write_months(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
+    """Write weeks.json, summary.json and report.html; returns the report's path."""
+    from corewrite.console import render_weeks
+
+    for name, value in (("weeks", rows), ("summary", about)):
+        (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    report = folder / "report.html"
+    report.write_text(render_weeks(rows, about), "utf-8")
+    return report

@@ -1,0 +1,56 @@
+"""The set of rewrites: does one take over?"""
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.gate.check import ItemCounts, SetCheck, register
+from corewrite.gate.evaluation import Served
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@register
+class Distinct2(SetCheck):
+    """Distinct word bigrams over all word bigrams of the served texts (distinct-2, arXiv 1510.03055)."""
+
+    name = "distinct_2"
+    question = "Do rewrites stay as diverse?"
+    default_margin = 0.10
+    mitigation = "more_imitation"
+
+    def items(self, served: Served) -> list[list[str]]:
+        """Bigrams."""
+        return [[f"{a} {b}" for a, b in pairwise(text)] for text in served.words]
+
+    def share(self, counts: FloatArray) -> float:
+        """Distinct over all."""
+        total = float(counts.sum())
+        if not total:
+            raise ValueError("distinct-2 is undefined: no served text of the sample has two words")
+        return float((counts > 0).sum()) / total
+
+
+@register
+class CommonestRewrite(SetCheck):
+    """Share of the commonest text among the rewrites that differ from their query; 0 where none does."""
+
+    name = "commonest_rewrite"
+    question = "Does no one rewrite take over?"
+    sign = -1
+    default_margin = 0.02
+    mitigation = "more_imitation"
+
+    def items(self, served: Served) -> list[list[str]]:
+        """The rewrite where it differs."""
+        return [[text] if text else [] for text in served.changed]
+
+    def share(self, counts: FloatArray) -> float:
+        """Commonest over all."""
+        total = float(counts.sum())
+        return float(counts.max()) / total if total else 0.0
+
+    def note(self, candidate: ItemCounts) -> str:
+        """The commonest rewrite."""
+        return f"the candidate's commonest rewrite: {candidate.commonest()!r}" if candidate.names else ""

@@ -1,0 +1,228 @@
+"""Reward-like checks: what the reward, and a judge that training never saw, say of the results."""
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.gate.check import Check, Estimate, MeanCheck, register
+from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.resampling import Bounds, Resampling, bounds
+
+FloatArray = npt.NDArray[np.float64]
+
+_REWARD = ("candidate.log_reward", "champion.log_reward")
+_JUDGE = ("candidate.judge_ndcg", "champion.judge_ndcg")
+
+
+@register
+class FusedReward(MeanCheck):
+    """Mean log R under the fusion spec and relevance model that training used, nats.
+
+    It has no margin: a reward that does not rise is no reason to change the champion.
+    """
+
+    name = "fused_reward"
+    question = "Does the reward rise?"
+    kind = "reward"
+    needs = _REWARD
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """log R."""
+        return _pair(evaluation, _REWARD)
+
+
+@register
+class JudgeNdcg(MeanCheck):
+    """Mean nDCG@10 of the fused list under a judge that training never saw."""
+
+    name = "judge_ndcg"
+    question = "Does the judge agree that results get no worse than the champion's?"
+    needs = _JUDGE
+    default_margin = 0.005
+    mitigation = "hold_closer"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Judge nDCG@10."""
+        return _pair(evaluation, _JUDGE)
+
+
+@register
+class JudgeNdcgVsNoRewriter(MeanCheck):
+    """Mean judge nDCG@10 against the lists with no rewriter: slow decay over many champions shows here."""
+
+    name = "judge_ndcg_vs_no_rewriter"
+    question = "Are results no worse than without a rewriter?"
+    baseline = "no rewriter"
+    needs = ("candidate.judge_ndcg", "original_judge_ndcg")
+    default_margin = 0.005
+    mitigation = "hold_closer"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Judge nDCG@10."""
+        return _pair(evaluation, self.needs)
+
+
+@register
+class JudgeNdcgVsRecent(MeanCheck):
+    """Mean judge nDCG@10 against the best champion of the last 8 weeks.
+
+    Against the champion alone, every week could lose what its margin allows.
+    """
+
+    name = "judge_ndcg_vs_recent"
+    question = "Are results no worse than the best recent champion's?"
+    baseline = "best recent champion"
+    needs = ("candidate.judge_ndcg", "recent.judge_ndcg")
+    optional = True
+    default_margin = 0.005
+    mitigation = "hold_closer"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Judge nDCG@10."""
+        return _pair(evaluation, self.needs)
+
+
+@register
+class WorstSlice(Check):
+    """The lowest difference in mean judge nDCG@10 over the slices; smaller, so noisier, than the whole.
+
+    The difference is the lowest of those measured. The one that looks worst is often so by chance, and a
+    bootstrap of the minimum is inconsistent where slices tie, as all do when nothing has changed. So the
+    bounds are built from the slices' own:
+
+    - L is the lowest of the slices' L, each at 97.5 %. It is above the truth only where the L of the truly
+      worst slice is, in at most 2.5 % of cases (an intersection-union test, Berger 1982): no correction is
+      needed.
+    - U is the lowest of the slices' U, and any of them may be too low: each is at 1 - 2.5 % / slices
+      (Bonferroni). The p-value is the lowest of the slices' times their number.
+
+    Slices with fewer than `minimum_users` users are left out, and the note says so.
+    """
+
+    name = "worst_slice"
+    question = "Is no part of the traffic worse off?"
+    needs = (*_JUDGE, "slices")
+    default_margin = 0.02
+    mitigation = "hold_closer"
+
+    def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
+        """Compare every slice."""
+        users = {name: resampling.users_in(mask) for name, mask in evaluation.slices.items()}
+        names = [name for name, count in users.items() if count >= self.config.minimum_users]
+        left_out = [f"{name} ({count} users)" for name, count in users.items() if name not in names]
+        if not names:
+            raise ValueError(
+                f"no slice has {self.config.minimum_users} users "
+                f"({', '.join(left_out) or 'none was given'}): evaluate more users or give coarser slices"
+            )
+        candidate, champion = _pair(evaluation, _JUDGE)
+        masks = np.stack([evaluation.slices[name] for name in names], axis=1).astype(np.float64)
+        differences, errors = resampling.ratio_of_sums((candidate - champion)[:, None] * masks, masks)
+        each = [
+            bounds(float(d), float(e), users[name], self.margin, comparisons=len(names))
+            for name, d, e in zip(names, differences, errors, strict=True)
+        ]
+        limits = Bounds(min(b.low for b in each), min(b.high for b in each), min(b.p_value for b in each))
+        worst = int(np.argmin(differences))
+        mask = evaluation.slices[names[worst]]
+        note = f"worst of {len(names)} slices: {names[worst]}"
+        if left_out:
+            note += f"; left out for want of users: {', '.join(left_out)}"
+        means = float(candidate[mask].mean()), float(champion[mask].mean())
+        return Estimate(*means, float(differences[worst]), limits, int(mask.sum()), note)
+
+
+@register
+class HarmRate(MeanCheck):
+    """Share of queries that lose more than tau of judge nDCG@10 against no rewriter.
+
+    A mean can rise while many queries are harmed.
+    """
+
+    name = "harm_rate"
+    question = "Are no more queries harmed?"
+    sign = -1
+    needs = (*_JUDGE, "original_judge_ndcg")
+    default_margin = 0.03
+    mitigation = "keep_query"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """1 where harmed."""
+        candidate, champion = _pair(evaluation, _JUDGE)
+        least = evaluation.numbers("original_judge_ndcg") - self.config.harm_threshold
+        return (candidate < least).astype(np.float64), (champion < least).astype(np.float64)
+
+
+@register
+class RewardNotLower(MeanCheck):
+    """Mean log R, nats, with a margin: what is asked of the reward after several HOLDs in a row."""
+
+    name = "reward_not_lower"
+    question = "Does the reward not fall?"
+    kind = "after holds"
+    needs = _REWARD
+    default_margin = 0.01
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """log R."""
+        return _pair(evaluation, _REWARD)
+
+
+@register
+class NewEntities(MeanCheck):
+    """Mean judge nDCG@10 on the slice "new", which must rise.
+
+    A champion that no candidate beats on the whole still ages: what came into the world after its training
+    is what a new one is for. By the judge, since a relevance model knows new entities no better than the
+    champion does.
+    """
+
+    name = "new_entities"
+    question = "Do results rise where the entity is new?"
+    kind = "after holds"
+    needs = (*_JUDGE, "slices.new")
+    optional = True
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Judge nDCG@10 of new entities' queries."""
+        candidate, champion = _pair(evaluation, _JUDGE)
+        new = evaluation.slices["new"]
+        return np.where(new, candidate, np.nan), np.where(new, champion, np.nan)
+
+
+@register
+class Inflation(MeanCheck):
+    """Gain in reward minus gain in judge nDCG@10, each over its standard deviation across queries.
+
+    Where the reward's gain outruns the judge's, the policy may be learning the relevance model's mistakes.
+    It decides nothing: the reward is what is trained on, so it outruns the judge in honest weeks too.
+    In the result the candidate's column is the gain in reward and the baseline's that in judge nDCG.
+    """
+
+    name = "inflation"
+    question = "Does the judge's gain keep up with the reward's?"
+    kind = "report"
+    baseline = "judge's gain"
+    sign = -1
+    needs = (*_REWARD, *_JUDGE)
+    default_margin = 0.2
+    mitigation = "hold_closer"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Gains in standard deviations."""
+        return _standardised(*_pair(evaluation, _REWARD)), _standardised(*_pair(evaluation, _JUDGE))
+
+
+def _pair(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
+    candidate, baseline = names
+    return evaluation.numbers(candidate), evaluation.numbers(baseline)
+
+
+def _standardised(candidate: FloatArray, baseline: FloatArray) -> FloatArray:
+    gain = candidate - baseline
+    largest = float(np.abs(gain).max())
+    if not largest:
+        return gain
+    spread = float(gain.std())
+    if spread <= 1e-9 * largest:
+        raise ValueError(f"the gain is {largest:.4g} on every query: without a spread it cannot be standardised")
+    return gain / spread

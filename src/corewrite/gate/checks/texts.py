@@ -1,0 +1,190 @@
+"""What the served texts hold, query by query."""
+
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.gate.check import MeanCheck, TextCheck, register
+from corewrite.gate.evaluation import Evaluation, Served
+from corewrite.gate.text_faults import faults, foreign_scripts
+
+FloatArray = npt.NDArray[np.float64]
+
+_GENERIC = 20
+
+
+@register
+class Copying(TextCheck):
+    """Mean share of served words that are in the context but not in the query; 0 where the query stands."""
+
+    name = "copying"
+    question = "Is no more copied from the context?"
+    sign = -1
+    default_margin = 0.10
+    mitigation = "keep_query"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """Share of words."""
+        pairs = zip(served.words, evaluation.context_only, strict=True)
+        return np.array([sum(w in context for w in text) / len(text) if text and context else 0.0 for text, context in pairs])
+
+
+@register
+class Similarity(TextCheck):
+    """Mean Jaccard similarity of the character trigrams of served text and query; 1 where the query stands.
+
+    Characters, so that a mended spelling stays similar; a rewriter that wanders off does not.
+    """
+
+    name = "similarity"
+    question = "Do rewrites stay as close to the query?"
+    default_margin = 0.10
+    mitigation = "keep_query"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """Jaccard similarity."""
+        originals = [" ".join(own) for own in evaluation.query_words]
+        texts = [" ".join(own) for own in served.words]
+        return np.array([_jaccard(a, b) for a, b in zip(texts, originals, strict=True)])
+
+
+def _jaccard(a: str, b: str) -> float:
+    if a == b:
+        return 1.0
+    first, second = _trigrams(a), _trigrams(b)
+    common = len(first & second)
+    return common / (len(first) + len(second) - common)
+
+
+def _trigrams(text: str) -> set[str]:
+    padded = f" {text} "
+    return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
+
+
+@register
+class EntitiesDropped(TextCheck):
+    """Share of searches whose text drops a number or a protected word that the query has."""
+
+    name = "entities_dropped"
+    question = "Are numbers and entities kept?"
+    sign = -1
+    default_margin = 0.02
+    mitigation = "keep_query"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """1 where one is dropped."""
+        protected = evaluation.protected_words
+        return np.array(
+            [
+                float(
+                    any(
+                        w not in text and (w in protected or any(c.isdigit() for c in w))
+                        for w in (own if text != own else ())
+                    )
+                )
+                for own, text in zip(evaluation.query_words, served.words, strict=True)
+            ]
+        )
+
+
+@register
+class EmptyRate(TextCheck):
+    """Share of searches for which the policy gives no rewrite."""
+
+    name = "empty_rate"
+    question = "Does the policy fall silent no more often?"
+    sign = -1
+    default_margin = 0.15
+    mitigation = "more_imitation"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """1 where there is none."""
+        return np.array([float(not r.strip()) for r in served.rewrites])
+
+
+@register
+class NoOpRate(TextCheck):
+    """Share of searches for which the rewrite says what the query says, up to case and blanks."""
+
+    name = "no_op_rate"
+    question = "Does the policy repeat the query no more often?"
+    sign = -1
+    default_margin = 0.15
+    mitigation = "more_imitation"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """1 where the query is repeated."""
+        return np.array([float(bool(r.strip()) and not c) for r, c in zip(served.rewrites, served.changed, strict=True)])
+
+
+@register
+class MalformedRate(TextCheck):
+    """Share of searches whose rewrite is no clean search text, in a way that its query is not.
+
+    See `corewrite.gate.text_faults.faults`; more words than `word_limit` count too.
+    """
+
+    name = "malformed_rate"
+    question = "Are no more rewrites malformed?"
+    sign = -1
+    default_margin = 0.01
+    mitigation = "more_imitation"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """1 where malformed."""
+        limit, found = self.config.word_limit, np.zeros(len(evaluation))
+        for i, (rewrite, text, own) in enumerate(zip(served.rewrites, served.words, evaluation.query_words, strict=True)):
+            long = len(text) > limit and len(own) <= limit
+            found[i] = bool(rewrite) and (long or bool(faults(rewrite) - faults(evaluation.queries[i].text)))
+        return found
+
+
+@register
+class WrongScriptRate(TextCheck):
+    """Share of searches whose rewrite has a letter of a script that neither query nor context is written in."""
+
+    name = "wrong_script_rate"
+    question = "Are no more rewrites in another script?"
+    sign = -1
+    default_margin = 0.02
+    mitigation = "more_imitation"
+
+    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+        """1 where a script is foreign."""
+        pairs = zip(served.rewrites, evaluation.queries, strict=True)
+        return np.array([float(bool(r) and bool(foreign_scripts(r, q))) for r, q in pairs])
+
+
+@register
+class GenericWords(MeanCheck):
+    """Mean share of served words that are generic: of the 20 words that rewrites add most often.
+
+    A word is added where neither query nor context has it. The 20 are those that the two policies together
+    add most often, so that candidate and champion are measured by the same list. "best", "video", "2024" at
+    the end of everything leave the commonest *rewrite* rare and bigrams with the query's last word distinct.
+    """
+
+    name = "generic_words"
+    question = "Are no more generic words added?"
+    sign = -1
+    default_margin = 0.05
+    mitigation = "more_imitation"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Share of words."""
+        sides = evaluation.candidate_served, evaluation.champion_served
+        added = [_added(side, evaluation) for side in sides]
+        counts = Counter(w for side in added for new in side for w in new)
+        generic = {w for w, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:_GENERIC]}
+        candidate, champion = (
+            np.array([sum(w in generic for w in new) / max(1, len(text)) for new, text in zip(side, served.words, strict=True)])
+            for side, served in zip(added, sides, strict=True)
+        )
+        return candidate, champion
+
+
+def _added(served: Served, evaluation: Evaluation) -> list[list[str]]:
+    """Words of each text that neither its query nor its context has."""
+    rows = zip(served.words, evaluation.query_words, evaluation.context_only, strict=True)
+    return [[w for w in text if w not in own and w not in context] for text, own, context in rows]

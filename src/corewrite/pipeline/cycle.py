@@ -1,0 +1,544 @@
+"""One week: ingest, mine, refresh and probe the relevance model, train from the champion, gate, decide, report.
+
+Every step's result is a file of the cycle's journal; what it makes is an artifact of the registry or a mined window. A cycle
+that was killed goes on where it was, and ends as one that was not.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from time import time
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from corewrite.domain import Catalogue, Outcome, Provenance, sha256_json
+from corewrite.fusion import default_spec, load_spec
+from corewrite.gate import Verdict, run_gate
+from corewrite.logs import read_evaluation_instances, write_instances
+from corewrite.pipeline.candidate import Steps, engine_of, to_train, training_progress, write_spec
+from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.documents import read_catalogue, read_labels
+from corewrite.pipeline.gate_step import evaluate
+from corewrite.pipeline.journal import Journal, JournalError, cycle_lock
+from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
+from corewrite.pipeline.ramp_step import begin_ramp, read_ramp
+from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
+from corewrite.pipeline.validate import champion_holds
+from corewrite.pipeline.warm_start import warm_start, weekly_examples
+from corewrite.pipeline.window import is_holdback_user
+from corewrite.registry import JSON, Candidate, Champion, Decision, Registry
+from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
+from corewrite.rewriter import Rewriter, fine_tune, load_rewriter, merged
+from corewrite.search import top_overlap
+from corewrite.training import train
+from corewrite.version import VERSION
+
+Refit = Callable[[Catalogue, Impressions, int, Callable[[int, int], None]], LateInteraction]
+
+
+class CycleError(ValueError):
+    """A cycle that cannot be run; the message says why and what to do."""
+
+
+def refit(catalogue: Catalogue, seen: Impressions, seed: int, progress: Callable[[int, int], None]) -> LateInteraction:
+    """Fit the relevance model on examined impressions."""
+    return fit(cold_start(catalogue, seen.texts, seed=seed), catalogue, seen, seed=seed, progress=progress)[0]
+
+
+def run_cycle(
+    config: CycleConfig, week: str | None = None, *, steps: Steps, refit: Refit = refit, trusting: bool = False
+) -> dict[str, Any]:
+    """Run the cycle of a week, or go on with it.
+
+    Args:
+        config: Settings.
+        week: Name of its log; None: the newest.
+        steps: Shows progress.
+        refit: Fits the relevance model.
+        trusting: Promote whatever training gives and believe every relevance model: the arm without a gate of a simulation.
+
+    Returns:
+        The cycle's record: week, verdict, reason, what is in production after it, alarms, provenance.
+
+    Raises:
+        CycleRunningError: another cycle is at work.
+        CycleError: no log, a week out of turn, or too little data.
+        JournalError: the cycle began under other settings.
+    """
+    with cycle_lock(config.run):
+        cycle = _Cycle.begin(config, week, steps, refit, trusting)
+        if (finished := cycle.journal.read("record")) is not None:
+            return finished
+        window = cycle.mine()
+        cycle.settle(window)
+        candidate = cycle.train(window)
+        gate = cycle.gate(window, candidate)
+        return cycle.decide(candidate, gate)
+
+
+def log_files(config: CycleConfig) -> dict[str, list[Path]]:
+    """Log files by week, in the order of the weeks' names.
+
+    Raises:
+        CycleError: the folder does not exist.
+    """
+    if not config.logs.is_dir():
+        raise CycleError(f"logs {config.logs} is no folder: name the folder with a UBI log for every week")
+    weeks: dict[str, list[Path]] = {}
+    for path in sorted(config.logs.iterdir()):
+        name = path.name.removesuffix(".gz").removesuffix(".ndjson")
+        if path.is_dir():
+            weeks[path.name] = sorted(p for p in path.iterdir() if p.name.removesuffix(".gz").endswith(".ndjson"))
+        elif path.name != name:
+            weeks.setdefault(name, []).append(path)
+    return weeks
+
+
+def history_of(run: Path) -> list[dict[str, Any]]:
+    """Records of the finished cycles, in the order of the weeks' names."""
+    folders = sorted((run / "cycles").glob("*")) if (run / "cycles").is_dir() else []
+    found = [Journal(folder).read("record") for folder in folders if folder.is_dir()]
+    return [record for record in found if record is not None]
+
+
+def cycle_status(config: CycleConfig) -> dict[str, Any]:
+    """Where a run stands: champion, who is running, unfinished weeks with the steps done, finished weeks, the ramp."""
+    run = config.run
+    champion = Registry(run / "registry").champion() if (run / "registry").is_dir() else None
+    folders = sorted((run / "cycles").glob("*")) if (run / "cycles").is_dir() else []
+    unfinished = {f.name: Journal(f).done() for f in folders if f.is_dir() and Journal(f).read("record") is None}
+    holder, ramp = run / "cycle.pid", read_ramp(run)
+    return {
+        "champion": None if champion is None else asdict(champion),
+        "running": holder.read_text("utf-8").strip() if holder.is_file() else None,
+        "unfinished": unfinished,
+        "weeks": history_of(run),
+        "ramp": None
+        if ramp is None
+        else {
+            "status": ramp[0].status,
+            "champion": ramp[0].champion,
+            "share": ramp[0].share(ramp[1]),
+            "last": ramp[0].history[-1].reason if ramp[0].history else "no look yet",
+        },
+    }
+
+
+@dataclass(eq=False)
+class _Cycle:
+    """The state of one cycle in the making; `settle` sets what is in production under it."""
+
+    config: CycleConfig
+    week: str
+    weeks: Mapping[str, list[Path]]
+    journal: Journal
+    registry: Registry
+    catalogue: Catalogue
+    history: list[dict[str, Any]]
+    plan: dict[str, Any]
+    steps: Steps
+    refit: Refit
+    trusting: bool
+
+    @classmethod
+    def begin(cls, config: CycleConfig, week: str | None, steps: Steps, refit: Refit, trusting: bool) -> "_Cycle":
+        weeks = log_files(config)
+        if not weeks:
+            raise CycleError(f"logs {config.logs} holds no log: a week is a file <week>.ndjson[.gz] or a folder of such")
+        week = week or list(weeks)[-1]
+        if week not in weeks:
+            raise CycleError(f"logs {config.logs} holds no week {week!r}; there are {', '.join(list(weeks)[-5:])}")
+        history = [r for r in history_of(config.run) if r["week"] < week]
+        later = [r["week"] for r in history_of(config.run) if r["week"] > week]
+        journal, registry = Journal(config.run / "cycles" / week), Registry(config.run / "registry")
+        if later and journal.read("record") is None:
+            raise CycleError(f"week {week!r} is out of turn: the cycle of {later[-1]!r} is finished; run a later week")
+        champion = registry.champion()
+        if champion is None and list(weeks).index(week) == 0:
+            raise CycleError(f"{week!r} is the only week of log: the first cycle needs the week before for the relevance model")
+        settings = sha256_json(config.model_dump(mode="json", exclude_defaults=True))
+        fitted = [i for i, r in enumerate(history) if r["relevance_fitted"] or r["recovered"]]
+        every = config.refresh.relevance_every
+        plan = journal.once(
+            "start",
+            lambda: {
+                "week": week,
+                "settings": settings,
+                "champion": None if champion is None else champion.version,
+                "relevance_due": champion is None or bool(every and fitted and len(history) - fitted[-1] >= every),
+                "mitigations": mitigations(history),
+                "holds": verdicts_in_a_row(history, "hold"),
+                "code_version": VERSION,
+            },
+        )
+        if plan["settings"] != settings:
+            raise JournalError(
+                f"the cycle of {week!r} began under other settings: put them back, or remove {journal.folder} to begin anew"
+            )
+        return cls(
+            config, week, weeks, journal, registry, read_catalogue(config.documents), history, plan, steps, refit, trusting
+        )  # fmt: skip
+
+    # Steps, in order.
+
+    def mine(self) -> MinedWindow:
+        """Mine this week, and those before it that the relevance model needs."""
+        names = list(self.weeks)
+        place = names.index(self.week)
+        known = min(self.config.refresh.relevance_windows, place)
+        with self.steps.step(f"{self.week}: read and mine the log"):
+            overlap = top_overlap(self._at_start.cascade)
+            thresholds = None
+            for name in names[place - known : place + 1]:
+                window = mine_week(
+                    self.weeks[name], self.catalogue, self._window(name).folder, overlap=overlap,
+                    thresholds=thresholds or self._first_thresholds, seed=self.config.seed,
+                    rejects=self.config.run / "rejects" / f"{name}.ndjson",
+                )  # fmt: skip
+                thresholds = thresholds or window.thresholds
+        self.journal.once("mine", lambda: {"windows": names[place - known : place + 1], **window.about})
+        if not self.config.frozen.is_file():
+            first = self._window(names[place - known]).for_gate(self.config.frozen_queries)
+            write_instances(first, self.config.frozen, evaluation_only=True)
+        return window
+
+    def settle(self, window: MinedWindow) -> None:
+        """Decide which relevance model and spec rank and reward: new ones only where probe and champion say so."""
+        champion = self._champion_at_start
+        with self.steps.step("relevance model and spec") as progress:
+            fitted = self.journal.once("relevance", lambda: self._refresh(progress))
+            self.journal.once("spec", lambda: {"spec": self._save_spec()})
+        with self.steps.step("probe, validate the champion"):
+            probed = self.journal.once("probe", lambda: self._probe(window, fitted["relevance"]))
+        if probed["changed"] and probed["accepted"] and champion is not None:
+            triple = Candidate(champion.policy, probed["relevance"], probed["spec"])
+            self._once_in_the_log(
+                "settle", lambda evidence: self.registry.promote(
+                    triple, expected=champion.version, reason="the champion holds under the new relevance model or spec",
+                    evidence={**evidence, "probe": probed},
+                ),
+            )  # fmt: skip
+        elif not probed["accepted"]:
+            self._put_aside(fitted["relevance"], probed)
+
+    def train(self, window: MinedWindow) -> str:
+        """Train a candidate from the champion; returns its hash in the registry."""
+        return str(self.journal.once("train", lambda: self._train(window))["policy"])
+
+    def gate(self, window: MinedWindow, candidate: str) -> dict[str, Any]:
+        """Compare the candidate with the champion."""
+        return self.journal.once("gate", lambda: self._gate(window, candidate))
+
+    def decide(self, candidate: str, gate: dict[str, Any]) -> dict[str, Any]:
+        """Write the decision into the registry, recover where the reward is suspected, and close the cycle."""
+        deployed = self._deployed
+        triple = Candidate(candidate, deployed["relevance"], deployed["spec"])
+        verdict = "promote" if self.trusting else gate["verdict"]
+        self._once_in_the_log("candidate", lambda evidence: self._decide(triple, verdict, gate, evidence))
+        if verdict == "reject":
+            self._once_in_the_log(
+                "quarantine", lambda evidence: self.registry.quarantine("policy", candidate, gate["reason"], evidence)
+            )
+        probed = self.journal.read("probe") or {}
+        record: dict[str, Any] = {
+            "week": self.week,
+            "verdict": verdict,
+            "reason": gate["reason"],
+            "failed": gate["failed"],
+            "mitigations": gate["mitigations"] if verdict == "reject" else [],
+            "mitigations_applied": self.plan["mitigations"],
+            "candidate": candidate,
+            **deployed,
+            "relevance_fitted": bool((self.journal.read("relevance") or {})["fitted"]),
+            "alarms": [*probed["alarms"]],
+            "recovered": False,
+            "traffic": self._traffic(),
+            "provenance": (self.journal.read("train") or {})["provenance"],
+        }
+        back = None if self.trusting else suspicious([*self.history, record], self.config.recovery.suspect_after)
+        if back is not None:
+            record = self._go_back(record, back)
+        champion = self.registry.champion()
+        record["policy"] = None if champion is None else champion.policy
+        return self.journal.once("record", lambda: record)
+
+    # What they are made of.
+
+    def _refresh(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        champion = self._champion_at_start
+        if champion is not None and not self.plan["relevance_due"]:
+            return {"relevance": champion.relevance, "fitted": False}
+        names = list(self.weeks)
+        place = names.index(self.week)
+        before = names[max(0, place - self.config.refresh.relevance_windows) : place]
+        seen = impressions_of([self._window(name) for name in before], self.catalogue)
+        model = self.refit(self.catalogue, seen, self.config.seed, progress)
+        seed = self.config.seed
+        about: dict[str, JSON] = {"model_hash": model.model_hash, "weeks": before, "code_version": VERSION, "seed": seed}
+        return {"relevance": self.registry.save("relevance", model.save, about).hash, "fitted": True, "weeks": before}
+
+    def _save_spec(self) -> str:
+        spec = default_spec() if self.config.spec is None else load_spec(self.config.spec)
+        return self.registry.save("spec", lambda folder: write_spec(folder, spec), {"spec_hash": spec.spec_hash}).hash
+
+    def _probe(self, window: MinedWindow, relevance: str) -> dict[str, Any]:
+        champion, spec = self._champion_at_start, (self.journal.read("spec") or {})["spec"]
+        alarms: list[str] = []
+        barred = self._quarantined("spec")
+        if champion is not None and spec in barred:
+            alarms.append(f"spec {spec[:12]} is quarantined: the champion's stays")
+            spec = champion.spec
+        new = {"relevance": relevance, "spec": spec}
+        if champion is not None and (relevance, spec) == (champion.relevance, champion.spec):
+            return {**new, "changed": False, "accepted": True, "alarms": alarms}
+        deployment = self._deployment(relevance, spec)
+        found = probe(window.instances()[: self.config.pipeline.probe_instances], deployment.reward)
+        problems = [] if self.trusting else _paid(found)
+        if champion is not None and not problems and not self.trusting:
+            gated = window.for_gate(self.config.pipeline.gate_queries)
+            problems = champion_holds(
+                self._policy(champion.policy), gated, self._at_start, deployment, self._judge, self.config.pipeline
+            )  # fmt: skip
+        if not problems:
+            return {**new, "changed": True, "accepted": True, "alarms": alarms, "probe": asdict(found)}
+        if champion is None:
+            raise CycleError(f"the first relevance model fails its probe: {'; '.join(problems)}")
+        alarms.append(f"the new relevance model or spec is not used, the champion's stays: {'; '.join(problems)}")
+        kept = {"relevance": champion.relevance, "spec": champion.spec}
+        return {**kept, "changed": True, "accepted": False, "refused": new, "alarms": alarms, "probe": asdict(found)}
+
+    def _put_aside(self, relevance: str, probed: Mapping[str, Any]) -> None:
+        """Bar what was refused, unless the champion itself runs on it."""
+        champion = self._champion_at_start
+        assert champion is not None
+        for kind in ("relevance", "spec"):
+            hash = probed["refused"][kind]
+            if hash != champion.hashes[kind]:  # type: ignore[index]
+                self._once_in_the_log(
+                    f"refuse {kind}",
+                    lambda evidence, kind=kind, hash=hash: self.registry.quarantine(  # type: ignore[misc]
+                        kind, hash, probed["alarms"][-1], evidence
+                    ),
+                )
+
+    def _train(self, window: MinedWindow) -> dict[str, Any]:
+        instances = window.instances()
+        deployment, config = self._deployment(**self._deployed), self.config.pipeline
+        provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, self.config.seed)
+        begin = self._start(window)
+        policy = to_train(begin, config, self.config.seed)
+        settings = config.training if self.trusting else mitigated(config.training, self.plan["mitigations"])
+        with self.steps.step("train: semi-online MPO") as progress, engine_of(config, policy) as engine:
+            show, after_phase = training_progress(progress, settings.phases)
+            report = train(
+                policy, instances, deployment.reward, settings, self.journal.folder / "training", seed=self._week_seed,
+                provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
+            )  # fmt: skip
+        policy = merged(policy)
+        about: dict[str, JSON] = {"provenance": provenance.as_dict(), "policy_hash": policy.policy_hash, "week": self.week}
+        saved = self.registry.save("policy", policy.save, about)
+        return {
+            "policy": saved.hash,
+            "provenance": provenance.as_dict(),
+            "instances": len(instances),
+            "settings": settings.model_dump(mode="json"),
+            "training": {k: v for k, v in asdict(report).items() if k != "records"},
+        }
+
+    def _start(self, window: MinedWindow) -> Rewriter:
+        """What training begins from, kept in the cycle's folder: the champion, shown the week's repairs; or a warm start."""
+        folder, config, seed = self.journal.folder / "start", self.config, self.config.seed
+        if self.journal.read("start-policy") is not None:
+            return load_rewriter(folder)
+        champion = self._champion_at_start
+        if champion is None:
+            with self.steps.step("warm start") as progress:
+                windows = [self._window(name) for name in (self.journal.read("mine") or {})["windows"]]
+                repaired, good = ([r for w in windows for r in w.reformulations()[i]] for i in (0, 1))
+                policy, made = warm_start(
+                    repaired, good, self.catalogue, config.pipeline.warm_start, seed=seed, model=config.model, progress=progress
+                )
+                about: dict[str, Any] = {"kinds": made.kinds, **asdict(made.fit)}
+        else:
+            policy, about = self._policy(champion.policy), {}
+            if config.refresh.examples:
+                with self.steps.step("show it the week's repairs") as progress:
+                    repaired, good = window.reformulations()
+                    examples = weekly_examples(repaired, good, self.catalogue, config.refresh.examples, seed=self._week_seed)
+                    about = asdict(
+                        fine_tune(
+                            policy, examples, epochs=1.0, seed=self._week_seed, learning_rate=config.refresh.learning_rate,
+                            progress=progress,
+                        )
+                    )  # fmt: skip
+        policy.save(folder)
+        self.journal.once("start-policy", lambda: {"policy_hash": policy.policy_hash, **about})
+        return load_rewriter(folder)
+
+    def _gate(self, window: MinedWindow, candidate: str) -> dict[str, Any]:
+        config = self.config.pipeline
+        deployment, champion = self._deployment(**self._deployed), self._champion_at_start
+        baseline = load_rewriter(self.journal.folder / "start") if champion is None else self._policy(champion.policy)
+        fresh = window.for_gate(config.gate_queries)
+        frozen = read_evaluation_instances(self.config.frozen)
+        if not fresh:
+            raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
+        frequency, before = Counter[str](), Counter[str]()
+        for name in (self.journal.read("mine") or {})["windows"]:
+            frequency += self._window(name).frequency()
+            before += self._window(name).frequency() if name != self.week else Counter()
+        with self.steps.step("gate") as progress:
+            evaluation = evaluate(
+                self._policy(candidate), baseline, fresh, deployment, self._judge, frequency, frozen=frozen, before=before,
+                repaired=window.gate_repairs(), recent=self._recent(), lineage=self._first(),
+                max_new_tokens=config.max_new_tokens, progress=progress,
+            )  # fmt: skip
+            result = run_gate(evaluation, self.config.gate, holds=self.plan["holds"])
+        return result.as_dict()
+
+    def _decide(self, triple: Candidate, verdict: str, gate: dict[str, Any], evidence: dict[str, Any]) -> Decision:
+        evidence = {**evidence, **gate, "provenance": (self.journal.read("train") or {})["provenance"]}
+        champion = self.registry.champion()
+        if verdict == Verdict.PROMOTE:
+            expected = None if champion is None else champion.version
+            decision = self.registry.promote(triple, expected=expected, reason=gate["reason"], evidence=evidence)
+            if expected is not None:
+                begin_ramp(self.config.run, decision.number, expected, time(), self.config.ramp)
+            return decision
+        return self.registry.record(verdict, triple, gate["reason"], evidence)  # type: ignore[arg-type]
+
+    def _go_back(self, record: dict[str, Any], back: Mapping[str, str]) -> dict[str, Any]:
+        """Put the previous relevance model and spec back under the champion, and bar the suspected ones."""
+        champion = self.registry.champion()
+        if champion is None:
+            return record
+        why = (
+            f"{verdicts_in_a_row([*self.history, record], 'reject')} candidates in a row were rejected under relevance model "
+            f"{record['relevance'][:12]} and spec {record['spec'][:12]}, none was promoted: the ones before are back in ranker "
+            "and reward"
+        )
+        triple = Candidate(champion.policy, back["relevance"], back["spec"])
+        self._once_in_the_log(
+            "recover", lambda evidence: self.registry.promote(
+                triple, expected=champion.version, reason=why, evidence={**evidence, "failed": record["failed"]}
+            ),
+        )  # fmt: skip
+        for kind in ("relevance", "spec"):
+            if record[kind] != back[kind]:
+                self._once_in_the_log(
+                    f"suspect {kind}",
+                    lambda evidence, kind=kind: self.registry.quarantine(kind, record[kind], why, evidence),  # type: ignore[misc]
+                )
+        return {**record, **back, "alarms": [*record["alarms"], why], "recovered": True}
+
+    def _once_in_the_log(self, step: str, decide: Callable[[dict[str, Any]], Decision]) -> None:
+        """Take a decision, unless the registry's log says that this cycle has taken it."""
+        mark = {"cycle": self.week, "step": step}
+        for decision in reversed(self.registry.decisions()):
+            found = decision.evidence
+            if isinstance(found, Mapping) and all(found.get(k) == v for k, v in mark.items()):
+                return
+        decide(dict(mark))
+
+    # What they read.
+
+    @cached_property
+    def _champion_at_start(self) -> Champion | None:
+        """The champion as it was when the cycle began, whatever this cycle has done since."""
+        if (version := self.plan["champion"]) is None:
+            return None
+        decision = self.registry.decisions()[version - 1]
+        assert decision.candidate is not None
+        return Champion(**decision.candidate.hashes, version=version, fallback=None)
+
+    @cached_property
+    def _at_start(self) -> Deployment:
+        """What ranked the week: the champion's relevance model and spec; before there is one, a cold start."""
+        champion = self._champion_at_start
+        if champion is not None:
+            return self._deployment(champion.relevance, champion.spec)
+        return Deployment(self.catalogue, cold_start(self.catalogue, seed=self.config.seed), default_spec())
+
+    @property
+    def _deployed(self) -> dict[str, str]:
+        probed = self.journal.read("probe") or {}
+        return {"relevance": probed["relevance"], "spec": probed["spec"]}
+
+    @property
+    def _first_thresholds(self) -> Any:
+        windows = self.config.run / "windows"
+        known = sorted(p for p in windows.glob("*") if (p / "about.json").is_file()) if windows.is_dir() else []
+        return MinedWindow(known[0]).thresholds if known else None
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return fitted_judge(self.config.labels.absolute(), self.config.documents.absolute(), self.config.seed)
+
+    @property
+    def _week_seed(self) -> int:
+        """A seed for this week's training: two weeks must not draw the same numbers."""
+        return self.config.seed + 1000 * (1 + list(self.weeks).index(self.week))
+
+    def _window(self, name: str) -> MinedWindow:
+        return MinedWindow(self.config.run / "windows" / name)
+
+    def _policy(self, hash: str) -> Rewriter:
+        return load_rewriter(self.registry.path(self.registry.artifact("policy", hash)))
+
+    def _deployment(self, relevance: str, spec: str) -> Deployment:
+        return deployment_of(self.registry, self.catalogue, relevance, spec)
+
+    def _quarantined(self, kind: str) -> set[str]:
+        return {d.quarantined[1] for d in self.registry.decisions() if d.quarantined and d.quarantined[0] == kind}
+
+    def _recent(self) -> list[Rewriter]:
+        """Champions of the last weeks but the present one."""
+        recent = self.history[-self.config.recovery.recent_weeks :]
+        now = self._champion_at_start
+        names = dict.fromkeys(r["policy"] for r in recent if r["policy"] and now and r["policy"] != now.policy)
+        return [self._policy(name) for name in names]
+
+    def _first(self) -> Rewriter | None:
+        """The first champion, where it is not the present one."""
+        policies = [d.candidate.policy for d in self.registry.decisions() if d.verdict == "promote" and d.candidate]
+        now = self._champion_at_start
+        return self._policy(policies[0]) if policies and now is not None and policies[0] != now.policy else None
+
+    def _traffic(self) -> dict[str, Any]:
+        """How the week's searches ended, of users with and without a rewriter."""
+        table = pq.read_table(self._window(self.week).folder / "searches.parquet", columns=["user_id", "outcome"])
+        apart: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+        for user, outcome in zip(table["user_id"].to_pylist(), table["outcome"].to_pylist(), strict=True):
+            if outcome != Outcome.CENSORED:
+                apart[is_holdback_user(user)][outcome] += 1
+        names = {False: "served", True: "holdback"}
+        return {
+            names[held]: {k: n / sum(counts.values()) for k, n in sorted(counts.items())} | {"searches": sum(counts.values())}
+            for held, counts in apart.items()
+            if counts
+        }
+
+
+def _paid(found: ProbeResult) -> list[str]:
+    return [f"{f.name} earns {f.reward:+.3f} nats of log R" for f in found.findings if f.paid]
+
+
+@lru_cache(maxsize=2)
+def fitted_judge(labels: Path, documents: Path, seed: int) -> Judge:
+    """The judge of a labels file; fitted once a process."""
+    catalogue = read_catalogue(documents)
+    judge = Judge(catalogue)
+    judge.fit(read_labels(labels, catalogue), seed=seed)
+    return judge
+
+
+def deployment_of(registry: Registry, catalogue: Catalogue, relevance: str, spec: str) -> Deployment:
+    """A relevance model and spec out of the registry, checked against their hashes first."""
+    registry.verify("relevance", relevance)
+    registry.verify("spec", spec)
+    model = LateInteraction.load(registry.path(registry.artifact("relevance", relevance)))
+    return Deployment(catalogue, model, load_spec(registry.path(registry.artifact("spec", spec)) / "fusion.yaml"))

@@ -1,0 +1,127 @@
+"""The gate on a candidate by itself, and margins from retrains of the champion: nothing here decides in the registry."""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from corewrite.domain import Provenance
+from corewrite.gate import GateResult, run_gate
+from corewrite.gate.calibrate import Calibration, calibrate
+from corewrite.logs import read_evaluation_instances
+from corewrite.pipeline.candidate import Steps
+from corewrite.pipeline.cycle import CycleError, deployment_of, fitted_judge, history_of
+from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.documents import read_catalogue
+from corewrite.pipeline.gate_step import evaluate
+from corewrite.pipeline.mined import MinedWindow
+from corewrite.registry import Champion, Registry
+from corewrite.rewriter import Rewriter, load_rewriter
+from corewrite.training import train
+from corewrite.version import VERSION
+
+
+class _Bench:
+    """The champion, what it ranks under, and the searches of a finished week."""
+
+    def __init__(self, config: CycleConfig, week: str | None) -> None:
+        self.config = config
+        self.registry = Registry(config.run / "registry")
+        self.history = history_of(config.run)
+        champion = self.registry.champion()
+        if champion is None or not self.history:
+            raise CycleError(f"{config.run} has no champion or no finished cycle: run `corewrite cycle run` first")
+        self.champion: Champion = champion
+        weeks = [r["week"] for r in self.history]
+        self.week = week or weeks[-1]
+        if self.week not in weeks:
+            raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
+        self.window = MinedWindow(config.run / "windows" / self.week)
+        catalogue = read_catalogue(config.documents)
+        self.deployment: Deployment = deployment_of(self.registry, catalogue, champion.relevance, champion.spec)
+        self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
+
+    def policy(self, hash: str) -> Rewriter:
+        """A policy out of the registry."""
+        self.registry.verify("policy", hash)
+        return load_rewriter(self.registry.path(self.registry.artifact("policy", hash)))
+
+    def gate(self, candidate: Rewriter, steps: Steps, title: str) -> GateResult:
+        """Compare with the champion on the week's searches and the frozen set."""
+        pipeline = self.config.pipeline
+        with steps.step(title) as progress:
+            evaluation = evaluate(
+                candidate, self.policy(self.champion.policy), self.window.for_gate(pipeline.gate_queries), self.deployment,
+                self.judge, Counter(self.window.frequency()), frozen=read_evaluation_instances(self.config.frozen),
+                repaired=self.window.gate_repairs(), max_new_tokens=pipeline.max_new_tokens, progress=progress,
+            )  # fmt: skip
+            return run_gate(evaluation, self.config.gate)
+
+
+def gate_candidate(
+    config: CycleConfig, candidate: str, week: str | None, *, steps: Steps
+) -> tuple[GateResult, dict[str, Any]]:  # fmt: skip
+    """Compare a candidate with the champion, under the champion's relevance model and spec.
+
+    Args:
+        config: Settings of the cycle.
+        candidate: Hash of a policy in the registry, or its beginning; or the folder of a rewriter.
+        week: Whose gate searches; None: the last finished one's.
+        steps: Shows progress.
+
+    Returns:
+        The result, and what it is about: candidate, champion, week, provenance.
+
+    Raises:
+        CycleError: no champion, or no such week.
+        RegistryError: no such policy, or a damaged one.
+        RewriterError: the folder holds no rewriter.
+    """
+    bench = _Bench(config, week)
+    if Path(candidate).is_dir():
+        policy, name = load_rewriter(Path(candidate)), candidate
+    else:
+        name = bench.registry.find(candidate, "policy").hash
+        policy = bench.policy(name)
+    result = bench.gate(policy, steps, "gate")
+    deployed = bench.deployment
+    provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model.model_hash, config.seed)
+    return result, {
+        "candidate": name,
+        "champion": bench.champion.policy,
+        "week": bench.week,
+        "provenance": provenance.as_dict(),
+        "code_version": VERSION,
+    }
+
+
+def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, steps: Steps) -> Calibration:
+    """Margins from policies trained as the week's candidate was, with other seeds.
+
+    The searches are resampled with another seed for each, so that what is tolerated has both sources of chance in it.
+
+    Args:
+        config: Settings; its margins are the business limits, which calibration only narrows.
+        retrains: How many, at least 10.
+        week: Which week's training is repeated; None: the last one's.
+        steps: Shows progress.
+
+    Raises:
+        CycleError: no champion, or the week's start policy is gone.
+        ValueError: too few retrains.
+    """
+    bench = _Bench(config, week)
+    start = config.run / "cycles" / bench.week / "start"
+    if not start.is_dir():
+        raise CycleError(f"{start} is gone, so the week's training cannot be repeated: name another with --week")
+    instances, results = bench.window.instances(), []
+    for number in range(retrains):
+        policy = load_rewriter(start)
+        with steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder:
+            train(
+                policy, instances, bench.deployment.reward, config.pipeline.training, Path(folder),
+                seed=config.seed + 7_919 * (number + 1), provenance={},
+            )  # fmt: skip
+        results.append(bench.gate(policy, steps, f"gate on retrain {number + 1}"))
+    return calibrate(results, business=config.pipeline.gate.margins)

@@ -1,0 +1,99 @@
+"""The journal of a cycle: each step's result, written once; and the lock that keeps two cycles apart."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from corewrite.registry.durable import make_folder, sync
+
+
+class CycleRunningError(RuntimeError):
+    """Another cycle is at work in the run folder."""
+
+
+class JournalError(RuntimeError):
+    """A cycle that cannot be continued with what was given."""
+
+
+class Journal:
+    """Results of the steps of one cycle, a JSON file each.
+
+    A step is done exactly when its file is there: it is written beside its place, synced and renamed. What a step makes besides
+    (artifacts, mined windows, training phases) is whole or absent by itself, and making it again gives the same.
+
+    Attributes:
+        folder: Of the cycle.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def once(self, step: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """The step's result: read where it is done, else computed and written.
+
+        Raises:
+            JournalError: the file is not JSON.
+        """
+        if (found := self.read(step)) is None:
+            make_folder(self.folder)
+            write_json(self._file(step), compute())
+            found = self.read(step)
+            assert found is not None
+        return found
+
+    def read(self, step: str) -> dict[str, Any] | None:
+        """The step's result; None where it is not done."""
+        file = self._file(step)
+        if not file.is_file():
+            return None
+        try:
+            return dict(json.loads(file.read_text("utf-8")))
+        except ValueError as error:
+            raise JournalError(f"{file} is damaged ({error}): remove it, and the step is done again") from error
+
+    def done(self) -> list[str]:
+        """Steps that are done, in the order they were."""
+        files = [f for f in self.folder.glob("*.json") if f.is_file()]
+        return [f.stem for f in sorted(files, key=lambda f: f.stat().st_mtime_ns)]
+
+    def _file(self, step: str) -> Path:
+        return self.folder / f"{step}.json"
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON that is there whole, or not at all, after a power cut."""
+    temporary = file.with_name(f".{file.name}.partial")
+    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+    sync(temporary)
+    temporary.replace(file)
+    sync(file.parent)
+
+
+@contextmanager
+def cycle_lock(run: Path) -> Iterator[None]:
+    """Hold the run folder; the system lets go of it when the process dies.
+
+    Raises:
+        CycleRunningError: another process holds it.
+    """
+    make_folder(run)
+    holder = run / "cycle.pid"
+    lock = FileLock(run / "cycle.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        who = holder.read_text("utf-8").strip() if holder.is_file() else "unknown"
+        raise CycleRunningError(
+            f"a cycle is at work in {run} (process {who}): wait for it, `corewrite cycle status` tells"
+        ) from error
+    try:
+        holder.write_text(f"{os.getpid()}\n", "utf-8")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,166 @@
+"""A week of the log, mined once and kept as files: later steps of a cycle, and later cycles, read these and not the log."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corewrite.domain import Catalogue, TrainingInstance
+from corewrite.logs import (
+    Reformulation,
+    SatisfactionThresholds,
+    read_evaluation_instances,
+    read_instances,
+    read_reformulations,
+    write_instances,
+    write_reformulations,
+)
+from corewrite.logs.outcomes import Overlap
+from corewrite.pipeline.gate_step import query_frequency
+from corewrite.pipeline.window import is_holdback_user, read_window
+from corewrite.registry.durable import make_folder, move_folder, sync_tree
+from corewrite.relevance import Impressions
+
+_ABOUT = "about.json"
+
+
+@dataclass(frozen=True, eq=False)
+class MinedWindow:
+    """What a week's log gave; everything is read when asked for.
+
+    Attributes:
+        folder: Where it lies.
+    """
+
+    folder: Path
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Time span, outcome shares, counts, warnings and satisfaction thresholds."""
+        return dict(json.loads((self.folder / _ABOUT).read_text("utf-8")))
+
+    @property
+    def span(self) -> str:
+        """First and last moment, ISO 8601, joined by "/"."""
+        return str(self.about["span"])
+
+    @property
+    def thresholds(self) -> SatisfactionThresholds | None:
+        """Watch times that satisfied; None where another rule told satisfaction."""
+        if (found := self.about["thresholds"]) is None:
+            return None
+        return SatisfactionThresholds(np.array(found["edges"], np.float64), np.array(found["seconds"], np.float64))
+
+    def instances(self) -> list[TrainingInstance]:
+        """Instances of users who may be trained on."""
+        return read_instances(self.folder / "instances.parquet")
+
+    def for_gate(self, limit: int) -> list[TrainingInstance]:
+        """At most `limit` of the gate users' instances, at least a third of users without a rewriter where there are any."""
+        found = read_evaluation_instances(self.folder / "gate.parquet")
+        apart = [is_holdback_user(x.user_id) for x in found]
+        held = [x for x, h in zip(found, apart, strict=True) if h]
+        served = [x for x, h in zip(found, apart, strict=True) if not h]
+        held = held[: max(limit // 3, limit - len(served))]
+        if held:
+            served = served[: min(limit - len(held), max(2 * len(held), limit // 2))]
+        return sorted([*held, *served[: limit - len(held)]], key=lambda x: (x.timestamp, x.instance_id))
+
+    def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
+        """Repairs and queries good as they were, of users who may be trained on."""
+        return read_reformulations(self.folder / "repaired.parquet"), read_reformulations(self.folder / "good.parquet")
+
+    def gate_repairs(self) -> list[Reformulation]:
+        """Repairs of the gate's users."""
+        return read_reformulations(self.folder / "gate-repaired.parquet")
+
+    def frequency(self) -> Counter[str]:
+        """Occurrences of each normalised query."""
+        table = pq.read_table(self.folder / "frequency.parquet")
+        return Counter(dict(zip(table["query"].to_pylist(), table["count"].to_pylist(), strict=True)))
+
+    def impressions(self, catalogue: Catalogue) -> Impressions:
+        """Examined results of users who may be trained on, for the relevance model."""
+        return impressions_of([self], catalogue)
+
+
+def impressions_of(windows: Sequence[MinedWindow], catalogue: Catalogue) -> Impressions:
+    """Examined results of several weeks; documents that left the catalogue are dropped."""
+    table = pa.concat_tables([pq.read_table(w.folder / "impressions.parquet") for w in windows])
+    known = catalogue.row_of
+    keep = np.array([d in known for d in table["document_id"].to_pylist()], np.bool_)
+    table = table.filter(pa.array(keep))
+    return Impressions(
+        table["query"].to_pylist(), catalogue.rows(table["document_id"].to_pylist()),
+        np.array(table["satisfied"].to_numpy(zero_copy_only=False), np.bool_), table["weight"].to_numpy(),
+        table["user_id"].to_pylist(),
+    )  # fmt: skip
+
+
+def mine_week(
+    logs: Sequence[Path], catalogue: Catalogue, folder: Path, *, overlap: Overlap, thresholds: SatisfactionThresholds | None,
+    seed: int, rejects: Path,
+) -> MinedWindow:  # fmt: skip
+    """Read a week's log, mine it, and keep what was found in `folder`, whole or not at all; what is there is not made again.
+
+    Args:
+        logs: UBI files of the week.
+        catalogue: The documents.
+        folder: Where to.
+        overlap: Of two texts' results under the original-only ranking.
+        thresholds: Satisfaction frozen on the first week; None: this is the first.
+        seed: For the random negatives.
+        rejects: Where unusable lines go.
+
+    Raises:
+        ValueError: no usable query, or too little to learn from.
+    """
+    if (folder / _ABOUT).is_file():
+        return MinedWindow(folder)
+    window = read_window(logs, overlap=overlap, thresholds=thresholds, rejects_path=rejects)
+    make_folder(folder.parent)
+    staging = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    write_instances(window.instances(catalogue, seed=seed), staging / "instances.parquet")
+    write_instances(
+        window.instances(catalogue, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True
+    )  # fmt: skip
+    for name, found in zip(("repaired", "good"), window.reformulations(), strict=True):
+        write_reformulations(found, staging / f"{name}.parquet")
+    write_reformulations(window.gate_repairs(), staging / "gate-repaired.parquet")
+    seen = window.impressions(catalogue)
+    pq.write_table(
+        pa.table(
+            {
+                "query": list(seen.texts), "document_id": [catalogue.ids[r] for r in seen.rows], "satisfied": seen.satisfied,
+                "weight": seen.weights, "user_id": list(seen.user_ids),
+            }
+        ), staging / "impressions.parquet",
+    )  # fmt: skip
+    counts = query_frequency(window.outcomes.query.tolist())
+    pq.write_table(pa.table({"query": list(counts), "count": list(counts.values())}), staging / "frequency.parquet")
+    pq.write_table(window.outcomes.to_arrow(), staging / "searches.parquet")
+    found_thresholds = window.outcomes.thresholds
+    about = {
+        "span": window.span,
+        "searches": len(window.outcomes),
+        "outcomes": window.outcomes.shares(),
+        "rejected_lines": window.report.rejected,
+        "warnings": list(window.report.warnings),
+        "satisfaction_told_by": window.outcomes.rule,
+        "thresholds": found_thresholds
+        and {"edges": found_thresholds.edges.tolist(), "seconds": found_thresholds.seconds.tolist()},
+    }
+    (staging / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+    sync_tree(staging)
+    move_folder(staging, folder)
+    return MinedWindow(folder)

@@ -1,0 +1,80 @@
+"""After a promote: who gets the new champion, and the stop that rolls it back by itself."""
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
+from corewrite.pipeline.journal import JournalError, cycle_lock, write_json
+from corewrite.registry import ConflictError, Registry
+
+
+class RampError(ValueError):
+    """A ramp that cannot go on; the message says why and what to do."""
+
+
+def ramp_file(run: Path) -> Path:
+    """Where a run keeps its ramp."""
+    return run / "ramp.json"
+
+
+def read_ramp(run: Path) -> tuple[RampState, RampConfig] | None:
+    """The ramp and the settings it began under; None where none is."""
+    file = ramp_file(run)
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        return RampState.from_json(found["state"]), RampConfig.model_validate(found["config"])
+    except (ValueError, KeyError) as error:
+        raise JournalError(
+            f"{file} is damaged ({error}): restore it, or remove it to give the champion to everybody"
+        ) from error
+
+
+def begin_ramp(run: Path, champion: int, previous: int, since: float, config: RampConfig) -> RampState:
+    """Begin a ramp for a promoted champion; one that is there for it already stays."""
+    found = read_ramp(run)
+    if found is not None and found[0].champion == champion:
+        return found[0]
+    state = RampState(champion, previous, since)
+    _write(run, state, config)
+    return state
+
+
+def ramp_step(run: Path, searches: Path, *, observation: str, until: float) -> RampDecision:
+    """Take the stage's searches in, and roll back in the registry where the sequential stop says so.
+
+    Args:
+        run: Run folder.
+        searches: Parquet, one row a search since the stage began: user_id, arm, timestamp, gave_up, error, neutral.
+        observation: Names the observation; one that was taken in before changes nothing.
+        until: End of the log, seconds, all outcomes settled.
+
+    Raises:
+        RampError: no ramp is under way.
+        ValueError: the table is refused, see `experiment.observe`.
+        CycleRunningError: a cycle is at work.
+    """
+    with cycle_lock(run):
+        found = read_ramp(run)
+        if found is None:
+            raise RampError(f"{run} has no ramp: one begins with a promote")
+        before, config = found
+        seen = observe(pq.read_table(searches), observation_id=observation, since=before.since, until=until)
+        state, decision = step(before, seen, config)
+        _write(run, state, config)
+        # The state first: killed here, the same observation gives the same decision, and the registry follows.
+        if decision.kind == "rollback":
+            registry = Registry(run / "registry")
+            with suppress(ConflictError):  # the champion is another by now: rolled back before, or by hand
+                registry.rollback(expected=state.champion, reason=f"ramp at {decision.share:.0%} of users: {decision.reason}")
+        return decision
+
+
+def _write(run: Path, state: RampState, config: RampConfig) -> None:
+    value: dict[str, Any] = {"state": state.to_json(), "config": config.model_dump(mode="json")}
+    write_json(ramp_file(run), value)

@@ -1,0 +1,72 @@
+"""What a cycle does differently after a REJECT, and when it stops trusting the reward (design section 6)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corewrite.training import TrainingConfig
+
+Record = Mapping[str, Any]
+"""What a finished cycle wrote down: see `pipeline.cycle`."""
+
+
+def verdicts_in_a_row(history: Sequence[Record], verdict: str) -> int:
+    """How many of the latest cycles ended so, one after the other."""
+    n = 0
+    for record in reversed(history):
+        if record["verdict"] != verdict:
+            break
+        n += 1
+    return n
+
+
+def mitigations(history: Sequence[Record]) -> list[str]:
+    """What the failed checks of the latest REJECTs in a row ask for, the oldest first; of each REJECT the clearest two."""
+    n = verdicts_in_a_row(history, "reject")
+    return [name for record in history[len(history) - n :] for name in record["mitigations"][:2]] if n else []
+
+
+def mitigated(config: TrainingConfig, wanted: Sequence[str]) -> TrainingConfig:
+    """Training settings with the mitigations applied; a repeated one is applied again.
+
+    Raises:
+        ValueError: a mitigation is unknown, or the settings refuse what it makes of them.
+    """
+    for name in wanted:
+        config = TrainingConfig.model_validate({**config.model_dump(), **_change(config, name)})
+    return config
+
+
+def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
+    match name:
+        case "hold_closer":  # a stronger reference, and one that stays the champion
+            return {"beta": 2 * config.beta, "refresh_reference": False, "learning_rate": config.learning_rate / 2}
+        case "length_control":
+            return {"length_normalised": True, "learning_rate": config.learning_rate / 2, "refresh_reference": False}
+        case "keep_query":
+            return {"minimum_gap": 2 * config.minimum_gap, "beta": 2 * config.beta}
+        case "more_imitation":
+            return {"weight_generation": max(0.1, 3 * config.weight_generation)}
+        case "lower_rate":
+            return {"learning_rate": config.learning_rate / 2}
+        case "none":
+            return {}
+    raise ValueError(f"mitigation {name!r} is unknown")
+
+
+def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
+    """The relevance model and spec to go back to, where the newer ones are suspected; None where they are not.
+
+    Suspected are a model or spec under which at least `after` candidates in a row were rejected and none was ever promoted.
+
+    Args:
+        history: Finished cycles, oldest first, the present one included.
+        after: REJECTs in a row.
+    """
+    if verdicts_in_a_row(history, "reject") < after:
+        return None
+    now = (history[-1]["relevance"], history[-1]["spec"])
+    under = [r for r in history if (r["relevance"], r["spec"]) == now]
+    if any(r["verdict"] == "promote" for r in under) or verdicts_in_a_row(under, "reject") < after:
+        return None
+    before = [r for r in history if (r["relevance"], r["spec"]) != now and r["verdict"] == "promote"]
+    return {"relevance": before[-1]["relevance"], "spec": before[-1]["spec"]} if before else None

@@ -1,0 +1,52 @@
+"""Is the champion as good as it was under a new relevance model or fusion spec?"""
+
+from collections.abc import Sequence
+
+from corewrite.domain import TrainingInstance
+from corewrite.gate import CHECKS, Evaluation, PolicyOutputs, Resampling
+from corewrite.pipeline.config import PipelineConfig
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.gate_step import fused_lists, served_rewrites, slices_of
+from corewrite.relevance import Judge
+from corewrite.rewriter import Rewriter
+
+_CHECKS = ("judge_ndcg", "judge_ndcg_vs_no_rewriter", "worst_slice")
+
+
+def champion_holds(
+    champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment, new: Deployment, judge: Judge,
+    config: PipelineConfig,
+) -> list[str]:  # fmt: skip
+    """What speaks against a new relevance model or spec under the champion; nothing: it holds.
+
+    The lists of the champion's rewrites under the new model and spec are compared with those under the present ones, by the
+    judge: they must not be worse by the gate's margins, and not worse than the new lists without a rewriter.
+
+    Args:
+        champion: The policy in production.
+        instances: Searches of gate users.
+        now: What ranks at present.
+        new: What is proposed.
+        judge: Grades the lists.
+        config: Margins, and the length limit of rewrites.
+    """
+    queries = [x.query for x in instances]
+    rewrites = served_rewrites(champion, queries, max_new_tokens=config.max_new_tokens)
+    asked = ((new, [None] * len(queries)), (now, rewrites), (new, rewrites))
+    original, before, after = judge.ndcg10(queries, [fused_lists(deployment, queries, texts) for deployment, texts in asked])
+    texts = [r or "" for r in rewrites]
+    evaluation = Evaluation(
+        [x.user_id for x in instances], queries, slices_of(queries, {}), PolicyOutputs(texts, None, after),
+        PolicyOutputs(texts, None, before), original,
+    )  # fmt: skip
+    gate = config.gate
+    resampling = Resampling.draw(
+        evaluation.user_ids, resamples=gate.resamples, subsamples=gate.subsamples, seed=gate.seed
+    )  # fmt: skip
+    problems = []
+    for check in (CHECKS[name](gate) for name in _CHECKS):
+        found = check.compute(evaluation, resampling)
+        low, high = found.bounds.low, found.bounds.high
+        if low <= -check.margin:
+            problems.append(f"{check.name}: {found.difference:+.4f} in [{low:+.4f}, {high:+.4f}], margin {check.margin:g}")
+    return problems

@@ -1,0 +1,61 @@
+"""The journal of a cycle and its lock."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from corewrite.pipeline.journal import CycleRunningError, Journal, JournalError, cycle_lock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from corewrite.pipeline.journal import cycle_lock
+with cycle_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_step_is_computed_once(tmp_path: Path) -> None:
+    calls = []
+    journal = Journal(tmp_path / "cycles" / "w1")
+    for _ in range(2):
+        assert journal.once("train", lambda: calls.append(1) or {"policy": "abc", "n": 3}) == {"policy": "abc", "n": 3}
+    assert calls == [1]
+    assert Journal(tmp_path / "cycles" / "w1").read("train") == {"policy": "abc", "n": 3}
+    assert journal.read("gate") is None
+    assert journal.done() == ["train"]
+
+
+def test_a_step_that_fails_is_not_done(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        journal.once("gate", lambda: {"x": 1 / 0})
+    with pytest.raises(ValueError, match="JSON"):
+        journal.once("gate", lambda: {"x": float("nan")})
+    assert journal.read("gate") is None
+    assert journal.once("gate", lambda: {"x": 1}) == {"x": 1}
+
+
+def test_a_damaged_step_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "gate.json").write_text('{"verdict": ')
+    with pytest.raises(JournalError, match=r"gate\.json is damaged .* remove it"):
+        Journal(tmp_path).read("gate")
+
+
+def test_two_cycles_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(CycleRunningError, match=f"process {other.pid}"), cycle_lock(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with cycle_lock(tmp_path):
+        assert (tmp_path / "cycle.pid").read_text() == f"{os.getpid()}\n"
+    assert not (tmp_path / "cycle.pid").exists()

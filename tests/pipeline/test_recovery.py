@@ -1,0 +1,74 @@
+"""What a cycle does differently after a REJECT."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
+from corewrite.training import TrainingConfig
+
+
+def record(verdict: str, model: str = "m1", spec: str = "s1", mitigation: str | None = None) -> dict[str, object]:
+    return {"verdict": verdict, "relevance": model, "spec": spec, "mitigations": [mitigation] if mitigation else []}
+
+
+def test_only_the_latest_rejects_count() -> None:
+    history = [
+        record("reject", mitigation="length_control"), record("promote"), record("reject", mitigation="hold_closer"),
+        record("reject", mitigation="lower_rate"),
+    ]  # fmt: skip
+    assert mitigations(history) == ["hold_closer", "lower_rate"]
+    assert verdicts_in_a_row(history, "reject") == 2
+    assert mitigations([*history, record("hold")]) == []
+    assert mitigations([]) == []
+
+
+def test_mitigations_change_what_they_name() -> None:
+    plain = TrainingConfig(beta=0.2, learning_rate=4e-4, refresh_reference=True, weight_generation=0.1)
+    assert mitigated(plain, []) == plain
+    closer = mitigated(plain, ["hold_closer", "hold_closer"])
+    assert (closer.beta, closer.learning_rate, closer.refresh_reference) == (0.8, 1e-4, False)
+    assert mitigated(plain, ["length_control"]).length_normalised
+    assert mitigated(plain, ["more_imitation"]).weight_generation == pytest.approx(0.3)
+    assert mitigated(plain, ["none"]) == plain
+    with pytest.raises(ValueError, match="'pray' is unknown"):
+        mitigated(plain, ["pray"])
+
+
+def test_a_new_model_under_which_nothing_is_promoted_is_suspected() -> None:
+    sound = [record("promote", "m1"), record("hold", "m1")]
+    once = [*sound, record("reject", "m2")]
+    assert suspicious(once, 2) is None
+    twice = [*once, record("reject", "m2")]
+    assert suspicious(twice, 2) == {"relevance": "m1", "spec": "s1"}
+    assert suspicious(twice, 3) is None
+
+
+def test_a_model_that_has_been_promoted_under_is_trusted() -> None:
+    assert (
+        suspicious([record("promote", "m1"), record("promote", "m2"), record("reject", "m2"), record("reject", "m2")], 2)
+        is None
+    )
+
+
+def test_rejects_under_the_old_model_are_not_held_against_the_new_one() -> None:
+    assert suspicious([record("promote", "m1"), record("reject", "m1"), record("reject", "m2")], 2) is None
+
+
+def test_a_spec_is_suspected_like_a_model() -> None:
+    history = [record("promote"), record("reject", spec="s2"), record("reject", spec="s2")]
+    assert suspicious(history, 2) == {"relevance": "m1", "spec": "s1"}
+
+
+def test_without_a_sound_one_there_is_nothing_to_go_back_to() -> None:
+    assert suspicious([record("reject", "m2"), record("reject", "m2")], 2) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["promote", "hold", "reject"]), st.sampled_from(["m1", "m2", "m3"])), max_size=12))
+def test_what_is_gone_back_to_was_promoted_under_and_is_another(found: list[tuple[str, str]]) -> None:
+    history = [record(v, m) for v, m in found]
+    back = suspicious(history, 2)
+    if back is not None:
+        assert ("promote", back["relevance"]) in found
+        assert back["relevance"] != found[-1][1]
+        assert [v for v, _ in found[-2:]] == ["reject", "reject"]
