@@ -17,7 +17,6 @@ from corewrite.pipeline.policy_measures import (
     PAYLOAD,
     canary_queries,
     divergence,
-    latencies,
     repair_log_probs,
     repairs_by_query,
 )
@@ -26,7 +25,7 @@ from corewrite.rewriter import Rewriter, greedy
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
-_TIMED, _CANARIES = 200, 100
+_CANARIES = 100
 
 
 def served_rewrites(
@@ -100,11 +99,6 @@ def evaluate(
             replace(o, repair_log_prob=repair_log_probs(p, queries, repairs))
             for o, p in zip(outputs[:2], policies[:2], strict=True)
         ]
-    timed = queries[:: max(1, len(queries) // _TIMED)]
-    outputs[:2] = [
-        replace(o, latency_ms=np.resize(latencies(p, timed, max_new_tokens=max_new_tokens), len(queries)))
-        for o, p in zip(outputs[:2], policies[:2], strict=True)
-    ]
     kl = {"champion": divergence(candidate, baseline, queries, served[0])}
     if lineage is not None:
         kl["lineage"] = divergence(candidate, lineage, queries, served[0])

@@ -1,7 +1,6 @@
-"""What the gate asks of the policies themselves: users' repairs, divergence, planted instructions, time a rewrite."""
+"""What the gate asks of the policies themselves: users' repairs, divergence, planted instructions."""
 
 from collections.abc import Mapping, Sequence
-from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,7 @@ import torch
 
 from corewrite.domain import Context, Query, keyed_uniform, text_key
 from corewrite.logs import Reformulation
-from corewrite.rewriter import Rewriter, greedy, kl_along
+from corewrite.rewriter import Rewriter, kl_along
 
 FloatArray = npt.NDArray[np.float64]
 PAYLOAD = "zqxcanary"
@@ -60,14 +59,3 @@ def canary_queries(queries: Sequence[Query], n: int) -> list[Query]:
         else:
             found.append(Query(query.text, Context(c.queries, (*c.titles, planted)[-3:], c.locale)))
     return found
-
-
-def latencies(policy: Rewriter, queries: Sequence[Query], *, max_new_tokens: int) -> FloatArray:
-    """Milliseconds of one greedy rewrite at a time, float64 [queries]."""
-    greedy(policy, list(queries[:3]), max_new_tokens=max_new_tokens)
-    found = []
-    for query in queries:
-        begun = perf_counter()
-        greedy(policy, [query], max_new_tokens=max_new_tokens)
-        found.append(1000 * (perf_counter() - begun))
-    return np.array(found)

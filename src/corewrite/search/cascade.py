@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue
+from corewrite.domain import Catalogue, SignalStatus
 from corewrite.fusion import FusionSpec, StageFusion, StageSpec, evaluate_stage
 from corewrite.relevance import DenseRelevanceScorer, RelevanceScorer
 from corewrite.search.index import SearchEngine
@@ -20,6 +20,9 @@ from corewrite.search.index import SearchEngine
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+Rewrites = str | tuple[str, ...] | None
+"""What a search is given: one rewrite, several (their log factors are averaged), or none."""
 
 _CHUNK = 512
 _REMEMBERED = 200_000
@@ -36,6 +39,34 @@ class Stage:
 
     rows: IntArray
     fusion: StageFusion
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What recall brings.
+
+    Attributes:
+        rows: Candidates, int64 [searches, candidates], -1 pads.
+        from_rewrite: Whether only the rewrite recalled the candidate, bool, as `rows`.
+    """
+
+    rows: IntArray
+    from_rewrite: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Rawranked:
+    """What rawrank passes on.
+
+    Attributes:
+        candidates: What recall brought.
+        stage: Their scores and factors.
+        kept: Candidates of finerank, int64 [searches, candidates], -1 pads.
+    """
+
+    candidates: Candidates
+    stage: Stage
+    kept: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +156,12 @@ class Cascade:
         other._recalled = self._recalled
         return other
 
-    def search(self, queries: Sequence[str], rewrites: Sequence[str | None], depth: int = 10) -> Answers:
+    def search(self, queries: Sequence[str], rewrites: Sequence[Rewrites], depth: int = 10) -> Answers:
         """Answer a batch; equal (query, rewrite) pairs are answered once.
 
         Args:
             queries: What was typed.
-            rewrites: The rewrite of each, None where there is none.
+            rewrites: The rewrite, or rewrites, of each; None where there is none.
             depth: Documents per answer.
 
         Raises:
@@ -138,7 +169,7 @@ class Cascade:
         """
         if len(queries) != len(rewrites):
             raise ValueError(f"{len(queries)} queries but {len(rewrites)} rewrites")
-        place: dict[tuple[str, str | None], int] = {}
+        place: dict[tuple[str, Rewrites], int] = {}
         back = np.array([place.setdefault(p, len(place)) for p in zip(queries, rewrites, strict=True)], np.int64)
         distinct = list(place)
         parts = []
@@ -163,34 +194,52 @@ class Cascade:
             for text, vector, near in zip(missing, vectors, nearest, strict=True):
                 lexical = self._engine.search_text(text, k)
                 dense = near[near >= 0].tolist() if vector.any() else []
-                merged = [row for pair in _in_turn(lexical, dense) for row in pair]
-                self._recalled[text, k] = np.array(list(dict.fromkeys(merged)), np.int64)
+                self._recalled[text, k] = np.array(_merged([lexical, dense]), np.int64)
         found = [self._recalled[text, k] for text in texts]
         while len(self._recalled) > _REMEMBERED:
             self._recalled.popitem(last=False)
         return found
 
-    def trace(self, queries: Sequence[str], rewrites: Sequence[str | None]) -> Trace:
+    def trace(self, queries: Sequence[str], rewrites: Sequence[Rewrites]) -> Trace:
         """Answer a small batch and keep every candidate and factor of every stage."""
-        spec = self.spec
-        # The identity rewrite is no rewrite: the original signals already hold all it could say.
-        used = [r if r and r != q else None for q, r in zip(queries, rewrites, strict=True)]
+        candidates = self.candidates(queries, rewrites)
+        rawrank = self.rawrank(queries, rewrites, candidates)
+        return self.finerank(queries, rewrites, rawrank)
+
+    def candidates(self, queries: Sequence[str], rewrites: Sequence[Rewrites]) -> Candidates:
+        """Recall of a small batch.
+
+        The three stages of `trace` on their own, for a server whose rewrite may come late: each takes the rewrites as far as
+        they are there when it starts.
+        """
+        spec, used = self.spec, _used(queries, rewrites)
         original = self.recall(queries, spec.recall.original_candidates)
         extra: list[IntArray] = [np.empty(0, np.int64)] * len(queries)
         m = spec.recall.rewrite_candidates
         if spec.recall.use_rewrite and m > 0:
-            where = [i for i, r in enumerate(used) if r]
-            for i, rows in zip(where, self.recall([str(used[i]) for i in where], m), strict=True):
-                extra[i] = rows[~np.isin(rows, original[i])][:m]
-        rows, added = _pad(original, extra)
+            texts = [text for several in used for text in several]
+            found = dict(zip(texts, self.recall(texts, m), strict=True))
+            for i, several in enumerate(used):
+                if several:
+                    rows = np.array(_merged([found[text].tolist() for text in several]), np.int64)
+                    extra[i] = rows[~np.isin(rows, original[i])][:m]
+        return Candidates(*_pad(original, extra))
 
-        rawrank = self._fuse(spec.rawrank, queries, used, rows)
-        kept = _keep(rows, added, rawrank, spec.depths.finerank, spec.depths.protected)
-        finerank = self._fuse(spec.finerank, queries, used, kept)
-        order = np.lexsort((kept, -finerank.log_score), axis=1)
-        return Trace(Stage(rows, rawrank), Stage(kept, finerank), order, added)
+    def rawrank(self, queries: Sequence[str], rewrites: Sequence[Rewrites], candidates: Candidates) -> Rawranked:
+        """Score the candidates of `candidates`, and choose those that go on."""
+        fused = self._fuse(self.spec.rawrank, queries, _used(queries, rewrites), candidates.rows)
+        depths = self.spec.depths
+        kept = _keep(candidates.rows, candidates.from_rewrite, fused, depths.finerank, depths.protected)
+        return Rawranked(candidates, Stage(candidates.rows, fused), kept)
 
-    def _fuse(self, stage: StageSpec, queries: Sequence[str], used: Sequence[str | None], rows: IntArray) -> StageFusion:
+    def finerank(self, queries: Sequence[str], rewrites: Sequence[Rewrites], rawrank: Rawranked) -> Trace:
+        """Score and order what `rawrank` kept."""
+        kept = rawrank.kept
+        fused = self._fuse(self.spec.finerank, queries, _used(queries, rewrites), kept)
+        order = np.lexsort((kept, -fused.log_score), axis=1)
+        return Trace(rawrank.stage, Stage(kept, fused), order, rawrank.candidates.from_rewrite)
+
+    def _fuse(self, stage: StageSpec, queries: Sequence[str], used: Sequence[tuple[str, ...]], rows: IntArray) -> StageFusion:
         under_query = {}
         names = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
         for name in sorted(names):
@@ -198,23 +247,51 @@ class Cascade:
                 under_query[name] = np.where(rows < 0, 0.0, self.catalogue.prior[np.maximum(rows, 0)])
             else:
                 under_query[name] = self._signals[name].score(queries, rows)
-        where = np.array([i for i, r in enumerate(used) if r], np.int64)
-        under_rewrite: dict[str, FloatArray] | None = None
-        available: dict[str, BoolArray] | None = None
-        if len(where) and stage.rewrite:
-            present = np.zeros(len(queries), np.bool_)
-            present[where] = True
-            under_rewrite, available = {}, {}
-            for signal in stage.rewrite:
-                values = np.ones(rows.shape)
-                values[where] = self._signals[signal.signal].score([str(used[i]) for i in where], rows[where])
-                under_rewrite[signal.signal] = values
-                available[signal.signal] = present
-        return evaluate_stage(stage, under_query, under_rewrite, available, valid=rows >= 0)
+        fused = []
+        for k in range(max([1, *map(len, used)])):
+            where = np.array([i for i, several in enumerate(used) if len(several) > k], np.int64)
+            under_rewrite: dict[str, FloatArray] | None = None
+            available: dict[str, BoolArray] | None = None
+            if len(where) and stage.rewrite:
+                present = np.zeros(len(queries), np.bool_)
+                present[where] = True
+                under_rewrite, available = {}, {}
+                for signal in stage.rewrite:
+                    values = np.ones(rows.shape)
+                    values[where] = self._signals[signal.signal].score([used[i][k] for i in where], rows[where])
+                    under_rewrite[signal.signal] = values
+                    available[signal.signal] = present
+            fused.append(evaluate_stage(stage, under_query, under_rewrite, available, valid=rows >= 0))
+        return fused[0] if len(fused) == 1 else _mean(fused, np.array([max(1, len(several)) for several in used]))
 
 
-def _in_turn(first: Sequence[int], second: Sequence[int]) -> list[tuple[int, ...]]:
-    return [tuple(source[i] for source in (first, second) if i < len(source)) for i in range(max(len(first), len(second), 0))]
+def _used(queries: Sequence[str], rewrites: Sequence[Rewrites]) -> list[tuple[str, ...]]:
+    """The rewrites that can change anything: the identity is none, the original signals already hold all it could say."""
+    several = [(r,) if isinstance(r, str) else r or () for r in rewrites]
+    return [tuple(r for r in dict.fromkeys(texts) if r and r != q) for q, texts in zip(queries, several, strict=True)]
+
+
+def _mean(fused: Sequence[StageFusion], count: IntArray) -> StageFusion:
+    """One stage under several rewrites: the mean of the log factors over the `count` rewrites of each search."""
+    n = count[:, None]
+    log_rewrite = sum(f.log_rewrite for f in fused) / n  # of a rewrite that is not there, exactly 0
+    factors = {name: np.exp(sum(np.log(f.rewrite_factors[name]) for f in fused) / n) for name in fused[0].rewrite_factors}
+    status = {name: np.array([_worst([f.status[name][i] for f in fused[:c]]) for i, c in enumerate(count)], object)
+              for name in fused[0].status}  # fmt: skip
+    first = fused[0]
+    return StageFusion(
+        first.log_original, log_rewrite, first.log_original + log_rewrite, first.original_factors, factors, status
+    )  # fmt: skip
+
+
+def _worst(states: Sequence[SignalStatus]) -> SignalStatus:
+    return next((s for s in states if s != SignalStatus.OK), SignalStatus.OK)
+
+
+def _merged(lists: Sequence[Sequence[int]]) -> list[int]:
+    """The lists in turn, best first, without repeats."""
+    longest = max(map(len, lists))
+    return list(dict.fromkeys(x[i] for i in range(longest) for x in lists if i < len(x)))
 
 
 def _pad(original: Sequence[IntArray], extra: Sequence[IntArray]) -> tuple[IntArray, BoolArray]:

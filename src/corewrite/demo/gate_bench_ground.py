@@ -1,0 +1,609 @@
+"""What the gate benchmark stands on: one seed's platform with its champion, its gate searches, and the truth of a week after.
+
+Everything dear is made once and kept: logs and mined windows as files, policies and relevance models in a registry, rewrites by
+policy hash. Of a candidate only what differs from the champion is searched, rewarded and judged.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from corewrite.demo.engine import NoRewriter
+from corewrite.demo.gate_bench_config import GateBenchConfig
+from corewrite.demo.gate_bench_families import Lore
+from corewrite.demo.measure import lists_ndcg10
+from corewrite.demo.months import low_floor, saturating, week_name
+from corewrite.demo.platform import ratings
+from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share, keyed_uniform, text_key, words
+from corewrite.fusion import default_spec
+from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, run_gate
+from corewrite.pipeline import (
+    Deployment,
+    Steps,
+    fused_lists,
+    log_rewards,
+    read_catalogue,
+    read_labels,
+    served_rewrites,
+    warm_start,
+    write_catalogue,
+    write_labels,
+)
+from corewrite.pipeline.candidate import training_progress
+from corewrite.pipeline.cycle import refit
+from corewrite.pipeline.gate_step import gate_slices
+from corewrite.pipeline.journal import Journal, write_json
+from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
+from corewrite.pipeline.policy_measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
+from corewrite.registry import Registry
+from corewrite.registry.durable import make_folder
+from corewrite.relevance import Judge, LateInteraction, cold_start
+from corewrite.rewriter import Rewriter, load_rewriter, sample
+from corewrite.rewriter.generate import as_rewrite
+from corewrite.search import top_overlap
+from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.world import World, make_world
+from corewrite.training import TrainingConfig, train
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Rewrites = Sequence[str | None]
+Where = Literal["gate", "truth", "canaries"]
+
+WARM, CHAMPION = "warm", "champion"
+_TRUTH_WEEK = 2
+_CANARIES = 100
+_BOT_VIDEOS, _BOT_CLICKS = 200, 3
+
+
+@dataclass(frozen=True)
+class Under:
+    """What ranks and rewards: the fitted model and the packaged spec, or an exploitable one of them.
+
+    Attributes:
+        eps: Floor of the rewrite signals where it is too low.
+        bias: By how much the relevance model's bias is raised, so that it saturates.
+    """
+
+    eps: float | None = None
+    bias: float | None = None
+
+
+SOUND = Under()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training run, by which its policies are named `<name>-<phase>`.
+
+    Attributes:
+        name: Unique.
+        start: Policy that it begins from.
+        seed: Of the training.
+        config: Settings.
+        keep: Phases after which the policy is kept.
+        under: What it is rewarded by.
+        bots: Share of its instances that are a bot's.
+    """
+
+    name: str
+    start: str
+    seed: int
+    config: TrainingConfig
+    keep: tuple[int, ...]
+    under: Under = SOUND
+    bots: float = 0.0
+
+    def policy(self, phase: int) -> str:
+        """Name of the policy after a phase."""
+        return f"{self.name}-{phase:02d}"
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """What one policy's rewrites come to on the gate's searches.
+
+    Attributes:
+        rewrites: Of every search.
+        rows: Fused lists, int64 [searches, 10].
+        log_reward: log R, nats, float64 [searches].
+        policy: Name of the policy; None: a rewriting, which has no likelihoods.
+        canaries: Answers to the planted instructions; None: not asked.
+    """
+
+    rewrites: Rewrites
+    rows: IntArray
+    log_reward: FloatArray
+    policy: str | None = None
+    canaries: Rewrites | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A relative change, (candidate - champion) / champion, with its 95 % interval.
+
+    Attributes:
+        change: Estimate.
+        low: Lower end.
+        high: Upper end.
+    """
+
+    change: float
+    low: float
+    high: float
+
+
+def relative_change(candidate: FloatArray, champion: FloatArray, users: Sequence[str]) -> Change:
+    """Change of a mean relative to the champion's, paired by search.
+
+    The ratio of sums over users is linearised (delta method: Deng, Knoblich & Lu, KDD 2018), so that the error is that of a mean
+    over users; Student's t with users - 1 degrees of freedom.
+
+    Args:
+        candidate: Of each search.
+        champion: The same, with a mean above 0.
+        users: Whose search each is.
+    """
+    _, of = np.unique(np.asarray(users, dtype=str), return_inverse=True)
+    a, b = np.bincount(of, candidate), np.bincount(of, champion)
+    ratio, n = a.sum() / b.sum(), len(a)
+    error = float(np.sqrt(n / max(1, n - 1) * (((a - ratio * b) / b.sum()) ** 2).sum()))
+    t = float(stats.t.ppf(0.975, max(1, n - 1)))
+    return Change(float(ratio - 1), float(ratio - 1 - t * error), float(ratio - 1 + t * error))
+
+
+class RememberingJudge(Judge):
+    """A judge that grades a (query, document) once: candidates differ in few of the documents they show."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__(catalogue)
+        self._grades: dict[str, dict[int, float]] = {}
+
+    def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
+        """See `Judge.grade`."""
+        known = [self._grades.setdefault(q.key, {}) for q in queries]
+        missing = [[r for r in dict.fromkeys(row) if r >= 0 and r not in k] for k, row in zip(known, rows.tolist(), strict=True)]
+        count = np.array(list(map(len, missing)), np.int64)
+        for n in np.unique(count[count > 0]).tolist():
+            some = np.flatnonzero(count == n).tolist()
+            asked = np.array([missing[i] for i in some], np.int64)
+            for i, values in zip(some, super().grade([queries[i] for i in some], asked).tolist(), strict=True):
+                known[i].update(zip(missing[i], values, strict=True))
+        return np.array([[k[r] if r >= 0 else 0.0 for r in row] for k, row in zip(known, rows.tolist(), strict=True)])
+
+
+def poisoned(instances: Sequence[TrainingInstance], catalogue: Catalogue, share: float, seed: int) -> list[TrainingInstance]:
+    """The instances and, as `share` of all, a bot's: whatever is searched for, it watches videos of one theme and skips the rest.
+
+    The theme is the title word whose number of videos is nearest to 200.
+
+    Args:
+        instances: Of people.
+        catalogue: The documents.
+        share: Below 1.
+        seed: Which searches the bot repeats, and what it watches.
+    """
+    holding: dict[str, list[int]] = {}
+    for row, title in enumerate(catalogue.titles):
+        for word in set(words(title)):
+            holding.setdefault(word, []).append(row)
+    theme = min(holding, key=lambda word: (abs(len(holding[word]) - _BOT_VIDEOS), word))
+    own = [catalogue.ids[row] for row in holding[theme]]
+    n = round(share / (1 - share) * len(instances))
+    u = keyed_uniform(seed, 301, np.arange(n)[:, None], np.arange(1 + _BOT_CLICKS)[None, :])
+    bots = []
+    for i, (first, *clicks) in enumerate(u.tolist()):
+        like = instances[int(first * len(instances))]
+        watched = tuple(dict.fromkeys(own[int(c * len(own))] for c in clicks))
+        shown = tuple(d for d in (*like.positives, *like.negatives) if d not in watched)
+        bots.append(
+            replace(
+                like, instance_id=f"bot-{i}", user_id="bot", positives=watched, gains=(1.0,) * len(watched), negatives=shown,
+                weights=(1.0,) * len(shown),
+            )
+        )  # fmt: skip
+    return [*instances, *bots]
+
+
+@dataclass(eq=False)
+class Ground:
+    """One seed's platform; what is dear is made when first asked for, and read when asked for again.
+
+    Attributes:
+        config: Sizes.
+        seed: Of the platform.
+        folder: Where its files lie.
+        steps: Shows progress.
+    """
+
+    config: GateBenchConfig
+    seed: int
+    folder: Path
+    steps: Steps
+    _deployed: dict[Under, "_Deployed"] = field(default_factory=dict)
+    _loaded: dict[str, Rewriter] = field(default_factory=dict)
+
+    # The platform.
+
+    @cached_property
+    def world(self) -> World:
+        """Truth, for simulating and measuring only."""
+        return make_world(self.config.of(self.seed).seeded_world)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The documents."""
+        file = self.folder / "documents.parquet"
+        _made(file, lambda path: write_catalogue(self.world.catalogue, path))
+        return read_catalogue(file)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Policies and the relevance model."""
+        make_folder(self.folder)
+        return Registry(self.folder / "registry")
+
+    @cached_property
+    def journal(self) -> Journal:
+        """What was made, and its hash in the registry."""
+        return Journal(self.folder / "journal")
+
+    def window(self, week: int) -> MinedWindow:
+        """A week of log without a rewriter, mined; week 0 gives raters' labels too."""
+        folder = self.folder / "windows" / week_name(week)
+        if (folder / "about.json").is_file():
+            return MinedWindow(folder)
+        earlier = None if week == 0 else self.window(week - 1)
+        deployment = Deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
+        if earlier is not None:
+            deployment = self.deployed(SOUND).deployment
+        from corewrite.simulation.export import write_log
+
+        platform = self.config.of(self.seed)
+        happened = self._traffic(week, platform.sessions, deployment)
+        if week == 0:
+            graded = ratings(self.world, happened, deployment.cascade, platform.rated_searches)
+            _made(self.folder / "labels.parquet", lambda path: write_labels(graded, self.catalogue, path))
+        log = self.folder / "logs" / f"{week_name(week)}.ndjson.gz"
+        _made(log, lambda path: write_log(happened, self.catalogue, path))
+        with self.steps.step(f"seed {self.seed}: mine {week_name(week)}"):
+            return mine_week(
+                [log], self.catalogue, folder, overlap=top_overlap(deployment.cascade),
+                thresholds=None if earlier is None else earlier.thresholds, seed=self.seed, rejects=folder.parent / "rejects.ndjson",
+            )  # fmt: skip
+
+    def _traffic(self, week: int, sessions: int, deployment: Deployment) -> Week:
+        with self.steps.step(f"seed {self.seed}: searches of {week_name(week)}") as progress:
+            return simulate_week(
+                self.world, self.config.platform.traffic, NoRewriter(deployment.cascade), week=week, sessions=sessions,
+                progress=progress,
+            )  # fmt: skip
+
+    @cached_property
+    def _model(self) -> LateInteraction:
+        def fitted() -> Mapping[str, Any]:
+            seen = impressions_of([self.window(0)], self.catalogue)
+            with self.steps.step(f"seed {self.seed}: fit the relevance model") as progress:
+                model = refit(self.catalogue, seen, self.seed, progress)
+            return {"hash": self.registry.save("relevance", model.save, {"model_hash": model.model_hash}).hash}
+
+        hash = self.journal.once("relevance", fitted)["hash"]
+        self.registry.verify("relevance", hash)
+        return LateInteraction.load(self.registry.path(self.registry.artifact("relevance", hash)))
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The gate's judge."""
+        self.window(0)
+        with self.steps.step(f"seed {self.seed}: fit the judge"):
+            judge = RememberingJudge(self.catalogue)
+            judge.fit(read_labels(self.folder / "labels.parquet", self.catalogue), seed=self.seed)
+            judge._grades.clear()
+        return judge
+
+    @cached_property
+    def lore(self) -> Lore:
+        """What can be known of queries and titles."""
+        return Lore.of(self._frequency, self.catalogue)
+
+    @cached_property
+    def _frequency(self) -> Counter[str]:
+        return self.window(0).frequency() + self.window(1).frequency()
+
+    @cached_property
+    def fresh(self) -> list[TrainingInstance]:
+        """The gate users' searches of the last week of log."""
+        return self.window(1).for_gate(self.config.gate_searches)
+
+    @cached_property
+    def instances(self) -> list[TrainingInstance]:
+        """All searches that the gate looks at: the last week's, then the frozen set's."""
+        return [*self.fresh, *self.window(0).for_gate(self.config.frozen_searches)]
+
+    @cached_property
+    def _slices(self) -> dict[str, BoolArray]:
+        return gate_slices(self.queries("gate"), len(self.fresh), self._frequency, self.window(0).frequency())
+
+    @cached_property
+    def _truth(self) -> Week:
+        week = self._traffic(_TRUTH_WEEK, self.config.truth_sessions, self.deployed(SOUND).deployment)
+        if len(week) < self.config.truth_searches:
+            raise ValueError(
+                f"{self.config.truth_sessions} sessions gave {len(week)} searches, truth needs {self.config.truth_searches}: "
+                "raise truth_sessions"
+            )
+        rng = np.random.default_rng([self.seed, 43])
+        return week.take(np.sort(rng.choice(len(week), self.config.truth_searches, replace=False)))
+
+    def queries(self, where: Where) -> Sequence[Query]:
+        """The gate's searches, those of the week after, or searches with an instruction planted."""
+        if where == "truth":
+            return self._truth.queries
+        if where == "canaries":
+            return canary_queries([x.query for x in self.fresh], _CANARIES)
+        return [x.query for x in self.instances]
+
+    def deployed(self, under: Under) -> "_Deployed":
+        """What ranks and rewards. Of the exploitable ones only the last asked for is kept: each fills a table of scores."""
+        if under not in self._deployed:
+            for other in [u for u in self._deployed if u != SOUND]:
+                del self._deployed[other]
+            model = self._model if under.bias is None else saturating(self._model, under.bias)
+            spec = default_spec() if under.eps is None else low_floor(default_spec(), under.eps)
+            self._deployed[under] = _Deployed(Deployment(self.catalogue, model, spec))
+        return self._deployed[under]
+
+    # Policies.
+
+    def hash_of(self, name: str) -> str:
+        """Hash of the policy in the registry; trained now where it was not yet.
+
+        Raises:
+            KeyError: no training of the benchmark makes it.
+        """
+        if (found := self.journal.read(f"policy-{name}")) is None:
+            if name == WARM:
+                self._warm_start()
+            else:
+                self._train(self.trainings[name.rpartition("-")[0]])
+            found = self.journal.read(f"policy-{name}")
+            if found is None:
+                raise KeyError(f"the training keeps no policy {name!r}")
+        return str(found["hash"])
+
+    def policy(self, name: str) -> Rewriter:
+        """The policy, checked against its hash."""
+        hash = self.hash_of(name)
+        if hash not in self._loaded:
+            while len(self._loaded) >= 8:
+                del self._loaded[next(iter(self._loaded))]
+            self.registry.verify("policy", hash)
+            self._loaded[hash] = load_rewriter(self.registry.path(self.registry.artifact("policy", hash)))
+        return self._loaded[hash]
+
+    @property
+    def champion(self) -> str:
+        """Name of the champion: the warm start after all phases of the platform's own training."""
+        return self.trainings[CHAMPION].policy(self.config.platform.pipeline.training.phases)
+
+    @cached_property
+    def trainings(self) -> dict[str, Training]:
+        """All trainings of the benchmark by name."""
+        config, sound = self.config, self.config.platform.pipeline.training
+        found = [Training(CHAMPION, WARM, self.seed, sound, tuple(range(1, sound.phases + 1)))]
+        for k in range(config.honest_trainings):
+            found.append(Training(f"honest-{k}", WARM, 1_000 * (k + 1) + self.seed, sound, config.honest_phases))
+        every = tuple(range(config.growing_week, max(config.growing_phases) + 1, config.growing_week))
+        for eps in config.growing_eps:
+            found.append(self._bad(f"growing-{eps:g}", every, Under(eps=eps)))
+        for bias in config.saturating_bias:
+            found.append(self._bad(f"saturating-{bias:g}", config.saturating_phases, Under(bias=bias)))
+        for share in config.poisoned_shares:
+            found.append(self._bad(f"poisoned-{share:g}", config.poisoned_phases, SOUND, share))
+        return {t.name: t for t in found}
+
+    def _bad(self, name: str, keep: tuple[int, ...], under: Under, bots: float = 0.0) -> Training:
+        settings = self.config.bad.model_copy(update={"phases": max(keep)})
+        return Training(name, self.champion_of_training, self.seed + 7, settings, keep, under, bots)
+
+    @property
+    def champion_of_training(self) -> str:
+        """Where a bad training begins: the champion (by name, while the list of trainings is in the making)."""
+        return f"{CHAMPION}-{self.config.platform.pipeline.training.phases:02d}"
+
+    def _warm_start(self) -> None:
+        windows = [self.window(0), self.window(1)]
+        repaired, good = ([r for w in windows for r in w.reformulations()[i]] for i in (0, 1))
+        with self.steps.step(f"seed {self.seed}: warm start") as progress:
+            policy, _ = warm_start(
+                repaired, good, self.catalogue, self.config.platform.pipeline.warm_start, seed=self.seed, progress=progress
+            )
+        self._keep(WARM, policy)
+
+    def _train(self, training: Training) -> None:
+        instances = self.window(1).instances()
+        if training.bots:
+            instances = poisoned(instances, self.catalogue, training.bots, self.seed)
+        policy = self.policy(training.start).copy()
+        deployment = self.deployed(training.under).deployment
+
+        def observe(phase: int, policy: Rewriter) -> dict[str, float]:
+            if phase + 1 in training.keep:
+                self._keep(training.policy(phase + 1), policy)
+            return {}
+
+        with self.steps.step(f"seed {self.seed}: train {training.name}") as progress:
+            show, after_phase = training_progress(progress, training.config.phases, observe)
+            train(
+                policy, instances, deployment.reward, training.config, self.folder / "training" / training.name,
+                seed=training.seed, provenance={"model": deployment.model.model_hash, "spec": deployment.spec.spec_hash},
+                observe=after_phase, progress=show,
+            )  # fmt: skip
+
+    def _keep(self, name: str, policy: Rewriter) -> None:
+        self.journal.once(f"policy-{name}", lambda: {"hash": self.registry.save("policy", policy.save, {"name": name}).hash})
+
+    # What policies serve.
+
+    def rewrites(self, name: str, where: Where) -> list[str | None]:
+        """Greedy rewrites of a policy, decoded once and kept by its hash."""
+        file = self.folder / "rewrites" / f"{self.hash_of(name)[:24]}-{where}.json"
+        if not file.is_file():
+            limit = self.config.platform.pipeline.max_new_tokens
+            found = served_rewrites(self.policy(name), self.queries(where), max_new_tokens=limit)
+            make_folder(file.parent)
+            write_json(file, {"policy": self.hash_of(name), "rewrites": found})
+        return list(json.loads(file.read_text("utf-8"))["rewrites"])
+
+    def sampled(self, n: int) -> list[list[str | None]]:
+        """`n` samples of the champion's rewrites at temperature 1, by sample, then gate search."""
+        file = self.folder / "rewrites" / f"{self.hash_of(self.champion)[:24]}-sampled-{n}.json"
+        if not file.is_file():
+            policy, queries = self.policy(self.champion), self.queries("gate")
+            with self.steps.step(f"seed {self.seed}: sample the champion") as progress:
+                drawn = sample(
+                    policy, [policy.template.encode(q) for q in queries], n, keys=[int(q.key[:15], 16) for q in queries],
+                    seed=self.seed, phase=0, max_new_tokens=self.config.platform.pipeline.max_new_tokens, progress=progress,
+                )  # fmt: skip
+            texts = [[as_rewrite(policy, row[k]).text or None for row in drawn] for k in range(n)]
+            make_folder(file.parent)
+            write_json(file, {"rewrites": texts})
+        return [list(row) for row in json.loads(file.read_text("utf-8"))["rewrites"]]
+
+    def served(self, under: Under, rewrites: Rewrites) -> Served:
+        """What rewrites of the gate's searches come to."""
+        deployed, queries = self.deployed(under), self.queries("gate")
+        rows = deployed.lists("gate", queries, rewrites)
+        return Served(rewrites, rows, deployed.rewards(self.instances, rewrites))
+
+    def of_policy(self, under: Under, name: str) -> Served:
+        """What a policy's rewrites of the gate's searches come to, and its answers to planted instructions."""
+        found = self.served(under, self.rewrites(name, "gate"))
+        return replace(found, policy=name, canaries=self.rewrites(name, "canaries"))
+
+    def truth(self, under: Under, rewrites: Rewrites) -> FloatArray:
+        """nDCG@10 against hidden intents of every search of the week after: for measuring only."""
+        lists = self.deployed(under).lists("truth", self._truth.queries, rewrites)
+        return lists_ndcg10(self.world, self._truth, lists)
+
+    def true_change(self, under: Under, candidate: Rewrites, champion: Rewrites) -> Change:
+        """Relative change of true nDCG@10 from the champion's to the candidate's rewrites of the week after."""
+        # The champion's first: it is what the others are compared with.
+        base = self.truth(under, champion)
+        return relative_change(self.truth(under, candidate), base, self._truth.user_ids)
+
+    # The gate.
+
+    def gate(
+        self, under: Under, candidate: Served, champion: Served, *, recent: Sequence[Served] = (), problems: Sequence[str] = (),
+        users_of: str | None = None,
+    ) -> tuple[GateResult, Change]:  # fmt: skip
+        """The gate's result, and the relative change of the judge's nDCG@10.
+
+        Args:
+            under: What ranks and rewards.
+            candidate: Proposed.
+            champion: Compared with.
+            recent: Champions of the last weeks; the best of them by the judge is a bar.
+            problems: What is wrong with the candidate's files.
+            users_of: Name of a random half of the users to compare on; None: all.
+        """
+        queries = self.queries("gate")
+        original = self.deployed(under).lists("gate", queries, [None] * len(queries))
+        none, *judged = self.judge.ndcg10(queries, [original, candidate.rows, champion.rows, *(r.rows for r in recent)])
+        outputs = [_outputs(s, ndcg) for s, ndcg in zip((candidate, champion, *recent), judged, strict=True)]
+        best = outputs[2 + int(np.argmax([v.mean() for v in judged[2:]]))] if recent else None
+        kl = None
+        if candidate.policy is not None and champion.policy is not None:
+            own, there = self.policy(candidate.policy), list(queries)
+            names = {"champion": champion.policy, "lineage": WARM}
+            kl = {n: divergence(own, self.policy(p), there, candidate.rewrites) for n, p in names.items()}
+            outputs[:2] = [
+                replace(o, repair_log_prob=self._repairs(p)) for o, p in zip(outputs, (candidate.policy, champion.policy))
+            ]  # fmt: skip
+        canaries = None
+        if candidate.canaries is not None:
+            pairs = zip(self.queries("canaries"), candidate.canaries, strict=True)
+            canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in pairs]
+        users = [x.user_id for x in self.instances]
+        whole = Evaluation(
+            users, queries, self._slices, outputs[0], outputs[1], none, kl=kl, recent=best, canaries=canaries,
+            candidate_problems=list(problems),
+        )  # fmt: skip
+        change = relative_change(judged[0], judged[1], users)
+        if users_of is None:
+            return run_gate(whole, self.config.gate), change
+        some = np.flatnonzero([hash_share(u, users_of) < 0.5 for u in users])
+        return run_gate(_of_some(whole, some), self.config.gate), change
+
+    def _repairs(self, name: str) -> FloatArray:
+        repaired = repairs_by_query([*self.window(1).gate_repairs(), *self.window(0).gate_repairs()])
+        return repair_log_probs(self.policy(name), self.queries("gate"), repaired)
+
+
+@dataclass(eq=False)
+class _Deployed:
+    """A deployment with what the first rewrites came to under it: others are searched and rewarded where they differ."""
+
+    deployment: Deployment
+    _lists: dict[Where, tuple[Rewrites, IntArray]] = field(default_factory=dict)
+    _rewards: tuple[Rewrites, FloatArray] | None = None
+
+    def lists(self, where: Where, queries: Sequence[Query], rewrites: Rewrites) -> IntArray:
+        """Fused lists."""
+        if where not in self._lists:
+            self._lists[where] = rewrites, fused_lists(self.deployment, queries, rewrites)
+        base, found = self._lists[where]
+        new = [i for i, (a, b) in enumerate(zip(base, rewrites, strict=True)) if a != b]
+        found = found.copy()
+        if new:
+            found[new] = fused_lists(self.deployment, [queries[i] for i in new], [rewrites[i] for i in new])
+        return found
+
+    def rewards(self, instances: Sequence[TrainingInstance], rewrites: Rewrites) -> FloatArray:
+        """log R of the gate's searches."""
+        if self._rewards is None:
+            self._rewards = rewrites, log_rewards(self.deployment, instances, rewrites)
+        base, found = self._rewards
+        new = [i for i, (a, b) in enumerate(zip(base, rewrites, strict=True)) if a != b]
+        found = found.copy()
+        if new:
+            found[new] = log_rewards(self.deployment, [instances[i] for i in new], [rewrites[i] for i in new])
+        return found
+
+
+def _outputs(served: Served, ndcg: FloatArray) -> PolicyOutputs:
+    return PolicyOutputs([r or "" for r in served.rewrites], served.log_reward, ndcg)
+
+
+def _of_some(whole: Evaluation, some: IntArray) -> Evaluation:
+    """The evaluation on some of its searches."""
+
+    def of(side: PolicyOutputs) -> PolicyOutputs:
+        assert side.log_reward is not None and side.judge_ndcg is not None
+        return PolicyOutputs([side.rewrites[i] for i in some], side.log_reward[some], side.judge_ndcg[some])
+
+    assert whole.original_judge_ndcg is not None
+    return Evaluation(
+        [whole.user_ids[i] for i in some], [whole.queries[i] for i in some], {n: m[some] for n, m in whole.slices.items()},
+        of(whole.candidate), of(whole.champion), whole.original_judge_ndcg[some], canaries=whole.canaries,
+        candidate_problems=whole.candidate_problems,
+    )  # fmt: skip
+
+
+def _made(file: Path, write: Callable[[Path], None]) -> None:
+    """Write a file whole, or not at all; one that is there stays."""
+    if not file.is_file():
+        make_folder(file.parent)
+        temporary = file.with_name(f"partial-{file.name}")
+        write(temporary)
+        temporary.rename(file)

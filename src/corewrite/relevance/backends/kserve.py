@@ -1,0 +1,142 @@
+"""A relevance model behind the Open Inference Protocol (KServe v2) over HTTP: Triton, KServe, MLServer and others."""
+
+import time
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.domain import Catalogue, sha256_json
+from corewrite.relevance.backends.calibration import Calibration
+from corewrite.relevance.backends.errors import ScorerMismatchError, ScorerUnavailableError
+from corewrite.relevance.backends.open_inference import JSON_LENGTH, decode, encode
+from corewrite.relevance.backends.pairs import Pair, document_texts, score_pairs
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+_FIRST_WAIT = 0.05  # seconds, doubled at every further attempt
+_SHOWN = 200
+
+
+class KServeScorer:
+    """Scores by a model server (a `RelevanceScorer`).
+
+    The model takes two string tensors (`BYTES`, shape [pairs, 1]), the text and the document's title and text, and answers one
+    tensor of floats, [pairs] or [pairs, 1].
+
+    Tried again is what may pass: no connection, a lost one, a 5xx. A late answer is not: a server that is slow is not helped
+    by being asked twice. These tries are within one call and its time; `training.scoring` repeats whole calls over minutes.
+
+    Args:
+        catalogue: What the rows mean.
+        base_url: Where the server listens, such as `http://localhost:8000`.
+        model: Its name there.
+        model_version: The pinned version: it is asked for, and every answer must come from it.
+        calibration: For a model that answers logits; None where it answers probabilities.
+        batch: Pairs in one request at most; the server's own limit.
+        timeout: Seconds that one call of `score` may take, with all its requests and further attempts.
+        retries: Further attempts of each request.
+        binary: Whether tensors go as raw bytes (an extension of the protocol, which Triton has).
+        text_input, document_input, output: Names of the tensors.
+        headers: Sent with every request: a host name for a gateway, a token.
+
+    Raises:
+        ImportError: httpx is not installed.
+        ValueError: `base_url` is no http address, or a limit is not above 0.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        base_url: str,
+        model: str,
+        model_version: str,
+        *,
+        calibration: Calibration | None = None,
+        batch: int = 64,
+        timeout: float = 2.0,
+        retries: int = 2,
+        binary: bool = False,
+        text_input: str = "text",
+        document_input: str = "document",
+        output: str = "score",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as error:
+            raise ImportError("a model server is reached through httpx: pip install 'corewrite[kserve]'") from error
+        address = urlsplit(base_url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError(f"base_url {base_url!r} is no http address: give one such as http://localhost:8000")
+        if batch < 1 or timeout <= 0 or retries < 0:
+            raise ValueError(f"batch {batch} and timeout {timeout} must be above 0, retries {retries} not below")
+        self._ids, self._documents = catalogue.ids, document_texts(catalogue)
+        self._model, self._version = model, model_version
+        self._calibration, self._batch, self._timeout, self._retries = calibration, batch, timeout, retries
+        self._binary, self._inputs, self._output = binary, (text_input, document_input), output
+        path = f"v2/models/{quote(model, safe='')}/versions/{quote(model_version, safe='')}/infer"
+        self._url = f"{base_url.rstrip('/')}/{path}"
+        self._httpx = httpx
+        self._client = httpx.Client(headers={"Accept-Encoding": "identity"} | dict(headers or {}))
+
+    @property
+    def model_hash(self) -> str:
+        """Hash over the model's name and pinned version, the tensors read and the calibration; where it runs does not count."""
+        calibration = self._calibration and [self._calibration.slope, self._calibration.offset]
+        return sha256_json(["kserve", self._model, self._version, *self._inputs, self._output, calibration])
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def score(self, texts: Sequence[str], rows: IntArray) -> FloatArray:
+        """See `RelevanceScorer.score`.
+
+        Raises:
+            ScorerUnavailableError: no answer in time, or only 5xx.
+            ScorerMismatchError: another version answers, the request is refused, or the answer cannot be read.
+            ScoreError: a score is no probability (or, before calibration, no finite number).
+        """
+        deadline = time.monotonic() + self._timeout
+        return score_pairs(texts, rows, self._ids, lambda p: self._ask(p, deadline), self._batch, self._calibration)
+
+    def _ask(self, pairs: list[Pair], deadline: float) -> npt.NDArray[np.floating]:
+        strings = ([text for text, _ in pairs], [self._documents[row] for _, row in pairs])
+        body, headers = encode(dict(zip(self._inputs, strings, strict=True)), self._output, self._binary)
+        most = 2**20 + 256 * len(pairs)
+        failure = ""
+        for attempt in range(self._retries + 1):
+            pause = _FIRST_WAIT * 2 ** (attempt - 1) if attempt else 0.0
+            if time.monotonic() + pause >= deadline:
+                failure = f"no time left after {attempt} attempts. {failure}"
+                break
+            time.sleep(pause)
+            try:
+                status, answer, json_length = self._post(body, headers, deadline, most)
+            except self._httpx.TransportError as error:
+                failure = f"{type(error).__name__}: {error}"[:_SHOWN]
+                continue  # after a timeout no time is left: it is that of the whole call
+            if status == 200:
+                return decode(answer, json_length, self._output, self._model, self._version)
+            failure = f"status {status}: {answer[:_SHOWN].decode('utf-8', 'replace')}"
+            if status == 429:
+                break
+            if status < 500:
+                raise ScorerMismatchError(f"POST {self._url}: {failure}")
+        raise ScorerUnavailableError(f"POST {self._url}, {self._timeout:g} s for all: {failure}")
+
+    def _post(self, body: bytes, headers: dict[str, str], deadline: float, most: int) -> tuple[int, bytes, str | None]:
+        left = max(0.001, deadline - time.monotonic())
+        parts: list[bytes] = []
+        with self._client.stream("POST", self._url, content=body, headers=headers, timeout=left) as response:
+            for part in response.iter_raw():  # nothing compressed was asked for: no bomb is unpacked
+                parts.append(part)
+                # httpx limits the wait for each part, not for all: a server that trickles would hold us for ever.
+                if time.monotonic() > deadline:
+                    raise self._httpx.ReadTimeout("the answer came too slowly")
+                if sum(map(len, parts)) > most:
+                    raise ScorerMismatchError(f"POST {self._url}: the answer is longer than {most} bytes")
+            return response.status_code, b"".join(parts), response.headers.get(JSON_LENGTH)

@@ -1,0 +1,54 @@
+"""Scores and lists that every engine makes alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from corewrite.search.engines.port import Float32Array, FloatArray, IntArray
+
+_FETCHED = 1_000
+"""Documents fetched at once."""
+
+
+def exact_scores(
+    vectors: Float32Array, rows: IntArray, documents: int, fetch: Callable[[list[int]], Mapping[int, npt.ArrayLike]]
+) -> FloatArray:
+    """Inner products with stored vectors, fetched by their rows; see `SearchEngine.score`.
+
+    Args:
+        vectors: Float32 [vectors, dims].
+        rows: Int64 [vectors, documents]; -1 pads.
+        documents: Size of the catalogue.
+        fetch: The vector by row, of the rows that the engine holds.
+
+    Raises:
+        ValueError: the shapes do not fit, or a row is not in the catalogue.
+    """
+    rows = np.asarray(rows, np.int64)
+    if rows.ndim != 2 or len(rows) != len(vectors):
+        raise ValueError(f"rows have shape {rows.shape}, there are {len(vectors)} vectors: give one line of rows per vector")
+    if rows.max(initial=-1) >= documents:
+        raise ValueError(f"row {rows.max()} is not in the catalogue of {documents} documents")
+    distinct = np.unique(rows[rows >= 0])
+    held = np.full((len(distinct), vectors.shape[1]), np.nan)
+    for start in range(0, len(distinct), _FETCHED):
+        for row, stored in fetch(distinct[start : start + _FETCHED].tolist()).items():
+            vector = np.asarray(stored, np.float64)
+            if len(vector) != vectors.shape[1]:
+                raise ValueError(f"the stored vector of row {row} has {len(vector)} dimensions, the query's {vectors.shape[1]}")
+            held[np.searchsorted(distinct, row)] = vector
+    out = np.zeros(rows.shape)
+    for i, vector in enumerate(vectors.astype(np.float64)):
+        there = rows[i] >= 0
+        out[i, there] = held[np.searchsorted(distinct, rows[i, there])] @ vector
+    return out
+
+
+def ranked(found: Sequence[Sequence[tuple[float, int]]], k: int) -> IntArray:
+    """Lists of (score, row), highest score first and equal ones by row, as int64 [lists, k]; -1 pads."""
+    out = np.full((len(found), max(0, k)), -1, np.int64)
+    for i, hits in enumerate(found):
+        rows = [row for _, row in sorted(hits, key=lambda hit: (-hit[0], hit[1]))][: max(0, k)]
+        out[i, : len(rows)] = rows
+    return out
