@@ -52,6 +52,18 @@ def test_capacity_is_a_bound():
     assert sum(map(len, cached._known.values())) <= 10
 
 
+def test_the_text_asked_longest_ago_goes_first():
+    cached = CachedScorer(Counting(), capacity=8)
+    rows = np.arange(4)[None, :]
+    for text in ("a", "b", "a", "c"):
+        cached.score([text], rows)
+    asked = cached._scorer.asked
+    cached.score(["a"], rows)
+    assert cached._scorer.asked == asked, "a was asked after b"
+    cached.score(["b"], rows)
+    assert cached._scorer.asked == asked + 4
+
+
 TITLES = {"a": "cat song", "b": "dog race"}
 
 

@@ -19,7 +19,7 @@ class CachedScorer:
     """
 
     def __init__(self, scorer: RelevanceScorer, capacity: int = 5_000_000) -> None:
-        """Wrap `scorer`, keeping at most about `capacity` scores (the oldest texts go first)."""
+        """Wrap `scorer`, keeping at most about `capacity` scores (the texts asked longest ago go first)."""
         self._scorer = scorer
         self._capacity = capacity
         self._known: dict[str, dict[int, float]] = {}
@@ -40,7 +40,9 @@ class CachedScorer:
         out = np.zeros(rows.shape)
         missing = np.full(rows.shape, -1, np.int64)
         for i, text in enumerate(texts):
-            known = self._known.get(text, {})
+            known = self._known.pop(text, {})
+            if known:
+                self._known[text] = known  # the last place: asked just now
             for j, row in enumerate(rows[i].tolist()):
                 if row < 0:
                     continue
@@ -61,6 +63,6 @@ class CachedScorer:
                         known[int(missing[i, j])] = float(scores[j])
                         self._size += 1
         while self._size > self._capacity:
-            oldest = next(iter(self._known))
-            self._size -= len(self._known.pop(oldest))
+            longest_ago = next(iter(self._known))
+            self._size -= len(self._known.pop(longest_ago))
         return out
