@@ -27,12 +27,16 @@ def ablation() -> None:
     file = RESULTS / "ablation.json"
     if not file.is_file():
         return
-    print(f"\n| variant | {' | '.join(MEASURES)} |\n| --- |{' --- |' * len(MEASURES)}")
+    paired = ("reward", "ndcg10_all")
+    head = [*(f"{m}, change" for m in paired), *MEASURES]
+    print(f"\n| variant | {' | '.join(head)} |\n| --- |{' --- |' * len(head)}")
     for row in json.loads(file.read_text("utf-8"))["rows"]:
         cells = [
             f"{row[m]['mean']:.4g}" + ("" if row[m]["sd"] is None else f" ± {row[m]['sd']:.2g}") for m in MEASURES
         ]  # fmt: skip
-        print(f"| {row['variant']} | {' | '.join(cells)} |")
+        changes = [row["against_default"][m] for m in paired]
+        change = [f"{c['mean']:+.4f}" + ("" if c["sd"] is None else f" ± {c['sd']:.2g}") for c in changes]
+        print(f"| {row['variant']} | {' | '.join((*change, *cells))} |")
 
 
 if __name__ == "__main__":
