@@ -2,7 +2,7 @@
 
 import typer
 
-from corewrite.cli import demo, ingest, plan, registry, search, simulate, train
+from corewrite.cli import cycle, demo, fusion, gate, ingest, plan, registry, search, serve, simulate, train
 from corewrite.version import VERSION
 
 app = typer.Typer(
@@ -33,4 +33,10 @@ app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("search", epilog=search.EXAMPLES)(search.search)
-app.command("registry", epilog=registry.EXAMPLES)(registry.registry)
+app.add_typer(cycle.app, name="cycle")
+app.add_typer(gate.app, name="gate")
+app.command("serve", epilog=serve.SERVE_EXAMPLES)(serve.serve)
+app.command("warm", epilog=serve.WARM_EXAMPLES)(serve.warm)
+app.command("replay", epilog=serve.REPLAY_EXAMPLES)(serve.replay)
+app.add_typer(registry.app, name="registry", epilog=registry.EXAMPLES)
+app.add_typer(fusion.app, name="fusion")

@@ -1,0 +1,173 @@
+"""`corewrite serve`, `corewrite warm`, `corewrite replay`."""
+
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from corewrite.cli.common import Exit, open_registry, print_json, progress_console, reported_errors
+
+if TYPE_CHECKING:
+    from corewrite.serving.settings import ServeConfig
+
+SERVE_EXAMPLES = (
+    "Examples: `corewrite serve --run runs/demo` · `corewrite serve --run runs/demo --port 9000 --workers 2` · "
+    "`corewrite serve --config serve.yaml` (docs/deploy.md lists the settings)"
+)
+WARM_EXAMPLES = (
+    "Examples: `corewrite warm --from-log runs/demo/log --top 10000 --policy 3fa9c1 --config serve.yaml` · "
+    "`corewrite warm --from-log week.ndjson.gz --top 1000 --run runs/demo`"
+)
+REPLAY_EXAMPLES = (
+    "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config serve.yaml --json`"
+)
+_RUN = typer.Option(None, help="Run folder with documents and registry; default: what the settings name.")
+_CONFIG = typer.Option(None, help="Settings, YAML.")
+
+
+def serve(
+    run: Path | None = _RUN,
+    config: Path | None = _CONFIG,
+    host: str | None = typer.Option(None, help="Address to listen on; default: the settings', 127.0.0.1."),
+    port: int | None = typer.Option(None, min=0, max=65_535, help="Port; default: the settings', 8080."),
+    workers: int | None = typer.Option(None, min=1, help="Worker processes; default: the settings', 1."),
+) -> None:
+    """Serve the champion over HTTP, follow the registry, and drain on SIGTERM."""
+    with reported_errors():
+        _needs_serving()
+        settings = _settings(run, config)
+        update = {"host": host, "port": port, "workers": workers}
+        settings = settings.model_copy(update={k: v for k, v in update.items() if v is not None})
+        _run_server(settings)
+
+
+def warm(
+    from_log: list[Path] = typer.Option(help="UBI log with texts: a file, or a folder of them. Repeatable."),
+    top: int = typer.Option(10_000, min=1, help="Queries, with their contexts, at most."),
+    policy: str | None = typer.Option(None, help="Hash of the policy to be promoted, or its start; default: the champion's."),
+    run: Path | None = _RUN,
+    config: Path | None = _CONFIG,
+    as_json: bool = typer.Option(False, "--json", help="Print what was done as JSON."),
+) -> None:
+    """Rewrite the head queries of a log with a policy before it is promoted: the cache is warm when it takes over."""
+    import asyncio
+
+    with reported_errors():
+        _needs_serving()
+        from corewrite.console.progress import ProgressSteps
+        from corewrite.registry import Registry
+        from corewrite.rewriter import MAX_NEW_TOKENS, load_rewriter
+        from corewrite.serving.ubi_log import log_files
+        from corewrite.serving.warm import head_queries, write_warm
+        from corewrite.serving.warm import warm as rewrites_of
+
+        settings = _settings(run, config)
+        cache = settings.cache
+        if cache.redis_url is None and cache.warm_folder is None:
+            raise ValueError("nothing to fill: set cache.redis_url or cache.warm_folder in the settings")
+        registry = Registry(settings.registry)
+        champion = registry.champion()
+        if policy is None and champion is None:
+            raise ValueError(f"{settings.registry} has no champion: name the policy with --policy")
+        artifact = registry.find(policy or champion.policy, "policy")  # type: ignore[union-attr]  # one of the two is there
+        registry.verify("policy", artifact.hash)
+        steps = ProgressSteps(progress_console(quiet=as_json))
+        with steps.step("read the log"):
+            queries = head_queries([file for path in from_log for file in log_files(path)], top)
+        with steps.step("rewrite") as progress:
+            found = rewrites_of(
+                load_rewriter(registry.path(artifact)), artifact.hash, queries,
+                max_new_tokens=settings.rewriter.max_new_tokens or MAX_NEW_TOKENS, progress=progress,
+            )  # fmt: skip
+        done: dict[str, Any] = {"policy": artifact.hash, "queries": len(queries), "rewrites": len(found)}
+        if cache.warm_folder is not None:
+            done["file"] = str(write_warm(cache.warm_folder, artifact.hash, found))
+        if cache.redis_url is not None:
+            failures = asyncio.run(_into_redis(settings, found))
+            done["redis_failures"] = failures
+            if failures:
+                raise ValueError(f"{failures} writes to the Redis failed: is it up?")
+    if as_json:
+        print_json(done)
+    else:
+        typer.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items()))
+
+
+def replay(
+    log: Path = typer.Argument(help="UBI log of the server: a file, or a folder of them."),
+    run: Path | None = _RUN,
+    config: Path | None = _CONFIG,
+    least: float = typer.Option(0.999, min=0, max=1, help="Exit code 1 where the share of factors that agree is lower."),
+    as_json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
+) -> None:
+    """Recompute logged searches: the share of factors that agree within 1e-6 says whether training sees what serving does."""
+    from dataclasses import asdict
+
+    with reported_errors():
+        _needs_serving()
+        from corewrite.console.progress import ProgressSteps
+        from corewrite.registry import Registry
+        from corewrite.search.documents import read_catalogue
+        from corewrite.serving.replay import replay_log
+
+        settings = _settings(run, config)
+        with ProgressSteps(progress_console(quiet=as_json)).step("replay") as progress:
+            found = replay_log(log, Registry(settings.registry), read_catalogue(settings.documents), progress=progress)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        f = found.factors
+        typer.echo(
+            f"{f.share_agreeing:.4%} of {f.compared} factors agree within 1e-6 (largest difference {f.worst:.2g}); "
+            f"{found.same_lists} of {found.searches} lists are the same; {found.passed_over} lines passed over"
+        )
+    if found.factors.share_agreeing < least:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _settings(run: Path | None, config: Path | None) -> "ServeConfig":
+    """The settings of a file, of a run folder, or of a file with its registry and documents those of a run folder."""
+    from corewrite.serving.settings import load_serve_config
+
+    if run is None and config is None:
+        raise ValueError("say what to serve: --run, --config, or both")
+    settings = load_serve_config(config)
+    if run is None:
+        return settings
+    return settings.model_copy(update={"registry": open_registry(run).root, "documents": run / "documents.parquet"})
+
+
+def _needs_serving() -> None:
+    missing = [name for name in ("fastapi", "prometheus_client", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing: pip install 'corewrite[serve]'")
+
+
+def _run_server(settings: "ServeConfig") -> None:
+    import uvicorn
+
+    from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
+
+    os.environ[CONFIG_VARIABLE] = settings.model_dump_json()
+    with tempfile.TemporaryDirectory(prefix="corewrite-metrics-") as folder:
+        if settings.workers > 1:
+            # Read by prometheus_client where it is imported: in the workers, which start from here.
+            os.environ.setdefault(MULTIPROCESS_VARIABLE, folder)
+        uvicorn.run(
+            "corewrite.serving.app:from_environment", factory=True, host=settings.host, port=settings.port,
+            workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, access_log=False, server_header=False,
+        )  # fmt: skip
+
+
+async def _into_redis(settings: "ServeConfig", found: dict[str, tuple[str, ...]]) -> int:
+    from corewrite.serving.cache import RedisCache
+
+    cache = settings.cache
+    assert cache.redis_url is not None
+    shared = RedisCache(cache.redis_url, cache.seconds, timeout_ms=5_000)
+    await shared.put_many(list(found.items()))
+    await shared.close()
+    return shared.failures

@@ -1,0 +1,238 @@
+"""The HTTP face of the service."""
+
+import hmac
+import os
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Body, Depends, FastAPI, Request, Security
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import APIKeyHeader
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from corewrite.domain import Query
+from corewrite.rewriter import clean
+from corewrite.serving import problems
+from corewrite.serving.edge import Edge
+from corewrite.serving.problems import MEDIA_TYPE, ProblemError
+from corewrite.serving.service import Service, names_of
+from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig
+from corewrite.serving.versions import Open
+from corewrite.serving.wire import (
+    ExplainRequest,
+    ExplainResponse,
+    Problem,
+    RewriteBatch,
+    RewriteRequest,
+    RewriteResponse,
+    SearchRequest,
+    SearchResponse,
+    Switch,
+    WireQuery,
+)
+from corewrite.version import VERSION
+
+_KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed where the server has a key.")
+
+
+def from_environment() -> FastAPI:
+    """The application of the settings in COREWRITE_SERVE_CONFIG (JSON): how `corewrite serve` starts its workers."""
+    return build_app(ServeConfig.model_validate_json(os.environ[CONFIG_VARIABLE]))
+
+
+def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        config: The settings.
+        make_rewriter: Makes the rewriter of a policy; default: one with a process of its own.
+
+    Raises:
+        DocumentsError: the documents cannot be read.
+        ValueError: an environment variable that the settings name is not set.
+    """
+    service = Service(config, make_rewriter)
+    key = config.secret(config.api_key_env)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="corewrite",
+        version=VERSION,
+        summary="Query rewriting as bounded parallel signals of a search cascade.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    problems.install(app)
+
+    def authorised(given: Annotated[str | None, Security(_KEY)]) -> None:
+        if key is not None and not hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode()):
+            raise ProblemError(401, "the X-API-Key header is missing or wrong", headers={"WWW-Authenticate": "ApiKey"})
+
+    def admin(given: Annotated[str | None, Security(_KEY)]) -> None:
+        if key is None:
+            raise ProblemError(403, "admin calls need a key: name its environment variable in api_key_env")
+        authorised(given)
+
+    guarded = [] if key is None else [Depends(authorised)]
+    limits = config.limits
+
+    @app.post("/v1/rewrite", dependencies=guarded, responses=_responses(RewriteResponse, 400, 401, 408, 413, 422, 429, 503))
+    async def rewrite(body: Annotated[RewriteRequest | RewriteBatch, Body()]) -> Response:
+        """Rewrite one query, or a batch; what does not come in time is remembered for the next request."""
+        one = isinstance(body, RewriteRequest)
+        wired = [body] if isinstance(body, RewriteRequest) else body.batch
+        if len(wired) > limits.batch:
+            raise _refused("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
+        queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
+        version, found = await service.rewrite(queries, body.rewrites, body.deadline_ms)
+        results = [{"rewrites": r.texts, "status": str(r.status), "reason": r.reason} for r in found]
+        return JSONResponse({**names_of(version), "results": results})
+
+    @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
+    async def search(body: SearchRequest, request: Request) -> Response:
+        """Search the embedded cascade; the rewrite counts at the stages it is in time for."""
+        query = _asked(body, limits, "body")
+        query_id, found = await service.search(
+            query, client_id=body.client_id, session_id=body.session_id, depth=_depth(body.depth, limits),
+            rewrites=body.rewrites, arrived=request.state.arrived,
+        )  # fmt: skip
+        ids, titles, ranked = service.catalogue.ids, service.catalogue.titles, found.ranked
+        results: list[dict[str, Any]] = [
+            {"rank": k + 1, "id": ids[row], "title": titles[row], "score": score}
+            for k, (row, score) in enumerate(zip(ranked.rows, ranked.scores, strict=True))
+        ]
+        if body.explain:
+            results = [{**r, "factors": factors} for r, factors in zip(results, ranked.factors, strict=True)]
+        return JSONResponse(
+            {
+                "query_id": query_id,
+                "arm": found.arm,
+                **names_of(found.version),
+                "rewrites": found.texts,
+                "rewrite_status": found.reason,
+                "signal_status": ranked.status,
+                "results": results,
+            }
+        )
+
+    @app.post("/v1/explain", dependencies=guarded, responses=_responses(ExplainResponse, 400, 401, 408, 413, 422, 429, 503))
+    async def explain(body: ExplainRequest) -> Response:
+        """Search once with and once without the rewrite, with every factor of every result."""
+        query, given = _asked(body, limits, "body"), None
+        if body.rewrite is not None:
+            # What is given is treated as what a model wrote: one clean line.
+            text = clean(body.rewrite).text
+            given = (text,) if text else ()
+        try:
+            found = await service.explain(query, given, _depth(body.depth, limits), body.deadline_ms)
+        except ValueError as error:
+            raise ProblemError(503, str(error)) from error
+        return JSONResponse(found)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process is alive."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", responses=_problems(503))
+    async def readyz() -> dict[str, Any]:
+        """Whether a real rewrite succeeded lately."""
+        if not service.ready:
+            raise ProblemError(503, service.versions.problem or "no rewrite succeeded lately")
+        # A champion that cannot be loaded leaves the one before in service: ready, but somebody should know.
+        return {"status": "ready", "problem": service.versions.problem, **names_of(service.present())}
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """For Prometheus."""
+        service.gauges()
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/v1/admin/kill", dependencies=[Depends(admin)], responses=_problems(401, 403))
+    async def kill() -> Switch:
+        """Use no rewrite from now on; the other workers follow within a second."""
+        return Switch(persisted=service.kill.kill(), killed=service.kill.on)
+
+    @app.post("/v1/admin/resume", dependencies=[Depends(admin)], responses=_problems(401, 403))
+    async def resume() -> Switch:
+        """Use rewrites again."""
+        return Switch(persisted=service.kill.resume(), killed=service.kill.on)
+
+    _tell_limits(app, limits)
+    routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    app.add_middleware(Edge, limits=limits, metrics=service.metrics, routes=routes)
+    return app
+
+
+def _asked(wired: WireQuery, limits: Limits, where: str) -> Query:
+    """The query, within the limits."""
+    query = wired.asked()
+    c, longest = query.context, limits.query_characters
+    if len(c.queries) > limits.context_items or len(c.titles) > limits.context_items:
+        raise _refused(f"{where}.context", f"at most {limits.context_items} earlier queries and titles are taken")
+    for name, text in ((f"{where}.query", query.text), *((f"{where}.context", t) for t in (*c.queries, *c.titles))):
+        if len(text) > longest:
+            raise _refused(name, f"a text of {len(text)} characters is over the limit of {longest}")
+    return query
+
+
+def _depth(depth: int, limits: Limits) -> int:
+    if depth > limits.depth:
+        raise _refused("body.depth", f"at most {limits.depth} results are given")
+    return depth
+
+
+def _refused(where: str, why: str) -> ProblemError:
+    return ProblemError(422, "1 field(s) are refused", errors=[{"at": where, "problem": why}])
+
+
+def _responses(model: type, *statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}, **_problems(*statuses)}
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {status: {"description": "Problem details.", "content": {MEDIA_TYPE: schema}} for status in statuses}
+
+
+def _tell_limits(app: FastAPI, limits: Limits) -> None:
+    """Write this server's limits, and the shape of its errors, into its OpenAPI."""
+    made = app.openapi
+
+    def told() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = made()
+            schemas = document["components"]["schemas"]
+            schemas["Problem"] = Problem.model_json_schema()
+            for name in [n for n in schemas if n in ("HTTPValidationError", "ValidationError")]:
+                del schemas[name]
+            for texts in _properties(schemas, ("query", "rewrite")):
+                texts["maxLength"] = limits.query_characters
+            for items in _properties(schemas, ("queries", "titles")):
+                items["maxItems"] = limits.context_items
+                items["items"]["maxLength"] = limits.query_characters
+            for batch in _properties(schemas, ("batch",)):
+                batch["maxItems"] = limits.batch
+            for depth in _properties(schemas, ("depth",)):
+                depth["maximum"] = limits.depth
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = told  # type: ignore[method-assign]
+
+
+def _properties(schemas: dict[str, Any], names: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+    for schema in schemas.values():
+        for name, value in schema.get("properties", {}).items():
+            if name in names and schema.get("additionalProperties") is False:
+                yield from (v for v in value.get("anyOf", [value]) if v.get("type") != "null")

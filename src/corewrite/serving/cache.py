@@ -1,0 +1,179 @@
+"""Rewrites computed once: in the memory of the process and, as an option, in a Redis shared by many.
+
+The key holds all a rewrite depends on, the user's context among it, so that what one user did can never colour another's
+rewrite. Values are checked when they are read: whoever can write to the Redis cannot put more than a short clean line
+into an answer.
+"""
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from corewrite.domain import Context, Query, sha256_json
+from corewrite.rewriter import TemplateConfig, clean
+
+MAX_REWRITES = 4
+Texts = tuple[str, ...]
+_PAUSE_SECONDS = 1.0
+
+
+class Cache(Protocol):
+    """Rewrites by key; a failure of what is behind it is a miss, never an error."""
+
+    async def get(self, key: str) -> Texts | None:
+        """The rewrites of a key, best first (none: the policy had nothing to say); None where they are not known."""
+        ...
+
+    async def put(self, key: str, texts: Texts) -> None:
+        """Keep the rewrites of a key."""
+        ...
+
+
+def canonical(query: Query, template: TemplateConfig) -> Query:
+    """The query as the prompt will hold it: blanks folded, only the part of the context that the template uses."""
+    c = query.context
+    queries, titles = c.queries[len(c.queries) - min(len(c.queries), template.queries) :], c.titles[
+        len(c.titles) - min(len(c.titles), template.titles) :
+    ]  # fmt: skip
+    return Query(_folded(query.text), Context(tuple(map(_folded, queries)), tuple(map(_folded, titles)), c.locale))
+
+
+def cache_key(query: Query, policy: str, template: TemplateConfig, rewrites: int = 1) -> str:
+    """Hash over all a rewrite depends on.
+
+    Args:
+        query: In the form of `canonical`.
+        policy: Content hash of the policy's artifact.
+        template: Its prompt template.
+        rewrites: How many are asked for.
+    """
+    return sha256_json([query.key, policy, template.to_json(), rewrites])
+
+
+def sound(value: Any) -> Texts | None:
+    """Rewrites as they may be served: a list of a few short clean lines; None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) > MAX_REWRITES:
+        return None
+    for text in value:
+        if not isinstance(text, str) or not text or len(text) > 1_000:
+            return None
+        cleaned = clean(text)
+        if cleaned.malformed or cleaned.text != text:
+            return None
+    return tuple(value)
+
+
+class MemoryCache:
+    """The least recently used go first, and all after a time (a `Cache`).
+
+    Attributes:
+        hits: Found.
+        misses: Not found.
+    """
+
+    def __init__(self, size: int, seconds: float) -> None:
+        """Keep at most `size` keys, each for `seconds`."""
+        self._size, self._seconds = size, seconds
+        self._known: OrderedDict[str, tuple[float, Texts]] = OrderedDict()
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def peek(self, key: str) -> Texts | None:
+        """As `get`, at once."""
+        found = self._known.get(key)
+        if found is None or found[0] < time.monotonic():
+            self.misses += 1
+            self._known.pop(key, None)
+            return None
+        self.hits += 1
+        self._known.move_to_end(key)
+        return found[1]
+
+    def keep(self, key: str, texts: Texts) -> None:
+        """As `put`, at once."""
+        self._known[key] = (time.monotonic() + self._seconds, texts)
+        self._known.move_to_end(key)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+    async def get(self, key: str) -> Texts | None:
+        """See `Cache.get`."""
+        return self.peek(key)
+
+    async def put(self, key: str, texts: Texts) -> None:
+        """See `Cache.put`."""
+        self.keep(key, texts)
+
+
+class RedisCache:
+    """A Redis as a `Cache`. After a failure it is left alone for a second: a dead one must not cost every search its time-out.
+
+    Attributes:
+        failures: Calls that failed or came too late, and values that were refused.
+    """
+
+    def __init__(self, url: str, seconds: float, timeout_ms: float) -> None:
+        """Use the Redis at `url`; keep each value for `seconds`.
+
+        Raises:
+            ImportError: the client is not installed.
+            ValueError: the URL is none.
+        """
+        try:
+            from redis.asyncio import Redis
+        except ImportError as error:
+            raise ImportError("a Redis cache needs the client: pip install 'corewrite[serve]'") from error
+        timeout = timeout_ms / 1000
+        self._redis: Any = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None)
+        self._seconds, self._paused_until = seconds, 0.0
+        self.failures = 0
+
+    async def get(self, key: str) -> Texts | None:
+        """See `Cache.get`."""
+        raw = await self._ask("get", _name(key))
+        if raw is None:
+            return None
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError):
+            value = None
+        texts = sound(value.get("rewrites")) if isinstance(value, dict) and value.get("key") == key else None
+        if texts is None:
+            self.failures += 1
+        return texts
+
+    async def put(self, key: str, texts: Texts) -> None:
+        """See `Cache.put`."""
+        await self._ask("set", _name(key), json.dumps({"key": key, "rewrites": texts}), px=int(self._seconds * 1000))
+
+    async def put_many(self, found: Sequence[tuple[str, Texts]]) -> None:
+        """Keep many."""
+        for key, texts in found:
+            await self.put(key, texts)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _ask(self, what: str, *arguments: Any, **options: Any) -> Any:
+        if time.monotonic() < self._paused_until:
+            return None
+        try:
+            return await getattr(self._redis, what)(*arguments, **options)
+        except Exception:
+            # Whatever a client library raises over a broken server: the cache is there to help, never to fail a search.
+            self.failures += 1
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
+            return None
+
+
+def _name(key: str) -> str:
+    return f"corewrite:rewrite:{key}"
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())

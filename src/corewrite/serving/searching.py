@@ -1,0 +1,305 @@
+"""One search: the arm of its client, the cascade stage by stage with the rewrite as far as it is there, the other answer."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from corewrite.domain import Query, SignalStatus, hash_share
+from corewrite.fusion import FusionSpec, explain_stage
+from corewrite.fusion.spec import STAGES
+from corewrite.search import Candidates, Cascade, Rawranked, Trace
+from corewrite.serving.rewriting import Rewritten
+from corewrite.serving.settings import STAGES_OF, Arm, Deadlines, ServeConfig, Shares
+from corewrite.serving.versions import Version
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An answer.
+
+    Attributes:
+        rows: Catalogue rows, best first.
+        scores: Their scores under the last stage that worked.
+        factors: Of each row by `original.NAME` and `rewrite.NAME`; the product is the score.
+        status: By `stage.signal` of the rewrite; `stage.original` stands there only where the stage itself failed.
+    """
+
+    rows: tuple[int, ...]
+    scores: tuple[float, ...]
+    factors: tuple[dict[str, float], ...]
+    status: dict[str, SignalStatus]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A search that was answered.
+
+    Attributes:
+        query: What was asked.
+        version: What answered.
+        arm: Of the client.
+        ranked: The answer.
+        used_at: The stages that had the rewrite.
+        rewritten: What the rewriter said while the answer was made; None where it was not asked or had not answered yet.
+        pending: The rewriter's answer, also when it came too late for this search; None where it was not asked.
+        rewrites: How many rewrites were asked for.
+        stage_seconds: Time from arrival to the end of each stage, seconds.
+    """
+
+    query: Query
+    version: Version
+    arm: Arm
+    ranked: Ranked
+    used_at: tuple[str, ...]
+    rewritten: Rewritten | None
+    pending: "asyncio.Future[Rewritten] | None"
+    rewrites: int
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """What became of the rewrite, in a word."""
+        if self.pending is None:
+            return "off"
+        return "late" if self.rewritten is None else self.rewritten.reason
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The rewrites that were used, at whatever stage."""
+        return self.rewritten.texts if self.rewritten is not None and self.used_at else ()
+
+
+def arm_of(client_id: str, shares: Shares) -> Arm:
+    """Arm of a client: a pure function of id and salt, so that every worker agrees and a client stays where it is."""
+    place = hash_share(client_id, shares.salt)
+    if place < shares.none:
+        return "none"
+    return "launch_1" if place < shares.none + shares.launch_1 else "launch_2"
+
+
+class Searcher:
+    """Answers searches; the ranking runs in one thread, beside the event loop."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._deadlines, self._shadow = config.deadlines, config.shadow
+        # One thread: the cascade's tables are filled as it goes and are not made for two at a time.
+        self._ranking = ThreadPoolExecutor(1, "ranking")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ranking.shutdown(wait=True, cancel_futures=True)
+
+    async def search(
+        self, version: Version, query: Query, arm: Arm, depth: int, *, switched_on: bool, rewrites: int = 1,
+        arrived: float | None = None,
+    ) -> Found:  # fmt: skip
+        """Answer one search.
+
+        Args:
+            version: Answers it, all of it.
+            query: What is asked.
+            arm: Which stages may use the rewrite.
+            depth: Results.
+            switched_on: False: no rewrite is asked for.
+            rewrites: How many rewrites are asked for; their log factors are averaged.
+            arrived: When the search came, by `time.monotonic`; the deadlines count from there. Default: now.
+        """
+        began = time.monotonic() if arrived is None else arrived
+        stages = STAGES_OF[arm] if switched_on and not self._shadow else ()
+        pending = version.rewriter.ask(query, rewrites) if stages or (switched_on and self._shadow) else None
+        run = _Run(version.cascades[arm if stages else "none"], query, depth)
+        used_at: tuple[str, ...] = ()
+        rewritten = None
+        if pending is not None and stages:
+            used_at, rewritten, seconds = await self._staged(run, pending, stages, self._deadlines, began)
+        else:
+            seconds = await self._in_thread(lambda: run.do(STAGES, began))
+        ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending)
+        return Found(query, version, arm, ranked, used_at, rewritten, pending, rewrites, seconds)
+
+    async def other_answer(self, found: Found, depth: int) -> Ranked | None:
+        """What the client would have seen in the other arm: without the rewrite, or, where it was not used, with it.
+
+        Waits for a rewrite that was late. None where no rewrite was to be had.
+        """
+        if found.used_at:
+            run = _Run(found.version.cascades["none"], found.query, depth)
+        else:
+            pending = found.pending
+            if pending is None:
+                if found.arm != "none":
+                    return None  # switched off: there is no other answer
+                pending = found.version.rewriter.ask(found.query, found.rewrites)
+            rewritten = await asyncio.shield(pending)
+            if not rewritten.texts:
+                return None
+            arm: Arm = "launch_2" if found.arm == "none" else found.arm
+            run = _Run(found.version.cascades[arm], found.query, depth)
+            run.texts = rewritten.texts
+        await self._in_thread(lambda: run.do(STAGES, time.monotonic()))
+        return run.ranked()
+
+    async def ranked_with(self, version: Version, query: Query, texts: tuple[str, ...], depth: int) -> tuple[Trace, Ranked]:
+        """The answer with given rewrites at all stages, with all that happened.
+
+        Raises:
+            ValueError: an original signal failed, so that there is nothing to explain.
+        """
+        run = _Run(version.cascades["launch_2" if texts else "none"], query, depth)
+        run.texts = texts
+        await self._in_thread(lambda: run.do(STAGES, time.monotonic()))
+        if run.trace is None:
+            raise ValueError(f"the ranker failed: {run.failure}")
+        return run.trace, run.ranked()
+
+    async def _staged(
+        self, run: "_Run", pending: "asyncio.Future[Rewritten]", stages: tuple[str, ...], deadlines: Deadlines, began: float
+    ) -> tuple[tuple[str, ...], Rewritten | None, dict[str, float]]:
+        seconds: dict[str, float] = {}
+        used_at: list[str] = []
+        rewritten: Rewritten | None = None
+        if not pending.done():
+            # What needs no rewrite is done while it is waited for.
+            await self._in_thread(run.prepare)
+        for stage in STAGES:
+            if stage in stages and rewritten is None:
+                left = began + getattr(deadlines, stage) / 1000 - time.monotonic()
+                if not pending.done() and left > 0:
+                    await asyncio.wait({pending}, timeout=left)
+                if pending.done():
+                    rewritten = pending.result()
+                    run.texts = rewritten.texts
+            if stage in stages and run.texts:
+                used_at.append(stage)
+            if rewritten is not None:
+                # Nothing is waited for any more: the rest in one go.
+                rest = STAGES[STAGES.index(stage) :]
+                used_at += [s for s in rest[1:] if s in stages and run.texts]
+                seconds |= await self._in_thread(lambda rest=rest: run.do(rest, began))  # type: ignore[misc]
+                break
+            seconds |= await self._in_thread(lambda stage=stage: run.do((stage,), began))  # type: ignore[misc]
+        return tuple(used_at), rewritten, seconds
+
+    def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._ranking, call)
+
+
+class _Run:
+    """One pass through the cascade, a stage at a time. A stage whose original signals fail leaves the order before it."""
+
+    def __init__(self, cascade: Cascade, query: Query, depth: int) -> None:
+        self._cascade, self._query, self._depth = cascade, [query.text], depth
+        self.texts: tuple[str, ...] = ()
+        self.trace: Trace | None = None
+        self.failure = ""
+        self._failed_at = ""
+        self._refused: set[str] = set()
+        self._candidates: Candidates | None = None
+        self._rawranked: Rawranked | None = None
+
+    def prepare(self) -> None:
+        """Recall by the query alone, which the cascade remembers."""
+        self._cascade.recall(self._query, self._cascade.spec.recall.original_candidates)
+
+    def do(self, stages: tuple[str, ...], began: float) -> dict[str, float]:
+        """Run stages; when each ended, seconds after `began`."""
+        ends = {}
+        for stage in stages:
+            if not self._failed_at:
+                try:
+                    self._with_or_without(stage)
+                except Exception as error:
+                    # A relevance model that is down must not take the search with it: the stage before has an order too.
+                    if stage == "recall":
+                        raise
+                    self._failed_at, self.failure = stage, f"{type(error).__name__}: {error}"
+                    _log.error("%s failed, answered by the stage before: %s", stage, self.failure)
+            ends[stage] = time.monotonic() - began
+        return ends
+
+    def ranked(self) -> Ranked:
+        """The answer of the last stage that worked."""
+        status: dict[str, SignalStatus] = {}
+        stages = {
+            "rawrank": None if self._rawranked is None else self._rawranked.stage,
+            "finerank": None if self.trace is None else self.trace.finerank,
+        }
+        for name, stage in stages.items():
+            if stage is not None:
+                refused = name in self._refused
+                states = stage.fusion.status.items()
+                status |= {f"{name}.{signal}": SignalStatus.ERROR if refused else state[0] for signal, state in states}
+        if "recall" in self._refused:
+            status["recall.candidates"] = SignalStatus.ERROR
+        if self._failed_at:
+            status[f"{self._failed_at}.original"] = SignalStatus.ERROR
+        if self.trace is not None:
+            columns, last = self.trace.order[0], self.trace.finerank
+        elif self._rawranked is not None:
+            last = self._rawranked.stage
+            columns = np.lexsort((last.rows[0], -last.fusion.log_score[0]))
+        else:
+            assert self._candidates is not None
+            rows = tuple(int(r) for r in self._candidates.rows[0] if r >= 0)[: self._depth]
+            return Ranked(rows, (0.0,) * len(rows), ({},) * len(rows), status)
+        head = [int(c) for c in columns if last.rows[0, c] >= 0][: self._depth]
+        rows = tuple(int(last.rows[0, c]) for c in head)
+        scores = tuple(float(last.fusion.score[0, c]) for c in head)
+        return Ranked(rows, scores, tuple(explain_stage(last.fusion, (0, c)) for c in head), status)
+
+    def _with_or_without(self, stage: str) -> None:
+        try:
+            self._stage(stage, self.texts)
+        except Exception:
+            if not self.texts:
+                raise
+            self._stage(stage, ())
+            self._refused.add(stage)
+
+    def _stage(self, stage: str, texts: tuple[str, ...]) -> None:
+        rewrites = [texts or None]
+        if stage == "recall":
+            self._candidates = self._cascade.candidates(self._query, rewrites)
+        elif stage == "rawrank":
+            assert self._candidates is not None
+            self._rawranked = self._cascade.rawrank(self._query, rewrites, self._candidates)
+        else:
+            assert self._rawranked is not None
+            self.trace = self._cascade.finerank(self._query, rewrites, self._rawranked)
+
+
+def _with_status(
+    ranked: Ranked, spec: FusionSpec, stages: tuple[str, ...], used_at: tuple[str, ...], rewritten: Rewritten | None,
+    pending: "asyncio.Future[Rewritten] | None",
+) -> Ranked:  # fmt: skip
+    """The status of every rewrite signal of the spec, also where the rewrite never reached the stage."""
+    if rewritten is not None:
+        absent = rewritten.status if not rewritten.texts else SignalStatus.TIMEOUT
+    else:
+        absent = SignalStatus.TIMEOUT if pending is not None else SignalStatus.OFF
+    status: dict[str, SignalStatus] = {}
+    names = {stage: [j.signal for j in spec.stages[stage].rewrite] for stage in spec.stages}
+    if spec.recall.use_rewrite:
+        names = {"recall": ["candidates"], **names}
+    for stage, signals in names.items():
+        for signal in signals:
+            name = f"{stage}.{signal}"
+            if stage not in stages:
+                status[name] = SignalStatus.OFF
+            elif stage in used_at:
+                state = ranked.status.get(name, SignalStatus.OK)
+                # The rewrite is the query itself: it was there, and has nothing to say.
+                status[name] = SignalStatus.NEUTRAL if state == SignalStatus.OFF else state
+            else:
+                status[name] = absent
+    status |= {name: state for name, state in ranked.status.items() if name.endswith(".original")}
+    return Ranked(ranked.rows, ranked.scores, ranked.factors, status)

@@ -1,0 +1,284 @@
+"""The server without HTTP: what it holds, from start to drain, and what it does with a request."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
+from corewrite.fusion import explain_stage
+from corewrite.search.documents import read_catalogue
+from corewrite.serving.cache import MemoryCache, RedisCache
+from corewrite.serving.kill import KillSwitch
+from corewrite.serving.metrics import Metrics
+from corewrite.serving.process import PolicyProcess
+from corewrite.serving.rewriting import PolicyRewriter, Rewritten
+from corewrite.serving.searching import Found, Ranked, Searcher, arm_of
+from corewrite.serving.settings import ServeConfig
+from corewrite.serving.ubi_log import Hasher, UbiLog, line_of
+from corewrite.serving.versions import Open, Version, Versions
+from corewrite.serving.warm import read_warm
+
+_log = logging.getLogger(__name__)
+_AFTERWARDS = 1_000
+
+
+class NotReadyError(RuntimeError):
+    """There is no champion to answer with."""
+
+
+class Service:
+    """One worker's state. `open`, then requests, then `close`, in one event loop.
+
+    Attributes:
+        config: The settings.
+        catalogue: The documents.
+        versions: The champions loaded.
+        kill: The kill switch.
+        metrics: The counters.
+        memory: The rewrites kept here.
+    """
+
+    def __init__(self, config: ServeConfig, make_rewriter: Open | None = None) -> None:
+        """Read the documents.
+
+        Args:
+            config: The settings.
+            make_rewriter: Makes the rewriter of a policy; default: one with a process of its own.
+
+        Raises:
+            DocumentsError: the documents cannot be read.
+            ValueError: an environment variable that the settings name is not set.
+        """
+        self.config = config
+        self.catalogue: Catalogue = read_catalogue(config.documents)
+        self.metrics = Metrics()
+        self.kill = KillSwitch(config.kill_path, config.enabled)
+        cache = config.cache
+        self.memory = MemoryCache(cache.size, cache.seconds)
+        self._redis = RedisCache(cache.redis_url, cache.seconds, cache.redis_timeout_ms) if cache.redis_url else None
+        self.versions = Versions(config, self.catalogue, make_rewriter or self._rewriter)
+        self._searcher = Searcher(config)
+        self._hasher = Hasher(config.secret(config.log.salt_env))
+        self._ubi = UbiLog(config.log) if config.log.folder is not None else None
+        self._afterwards: set[asyncio.Task[None]] = set()
+        self._following: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Load the champion, where there is one, and follow the registry from then on."""
+        await self.versions.refresh()
+        if self.versions.present is None:
+            _log.error("not ready: %s", self.versions.problem)
+        self._following = [asyncio.create_task(self.versions.follow()), asyncio.create_task(self._watch())]
+
+    async def close(self) -> None:
+        """Finish what was promised: the entries of the log first, then the processes."""
+        for task in self._following:
+            task.cancel()
+        await asyncio.gather(*self._following, *self._afterwards, return_exceptions=True)
+        await self.versions.close()
+        self._searcher.close()
+        if self._ubi is not None:
+            await asyncio.to_thread(self._ubi.close)
+        if self._redis is not None:
+            await self._redis.close()
+        self.metrics.end()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a real rewrite of the present champion succeeded lately."""
+        present = self.versions.present
+        return present is not None and present.rewriter.healthy
+
+    def present(self) -> Version:
+        """The version to answer a request with, all of it.
+
+        Raises:
+            NotReadyError: there is none yet.
+        """
+        version = self.versions.present
+        if version is None:
+            raise NotReadyError(self.versions.problem or "the champion is being loaded")
+        return version
+
+    async def rewrite(self, queries: Sequence[Query], n: int, deadline_ms: float) -> tuple[Version, list[Rewritten]]:
+        """At most `n` rewrites of each query, those that come in time.
+
+        Raises:
+            NotReadyError: there is no champion.
+        """
+        version = self.present()
+        if self.kill.on:
+            return version, [Rewritten((), SignalStatus.OFF, "off")] * len(queries)
+        asked = [version.rewriter.ask(query, n) for query in queries]
+        await asyncio.wait(set(asked), timeout=deadline_ms / 1000)
+        late = Rewritten((), SignalStatus.TIMEOUT, "late")
+        return version, [future.result() if future.done() else late for future in asked]
+
+    async def search(
+        self, query: Query, *, client_id: str = "", session_id: str = "", depth: int = 10, rewrites: int = 1,
+        arrived: float | None = None,
+    ) -> tuple[str, Found]:  # fmt: skip
+        """Answer a search, and see to its log entry and its other answer afterwards.
+
+        Args:
+            query: What is asked.
+            client_id: Chooses the arm; without one the search is a client of its own.
+            session_id: For the log.
+            depth: Results.
+            rewrites: How many rewrites are asked for.
+            arrived: When it came, by `time.monotonic`; default: now.
+
+        Returns:
+            The search's id and what was found.
+
+        Raises:
+            NotReadyError: there is no champion.
+        """
+        version, query_id = self.present(), uuid.uuid4().hex
+        client = client_id or f"nobody-{query_id}"
+        arm = arm_of(client, self.config.arms)
+        found = await self._searcher.search(
+            version, query, arm, depth, switched_on=not self.kill.on, rewrites=rewrites, arrived=arrived
+        )
+        self._count(found)
+        other_wanted = hash_share(query_id, "counterfactual") < self.config.log.counterfactual_share
+        if self._ubi is not None and len(self._afterwards) < _AFTERWARDS:
+            self._later(self._write_down(found, query_id, client, session_id, depth, other_wanted))
+        elif self._ubi is not None:
+            self._ubi.dropped += 1
+        return query_id, found
+
+    async def explain(self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float) -> dict[str, Any]:
+        """Search once with and once without the rewrite, and say what it did.
+
+        Args:
+            query: What is asked.
+            texts: Used in the place of the champion's rewrite; None: the champion's.
+            depth: Results.
+            deadline_ms: How long the champion's rewrite is waited for.
+
+        Raises:
+            NotReadyError: there is no champion.
+            ValueError: the ranker itself failed.
+        """
+        if texts is None:
+            version, rewritten = await self.rewrite([query], 1, deadline_ms)
+            texts, reason = rewritten[0].texts, rewritten[0].reason
+        else:
+            version, reason = self.present(), "given"
+        trace, after = await self._searcher.ranked_with(version, query, texts, depth)
+        bare, before = await self._searcher.ranked_with(version, query, (), len(self.catalogue))
+        place = {row: k + 1 for k, row in enumerate(before.rows)}
+        columns = {int(row): j for j, row in enumerate(trace.rawrank.rows[0]) if row >= 0}
+        ids, titles = self.catalogue.ids, self.catalogue.titles
+        return {
+            "query": query.text,
+            "rewrites": list(texts),
+            "rewrite_status": reason,
+            **names_of(version),
+            "signal_status": {name: str(state) for name, state in after.status.items()},
+            "candidates": {
+                "original": int((bare.rawrank.rows >= 0).sum()),
+                "rewrite_only": int(trace.from_rewrite.sum()),
+                "finerank": int((trace.finerank.rows >= 0).sum()),
+            },
+            "results": [
+                {
+                    "rank": k + 1,
+                    "rank_without": place.get(row),
+                    "id": ids[row],
+                    "title": titles[row],
+                    "score": score,
+                    "factors": factors,
+                    "rawrank_factors": explain_stage(trace.rawrank.fusion, (0, columns[row])),
+                }
+                for k, (row, score, factors) in enumerate(zip(after.rows, after.scores, after.factors, strict=True))
+            ],
+            "dropped": [
+                {"id": ids[row], "title": titles[row], "rank_without": place[row]}
+                for row in before.rows[:depth]
+                if row not in after.rows
+            ],
+        }
+
+    def gauges(self) -> None:
+        """Bring the metrics that are looked at, not counted, up to date."""
+        m, present = self.metrics, self.versions.present
+        m.ready.set(self.ready)
+        m.killed.set(self.kill.on)
+        m.cached.set(len(self.memory))
+        m.cache_hits.set(self.memory.hits)
+        m.cache_misses.set(self.memory.misses)
+        if present is not None:
+            m.version.set(present.champion.version)
+            m.waiting.set(present.rewriter.waiting)
+            m.restarts.set(present.rewriter.restarts)
+            m.shed.set(present.rewriter.shed)
+        if self._redis is not None:
+            m.redis_failures.set(self._redis.failures)
+        if self._ubi is not None:
+            m.log_written.set(self._ubi.written)
+            m.log_dropped.set(self._ubi.dropped)
+
+    def _rewriter(self, policy: str, folder: Path) -> PolicyRewriter:
+        settings = self.config.rewriter
+        if self.config.cache.warm_folder is not None:
+            for key, texts in read_warm(self.config.cache.warm_folder, policy):
+                self.memory.keep(key, texts)
+        return PolicyRewriter(policy, lambda: PolicyProcess.start(folder, settings), settings, self.memory, self._redis)
+
+    async def _watch(self) -> None:
+        while True:
+            self.kill.look()
+            self.gauges()
+            await asyncio.sleep(self.config.poll_seconds)
+
+    def _count(self, found: Found) -> None:
+        m = self.metrics
+        m.searches.labels(found.arm).inc()
+        m.rewrites.labels(found.reason).inc()
+        for name, state in found.ranked.status.items():
+            m.signals.labels(name, str(state)).inc()
+        for stage, seconds in found.stage_seconds.items():
+            m.stages.labels(stage).observe(seconds)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._afterwards.add(task)
+        task.add_done_callback(self._afterwards.discard)
+
+    async def _write_down(
+        self, found: Found, query_id: str, client_id: str, session_id: str, depth: int, other_wanted: bool
+    ) -> None:
+        other: Ranked | None = None
+        timestamp = time.time()
+        try:
+            if other_wanted and not self.kill.on:
+                other = await self._searcher.other_answer(found, depth)
+            if other is not None:
+                self.metrics.counterfactuals.labels(str(other.rows != found.ranked.rows).lower()).inc()
+            line = line_of(
+                found, query_id=query_id, client_id=client_id, session_id=session_id, timestamp=timestamp,
+                ids=self.catalogue.ids.__getitem__, other=other, texts=self.config.log.query_text, hasher=self._hasher,
+            )  # fmt: skip
+        except Exception:
+            # The search was answered; its entry must not be what brings a worker down.
+            _log.exception("an entry of the log could not be made")
+            return
+        if self._ubi is not None:
+            self._ubi.put(line)
+
+
+def names_of(version: Version) -> dict[str, Any]:
+    """What answered, for a response."""
+    champion = version.champion
+    return {
+        "version": champion.version,
+        "policy": champion.policy,
+        "relevance": champion.relevance,
+        "spec": champion.spec,
+    }

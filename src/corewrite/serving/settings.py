@@ -1,0 +1,217 @@
+"""Settings of the server; imports nothing heavy, for the process that only starts the workers."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from corewrite.domain import Settings
+
+CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
+"""Environment variable in which the workers find the settings, as JSON."""
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable with the folder in which several workers count together."""
+Arm = Literal["none", "launch_1", "launch_2"]
+STAGES_OF: dict[Arm, tuple[str, ...]] = {
+    "none": (),
+    "launch_1": ("finerank",),
+    "launch_2": ("recall", "rawrank", "finerank"),
+}
+"""The stages that use the rewrite in each arm."""
+Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
+
+
+class Deadlines(Settings):
+    """How long after the arrival of a search each stage waits for its rewrite, milliseconds."""
+
+    recall: Milliseconds = 25.0
+    """Recall starts without the rewrite after this."""
+    rawrank: Milliseconds = 35.0
+    """Rawrank."""
+    finerank: Milliseconds = 50.0
+    """Finerank: a rewrite that comes later is only remembered for the next search."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Deadlines":
+        if not self.recall <= self.rawrank <= self.finerank:
+            raise ValueError(
+                f"deadlines must not fall from stage to stage: recall {self.recall}, rawrank {self.rawrank}, "
+                f"finerank {self.finerank}"
+            )
+        return self
+
+
+class RewriterSettings(Settings):
+    """The rewriter's process and the queue before it."""
+
+    max_batch: int = Field(default=16, ge=1, le=1024)
+    """Queries decoded together at most."""
+    max_wait_ms: float = Field(default=1.0, ge=0, le=1000)
+    """How long an idle rewriter waits for company of the first query, milliseconds."""
+    queue: int = Field(default=128, ge=1)
+    """Queries waiting at most; the rest is answered without a rewrite at once."""
+    stale_ms: Milliseconds = 1_000.0
+    """A query that waited longer is dropped from the queue: its rewrite would not even be worth remembering."""
+    hang_seconds: float = Field(default=10.0, gt=0, le=25)
+    """A process that works on one batch for longer is taken for hung, killed and started again."""
+    probe_seconds: float = Field(default=5.0, gt=0, le=60)
+    """An idle process rewrites a probe this often, so that a hung one is noticed without traffic."""
+    load_seconds: float = Field(default=120.0, gt=0)
+    """Time to start a process and load the policy at most."""
+    max_new_tokens: int | None = Field(default=None, ge=2, le=64)
+    """Length limit of a rewrite, tokens; None: the one that training and gate take."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the process."""
+    blocklist: tuple[str, ...] = ()
+    """Words a rewrite must not bring in: one that does, and whose query does not hold the word, is not used."""
+
+
+class CacheSettings(Settings):
+    """Rewrites kept."""
+
+    size: int = Field(default=100_000, ge=0)
+    """Rewrites in the memory of each worker at most."""
+    seconds: float = Field(default=86_400.0, gt=0)
+    """How long a rewrite is kept."""
+    redis_url: str | None = None
+    """A Redis shared by the workers; None: each has its own memory only."""
+    redis_timeout_ms: Milliseconds = 10.0
+    """A Redis that takes longer counts as a miss."""
+    warm_folder: Path | None = None
+    """Where `corewrite warm` leaves rewrites for a policy that is to be promoted."""
+
+
+class Shares(Settings):
+    """Shares of the clients in each arm; they sum to 1."""
+
+    none: float = Field(default=0.0, ge=0, le=1)
+    """No rewriter."""
+    launch_1: float = Field(default=0.0, ge=0, le=1)
+    """The rewrite at finerank only."""
+    launch_2: float = Field(default=1.0, ge=0, le=1)
+    """The rewrite at all stages of the spec."""
+    salt: str = Field(default="corewrite", min_length=1)
+    """Names the launch: a new salt spreads the clients anew."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Shares":
+        total = self.none + self.launch_1 + self.launch_2
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"the arms' shares sum to {total}, not 1")
+        return self
+
+
+class Limits(Settings):
+    """What a request may be; more is refused."""
+
+    body_bytes: int = Field(default=256 * 2**10, ge=1024)
+    """Bytes of a body."""
+    query_characters: int = Field(default=512, ge=1)
+    """Characters of a query, of an earlier one or of a title."""
+    context_items: int = Field(default=50, ge=0)
+    """Earlier queries, and titles, of a context."""
+    batch: int = Field(default=64, ge=1)
+    """Queries of one rewrite request."""
+    depth: int = Field(default=100, ge=1)
+    """Results of a search."""
+    in_flight: int = Field(default=512, ge=1)
+    """Requests worked on at a time by each worker; more get 429."""
+
+
+class LogSettings(Settings):
+    """The UBI log of what was served."""
+
+    folder: Path | None = None
+    """Where it goes; None: nothing is logged."""
+    query_text: bool = False
+    """Whether texts of users stand in it; otherwise hashes do. Replay and warming need the texts."""
+    salt_env: str | None = None
+    """Environment variable with the secret that keys the hashes of clients and texts."""
+    queue: int = Field(default=10_000, ge=1)
+    """Entries waiting for the disk at most; the rest is counted and dropped."""
+    rotate_bytes: int = Field(default=256 * 2**20, ge=2**16)
+    """A file that reaches this size is synced to the disk and the next one begun."""
+    counterfactual_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the searches for which the other answer (without the rewrite; in arm `none`, with it) is computed too."""
+
+
+class ServeConfig(Settings):
+    """All settings of `corewrite serve`."""
+
+    registry: Path = Path("registry")
+    """Folder of the registry whose champion is served."""
+    documents: Path = Path("documents.parquet")
+    """Parquet of the documents."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port to listen on."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Worker processes, each with the indexes and a rewriter process of its own."""
+    drain_seconds: int = Field(default=20, ge=0)
+    """How long SIGTERM waits for requests in flight."""
+    api_key_env: str | None = None
+    """Environment variable with the API key; None: no key is asked for, and the admin calls are refused."""
+    kill_file: Path | None = None
+    """While this file exists no rewrite is used; default: `serving.killed` beside the registry."""
+    enabled: bool = True
+    """False: no rewrite is used, whatever the kill file says."""
+    shadow: bool = False
+    """Rewrites are computed and logged as counterfactuals but never used."""
+    poll_seconds: float = Field(default=0.5, gt=0, le=1)
+    """How often the registry and the kill file are looked at."""
+    deadlines: Deadlines = Deadlines()
+    """Of the stages."""
+    rewriter: RewriterSettings = RewriterSettings()
+    """The rewriter's process."""
+    cache: CacheSettings = CacheSettings()
+    """Rewrites kept."""
+    arms: Shares = Shares()
+    """Who gets what."""
+    limits: Limits = Limits()
+    """Of requests."""
+    log: LogSettings = LogSettings()
+    """What is written down."""
+
+    @property
+    def kill_path(self) -> Path:
+        """The kill switch's file."""
+        return self.kill_file or self.registry.parent / "serving.killed"
+
+    def secret(self, name: str | None) -> str | None:
+        """The value of an environment variable that a setting names.
+
+        Raises:
+            ValueError: it is not set, or empty.
+        """
+        if name is None:
+            return None
+        value = os.environ.get(name)
+        if not value:
+            raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
+        return value
+
+
+class ServeConfigError(ValueError):
+    """Settings that are refused; the message names the setting and what is wrong with it."""
+
+
+def load_serve_config(path: Path | None) -> ServeConfig:
+    """Read settings from YAML; None, or an empty file, gives the defaults.
+
+    Raises:
+        ServeConfigError: the file cannot be read or a setting is refused.
+    """
+    if path is None:
+        return ServeConfig()
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ServeConfigError(f"{path}: cannot read the settings: {error}") from error
+    try:
+        return ServeConfig.model_validate({} if value is None else value)
+    except ValidationError as error:
+        problems = [f"{path}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ServeConfigError("\n".join(problems)) from error

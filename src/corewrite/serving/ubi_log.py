@@ -1,0 +1,203 @@
+"""What was served, as UBI 1.3.0: one line a search, written by a thread of its own.
+
+A line holds the query, what was displayed, and under `query_attributes.served` the arm, the versions, the factors of every
+document and the other arm's answer: all that `replay` needs. A log that cannot be written costs lines, which are counted, and
+never a search.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from corewrite.logs.reader import iso
+from corewrite.logs.writer import APPLICATION
+from corewrite.serving.searching import Found, Ranked
+from corewrite.serving.settings import LogSettings
+
+_log = logging.getLogger(__name__)
+_COMPLAIN_SECONDS = 60.0
+
+
+class Hasher:
+    """Keyed hashes in the place of names and texts."""
+
+    def __init__(self, secret: str | None) -> None:
+        self._key = (secret or "corewrite").encode()
+
+    def __call__(self, text: str) -> str:
+        """A hash of `text`, 32 hexadecimal digits."""
+        return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+
+
+def line_of(
+    found: Found, *, query_id: str, client_id: str, session_id: str, timestamp: float, ids: Callable[[int], str],
+    other: Ranked | None, texts: bool, hasher: Hasher,
+) -> dict[str, Any]:  # fmt: skip
+    """The line of a search.
+
+    Args:
+        found: The search.
+        query_id: Of this search.
+        client_id: Of the user; only its hash is written.
+        session_id: Only its hash is written.
+        timestamp: Seconds since the epoch.
+        ids: Document id by catalogue row.
+        other: The other arm's answer, where it was computed.
+        texts: Whether the user's texts are written, or their hashes.
+        hasher: Makes the hashes.
+    """
+    shown: Callable[[str], str] = (lambda text: text) if texts else hasher
+    ranked, context, champion = found.ranked, found.query.context, found.version.champion
+    hits = [ids(row) for row in ranked.rows]
+    names = sorted({name for factors in ranked.factors for name in factors})
+    attributes: dict[str, Any] = {
+        "session_id": hasher(session_id) if session_id else "",
+        "context_titles": [shown(t) for t in context.titles],
+        "locale": context.locale,
+        "arm": found.arm,
+    }
+    if other is not None:
+        attributes["impacted"] = [ids(row) for row in other.rows] != hits
+    attributes["served"] = {
+        "texts": texts,
+        "context_queries": [shown(q) for q in context.queries],
+        "version": champion.version,
+        "policy": champion.policy,
+        "relevance": champion.relevance,
+        "spec": champion.spec,
+        "spec_hash": found.version.spec.spec_hash,
+        "signal_status": {name: str(state) for name, state in ranked.status.items()},
+        "rewrite": found.reason,
+        "rewrites": [shown(t) for t in found.texts],
+        "used_at": list(found.used_at),
+        "factors": {name: [f.get(name, 1.0) for f in ranked.factors] for name in names},
+        "scores": list(ranked.scores),
+        "counterfactual": None if other is None else [ids(row) for row in other.rows],
+    }
+    return {
+        "application": APPLICATION,
+        "query_id": query_id,
+        "client_id": hasher(client_id),
+        "user_query": shown(found.query.text),
+        "timestamp": iso(timestamp),
+        "query_response_id": query_id,
+        "query_response_hit_ids": hits,
+        "query_attributes": attributes,
+    }
+
+
+class UbiLog:
+    """Files of lines under one folder, one open at a time; `put` never waits.
+
+    Attributes:
+        written: Lines on disk, or at least with the operating system.
+        dropped: Lines lost to a full queue or a disk that refused them.
+    """
+
+    def __init__(self, settings: LogSettings) -> None:
+        """Start the thread.
+
+        Raises:
+            ValueError: the settings name no folder.
+        """
+        if settings.folder is None:
+            raise ValueError("log.folder is not set: there is nowhere to write the log to")
+        self._folder, self._limit = settings.folder, settings.rotate_bytes
+        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(settings.queue)
+        self._file: int | None = None
+        self._size = self._number = 0
+        self._torn = False
+        self._complained = float("-inf")
+        self.written = self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="ubi-log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: dict[str, Any]) -> None:
+        """Hand a line over; dropped where too many wait."""
+        try:
+            self._queue.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what waits, sync it, and end the thread."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (line := self._queue.get()) is not None:
+            lines = [line]
+            last = False
+            while len(lines) < 256:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    last = True
+                    break
+                lines.append(more)
+            self._write(lines)
+            if last:
+                break
+        self._rotate()
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        # Texts with half characters cannot come in, but a log must not depend on that.
+        data = b"".join(
+            json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n" for line in lines
+        )
+        try:
+            file = self._open()
+            # A line that a full disk cut off is ended, so that it spoils itself only.
+            rest = memoryview(b"\n" + data if self._torn else data)
+            while rest:
+                done = os.write(file, rest)
+                self._torn, rest = True, rest[done:]
+                self._size += done
+            self._torn = False
+            self.written += len(lines)
+        except OSError as error:
+            self.dropped += len(lines)
+            if time.monotonic() - self._complained > _COMPLAIN_SECONDS:
+                self._complained = time.monotonic()
+                _log.error(
+                    "the log in %s cannot be written: %s; %d lines were dropped so far", self._folder, error, self.dropped
+                )
+        if self._size >= self._limit:
+            self._rotate()
+
+    def _open(self) -> int:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            path = self._folder / f"ubi-{stamp}-{os.getpid()}-{self._number}.ndjson"
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            self._number += 1
+            self._size, self._torn = 0, False
+        return self._file
+
+    def _rotate(self) -> None:
+        if self._file is None:
+            return
+        try:
+            os.fsync(self._file)
+            os.close(self._file)
+        except OSError as error:
+            _log.error("the log in %s cannot be synced: %s", self._folder, error)
+        self._file = None
+
+
+def log_files(path: Path) -> list[Path]:
+    """A log's files: the file itself, or the NDJSON files of a folder, by name."""
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.name.endswith((".ndjson", ".ndjson.gz")))
+    return [path]

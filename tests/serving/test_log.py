@@ -1,0 +1,201 @@
+"""What was served, written down: readable as UBI, without texts unless asked for, replayed, and used to warm a cache."""
+
+import asyncio
+import errno
+import json
+import os
+
+import pytest
+
+from corewrite.fusion import default_spec
+from corewrite.logs import LogError, read_log
+from corewrite.rewriter import load_rewriter
+from corewrite.search.documents import read_catalogue
+from corewrite.serving.replay import ReplayError, replay_log
+from corewrite.serving.service import Service
+from corewrite.serving.settings import LogSettings
+from corewrite.serving.ubi_log import UbiLog
+from corewrite.serving.warm import head_queries, read_warm, warm, write_warm
+
+ARMS = {"none": 0.3, "launch_1": 0.3, "launch_2": 0.4}
+CONTEXT = {"queries": ["an earlier query"], "titles": ["a title seen"], "locale": "en"}
+
+
+def serve_some(made, kit, folder, *, n=24, query_text=True, share=1.0, **changes):
+    log = {"folder": folder, "query_text": query_text, "counterfactual_share": share}
+    config = made.config(log=log, arms=ARMS, **changes)
+
+    async def go():
+        answers = []
+        async with kit.running(config, kit.as_title(made.catalogue)) as client:
+            for i in range(n):
+                query = made.queries(8)[i % 8]
+                answers.append(await client.search(query, client_id=f"c{i}", session_id=f"s{i}", context=CONTEXT, explain=True))
+        return answers
+
+    answers = asyncio.run(go())
+    lines = [json.loads(line) for path in sorted(folder.iterdir()) for line in path.read_text("utf-8").splitlines()]
+    return answers, lines
+
+
+def test_every_search_is_a_ubi_line_with_arm_versions_factors_and_the_other_answer(made, kit, tmp_path):
+    answers, lines = serve_some(made, kit, tmp_path / "log")
+    log = read_log(sorted((tmp_path / "log").iterdir()))
+    assert log.report.queries == len(answers) == 24 and log.report.rejected == 0
+    rows = log.searches.execute().set_index("query_id")
+    by_id = {line["query_id"]: line for line in lines}
+    for answer in answers:
+        row, line = rows.loc[answer["query_id"]], by_id[answer["query_id"]]
+        served = line["query_attributes"]["served"]
+        assert list(row["hit_ids"]) == [r["id"] for r in answer["results"]]
+        assert row["arm"] == answer["arm"] and row["locale"] == "en" and list(row["context_titles"]) == ["a title seen"]
+        assert (served["version"], served["policy"]) == (1, made.first.policy)
+        assert served["spec_hash"] == default_spec().spec_hash and served["spec"] == made.first.spec
+        assert served["rewrites"] == answer["rewrites"] and served["signal_status"] == answer["signal_status"]
+        for name, values in served["factors"].items():
+            assert values == [r["factors"][name] for r in answer["results"]]
+        other = served["counterfactual"]
+        assert row["impacted"] == (other != list(row["hit_ids"]))
+        assert len(row["user_id"]) == len(row["session_id"]) == 32  # hashes
+    arms = {a["arm"] for a in answers}
+    assert arms == {"none", "launch_1", "launch_2"}
+
+    # The other answer of control is that of launch 2, and the other way round.
+    async def other_arms():
+        async with (
+            kit.running(made.config(enabled=False), kit.as_title(made.catalogue)) as bare,
+            kit.running(made.config(), kit.as_title(made.catalogue)) as full,
+        ):
+            for answer in answers:
+                line = by_id[answer["query_id"]]
+                source = full if answer["arm"] == "none" else bare
+                wanted = await source.search(line["user_query"], context=CONTEXT)
+                assert line["query_attributes"]["served"]["counterfactual"] == [r["id"] for r in wanted["results"]]
+
+    asyncio.run(other_arms())
+
+
+def test_texts_and_names_are_hashes_unless_asked_for(made, kit, tmp_path, monkeypatch):
+    monkeypatch.setenv("SALT", "pepper")
+    answers, lines = serve_some(made, kit, tmp_path / "plain", n=3, query_text=False)
+    written = "".join(p.read_text() for p in (tmp_path / "plain").iterdir())
+    private = [
+        *made.queries(8),
+        "an earlier query",
+        "a title seen",
+        '"c1"',
+        '"s1"',
+        *(t for a in answers for t in a["rewrites"]),
+    ]
+    assert not [text for text in private if text in written]
+    assert len({line["user_query"] for line in lines}) == 3
+    with pytest.raises(ReplayError, match=r"query_text"):
+        replay_log(tmp_path / "plain", made.registry, made.catalogue)
+    with pytest.raises(LogError, match=r"query_text"):
+        head_queries(sorted((tmp_path / "plain").iterdir()), 10)
+
+
+def test_replay_recomputes_every_factor_also_of_rewrites_that_came_late(made, kit, tmp_path):
+    log = tmp_path / "log"
+    _, lines = serve_some(made, kit, log)
+    found = replay_log(log, made.registry, read_catalogue(made.folder / "documents.parquet"))
+    assert found.factors.share_agreeing == 1.0 and found.searches == found.same_lists == 24 and found.missing == 0
+    assert found.factors.compared == sum(len(v) for x in lines for v in x["query_attributes"]["served"]["factors"].values())
+
+    # A log that tells something else is found out: one factor of one document, and a whole rewrite.
+    path = next(log.iterdir())
+    changed = next(x for x in lines if x["query_attributes"]["served"]["used_at"])
+    changed["query_attributes"]["served"]["factors"]["original.relevance"][0] *= 1 + 1e-4
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines) + "no line\n")
+    found = replay_log(log, made.registry, made.catalogue)
+    assert found.factors.share_agreeing == 1 - 1 / found.factors.compared and found.passed_over == 1
+
+    async def late(queries, n):
+        await asyncio.sleep(0.15)
+        return [["music video"]] * len(queries)
+
+    async def go():
+        deadlines = {"recall": 10, "rawrank": 10, "finerank": 10_000}
+        config = made.config(log={"folder": tmp_path / "late", "query_text": True}, deadlines=deadlines)
+        async with kit.running(config, late) as client:
+            for query in made.queries(4):
+                assert (await client.search(query))["signal_status"]["rawrank.dense"] == "timeout"
+
+    asyncio.run(go())
+    found = replay_log(tmp_path / "late", made.registry, made.catalogue)
+    assert found.factors.share_agreeing == 1.0 and found.same_lists == 4
+
+
+def test_a_full_disk_is_counted_and_no_search_fails(made, kit, tmp_path, monkeypatch):
+    real, calls = os.write, []
+
+    def first_part_only(file, data):
+        calls.append(len(data))
+        if len(calls) % 2:
+            return real(file, data[:300])  # the last bytes that fit
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def go():
+        config = made.config(log={"folder": tmp_path / "log", "query_text": True, "counterfactual_share": 0})
+        async with kit.running(config, kit.as_title(made.catalogue)) as client:
+            ubi = client.service._ubi
+            await client.search("one")
+            await kit.until(lambda: ubi.written == 1)
+            monkeypatch.setattr("corewrite.serving.ubi_log.os.write", first_part_only)
+            for i in range(3):
+                await client.search(f"lost {i}")
+            await kit.until(lambda: ubi.dropped == 3)
+            metrics = (await client.http.get("/metrics")).text
+            assert "corewrite_log_lines_dropped 3.0" in metrics
+            monkeypatch.setattr("corewrite.serving.ubi_log.os.write", real)
+            await client.search("two")
+            await kit.until(lambda: ubi.written == 2)
+
+    asyncio.run(go())
+    log = read_log(sorted((tmp_path / "log").iterdir()))
+    assert sorted(log.searches.execute()["query"]) == ["one", "two"]  # what was cut off spoils itself only
+
+
+def test_a_folder_that_cannot_be_made_is_counted_too(tmp_path):
+    (tmp_path / "file").write_text("")
+    log = UbiLog(LogSettings(folder=tmp_path / "file" / "log"))
+    log.put({"a": 1})
+    log.close()
+    assert (log.written, log.dropped) == (0, 1)
+
+
+def test_files_are_rotated_and_the_queue_is_bounded(tmp_path):
+    log = UbiLog(LogSettings(folder=tmp_path, rotate_bytes=2**16))
+    for i in range(300):
+        log.put({"n": i, "x": "y" * 1000})
+    log.close()
+    files = sorted(tmp_path.iterdir(), key=lambda p: int(p.stem.split("-")[-1]))
+    assert len(files) > 1
+    assert [json.loads(line)["n"] for f in files for line in f.read_text().splitlines()] == list(range(300))
+
+
+def test_a_warmed_cache_answers_the_head_queries_of_a_new_policy_at_once(platform, kit, tmp_path):
+    serve_some(platform, kit, tmp_path / "log")
+    queries = head_queries(sorted((tmp_path / "log").iterdir()), 5)
+    assert len(queries) == 5 and queries[0].text in platform.queries(8)
+    second = platform.second.policy
+    folder = platform.registry.path(platform.registry.artifact("policy", second))
+    found = warm(load_rewriter(folder), second, queries, max_new_tokens=14)
+    path = write_warm(tmp_path / "warm", second, found)
+    with path.open("a") as out:
+        out.write('no json\n{"key": "k", "rewrites": ["two\\nlines"]}\n{"key": 1, "rewrites": []}\n[]\n')
+    assert dict(read_warm(tmp_path / "warm", second)) == found and len(found) == 5
+    assert dict(read_warm(tmp_path / "warm", "another")) == {}
+
+    # The server reads it before the switch: the first search of a head query is answered from memory.
+    async def go():
+        service = Service(platform.config(cache={"warm_folder": tmp_path / "warm"}))
+        rewriter = service._rewriter(second, folder)
+        await rewriter.open()
+        for query in queries:
+            assert rewriter.ask(query).done()
+        assert (await rewriter.ask(queries[0])).reason in {"cached", "nothing"}
+        await rewriter.close()
+        await service.close()
+
+    asyncio.run(go())
