@@ -83,11 +83,12 @@ def test_dense_recall_equals_brute_force(deployment):
 def test_lexical_recall_finds_the_words(deployment):
     engine = EmbeddedEngine(deployment.catalogue, deployment.cascade.signals["dense"].document_vectors)
     word = deployment.catalogue.titles[0].split()[0]
-    rows = engine.search_text(word, 2_000)
+    found = engine.search_text([word, "", '"*:( AND'], 2_000)
+    rows = found[0][found[0] >= 0]
     documents = zip(deployment.catalogue.titles, deployment.catalogue.texts, strict=True)
     holders = {i for i, (title, text) in enumerate(documents) if word in f"{title} {text}".split()}
-    assert set(rows) == holders
-    assert engine.search_text("", 5) == [] and engine.search_text('"*:( AND', 5) == []
+    assert set(rows.tolist()) == holders
+    assert (found[1:] == -1).all()
 
 
 def test_unknown_signals_and_lengths_are_refused(deployment):

@@ -55,6 +55,7 @@ FloatArray = npt.NDArray[np.float64]
 ARMS = ("weekly", "never", "no_gate", HOLDBACK)
 FIRST_WEEK = 2
 """Number of the first week with a champion: weeks 0 and 1 are the log it comes from."""
+_DECIDED = ("verdict", "reason", "failed", "mitigations", "mitigations_applied", "recovered", "alarms")
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,15 +99,22 @@ def run_months(config: MonthsConfig, folder: Path, *, steps: Steps) -> list[dict
     months.first_weeks()
     months.cycle("weekly", FIRST_WEEK - 1)
     months.first_champion()
-    months.branch()
     for week in range(FIRST_WEEK, FIRST_WEEK + config.weeks):
         if months.row_file(week).is_file():
             continue
         months.incident(week)
         begun = perf_counter()
         rows = months.serve(week)
-        for arm in ("weekly", "no_gate"):
-            rows[arm] |= months.cycle(arm, week)
+        together = months.together
+        if together:
+            months.branch()
+        rows["weekly"] |= months.cycle("weekly", week)
+        if together and rows["weekly"]["verdict"] == "promote" and not rows["weekly"]["alarms"]:
+            # Without a gate it would have come to the same: the arms stay one, and are worked out once.
+            months.join()
+            rows["no_gate"] |= {k: rows["weekly"][k] for k in _DECIDED}
+        else:
+            rows["no_gate"] |= months.cycle("no_gate", week)
         for row in rows.values():
             row["seconds"] = round(perf_counter() - begun, 1)
         write_json(months.row_file(week), rows)
@@ -154,9 +162,7 @@ class _Months:
         record = run_cycle(
             self._cycle_config(arm), week_name(week), steps=self.steps, refit=saturating, trusting=arm == "no_gate"
         )
-        return {
-            k: record[k] for k in ("verdict", "reason", "failed", "mitigations", "mitigations_applied", "recovered", "alarms")
-        }
+        return {k: record[k] for k in _DECIDED}
 
     def first_champion(self) -> None:
         """Where the gate held the first candidate back, it is put into production all the same: months need a beginning."""
@@ -169,13 +175,25 @@ class _Months:
                 evidence={"override": True, "by": "corewrite simulate"},
             )  # fmt: skip
 
+    @property
+    def together(self) -> bool:
+        """Whether the gate has made no difference yet: the arm without it is still the weekly arm."""
+        return not (self.folder / "no_gate").is_dir()
+
+    def join(self) -> None:
+        """Take back a branch: the arms came to the same."""
+        staging = self.folder / ".no_gate.joined"
+        (self.folder / "no_gate").rename(staging)
+        shutil.rmtree(staging)
+
     def branch(self) -> None:
-        """Give the arm without a gate a registry and a log of its own, as they are after the first cycle."""
-        if (self.folder / "no_gate").is_dir():
-            return
+        """Give the arm without a gate a registry and a log of its own, as the weekly arm's are now."""
         staging = self.folder / ".no_gate.partial"
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(self.folder / "weekly", staging)
+        frozen = self.folder / "for-the-gate"
+        if not (frozen / "no_gate.parquet").is_file():
+            shutil.copy2(frozen / "weekly.parquet", frozen / "no_gate.parquet")
         staging.rename(self.folder / "no_gate")
 
     def incident(self, week: int) -> None:
@@ -186,7 +204,7 @@ class _Months:
 
     def serve(self, week: int) -> dict[str, dict[str, Any]]:
         """All arms' traffic of a week and what was measured of it."""
-        production = {arm: self._production(arm) for arm in ARMS}
+        production = self._production(week)
         known: dict[tuple[str, str, str], Week] = {}
         endings: dict[tuple[str, str, str], pa.Table] = {}
         for arm in (HOLDBACK, "never", "weekly", "no_gate"):
@@ -196,7 +214,7 @@ class _Months:
                 with self.steps.step("read the log"):
                     log = self._write_log(known[key], arm, week)
                     endings[key] = self._endings(log, production[arm].deployment)
-            elif arm in ("weekly", "no_gate"):
+            elif arm == "weekly" or (arm == "no_gate" and not self.together):
                 self._write_log(known[key], arm, week)
             pq.write_table(endings[key], self.folder / "weeks" / f"{week:02d}-{arm}-users.parquet")
         with self.steps.step("measure"):
@@ -255,18 +273,36 @@ class _Months:
     def _thresholds(self) -> SatisfactionThresholds | None:
         return MinedWindow(self.folder / "weekly" / "run" / "windows" / week_name(0)).thresholds
 
-    def _production(self, arm: str) -> Production:
-        """What serves the arm now. The ranker is one team's work: the arms without cycles have the weekly arm's."""
-        registry = Registry(self.folder / ("no_gate" if arm == "no_gate" else "weekly") / "run" / "registry")
+    def _production(self, week: int) -> dict[str, Production]:
+        """What serves the arms in a week, pinned before the first search: a run cut off must not see the week's own outcome.
+
+        The ranker is one team's work: the arms without cycles have the weekly arm's.
+        """
+        pinned = self.folder / "weeks" / f"{week:02d}-production.json"
+        if not pinned.is_file():
+            write_json(pinned, {arm: self._in_production(arm) for arm in ARMS})
+        found = {}
+        for arm, triple in json.loads(pinned.read_text("utf-8")).items():
+            registry = self._registry(arm)
+            relevance = LateInteraction.load(registry.path(registry.artifact("relevance", triple["relevance"])))
+            spec = load_spec(registry.path(registry.artifact("spec", triple["spec"])) / "fusion.yaml")
+            name = triple["policy"]
+            policy = load_rewriter(registry.path(registry.artifact("policy", name))) if name else None
+            found[arm] = Production(Deployment(self.catalogue, relevance, spec), policy, name)
+        return found
+
+    def _in_production(self, arm: str) -> dict[str, str]:
+        registry = self._registry(arm)
         champion = registry.champion()
         assert champion is not None  # see first_champion
-        relevance = LateInteraction.load(registry.path(registry.artifact("relevance", champion.relevance)))
-        spec = load_spec(registry.path(registry.artifact("spec", champion.spec)) / "fusion.yaml")
-        policy = champion.policy
+        policy = "" if arm == HOLDBACK else champion.policy
         if arm == "never":
             policy = next(d.candidate.policy for d in registry.decisions() if d.verdict == "promote" and d.candidate)
-        loaded = None if arm == HOLDBACK else load_rewriter(registry.path(registry.artifact("policy", policy)))
-        return Production(Deployment(self.catalogue, relevance, spec), loaded, "" if arm == HOLDBACK else policy)
+        return {"policy": policy, "relevance": champion.relevance, "spec": champion.spec}
+
+    def _registry(self, arm: str) -> Registry:
+        own = arm == "no_gate" and not self.together
+        return Registry(self.folder / ("no_gate" if own else "weekly") / "run" / "registry")
 
     def _measure(
         self, week: int, holdback: Week, production: Mapping[str, Production], endings: Mapping[Any, pa.Table]

@@ -61,7 +61,7 @@ def read_evaluation_instances(path: Path) -> list[TrainingInstance]:
         ValueError: the file is not marked as the gate's: training may have seen it.
     """
     if not _gate_only(path):
-        raise ValueError(f"{path} is not marked as the gate's, so training may have seen it: write it with evaluation_only=True")
+        raise ValueError(f"{path} is not marked as the gate's, training may have seen it: write it with evaluation_only=True")
     return [replace(x, evaluation_only=True) for x in _read(path)]
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from corewrite.domain import Catalogue
 from corewrite.fusion import FusionSpec
 from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
-from corewrite.search import Cascade, EmbeddedEngine
+from corewrite.search import Cascade, embedded_cascade, signals_of
 from corewrite.training import FusedReward
 
 IntArray = npt.NDArray[np.int64]
@@ -35,8 +35,7 @@ class Deployment:
     @cached_property
     def cascade(self) -> Cascade:
         """The embedded cascade."""
-        engine = EmbeddedEngine(self.catalogue, self._dense.document_vectors)
-        return Cascade(self.catalogue, engine, self._signals, self._dense, self.spec)
+        return embedded_cascade(self.catalogue, self._dense, self.spec)
 
     @cached_property
     def reward(self) -> FusedReward:
@@ -52,4 +51,4 @@ class Deployment:
 
     @cached_property
     def _signals(self) -> dict[str, RelevanceScorer]:
-        return {"relevance": self._dense.full, "dense": self._dense}
+        return signals_of(self._dense)

@@ -1,8 +1,8 @@
 """The cascade: recall, rawrank, finerank."""
 
 from corewrite.search.cascade import Answers, Candidates, Cascade, Rawranked, Rewrites, Stage, Trace
-from corewrite.search.embedded import embedded_cascade
-from corewrite.search.index import EmbeddedEngine, SearchEngine
+from corewrite.search.embedded import embedded_cascade, signals_of
+from corewrite.search.engines import EmbeddedEngine, SearchEngine
 from corewrite.search.overlap import top_overlap
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Stage",
     "Trace",
     "embedded_cascade",
+    "signals_of",
     "top_overlap",
 ]

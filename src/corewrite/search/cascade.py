@@ -15,7 +15,7 @@ import numpy.typing as npt
 from corewrite.domain import Catalogue, SignalStatus
 from corewrite.fusion import FusionSpec, StageFusion, StageSpec, evaluate_stage
 from corewrite.relevance import DenseRelevanceScorer, RelevanceScorer
-from corewrite.search.index import SearchEngine
+from corewrite.search.engines.port import SearchEngine
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -189,12 +189,11 @@ class Cascade:
         """Rows that a text alone recalls: lexical and dense in turn, best first, at most 2k without repeats."""
         missing = [t for t in dict.fromkeys(texts) if (t, k) not in self._recalled]
         if missing:
-            vectors = self._dense.embed_texts(missing)
-            nearest = self._engine.search_vector(vectors, k)
-            for text, vector, near in zip(missing, vectors, nearest, strict=True):
-                lexical = self._engine.search_text(text, k)
-                dense = near[near >= 0].tolist() if vector.any() else []
-                self._recalled[text, k] = np.array(_merged([lexical, dense]), np.int64)
+            lexical = self._engine.search_text(missing, k)
+            nearest = self._engine.search_vector(self._dense.embed_texts(missing), k)
+            for text, said, near in zip(missing, lexical, nearest, strict=True):
+                lists = [said[said >= 0].tolist(), near[near >= 0].tolist()]
+                self._recalled[text, k] = np.array(_merged(lists), np.int64)
         found = [self._recalled[text, k] for text in texts]
         while len(self._recalled) > _REMEMBERED:
             self._recalled.popitem(last=False)

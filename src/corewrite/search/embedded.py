@@ -2,17 +2,25 @@
 
 from corewrite.domain import Catalogue
 from corewrite.fusion import FusionSpec
-from corewrite.relevance import DenseScorer, LateInteraction
+from corewrite.relevance import DenseScorer, RelevanceScorer
 from corewrite.search.cascade import Cascade
-from corewrite.search.index import EmbeddedEngine
+from corewrite.search.engines import EmbeddedEngine
 
 
-def embedded_cascade(catalogue: Catalogue, model: LateInteraction, spec: FusionSpec) -> Cascade:
-    """The cascade of a triple: `relevance` is the model's full score, `dense` its pooled one, which also recalls.
+def signals_of(dense: DenseScorer) -> dict[str, RelevanceScorer]:
+    """The signals of the bundled model by name: `relevance` is its full score, `dense` its pooled one."""
+    return {"relevance": dense.full, "dense": dense}
+
+
+def embedded_cascade(catalogue: Catalogue, dense: DenseScorer, spec: FusionSpec) -> Cascade:
+    """The cascade of the bundled model, whose pooled form recalls too.
+
+    Args:
+        catalogue: The documents.
+        dense: The model bound to them: `DenseScorer(model.bind(catalogue))`.
+        spec: The fusion spec.
 
     Raises:
-        ValueError: the catalogue's pictures do not fit the model, or the spec names a signal that nobody computes.
+        ValueError: the spec names a signal that nobody computes.
     """
-    dense = DenseScorer(model.bind(catalogue))
-    engine = EmbeddedEngine(catalogue, dense.document_vectors)
-    return Cascade(catalogue, engine, {"relevance": dense.full, "dense": dense}, dense, spec)
+    return Cascade(catalogue, EmbeddedEngine(catalogue, dense.document_vectors), signals_of(dense), dense, spec)

@@ -13,7 +13,7 @@ from corewrite.domain import Catalogue
 from corewrite.fusion import ReplayResult, load_spec, replay
 from corewrite.fusion.spec import STAGES
 from corewrite.registry import Kind, Registry
-from corewrite.relevance import LateInteraction
+from corewrite.relevance import DenseScorer, LateInteraction
 from corewrite.search import Cascade, Trace, embedded_cascade
 from corewrite.serving.ubi_log import log_files
 
@@ -104,7 +104,7 @@ def _cascade(registry: Registry, catalogue: Catalogue, relevance: str, spec: str
         return registry.path(registry.artifact(kind, hash))
 
     model = LateInteraction.load(folder("relevance", relevance))
-    return embedded_cascade(catalogue, model, load_spec(folder("spec", spec) / "fusion.yaml"))
+    return embedded_cascade(catalogue, DenseScorer(model.bind(catalogue)), load_spec(folder("spec", spec) / "fusion.yaml"))
 
 
 def _entries(log: Path) -> tuple[Sequence[dict[str, Any]], int]:

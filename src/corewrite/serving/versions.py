@@ -15,7 +15,7 @@ from pathlib import Path
 from corewrite.domain import Catalogue
 from corewrite.fusion import FusionSpec, load_spec
 from corewrite.registry import Champion, Kind, Registry
-from corewrite.relevance import LateInteraction
+from corewrite.relevance import DenseScorer, LateInteraction
 from corewrite.search import Cascade, embedded_cascade
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.settings import STAGES_OF, Arm, ServeConfig
@@ -127,7 +127,7 @@ class Versions:
             cascade = same.cascades["launch_2"].with_spec(spec)
         else:
             model = LateInteraction.load(self._folder("relevance", champion.relevance))
-            cascade = embedded_cascade(self._catalogue, model, spec)
+            cascade = embedded_cascade(self._catalogue, DenseScorer(model.bind(self._catalogue)), spec)
         return spec, {arm: cascade.with_spec(spec.with_rewrite_stages(stages)) for arm, stages in STAGES_OF.items()}
 
     def _folder(self, kind: Kind, hash: str) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from corewrite.domain import Catalogue
-from corewrite.search.engines import EmbeddedPort, OpenSearchEngine, QdrantEngine, fill_opensearch, fill_qdrant
+from corewrite.search.engines import EmbeddedEngine, OpenSearchEngine, QdrantEngine, fill_opensearch, fill_qdrant
 
 VOCABULARY = "red lion dance rice cook snow train race song cat dog river night garden moon storm".split()
 
@@ -144,7 +144,7 @@ def opensearch():
     server = SmallOpenSearch()
     thread = threading.Thread(target=lambda: server.serve_forever(poll_interval=0.01))
     thread.start()
-    client = package.OpenSearch(hosts=[{"host": "127.0.0.1", "port": server.server_port}], max_retries=0, timeout=5)
+    client = package.OpenSearch(hosts=[{"host": "127.0.0.1", "port": server.server_port}], max_retries=0, timeout=60)
     try:
         yield server, client
     finally:
@@ -181,7 +181,7 @@ def vectors() -> np.ndarray:
 @pytest.fixture(params=["embedded", "qdrant", "opensearch"])
 def engine(request, catalogue, vectors):
     if request.param == "embedded":
-        return EmbeddedPort(catalogue, vectors)
+        return EmbeddedEngine(catalogue, vectors)
     if request.param == "qdrant":
         client = request.getfixturevalue("qdrant")
         fill_qdrant(client, "videos", catalogue, vectors)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from corewrite.search import Cascade
-from corewrite.search.engines import EmbeddedPort, OpenSearchEngine, QdrantEngine, fill_opensearch, fill_qdrant
+from corewrite.search.engines import EmbeddedEngine, OpenSearchEngine, QdrantEngine, fill_opensearch, fill_qdrant
 
 TEXTS = ["red lion", "Moon, storm! moon", "", "never heard", "cat dog river night garden", "snow"]
 
@@ -71,14 +71,6 @@ def test_score_refuses_what_does_not_fit(engine):
         engine.score(one[:, :5], np.array([[0]]))
 
 
-class OneByOne:
-    """The engine as the cascade still asks it: one text at a time."""
-
-    def __init__(self, engine):
-        self.search_vector = engine.search_vector
-        self.search_text = lambda text, k: [row for row in engine.search_text([text], k)[0].tolist() if row >= 0]
-
-
 @pytest.mark.parametrize("name", ["qdrant", "opensearch"])
 def test_the_cascade_answers_alike(name, request, deployment, queries):
     """The first documents of the whole cascade; recall is asked for all, so that no tie is cut."""
@@ -96,8 +88,8 @@ def test_the_cascade_answers_alike(name, request, deployment, queries):
         engine = OpenSearchEngine(client, "videos", whole)
     asked = [*queries[:3], queries[-2]]
     answers = [
-        Cascade(whole, OneByOne(e), cascade.signals, cascade.signals["dense"], spec).search(asked, [*asked[1:], None])
-        for e in (EmbeddedPort(whole, vectors), engine)
+        Cascade(whole, e, cascade.signals, cascade.signals["dense"], spec).search(asked, [*asked[1:], None])
+        for e in (EmbeddedEngine(whole, vectors), engine)
     ]
     assert answers[0].rows.tolist() == answers[1].rows.tolist() and (answers[0].rows[:3] >= 0).all()
     assert answers[0].scores.tobytes() == answers[1].scores.tobytes()

@@ -1,12 +1,12 @@
 """Search engines at recall behind one port; clients are given, and imported when they are needed."""
 
-from corewrite.search.engines.embedded import EmbeddedPort
+from corewrite.search.engines.embedded import EmbeddedEngine
 from corewrite.search.engines.opensearch import OpenSearchEngine, fill_opensearch
 from corewrite.search.engines.port import EngineError, SearchEngine
 from corewrite.search.engines.qdrant import QdrantEngine, fill_qdrant, point_id
 
 __all__ = [
-    "EmbeddedPort",
+    "EmbeddedEngine",
     "EngineError",
     "OpenSearchEngine",
     "QdrantEngine",

@@ -1,17 +1,18 @@
-"""The embedded engine behind the port."""
+"""The embedded search engine: tantivy for words, faiss for vectors."""
 
 from collections.abc import Sequence
 
+import faiss
 import numpy as np
+import tantivy
 
-from corewrite.domain import Catalogue
+from corewrite.domain import Catalogue, words
 from corewrite.search.engines.exact import exact_scores
 from corewrite.search.engines.port import Float32Array, FloatArray, IntArray
-from corewrite.search.index import EmbeddedEngine
 
 
-class EmbeddedPort:
-    """tantivy and faiss in memory (a `SearchEngine`); its search by vector is exact too.
+class EmbeddedEngine:
+    """tantivy (BM25 over title and text) and faiss (inner product), in memory (a `SearchEngine`); vectors are searched exactly.
 
     Args:
         catalogue: The documents.
@@ -19,22 +20,52 @@ class EmbeddedPort:
     """
 
     def __init__(self, catalogue: Catalogue, vectors: Float32Array) -> None:
-        self._engine = EmbeddedEngine(catalogue, vectors)
         self._vectors = vectors
+        builder = tantivy.SchemaBuilder()
+        # The words are split by our own tokeniser, so that the query is split alike: "raw" on a joined list would be
+        # one token, "whitespace" keeps them as they are.
+        builder.add_text_field("words", stored=False, tokenizer_name="whitespace", index_option="freq")
+        builder.add_integer_field("row", stored=False, fast=True)
+        self._schema = builder.build()
+        index = tantivy.Index(self._schema)
+        writer = index.writer(heap_size=64 * 2**20, num_threads=1)
+        for row, (title, text) in enumerate(zip(catalogue.titles, catalogue.texts, strict=True)):
+            writer.add_document(tantivy.Document(words=" ".join(words(f"{title} {text}")), row=row))
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        self._searcher = index.searcher()
+        self._faiss = faiss.IndexFlatIP(vectors.shape[1])
+        self._faiss.add(np.ascontiguousarray(vectors))
 
     def search_text(self, texts: Sequence[str], k: int) -> IntArray:
         """See `SearchEngine.search_text`."""
         out = np.full((len(texts), max(0, k)), -1, np.int64)
         for i, text in enumerate(texts):
-            rows = self._engine.search_text(text, k)
+            rows = self._said(text, k)
             out[i, : len(rows)] = rows
         return out
 
     def search_vector(self, vectors: Float32Array, k: int) -> IntArray:
         """See `SearchEngine.search_vector`."""
-        found = self._engine.search_vector(vectors, k)
+        if k <= 0:
+            return np.empty((len(vectors), 0), np.int64)
+        found = np.asarray(self._faiss.search(np.ascontiguousarray(vectors, np.float32), k)[1], np.int64)
         return np.where(np.any(vectors, 1)[:, None], found, -1)
 
     def score(self, vectors: Float32Array, rows: IntArray) -> FloatArray:
         """See `SearchEngine.score`."""
         return exact_scores(vectors, rows, len(self._vectors), lambda wanted: {row: self._vectors[row] for row in wanted})
+
+    def _said(self, text: str, k: int) -> list[int]:
+        terms = dict.fromkeys(words(text))
+        if not terms or k <= 0:
+            return []
+        query = tantivy.Query.boolean_query(
+            [(tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "words", term)) for term in terms]
+        )
+        found = self._searcher.search(query, k, count=False)
+        addresses = [address for _, address in found.hits]
+        scores = [score for score, _ in found.hits]
+        rows = self._searcher.fast_field_values("row", addresses) if addresses else []
+        return [row for _, row in sorted(zip([-s for s in scores], map(int, rows), strict=True))]
