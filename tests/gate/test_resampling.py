@@ -7,6 +7,7 @@ from statsmodels.stats.multitest import multipletests
 
 from corewrite.gate import CHECKS, GateConfig, Resampling, bounds, holm
 from corewrite.gate.check import ItemCounts
+from corewrite.gate.resampling import _fill_poisson
 
 
 def test_ratio_of_sums_by_hand():
@@ -28,6 +29,44 @@ def test_poisson_weights_and_halves():
     fewer = Resampling.draw(ids, resamples=50, subsamples=100, seed=3)
     assert (fewer.halves == resampling.halves).all() and (fewer.weights == resampling.weights[:50]).all()
     assert (Resampling.draw(ids, resamples=50, subsamples=100, seed=4).weights != fewer.weights).any()
+
+
+def test_weights_are_poisson_to_the_far_tail():
+    """Ten million draws, by chi-square; inversion of 16 bits alone would never give 8 and give 6 too rarely."""
+    weights = np.concatenate(
+        [Resampling.draw([str(u) for u in range(5000)], resamples=1000, subsamples=50, seed=s).weights for s in (5, 6)]
+    )
+    observed = np.bincount(weights.ravel(), minlength=9)
+    law = stats.poisson(1)
+    expected = weights.size * np.append(law.pmf(np.arange(8)), law.sf(7))
+    assert stats.chisquare(np.append(observed[:8], observed[8:].sum()), expected).pvalue > 0.001
+    assert weights.max() >= 8
+    # And draws of one user are independent of each other, as are those of neighbours.
+    x = weights.astype(float) - 1
+    for neighbours in (x[1:] * x[:-1], x[:, 1:] * x[:, :-1]):
+        assert abs(neighbours.mean()) < 4 / np.sqrt(neighbours.size)
+
+
+def test_inversion_is_that_of_the_distribution_function():
+    """Every pair of 16 bits and what follows them gives the quantile of the number they are the beginning of."""
+
+    class Fixed:
+        """Gives out what it holds."""
+
+        def __init__(self, values):
+            self.values = values
+
+        def integers(self, low, high, size, dtype):
+            return self.values
+
+        def random(self, size):
+            return self.values[:size]
+
+    first = np.arange(1 << 16).astype(np.uint16)
+    for follows in (0.001, 0.5, 0.999):
+        rows = np.empty((1, first.size), np.uint8)
+        _fill_poisson(rows, Fixed(first), Fixed(np.full(64, follows)))
+        assert (rows[0] == stats.poisson(1).ppf((first + follows) / (1 << 16))).all()
 
 
 def test_bootstrap_error_is_the_delta_methods():

@@ -54,7 +54,8 @@ class Calibration:
 
     Attributes:
         margins: Of all checks.
-        factor: By which all tolerance limits were enlarged for nine in ten retrains to pass; 1 where they did.
+        factor: By which all tolerance limits were enlarged for nine in ten retrains to pass, or for as many as
+            the business limits let; 1 where they did.
         capped: Checks whose margin is the business limit, for the retrains ask for more.
         raised: Checks whose margin is a tenth of the business limit, for the retrains ask for less.
         uncalibrated: Checks skipped in the retrains, or deciding nothing; their margin is the business limit.
@@ -99,15 +100,14 @@ def tolerance_factor(n: int) -> float:
     return float(stats.nct.ppf(_CONFIDENCE, n - 1, stats.norm.ppf(_COVERAGE) * root) / root)
 
 
-def calibrate(
-    retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), business: Margins = Margins()
-) -> Calibration:
+def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), business: Margins = Margins()) -> Calibration:
     """Set margins such that a retrain of the champion, which is no worse, passes.
 
     What a retrain needs of a check is -L. The margin of each check is the upper one-sided 95/95 tolerance
     limit of that over the retrains. Where fewer than nine in ten retrains pass all guardrails with those, all
-    are enlarged by the least factor with which they do. No margin is above its business limit or below a tenth
-    of it.
+    are enlarged by the least factor with which they do; a retrain that no margin within the business limits
+    lets pass is given up, for a larger factor would not help it. No margin is above its business limit or
+    below a tenth of it.
 
     Args:
         retrains: The gate's results on policies trained as the champion was, with other seeds, against the
@@ -127,10 +127,11 @@ def calibrate(
     tolerance = {name: float(x.mean() + k * x.std(ddof=1)) for name, x in needed.items()}
     floored = {name: max(value, _SMALLEST * limits[name]) for name, value in tolerance.items()}
     guardrails = [name for name in needed if CHECKS[name].kind == "guardrail"]
-    # Each retrain passes with all factors above its own; the least factor for nine in ten is the ninth tenth's.
-    ratios = np.sort(np.max([needed[name] / floored[name] for name in guardrails], axis=0))
-    least = float(ratios[math.ceil(_JOINT * len(ratios)) - 1])
-    factor = 1.0 if least < 1 else least * (1 + 1e-9)
+    # Each retrain passes with all factors above its own, if with any.
+    own = np.max([needed[name] / floored[name] for name in guardrails], axis=0)
+    can_pass = np.all([needed[name] < limits[name] for name in guardrails], axis=0)
+    ratios = np.sort(own[can_pass])[: math.ceil(_JOINT * len(own))]
+    factor = 1.0 if not ratios.size or ratios[-1] < 1 else float(ratios[-1]) * (1 + 1e-9)
     margins = {name: min(factor * value, limits[name]) for name, value in floored.items()}
     return Calibration(
         margins=Margins.model_validate({**limits, **margins}),
@@ -170,9 +171,7 @@ def _passes(results: Sequence[GateResult], margins: Mapping[str, float]) -> int:
     return sum(
         bool(result.checks)
         and all(
-            c.low is not None and c.low > -margins[c.name]
-            for c in result.checks
-            if c.kind == "guardrail" and c.name in margins
+            c.low is not None and c.low > -margins[c.name] for c in result.checks if c.kind == "guardrail" and c.name in margins
         )
         for result in results
     )
@@ -212,5 +211,5 @@ def load_margins(path: Path) -> Margins:
     except TypeError as error:
         raise ValueError(f"{path}: this is no margins file: {error}") from error
     if found != stated:
-        raise ValueError(f"{path}: its content has hash {found}, not {stated}: the frozen margins were changed, calibrate again")
+        raise ValueError(f"{path}: its content has hash {found}, not {stated}: frozen margins were changed, calibrate again")
     return Margins.model_validate(content["margins"])

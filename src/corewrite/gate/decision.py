@@ -61,7 +61,7 @@ class CheckResult:
     margin: float
     n: int
     p_value: float | None
-    verdict: Literal["pass", "unclear", "fail", "error", "skipped"]
+    verdict: CheckVerdict
     reason: str
     compare: str = "champion"
     mitigation: Mitigation = "none"
@@ -185,7 +185,7 @@ def _p_value(estimate: Estimate | _Unmeasured) -> float:
 def _without_numbers(check: Check, why: _Unmeasured) -> CheckResult:
     return CheckResult(
         check.name, check.question, check.kind, None, None, None, None, None, check.margin, 0, None, why.verdict,
-        why.reason, check.mitigation,
+        why.reason, check.baseline, check.mitigation,
     )  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None) -> CheckRe
         reason += f"; {estimate.note}"
     return CheckResult(
         check.name, check.question, check.kind, estimate.candidate, estimate.baseline, estimate.difference,
-        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, check.mitigation,
+        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, check.baseline, check.mitigation,
     )  # fmt: skip
 
 

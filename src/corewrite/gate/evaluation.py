@@ -13,6 +13,9 @@ from corewrite.domain import Query, normalise, words
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+# Not lists: the garbage collector forgets a tuple of texts and walks through a list again and again.
+Words = tuple[str, ...]
+
 KL_FROM = ("reference", "champion", "lineage")
 
 
@@ -94,8 +97,13 @@ class Served:
 
     rewrites: Sequence[str]
     texts: list[str]
-    words: list[list[str]]
+    words: list[Words]
     changed: list[str]
+
+    @cached_property
+    def lengths(self) -> FloatArray:
+        """Number of words of each text, [queries]."""
+        return np.array([len(text) for text in self.words], np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,20 +221,17 @@ class Evaluation:
         return self._serve(self.given("recent"))
 
     @cached_property
-    def query_words(self) -> list[list[str]]:
+    def query_words(self) -> list[Words]:
         """Words of each query."""
         return [self._words(q.text) for q in self.queries]
 
     @cached_property
     def context_only(self) -> list[frozenset[str]]:
         """Words of each query's context (earlier queries and titles) that are not in the query."""
-        result = []
-        for query, own in zip(self.queries, self.query_words, strict=True):
-            context: set[str] = set()
-            for text in (*query.context.queries, *query.context.titles):
-                context.update(self._words(text))
-            result.append(frozenset(context.difference(own)))
-        return result
+        return [
+            frozenset(words(" ".join((*query.context.queries, *query.context.titles)))).difference(own)
+            for query, own in zip(self.queries, self.query_words, strict=True)
+        ]
 
     def _serve(self, policy: PolicyOutputs) -> Served:
         originals = [self._normalised(q.text) for q in self.queries]
@@ -235,11 +240,11 @@ class Evaluation:
         changed = [r if r != o else "" for r, o in zip(rewrites, originals, strict=True)]
         return Served(policy.rewrites, texts, [self._words(t) for t in texts], changed)
 
-    # The two policies and a session's contexts repeat many texts: each is split once.
+    # The policies repeat the queries, and each other: each text is split once.
     @cached_property
     def _normalised(self) -> Callable[[str], str]:
         return cache(normalise)
 
     @cached_property
-    def _words(self) -> Callable[[str], list[str]]:
-        return cache(words)
+    def _words(self) -> Callable[[str], Words]:
+        return cache(lambda text: tuple(words(text)))

@@ -99,7 +99,7 @@ def gate_candidate(
 def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, steps: Steps) -> Calibration:
     """Margins from policies trained as the week's candidate was, with other seeds.
 
-    The searches are resampled with another seed for each, so that what is tolerated has both sources of chance in it.
+    All are compared on the same searches, as the gate's candidates will be; the seed of training is what differs.
 
     Args:
         config: Settings; its margins are the business limits, which calibration only narrows.

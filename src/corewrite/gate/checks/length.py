@@ -10,10 +10,6 @@ from corewrite.gate.resampling import Resampling, bounds
 FloatArray = npt.NDArray[np.float64]
 
 
-def _lengths(served: Served) -> FloatArray:
-    return np.array([len(text) for text in served.words], np.float64)
-
-
 @register
 class Length(TextCheck):
     """Mean words of the served text."""
@@ -26,7 +22,7 @@ class Length(TextCheck):
 
     def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
         """Words."""
-        return _lengths(served)
+        return served.lengths
 
 
 @register
@@ -47,7 +43,7 @@ class LengthVsRecent(MeanCheck):
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Words."""
-        return _lengths(evaluation.candidate_served), _lengths(evaluation.recent_served)
+        return evaluation.candidate_served.lengths, evaluation.recent_served.lengths
 
 
 @register
@@ -62,7 +58,7 @@ class LongShare(MeanCheck):
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """1 where longer."""
-        candidate, champion = _lengths(evaluation.candidate_served), _lengths(evaluation.champion_served)
+        candidate, champion = evaluation.candidate_served.lengths, evaluation.champion_served.lengths
         limit = np.quantile(champion, 0.95, method="higher")
         return (candidate > limit).astype(np.float64), (champion > limit).astype(np.float64)
 
@@ -85,7 +81,7 @@ class RewardLengthCorrelation(Check):
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         columns = [np.ones(len(evaluation))]
         for served, reward in zip((evaluation.candidate_served, evaluation.champion_served), self.needs, strict=True):
-            x, y = _centred(_lengths(served)), _centred(evaluation.numbers(reward))
+            x, y = _centred(served.lengths), _centred(evaluation.numbers(reward))
             columns += [x, y, x * x, y * y, x * y]
         whole, totals = resampling.totals(np.stack(columns, axis=1))
         values = float(_correlation(whole[0], whole[1:6])), float(_correlation(whole[0], whole[6:]))
@@ -104,4 +100,5 @@ def _correlation(n: FloatArray, sums: FloatArray) -> FloatArray:
     """From the number of queries [...] and the sums of x, y, x², y² and xy [5, ...]."""
     x, y, xx, yy, xy = sums / n
     spread = np.sqrt(np.maximum(xx - x * x, 0.0) * np.maximum(yy - y * y, 0.0))
-    return np.divide(xy - x * y, spread, out=np.zeros_like(spread), where=spread > 0)
+    found: FloatArray = np.divide(xy - x * y, spread, out=np.zeros_like(spread), where=spread > 0)
+    return found

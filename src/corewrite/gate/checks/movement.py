@@ -30,7 +30,7 @@ class KlReference(_Kl):
     name = "kl_reference"
     question = "Is the policy still near its reference?"
     needs = ("kl.reference",)
-    default_margin = 0.5
+    default_margin = 1.0
 
 
 @register
@@ -40,7 +40,7 @@ class KlChampion(_Kl):
     name = "kl_champion"
     question = "Is the policy still near the champion?"
     needs = ("kl.champion",)
-    default_margin = 0.5
+    default_margin = 1.0
 
 
 @register
@@ -50,7 +50,7 @@ class KlLineage(_Kl):
     name = "kl_lineage"
     question = "Is the policy still near where its lineage began?"
     needs = ("kl.lineage",)
-    default_margin = 1.5
+    default_margin = 3.0
 
 
 @register
@@ -73,7 +73,8 @@ class RepairLogProb(MeanCheck):
         candidate, champion = map(evaluation.numbers, self.needs)
         differ = np.flatnonzero(np.isnan(candidate) != np.isnan(champion))
         if differ.size:
-            raise ValueError(f"repair_log_prob is NaN for one policy only at query index {differ[0]}, and {differ.size - 1} others")
+            others = differ.size - 1
+            raise ValueError(f"repair_log_prob is NaN for one policy only at query index {differ[0]}, and at {others} others")
         return candidate, champion
 
 

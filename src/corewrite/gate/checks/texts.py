@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.gate.check import MeanCheck, TextCheck, register
-from corewrite.gate.evaluation import Evaluation, Served
+from corewrite.gate.evaluation import Evaluation, Served, Words
 from corewrite.gate.text_faults import faults, foreign_scripts
 
 FloatArray = npt.NDArray[np.float64]
@@ -74,18 +74,12 @@ class EntitiesDropped(TextCheck):
 
     def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
         """1 where one is dropped."""
-        protected = evaluation.protected_words
-        return np.array(
-            [
-                float(
-                    any(
-                        w not in text and (w in protected or any(c.isdigit() for c in w))
-                        for w in (own if text != own else ())
-                    )
-                )
-                for own, text in zip(evaluation.query_words, served.words, strict=True)
-            ]
-        )
+        pairs = zip(evaluation.query_words, served.words, strict=True)
+        return np.array([float(text != own and _drops(own, text, evaluation.protected_words)) for own, text in pairs])
+
+
+def _drops(own: Words, text: Words, protected: frozenset[str]) -> bool:
+    return any(w not in text and (w in protected or any(c.isdigit() for c in w)) for w in own)
 
 
 @register
@@ -187,4 +181,4 @@ class GenericWords(MeanCheck):
 def _added(served: Served, evaluation: Evaluation) -> list[list[str]]:
     """Words of each text that neither its query nor its context has."""
     rows = zip(served.words, evaluation.query_words, evaluation.context_only, strict=True)
-    return [[w for w in text if w not in own and w not in context] for text, own, context in rows]
+    return [[w for w in text if w not in own and w not in context] if text != own else [] for text, own, context in rows]
