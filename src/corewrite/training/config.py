@@ -71,7 +71,7 @@ class TrainingConfig(Settings):
     max_new_tokens: int = Field(default=14, ge=2, le=64)
     """Length limit of a sampled rewrite, tokens."""
     refresh_reference: bool = True
-    """Make the synced policy the reference at the start of every phase rather than keep the first: the ablation's largest gain."""
+    """Make the synced policy the reference at the start of every phase rather than keep the first (docs/benchmarks.md)."""
     identity: bool = True
     """Add the query itself as candidate N+1: how the policy learns when not to rewrite."""
     precision: Precision = "float32"
