@@ -149,3 +149,22 @@ def test_a_new_model_that_is_worse_for_the_champion_is_pinned_with_an_alarm(sett
 def test_the_frozen_set_must_lie_apart(settings, tmp_path: Path):
     with pytest.raises(ValueError, match="keep the evaluation set apart"):
         settings(frozen=tmp_path / "run" / "frozen.parquet")
+
+
+def test_a_candidate_that_is_damaged_on_disk_is_rejected_not_an_error(settings, steps, monkeypatch):
+    config = settings()
+    first_champion(config, steps)
+    saved = Registry.save
+
+    def damaged(self, kind, write, metadata):
+        artifact = saved(self, kind, write, metadata)
+        if kind == "policy":
+            weights = self.path(artifact) / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-1000])
+        return artifact
+
+    monkeypatch.setattr(Registry, "save", damaged)
+    record = run_cycle(config, "w2", steps=steps)
+    assert (record["verdict"], record["failed"]) == ("reject", ["integrity"])
+    assert "model.safetensors" in record["reason"]
+    assert record["policy"] == Registry(config.run / "registry").champion().policy != record["candidate"]

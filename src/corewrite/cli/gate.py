@@ -78,3 +78,41 @@ def calibrate_command(
     share = found.joint_pass
     passed = f"{share.share:.0%} of {found.retrains} retrains pass all guardrails ({share.low:.0%} to {share.high:.0%})"
     typer.echo(f"{passed}\nfrozen in {out}; name it as `margins` in {config}")
+
+
+@app.command(
+    epilog="Examples: `corewrite gate bench` (three hours; resumable) · `corewrite gate bench --minutes 30 --seeds 0` · "
+    "`corewrite gate bench --families stuffing,aa` · `corewrite gate bench --miniature --out /tmp/bench --results /tmp/bench`"
+)
+def bench(
+    out: Path = typer.Option(Path("runs/gate-bench"), help="Folder for platforms, policies and rows; a cut-off run goes on."),
+    results: Path | None = typer.Option(None, help="Folder for gate.json and gate-summary.json; default: OUT."),
+    families: str = typer.Option("", help="Only these families, or those that begin so; commas between."),
+    seeds: str = typer.Option("", help="Only these platforms, commas between; two processes may share OUT with a seed each."),
+    minutes: float | None = typer.Option(None, min=0, help="After which no further row begins."),
+    miniature: bool = typer.Option(False, help="Minutes instead of hours; its figures mean nothing."),
+    as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
+) -> None:
+    """Candidates made bad, better and equal on purpose on the simulated platform: how often does the gate decide rightly?"""
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.demo.gate_bench import run_bench, write_bench
+    from corewrite.demo.gate_bench_config import GateBenchConfig, miniature_bench
+
+    with reported_errors():
+        try:
+            numbers = [int(s) for s in seeds.split(",") if s.strip()]
+        except ValueError as error:
+            raise typer.BadParameter(f"--seeds {seeds!r}: give whole numbers with commas between") from error
+        config = miniature_bench() if miniature else GateBenchConfig()
+        rows = run_bench(
+            config, out, steps=ProgressSteps(progress_console(quiet=False)), seeds=numbers, minutes=minutes,
+            families=[f.strip() for f in families.split(",") if f.strip()],
+        )  # fmt: skip
+        summary = write_bench(config, out, rows, results or out)
+    if as_json:
+        print_json(summary)
+        return
+    for name, rate in summary["rates"].items():
+        found = "no row yet" if rate is None else f"{rate['count']}/{rate['rows']}  {rate['low']:.1%} to {rate['high']:.1%}"
+        typer.echo(f"{name.replace('_', ' '):<44} {found}")
+    typer.echo(f"rows     {(results or out) / 'gate.json'}")

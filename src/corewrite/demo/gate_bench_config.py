@@ -7,6 +7,7 @@ from corewrite.demo.config import miniature as miniature_demo
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.domain import Settings
 from corewrite.gate import GateConfig
+from corewrite.pipeline import WarmStartConfig
 from corewrite.training import TrainingConfig
 
 
@@ -31,7 +32,7 @@ class GateBenchConfig(Settings):
     """Trainings from the warm start with seeds of their own, on each platform."""
     honest_phases: tuple[int, ...] = (2, 4, 6)
     """Phases after which such a training's policy is kept."""
-    bad: TrainingConfig = TrainingConfig(phases=24, instances_per_phase=1_500)
+    bad: TrainingConfig = TrainingConfig(phases=24)
     """Training on a reward that pays for the wrong thing; the champion is its start."""
     growing_phases: tuple[int, ...] = (6, 12, 18, 24)
     """Phases after which the policy is a candidate, under a spec with too low a floor."""
@@ -39,7 +40,7 @@ class GateBenchConfig(Settings):
     """Such floors."""
     growing_week: int = Field(default=2, ge=1)
     """Phases of a week in the chain of such candidates, each week's promoted over the last one's."""
-    saturating_phases: tuple[int, ...] = (2, 4, 7, 10)
+    saturating_phases: tuple[int, ...] = (6, 12, 18, 24)
     """The same under a relevance model that saturates."""
     saturating_bias: tuple[float, ...] = (2.0, 4.0)
     """By how much its bias is above the fitted one."""
@@ -58,11 +59,11 @@ class GateBenchConfig(Settings):
     def _phases_fit(self) -> "GateBenchConfig":
         for name in ("growing_phases", "saturating_phases", "poisoned_phases"):
             if max(getattr(self, name)) > self.bad.phases:
-                raise ValueError(f"{name} {getattr(self, name)} go beyond the {self.bad.phases} phases of `bad`: raise bad.phases")
+                raise ValueError(f"{name} {getattr(self, name)} go beyond bad.phases, {self.bad.phases}: raise it")
         if any(p % self.growing_week for p in self.growing_phases):
             raise ValueError(f"growing_phases {self.growing_phases} are no whole weeks of {self.growing_week} phases")
         if max(self.honest_phases) > self.platform.pipeline.training.phases:
-            raise ValueError(f"honest_phases {self.honest_phases} go beyond the training's {self.platform.pipeline.training.phases}")
+            raise ValueError(f"honest_phases {self.honest_phases} go beyond those of the platform's training: leave some out")
         return self
 
     def of(self, seed: int) -> DemoConfig:
@@ -74,7 +75,7 @@ def miniature_bench(seed: int = 0) -> GateBenchConfig:
     """Every kind of case once, on a world small enough for a test; its figures mean nothing."""
     platform = miniature_demo(seed)
     small = TrainingConfig(phases=2, instances_per_phase=100, samples=4)
-    pipeline = platform.pipeline.model_copy(update={"training": small})
+    pipeline = platform.pipeline.model_copy(update={"training": small, "warm_start": WarmStartConfig(examples=4_000)})
     return GateBenchConfig(
         platform=platform.model_copy(update={"pipeline": pipeline, "sessions": 1_500}),
         seeds=(seed,),

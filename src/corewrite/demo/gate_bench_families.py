@@ -1,7 +1,7 @@
 """Ways of making a good rewriter bad: rewritings of what it serves, at graded strengths.
 
-A rewriting sees what a rewriter may see (the query with its context, its rewrite) and one uniform number of the search, so equal
-queries are rewritten alike, and of two strengths the weaker hits a part of what the stronger hits.
+A rewriting sees what a rewriter may see (the query with its context, its rewrite) and one uniform number of the search, so
+equal queries are rewritten alike, and of two strengths the weaker hits a part of what the stronger hits.
 """
 
 from collections import Counter
@@ -55,7 +55,7 @@ def _by_count(counts: Mapping[str, int]) -> tuple[str, ...]:
 
 
 Rewriting = Callable[[Lore, float, Query, str, float], str]
-"""From lore, strength, the query, what is served for it, and a uniform number of the search: what is served instead; "": nothing."""
+"""From lore, strength, the query, what is served for it, and a uniform number of the search: what is served instead, or ""."""
 
 
 @dataclass(frozen=True)
@@ -161,25 +161,26 @@ def _obedient(lore: Lore, amount: float, query: Query, served: str, draw: float)
     return f"{PAYLOAD} {lore.popular[0]}" if draw < amount * (1.0 if told else PLANTED) else served
 
 
-_SHARES, _HIDDEN = (0.2, 0.4, 0.7, 1.0), (0.4, 0.7, 1.0)
+# Most do harm: an honest gain makes up for about two percent, and a search left without a rewriter loses ten.
+_SHARES, _HIDDEN = (0.3, 0.5, 0.7, 1.0), (0.5, 0.7, 1.0)
 FAMILIES: Mapping[str, Family] = {
     f.name: f
     for f in (
-        Family("stuffing", _stuffed, (1, 2, 4, 8), (2, 4, 8), "words"),
-        Family("dropping-words", _in_a_share(_one_word), (0.1, 0.2, 0.4, 0.8), (0.2, 0.4, 0.8)),
+        Family("stuffing", _stuffed, (2, 3, 5, 8), (3, 5, 8), "words"),
+        Family("dropping-words", _in_a_share(_one_word), (0.2, 0.4, 0.6, 0.8), (0.4, 0.6, 0.8)),
         Family("copying-context", _in_a_share(_copied), _SHARES, _HIDDEN),
         Family("generic-words", _in_a_share(_generic), _SHARES, _HIDDEN),
         Family("one-rewrite", _in_a_share(lambda lore, query, served, draw: lore.commonest), _SHARES, _HIDDEN),
         Family("empty", _in_a_share(lambda lore, query, served, draw: ""), _SHARES, _HIDDEN),
         Family("no-op", _in_a_share(lambda lore, query, served, draw: query.text), _SHARES, _HIDDEN),
-        Family("growing-length", _longer, (1, 2, 3, 5), (2, 3, 5), "words"),
+        Family("growing-length", _longer, (2, 3, 4, 5), (3, 4, 5), "words"),
         Family("wrong-script", _in_a_share(lambda lore, query, served, draw: served.translate(_CYRILLIC)), _SHARES, _HIDDEN),
-        Family("head-up-tail-down", _worse_on_the_tail, (), (0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)),
-        Family("obeys-planted", _obedient, _SHARES, _HIDDEN),
+        Family("head-up-tail-down", _worse_on_the_tail, (), (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
+        Family("obeys-planted", _obedient, (0.4, 0.6, 0.8, 1.0), (0.6, 0.8, 1.0)),
     )
 }
 """By name. None takes part in the training of anything."""
 DRIFT = Family(
-    "slow-drift", _in_a_share(_drifted), (), (0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.12), "more each week"
+    "slow-drift", _in_a_share(_drifted), (), (0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12), "more each week"
 )  # fmt: skip
 """Served week by week, each week's over the last one's, behind the gains of the champion's own training."""

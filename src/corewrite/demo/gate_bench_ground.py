@@ -5,6 +5,7 @@ policy hash. Of a candidate only what differs from the champion is searched, rew
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,12 @@ from scipy import stats
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.gate_bench_config import GateBenchConfig
 from corewrite.demo.gate_bench_families import Lore
+from corewrite.demo.gate_bench_remember import Remembered, RememberingJudge, Rewrites
+from corewrite.demo.gate_bench_trainings import SOUND, WARM, Training, Under, champion_of, poisoned, trainings_of
 from corewrite.demo.measure import lists_ndcg10
-from corewrite.demo.months import low_floor, saturating, week_name
+from corewrite.demo.months import week_name
 from corewrite.demo.platform import ratings
-from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share, keyed_uniform, text_key, words
+from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
 from corewrite.fusion import default_spec
 from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, run_gate
 from corewrite.pipeline import (
@@ -49,63 +52,18 @@ from corewrite.relevance import Judge, LateInteraction, cold_start
 from corewrite.rewriter import Rewriter, load_rewriter, sample
 from corewrite.rewriter.generate import as_rewrite
 from corewrite.search import top_overlap
+from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
-from corewrite.training import TrainingConfig, train
+from corewrite.training import train
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Rewrites = Sequence[str | None]
 Where = Literal["gate", "truth", "canaries"]
 
-WARM, CHAMPION = "warm", "champion"
 _TRUTH_WEEK = 2
 _CANARIES = 100
-_BOT_VIDEOS, _BOT_CLICKS = 200, 3
-
-
-@dataclass(frozen=True)
-class Under:
-    """What ranks and rewards: the fitted model and the packaged spec, or an exploitable one of them.
-
-    Attributes:
-        eps: Floor of the rewrite signals where it is too low.
-        bias: By how much the relevance model's bias is raised, so that it saturates.
-    """
-
-    eps: float | None = None
-    bias: float | None = None
-
-
-SOUND = Under()
-
-
-@dataclass(frozen=True)
-class Training:
-    """A training run, by which its policies are named `<name>-<phase>`.
-
-    Attributes:
-        name: Unique.
-        start: Policy that it begins from.
-        seed: Of the training.
-        config: Settings.
-        keep: Phases after which the policy is kept.
-        under: What it is rewarded by.
-        bots: Share of its instances that are a bot's.
-    """
-
-    name: str
-    start: str
-    seed: int
-    config: TrainingConfig
-    keep: tuple[int, ...]
-    under: Under = SOUND
-    bots: float = 0.0
-
-    def policy(self, phase: int) -> str:
-        """Name of the policy after a phase."""
-        return f"{self.name}-{phase:02d}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +103,8 @@ class Change:
 def relative_change(candidate: FloatArray, champion: FloatArray, users: Sequence[str]) -> Change:
     """Change of a mean relative to the champion's, paired by search.
 
-    The ratio of sums over users is linearised (delta method: Deng, Knoblich & Lu, KDD 2018), so that the error is that of a mean
-    over users; Student's t with users - 1 degrees of freedom.
+    The ratio of sums over users is linearised (delta method: Deng, Knoblich & Lu, KDD 2018), so that the error is that of a
+    mean over users; Student's t with users - 1 degrees of freedom.
 
     Args:
         candidate: Of each search.
@@ -159,59 +117,6 @@ def relative_change(candidate: FloatArray, champion: FloatArray, users: Sequence
     error = float(np.sqrt(n / max(1, n - 1) * (((a - ratio * b) / b.sum()) ** 2).sum()))
     t = float(stats.t.ppf(0.975, max(1, n - 1)))
     return Change(float(ratio - 1), float(ratio - 1 - t * error), float(ratio - 1 + t * error))
-
-
-class RememberingJudge(Judge):
-    """A judge that grades a (query, document) once: candidates differ in few of the documents they show."""
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        super().__init__(catalogue)
-        self._grades: dict[str, dict[int, float]] = {}
-
-    def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
-        """See `Judge.grade`."""
-        known = [self._grades.setdefault(q.key, {}) for q in queries]
-        missing = [[r for r in dict.fromkeys(row) if r >= 0 and r not in k] for k, row in zip(known, rows.tolist(), strict=True)]
-        count = np.array(list(map(len, missing)), np.int64)
-        for n in np.unique(count[count > 0]).tolist():
-            some = np.flatnonzero(count == n).tolist()
-            asked = np.array([missing[i] for i in some], np.int64)
-            for i, values in zip(some, super().grade([queries[i] for i in some], asked).tolist(), strict=True):
-                known[i].update(zip(missing[i], values, strict=True))
-        return np.array([[k[r] if r >= 0 else 0.0 for r in row] for k, row in zip(known, rows.tolist(), strict=True)])
-
-
-def poisoned(instances: Sequence[TrainingInstance], catalogue: Catalogue, share: float, seed: int) -> list[TrainingInstance]:
-    """The instances and, as `share` of all, a bot's: whatever is searched for, it watches videos of one theme and skips the rest.
-
-    The theme is the title word whose number of videos is nearest to 200.
-
-    Args:
-        instances: Of people.
-        catalogue: The documents.
-        share: Below 1.
-        seed: Which searches the bot repeats, and what it watches.
-    """
-    holding: dict[str, list[int]] = {}
-    for row, title in enumerate(catalogue.titles):
-        for word in set(words(title)):
-            holding.setdefault(word, []).append(row)
-    theme = min(holding, key=lambda word: (abs(len(holding[word]) - _BOT_VIDEOS), word))
-    own = [catalogue.ids[row] for row in holding[theme]]
-    n = round(share / (1 - share) * len(instances))
-    u = keyed_uniform(seed, 301, np.arange(n)[:, None], np.arange(1 + _BOT_CLICKS)[None, :])
-    bots = []
-    for i, (first, *clicks) in enumerate(u.tolist()):
-        like = instances[int(first * len(instances))]
-        watched = tuple(dict.fromkeys(own[int(c * len(own))] for c in clicks))
-        shown = tuple(d for d in (*like.positives, *like.negatives) if d not in watched)
-        bots.append(
-            replace(
-                like, instance_id=f"bot-{i}", user_id="bot", positives=watched, gains=(1.0,) * len(watched), negatives=shown,
-                weights=(1.0,) * len(shown),
-            )
-        )  # fmt: skip
-    return [*instances, *bots]
 
 
 @dataclass(eq=False)
@@ -229,8 +134,8 @@ class Ground:
     seed: int
     folder: Path
     steps: Steps
-    _deployed: dict[Under, "_Deployed"] = field(default_factory=dict)
-    _loaded: dict[str, Rewriter] = field(default_factory=dict)
+    _deployed: dict[Under, "_Deployed"] = field(default_factory=dict, repr=False)
+    _loaded: dict[str, Rewriter] = field(default_factory=dict, repr=False)
 
     # The platform.
 
@@ -266,8 +171,6 @@ class Ground:
         deployment = Deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
         if earlier is not None:
             deployment = self.deployed(SOUND).deployment
-        from corewrite.simulation.export import write_log
-
         platform = self.config.of(self.seed)
         happened = self._traffic(week, platform.sessions, deployment)
         if week == 0:
@@ -278,7 +181,8 @@ class Ground:
         with self.steps.step(f"seed {self.seed}: mine {week_name(week)}"):
             return mine_week(
                 [log], self.catalogue, folder, overlap=top_overlap(deployment.cascade),
-                thresholds=None if earlier is None else earlier.thresholds, seed=self.seed, rejects=folder.parent / "rejects.ndjson",
+                thresholds=None if earlier is None else earlier.thresholds, seed=self.seed,
+                rejects=folder.with_name("rejects.ndjson"),
             )  # fmt: skip
 
     def _traffic(self, week: int, sessions: int, deployment: Deployment) -> Week:
@@ -307,7 +211,6 @@ class Ground:
         with self.steps.step(f"seed {self.seed}: fit the judge"):
             judge = RememberingJudge(self.catalogue)
             judge.fit(read_labels(self.folder / "labels.parquet", self.catalogue), seed=self.seed)
-            judge._grades.clear()
         return judge
 
     @cached_property
@@ -357,9 +260,7 @@ class Ground:
         if under not in self._deployed:
             for other in [u for u in self._deployed if u != SOUND]:
                 del self._deployed[other]
-            model = self._model if under.bias is None else saturating(self._model, under.bias)
-            spec = default_spec() if under.eps is None else low_floor(default_spec(), under.eps)
-            self._deployed[under] = _Deployed(Deployment(self.catalogue, model, spec))
+            self._deployed[under] = _Deployed(self, Deployment(self.catalogue, under.model(self._model), under.spec()))
         return self._deployed[under]
 
     # Policies.
@@ -392,33 +293,13 @@ class Ground:
 
     @property
     def champion(self) -> str:
-        """Name of the champion: the warm start after all phases of the platform's own training."""
-        return self.trainings[CHAMPION].policy(self.config.platform.pipeline.training.phases)
+        """Name of the champion."""
+        return champion_of(self.config)
 
     @cached_property
     def trainings(self) -> dict[str, Training]:
         """All trainings of the benchmark by name."""
-        config, sound = self.config, self.config.platform.pipeline.training
-        found = [Training(CHAMPION, WARM, self.seed, sound, tuple(range(1, sound.phases + 1)))]
-        for k in range(config.honest_trainings):
-            found.append(Training(f"honest-{k}", WARM, 1_000 * (k + 1) + self.seed, sound, config.honest_phases))
-        every = tuple(range(config.growing_week, max(config.growing_phases) + 1, config.growing_week))
-        for eps in config.growing_eps:
-            found.append(self._bad(f"growing-{eps:g}", every, Under(eps=eps)))
-        for bias in config.saturating_bias:
-            found.append(self._bad(f"saturating-{bias:g}", config.saturating_phases, Under(bias=bias)))
-        for share in config.poisoned_shares:
-            found.append(self._bad(f"poisoned-{share:g}", config.poisoned_phases, SOUND, share))
-        return {t.name: t for t in found}
-
-    def _bad(self, name: str, keep: tuple[int, ...], under: Under, bots: float = 0.0) -> Training:
-        settings = self.config.bad.model_copy(update={"phases": max(keep)})
-        return Training(name, self.champion_of_training, self.seed + 7, settings, keep, under, bots)
-
-    @property
-    def champion_of_training(self) -> str:
-        """Where a bad training begins: the champion (by name, while the list of trainings is in the making)."""
-        return f"{CHAMPION}-{self.config.platform.pipeline.training.phases:02d}"
+        return trainings_of(self.config, self.seed)
 
     def _warm_start(self) -> None:
         windows = [self.window(0), self.window(1)]
@@ -448,6 +329,7 @@ class Ground:
                 seed=training.seed, provenance={"model": deployment.model.model_hash, "spec": deployment.spec.spec_hash},
                 observe=after_phase, progress=show,
             )  # fmt: skip
+        shutil.rmtree(self.folder / "training" / training.name)
 
     def _keep(self, name: str, policy: Rewriter) -> None:
         self.journal.once(f"policy-{name}", lambda: {"hash": self.registry.save("policy", policy.save, {"name": name}).hash})
@@ -481,9 +363,8 @@ class Ground:
 
     def served(self, under: Under, rewrites: Rewrites) -> Served:
         """What rewrites of the gate's searches come to."""
-        deployed, queries = self.deployed(under), self.queries("gate")
-        rows = deployed.lists("gate", queries, rewrites)
-        return Served(rewrites, rows, deployed.rewards(self.instances, rewrites))
+        deployed = self.deployed(under)
+        return Served(rewrites, deployed.lists("gate", rewrites), deployed.rewards(rewrites))
 
     def of_policy(self, under: Under, name: str) -> Served:
         """What a policy's rewrites of the gate's searches come to, and its answers to planted instructions."""
@@ -492,12 +373,10 @@ class Ground:
 
     def truth(self, under: Under, rewrites: Rewrites) -> FloatArray:
         """nDCG@10 against hidden intents of every search of the week after: for measuring only."""
-        lists = self.deployed(under).lists("truth", self._truth.queries, rewrites)
-        return lists_ndcg10(self.world, self._truth, lists)
+        return lists_ndcg10(self.world, self._truth, self.deployed(under).lists("truth", rewrites))
 
     def true_change(self, under: Under, candidate: Rewrites, champion: Rewrites) -> Change:
         """Relative change of true nDCG@10 from the champion's to the candidate's rewrites of the week after."""
-        # The champion's first: it is what the others are compared with.
         base = self.truth(under, champion)
         return relative_change(self.truth(under, candidate), base, self._truth.user_ids)
 
@@ -518,18 +397,17 @@ class Ground:
             users_of: Name of a random half of the users to compare on; None: all.
         """
         queries = self.queries("gate")
-        original = self.deployed(under).lists("gate", queries, [None] * len(queries))
+        original = self.deployed(under).lists("gate", [None] * len(queries))
         none, *judged = self.judge.ndcg10(queries, [original, candidate.rows, champion.rows, *(r.rows for r in recent)])
         outputs = [_outputs(s, ndcg) for s, ndcg in zip((candidate, champion, *recent), judged, strict=True)]
         best = outputs[2 + int(np.argmax([v.mean() for v in judged[2:]]))] if recent else None
         kl = None
         if candidate.policy is not None and champion.policy is not None:
-            own, there = self.policy(candidate.policy), list(queries)
+            own = self.policy(candidate.policy)
             names = {"champion": champion.policy, "lineage": WARM}
-            kl = {n: divergence(own, self.policy(p), there, candidate.rewrites) for n, p in names.items()}
-            outputs[:2] = [
-                replace(o, repair_log_prob=self._repairs(p)) for o, p in zip(outputs, (candidate.policy, champion.policy))
-            ]  # fmt: skip
+            kl = {n: divergence(own, self.policy(p), queries, candidate.rewrites) for n, p in names.items()}
+            sides = zip(outputs[:2], (candidate.policy, champion.policy), strict=True)
+            outputs[:2] = [replace(o, repair_log_prob=self._repairs(p)) for o, p in sides]
         canaries = None
         if candidate.canaries is not None:
             pairs = zip(self.queries("canaries"), candidate.canaries, strict=True)
@@ -550,35 +428,26 @@ class Ground:
         return repair_log_probs(self.policy(name), self.queries("gate"), repaired)
 
 
-@dataclass(eq=False)
 class _Deployed:
-    """A deployment with what the first rewrites came to under it: others are searched and rewarded where they differ."""
+    """A deployment and what rewrites come to under it."""
 
-    deployment: Deployment
-    _lists: dict[Where, tuple[Rewrites, IntArray]] = field(default_factory=dict)
-    _rewards: tuple[Rewrites, FloatArray] | None = None
+    def __init__(self, ground: Ground, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self._lists: dict[Where, Remembered] = {}
+        self._ground = ground
 
-    def lists(self, where: Where, queries: Sequence[Query], rewrites: Rewrites) -> IntArray:
-        """Fused lists."""
+    def lists(self, where: Where, rewrites: Rewrites) -> IntArray:
+        """Fused lists, int64 [searches, 10]."""
         if where not in self._lists:
-            self._lists[where] = rewrites, fused_lists(self.deployment, queries, rewrites)
-        base, found = self._lists[where]
-        new = [i for i, (a, b) in enumerate(zip(base, rewrites, strict=True)) if a != b]
-        found = found.copy()
-        if new:
-            found[new] = fused_lists(self.deployment, [queries[i] for i in new], [rewrites[i] for i in new])
-        return found
+            queries = self._ground.queries(where)
+            self._lists[where] = Remembered(lambda some, texts: fused_lists(self.deployment, [queries[i] for i in some], texts))
+        return self._lists[where](rewrites)
 
-    def rewards(self, instances: Sequence[TrainingInstance], rewrites: Rewrites) -> FloatArray:
+    @cached_property
+    def rewards(self) -> Remembered:
         """log R of the gate's searches."""
-        if self._rewards is None:
-            self._rewards = rewrites, log_rewards(self.deployment, instances, rewrites)
-        base, found = self._rewards
-        new = [i for i, (a, b) in enumerate(zip(base, rewrites, strict=True)) if a != b]
-        found = found.copy()
-        if new:
-            found[new] = log_rewards(self.deployment, [instances[i] for i in new], [rewrites[i] for i in new])
-        return found
+        instances = self._ground.instances
+        return Remembered(lambda some, texts: log_rewards(self.deployment, [instances[i] for i in some], texts))
 
 
 def _outputs(served: Served, ndcg: FloatArray) -> PolicyOutputs:

@@ -4,7 +4,7 @@ from corewrite.gate.calibrate import Calibration, calibrate, load_margins, save_
 from corewrite.gate.check import Check, Estimate, Mitigation, register
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig, Margins
-from corewrite.gate.decision import CheckResult, GateResult, Verdict, run_gate
+from corewrite.gate.decision import CheckResult, GateResult, Verdict, refuse, run_gate
 from corewrite.gate.evaluation import Canary, Evaluation, NotGivenError, PolicyOutputs
 from corewrite.gate.hard_checks import HardFailure, hard_failure
 from corewrite.gate.resampling import Bounds, Resampling, bounds, holm
@@ -32,6 +32,7 @@ __all__ = [
     "hard_failure",
     "holm",
     "load_margins",
+    "refuse",
     "register",
     "run_gate",
     "save_margins",

@@ -10,7 +10,7 @@ from corewrite.gate.check import Check, Estimate, Kind, Mitigation
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig
 from corewrite.gate.evaluation import Evaluation, NotGivenError
-from corewrite.gate.hard_checks import hard_failure
+from corewrite.gate.hard_checks import broken, hard_failure
 from corewrite.gate.resampling import Resampling, holm
 
 _LOG = logging.getLogger(__name__)
@@ -104,6 +104,16 @@ class GateResult:
             "mitigations": list(self.mitigations),
             "checks": [check.as_dict() for check in self.checks],
         }
+
+
+def refuse(problem: str) -> GateResult:
+    """The verdict on a candidate that cannot be evaluated at all: it does not load, or is not what was saved.
+
+    Args:
+        problem: What is wrong, without a full stop.
+    """
+    failure = broken(problem)
+    return GateResult(Verdict.REJECT, failure.reason, 0, 0, (), (failure.check,))
 
 
 @dataclass(frozen=True)

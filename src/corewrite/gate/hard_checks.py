@@ -32,7 +32,7 @@ def hard_failure(evaluation: Evaluation) -> HardFailure | None:
     """
     n, candidate = len(evaluation), evaluation.candidate
     if problems := evaluation.candidate_problems:
-        return _failure("integrity", f"the candidate is broken: {'; '.join(problems)}.", "none")
+        return broken("; ".join(problems))
     for name, size in candidate.sizes().items():
         if size != n:
             return _failure("outputs", f"the candidate's {name} has {size} entries for {n} queries.", "none")
@@ -50,6 +50,11 @@ def hard_failure(evaluation: Evaluation) -> HardFailure | None:
     if n and not any(evaluation.candidate_served.changed):
         return _failure("no_rewriter", f"none of the candidate's {n} rewrites differs from its query.", "more_imitation")
     return None
+
+
+def broken(problem: str) -> HardFailure:
+    """The refusal of a candidate whose files or weights have a problem."""
+    return _failure("integrity", f"the candidate is broken: {problem}.", "none")
 
 
 def _failure(check: str, reason: str, mitigation: Mitigation) -> HardFailure:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from corewrite.domain import Catalogue, Outcome, Provenance, sha256_json
 from corewrite.fusion import default_spec, load_spec
-from corewrite.gate import Verdict, run_gate
+from corewrite.gate import Verdict, refuse, run_gate
 from corewrite.logs import read_evaluation_instances, write_instances
 from corewrite.pipeline.candidate import Steps, engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.cycle_config import CycleConfig
@@ -30,9 +30,9 @@ from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verd
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.pipeline.window import is_holdback_user
-from corewrite.registry import JSON, Candidate, Champion, Decision, Registry
+from corewrite.registry import JSON, Candidate, Champion, Decision, Registry, RegistryError
 from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
-from corewrite.rewriter import Rewriter, fine_tune, load_rewriter, merged
+from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
 from corewrite.training import train
 from corewrite.version import VERSION
@@ -391,9 +391,14 @@ class _Cycle:
         for name in (self.journal.read("mine") or {})["windows"]:
             frequency += self._window(name).frequency()
             before += self._window(name).frequency() if name != self.week else Counter()
+        try:
+            self.registry.verify("policy", candidate)
+            policy = self._policy(candidate)
+        except (RegistryError, RewriterError, OSError) as error:
+            return refuse(str(error)).as_dict()
         with self.steps.step("gate") as progress:
             evaluation = evaluate(
-                self._policy(candidate), baseline, fresh, deployment, self._judge, frequency, frozen=frozen, before=before,
+                policy, baseline, fresh, deployment, self._judge, frequency, frozen=frozen, before=before,
                 repaired=window.gate_repairs(), recent=self._recent(), lineage=self._first(),
                 max_new_tokens=config.max_new_tokens, progress=progress,
             )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from corewrite.domain import Provenance
-from corewrite.gate import GateResult, run_gate
+from corewrite.gate import GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline.candidate import Steps
@@ -16,8 +16,8 @@ from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue
 from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.mined import MinedWindow
-from corewrite.registry import Champion, Registry
-from corewrite.rewriter import Rewriter, load_rewriter
+from corewrite.registry import Champion, Registry, RegistryError
+from corewrite.rewriter import Rewriter, RewriterError, load_rewriter
 from corewrite.training import train
 from corewrite.version import VERSION
 
@@ -75,16 +75,17 @@ def gate_candidate(
 
     Raises:
         CycleError: no champion, or no such week.
-        RegistryError: no such policy, or a damaged one.
-        RewriterError: the folder holds no rewriter.
+        RegistryError: there is no such policy; one that is damaged or does not load is a REJECT.
     """
     bench = _Bench(config, week)
-    if Path(candidate).is_dir():
-        policy, name = load_rewriter(Path(candidate)), candidate
+    folder = Path(candidate).is_dir()
+    name = candidate if folder else bench.registry.find(candidate, "policy").hash
+    try:
+        policy = load_rewriter(Path(candidate)) if folder else bench.policy(name)
+    except (RegistryError, RewriterError, OSError) as error:
+        result = refuse(str(error))
     else:
-        name = bench.registry.find(candidate, "policy").hash
-        policy = bench.policy(name)
-    result = bench.gate(policy, steps, "gate")
+        result = bench.gate(policy, steps, "gate")
     deployed = bench.deployment
     provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model.model_hash, config.seed)
     return result, {
