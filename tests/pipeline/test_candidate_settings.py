@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from corewrite.pipeline import PipelineConfig
-from corewrite.pipeline.candidate import _engine, _to_train
+from corewrite.pipeline.candidate import engine_of, to_train
 from corewrite.rewriter import merged, new_small_decoder
 from corewrite.training.server_engine import ServerEngine
 
@@ -16,9 +16,9 @@ def warm():
 
 def test_without_settings_this_process_samples_and_all_weights_are_trained(warm):
     config = PipelineConfig()
-    with _engine(config, warm) as engine:
+    with engine_of(config, warm) as engine:
         assert engine is None
-    policy = _to_train(warm, config, 0)
+    policy = to_train(warm, config, 0)
     assert policy.policy_hash == warm.policy_hash and policy.model is not warm.model
     assert len(policy.trained_parameters) == len(list(warm.model.parameters()))
 
@@ -26,13 +26,13 @@ def test_without_settings_this_process_samples_and_all_weights_are_trained(warm)
 def test_a_server_in_the_settings_samples(warm, tmp_path):
     pytest.importorskip("httpx")
     server = {"url": "http://127.0.0.1:9", "model_folder": str(tmp_path), "reload": "weights", "drift_limit": 0.01}
-    with _engine(PipelineConfig.model_validate({"server": server}), warm) as engine:
+    with engine_of(PipelineConfig.model_validate({"server": server}), warm) as engine:
         assert isinstance(engine, ServerEngine) and engine.drift_limit == 0.01
 
 
 def test_an_adapter_in_the_settings_is_all_that_is_trained_and_is_merged_for_serving(warm):
     pytest.importorskip("peft")
-    policy = _to_train(warm, PipelineConfig.model_validate({"training": {"lora": {"rank": 2, "alpha": 4}}}), 0)
+    policy = to_train(warm, PipelineConfig.model_validate({"training": {"lora": {"rank": 2, "alpha": 4}}}), 0)
     assert 0 < sum(p.numel() for p in policy.trained_parameters) < 0.3 * warm.parameters
     for name, p in policy.model.named_parameters():
         if "lora_B" in name:
