@@ -27,8 +27,8 @@ def result() -> dict[str, Any]:
     return {
         "verdict": "reject", "reason": f"harm_rate fails: {HOSTILE}", "users": 4120, "queries": 19873,
         "checks": [
-            check("fused_reward", "pass", 0.0791, 0.0580, 0.0211, 0.0187, 0.0235, 0.0, kind="reward", baseline="champion"),
-            check("harm_rate", "fail", 0.211, 0.0, -0.211, -0.2204, -0.2011, 0.03, baseline="no rewriter", compare="mean",
+            check("fused_reward", "pass", 0.0791, 0.0580, 0.0211, 0.0187, 0.0235, 0.0, kind="reward", compare="champion"),
+            check("harm_rate", "fail", 0.211, 0.0, -0.211, -0.2204, -0.2011, 0.03, compare="no rewriter",
                   mitigation="stronger KL <b>"),
             check("p99_latency_ms", "unclear", 112.3456, 98.1234, -14.2222, -18.1234, -10.1234, 15.0),
             check("kl_to_lineage", "skipped", None, None, None, None, None, None, reason="needs a lineage: there is none",
@@ -42,9 +42,9 @@ def test_page_shows_every_check_with_its_figures(read: Reader, result: dict[str,
     page = read(render_gate(result, {"candidate": "c0ffee", "week": 12, "machine": "AMD EPYC", "seconds": 2.13}))
     rows = page.tables["gate"][1:]
     assert [r[1] for r in rows] == ["pass", "fail", "unclear", "skipped", "error"]
-    assert rows[0][2:6] == ["0.0791", "0.0580champion", "+0.0211", "+0.0187 to +0.0235"]
+    assert rows[0][2:6] == ["0.0791", "0.0580", "+0.0211", "+0.0187 to +0.0235"]
     assert rows[0][7:] == ["0", "0.00041", "19,873", "fused_reward says pass"]
-    assert rows[1][3] == "0.0000no rewritermean" and rows[1][10] == "harm_rate says failMitigation: stronger KL <b>"
+    assert rows[1][3] == "0.0000no rewriter" and rows[1][10] == "harm_rate says failMitigation: stronger KL <b>"
     assert rows[2][2:6] == ["112.3456", "98.1234", "-14.2222", "-18.1234 to -10.1234"]
     assert rows[3][2:9] == ["–"] * 7 and rows[3][9] == "0"
     assert rows[3][10] == "needs a lineage: there is noneMitigation if it fails: shorter steps"

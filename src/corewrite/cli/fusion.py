@@ -1,17 +1,28 @@
 """`corewrite fusion`."""
 
 import json
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import print_json, reported_errors
+from corewrite.cli.common import print_json, progress_console, reported_errors
+
+if TYPE_CHECKING:
+    from corewrite.fusion import FusionSpec
+    from corewrite.fusion.tune import Estimate, Outcome, TradeOff, Tuning
 
 EXAMPLES = (
     "Examples: `corewrite fusion compile fusion.yaml --to vespa --out schemas/video/corewrite.profile` · "
     "`corewrite fusion compile --to opensearch --feature \"query.prior=doc['popularity'].value\"` · "
     "`corewrite fusion compile fusion.yaml --to qdrant --json`"
+)
+
+TUNE_EXAMPLES = (
+    "Examples: `corewrite fusion tune requests.parquet --budget 0.02 --out tuned.yaml` · "
+    "`corewrite fusion tune requests.parquet --spec fusion.yaml --json`"
 )
 
 app = typer.Typer(name="fusion", help="The fusion spec in your engine.", no_args_is_help=True, rich_markup_mode="markdown")
@@ -66,3 +77,90 @@ def compile_command(
         typer.echo(text, nl=False)
     else:
         typer.echo(f"{out}: {to.value}, fusion spec {loaded.spec_hash[:12]}")
+
+
+@app.command("tune", epilog=TUNE_EXAMPLES)
+def tune_command(
+    requests: Path = typer.Argument(help="Requests with their signals, Parquet; docs/tuning.md says which columns."),
+    budget: float = typer.Option(0.02, min=0, help="Largest relative loss of nDCG@10 under any broken rewriter."),
+    spec: Path | None = typer.Option(None, help="The fusion spec whose finerank is tuned; default: the packaged one."),
+    out: Path | None = typer.Option(None, help="Write the tuned spec to this file."),
+    as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
+) -> None:
+    """Choose clips, exponents and eps: the largest gain whose loss under the worst broken rewriter stays in a budget."""
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.fusion import default_spec, load_spec
+    from corewrite.fusion.tune import tune
+    from corewrite.pipeline.tune_step import random_pair_eps, read_requests, tuned_spec, write_spec
+
+    with reported_errors():
+        base = default_spec() if spec is None else load_spec(spec)
+        read = read_requests(requests)
+        with ProgressSteps(progress_console(as_json)).step("try settings") as progress:
+            found = tune(base.finerank, read, budget=budget, progress=progress)
+        eps = random_pair_eps(read, base.finerank)
+        tuned = tuned_spec(base, found.tuned.stage)
+        if out is not None:
+            write_spec(tuned, out, found.tuned)
+    if as_json:
+        print_json(_tuning_json(found, eps, tuned) | {"out": out})
+    else:
+        typer.echo(_tuning_text(found, eps))
+        if out is not None:
+            typer.echo(f"{out}: fusion spec {tuned.spec_hash[:12]}")
+
+
+def _tuning_json(found: "Tuning", eps: dict[str, float], tuned: "FusionSpec") -> dict[str, Any]:
+    def of(t: "TradeOff") -> dict[str, Any]:
+        rewrites = [[j.model_dump(mode="json") for j in s.rewrite] for s in (t.stage, *t.fold_stages)]
+        return {
+            "budget": t.budget, "rewrite": rewrites[0], "fold_rewrites": rewrites[1:], "chosen": asdict(t.chosen),
+            "held_out": asdict(t.held_out),
+        }  # fmt: skip
+
+    return {
+        "requests": found.requests, "groups": found.groups, "settings": found.settings,
+        "ndcg10_without_rewriter": found.quality_without, "base": asdict(found.base), "tuned": of(found.tuned),
+        "curve": [of(t) for t in found.curve], "random_pair_eps": eps, "spec_hash": tuned.spec_hash,
+        "spec": tuned.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _tuning_text(found: "Tuning", eps: dict[str, float]) -> str:
+    """What was chosen, what it does to users or conversations it was not chosen on, and the curve."""
+    t = found.tuned
+    lines = [
+        f"{found.requests} requests of {found.groups} users or conversations, nDCG@10 {found.quality_without:.4f} without "
+        f"rewriter; {found.settings} settings tried",
+        "",
+        "signal           eps      lo       hi       exponent  divided by  eps of random pairs",
+    ]
+    for j in t.stage.rewrite:
+        divisor = "the query's" if j.relative_to == "original" else f"{j.n:g}"
+        lines.append(
+            f"{j.signal:<16} {j.eps:<8.4g} {j.lo:<8.4g} {j.hi:<8.4g} {j.exponent:<9.4g} {divisor:<11} {eps[j.signal]:.4g}"
+        )
+    lines += ["", f"{'':<28} {'gain, champion':<28} largest loss, broken rewriters"]
+    for name, outcome in (
+        ("spec as it was", found.base), ("chosen, same requests", t.chosen), ("chosen, held-out requests", t.held_out),
+    ):  # fmt: skip
+        lines.append(_outcome_line(name, outcome))
+    lines += ["", "held out, by broken rewriter:"]
+    lines += [f"  {kind:<26} {_figure(loss)}" for kind, loss in t.held_out.loss.items()]
+    lines += ["", "budget -> held-out gain and largest loss:"]
+    lines += [_outcome_line(f"  {row.budget:.1%}", row.held_out) for row in found.curve]
+    if not any(j.exponent for j in t.stage.rewrite):
+        lines += [
+            "",
+            f"No setting with a gain keeps the upper bound of the loss within {t.budget:.1%}: what is chosen is no rewriter at "
+            "all. A larger budget, or requests of more users, may allow one.",
+        ]
+    return "\n".join(lines)
+
+
+def _outcome_line(name: str, outcome: "Outcome") -> str:
+    return f"{name:<28} {_figure(outcome.gain):<28} {_figure(outcome.worst)}"
+
+
+def _figure(e: "Estimate") -> str:
+    return f"{e.value:+.2%} [{e.low:+.2%}, {e.high:+.2%}]"

@@ -13,8 +13,8 @@ def render_gate(result: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     that is null is shown as "–".
 
     Args:
-        result: The decision, as `GateResult.as_dict` gives it. A check may also name what it compares with (`baseline`,
-            `compare`) and what to do about a failure (`mitigation`), and its verdict may be "skipped".
+        result: The decision, as `GateResult.as_dict` gives it. A check may also name what it compares with
+            (`compare`) and what to do about a failure (`mitigation`), and its verdict may be "skipped".
         about: What it is about, every key optional: candidate, champion, week, decided_at, simulated (true where users and
             logs are), command, machine, code_version, seed, seconds, provenance.
 

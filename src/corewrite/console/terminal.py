@@ -53,7 +53,7 @@ def print_gate(result: Mapping[str, Any], console: Console | None = None) -> Non
     """Print a decision of the gate: a line for each check, what could not be checked, and the verdict; fits 80 columns.
 
     Args:
-        result: The decision, as `GateResult.as_dict` gives it; a check may also carry `baseline`, what it compares with, and
+        result: The decision, as `GateResult.as_dict` gives it; a check may also carry `compare`, what it compares with, and
             `mitigation`, shown where the check fails.
         console: Where to; default: standard output.
 
@@ -71,7 +71,7 @@ def print_gate(result: Mapping[str, Any], console: Console | None = None) -> Non
     for check in checks:
         if check["verdict"] in ("error", "skipped"):
             grid.add_row(Text(visible(label(check["name"]))), Text(visible(check["reason"])))
-        elif check["verdict"] == "fail" and check.get("mitigation"):
+        elif check["verdict"] == "fail" and check.get("mitigation", "none") != "none":
             grid.add_row(Text(visible(label(check["name"]))), Text(f"mitigation: {visible(check['mitigation'])}"))
     verdict = Text(visible(result["verdict"].upper()), style=_STYLES.get(result["verdict"], ""))
     evaluated = f"  on {number(result['queries'], 0)} queries of {number(result['users'], 0)} users"
@@ -161,9 +161,9 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("verdict", no_wrap=True)
     for check in checks:
         name = Text(visible(label(check["name"])), style="dim" if check["kind"] == "report" else "")
-        baseline = check.get("baseline")
-        if isinstance(baseline, str) and baseline != "champion":
-            name += Text(f"\nvs {visible(baseline)}", style="dim")
+        compare = check.get("compare", "champion")
+        if compare != "champion":
+            name += Text(f"\nvs {visible(compare)}", style="dim")
         cells = [number(check["candidate"], 4), number(check["champion"], 4), number(check["difference"], 4, signed=True)]
         cells += [interval(check["low"], check["high"], number, 4), significant(check["margin"], 3)]
         table.add_row(name, *cells, Text(visible(check["verdict"]), style=_CHECK_STYLES.get(check["verdict"], "")))
