@@ -1,6 +1,8 @@
 """`corewrite serve`, `corewrite warm`, `corewrite replay`."""
 
 import os
+import signal
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,6 +148,10 @@ def _needs_serving() -> None:
         raise ValueError(f"{missing[0]} is missing: pip install 'corewrite[serve]'")
 
 
+_KEEP_ALIVE = 75
+"""Seconds an idle connection is kept: longer than the usual proxy keeps it, or the proxy would meet a closed one."""
+
+
 def _run_server(settings: "ServeConfig") -> None:
     import uvicorn
 
@@ -156,9 +162,12 @@ def _run_server(settings: "ServeConfig") -> None:
         if settings.workers > 1:
             # Read by prometheus_client where it is imported: in the workers, which start from here.
             os.environ.setdefault(MULTIPROCESS_VARIABLE, folder)
+        # uvicorn sends itself the signal again once it has drained: that must end in exit code 0, and through `finally`.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
         uvicorn.run(
             "corewrite.serving.app:from_environment", factory=True, host=settings.host, port=settings.port,
             workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, access_log=False, server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from corewrite.domain import Query, SignalStatus, hash_share
-from corewrite.fusion import FusionSpec, explain_stage
+from corewrite.fusion import FusionSpec, StageFusion
 from corewrite.fusion.spec import STAGES
 from corewrite.search import Candidates, Cascade, Rawranked, Trace
 from corewrite.serving.rewriting import Rewritten
@@ -123,7 +123,8 @@ class Searcher:
             used_at, rewritten, seconds = await self._staged(run, pending, stages, self._deadlines, began)
         else:
             seconds = await self._in_thread(lambda: run.do(STAGES, began))
-        ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending)
+        used_at = tuple(stage for stage in used_at if stage not in run.missing)
+        ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending, run.missing)
         return Found(query, version, arm, ranked, used_at, rewritten, pending, rewrites, seconds)
 
     async def other_answer(self, found: Found, depth: int) -> Ranked | None:
@@ -206,6 +207,11 @@ class _Run:
         self._candidates: Candidates | None = None
         self._rawranked: Rawranked | None = None
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The stage whose original signals failed, and those after it."""
+        return STAGES[STAGES.index(self._failed_at) :] if self._failed_at else ()
+
     def prepare(self) -> None:
         """Recall by the query alone, which the cascade remembers."""
         self._cascade.recall(self._query, self._cascade.spec.recall.original_candidates)
@@ -254,7 +260,7 @@ class _Run:
         head = [int(c) for c in columns if last.rows[0, c] >= 0][: self._depth]
         rows = tuple(int(last.rows[0, c]) for c in head)
         scores = tuple(float(last.fusion.score[0, c]) for c in head)
-        return Ranked(rows, scores, tuple(explain_stage(last.fusion, (0, c)) for c in head), status)
+        return Ranked(rows, scores, _factors(last.fusion, head), status)
 
     def _with_or_without(self, stage: str) -> None:
         try:
@@ -277,9 +283,17 @@ class _Run:
             self.trace = self._cascade.finerank(self._query, rewrites, self._rawranked)
 
 
+def _factors(fusion: StageFusion, columns: Sequence[int]) -> tuple[dict[str, float], ...]:
+    """`explain_stage` of several documents of one search at once: every search and every other answer needs it."""
+    named = {f"original.{name}": v for name, v in fusion.original_factors.items()}
+    named |= {f"rewrite.{name}": v for name, v in fusion.rewrite_factors.items()}
+    values = {name: np.broadcast_to(v, fusion.log_score.shape)[0, columns].tolist() for name, v in named.items()}
+    return tuple({name: v[i] for name, v in values.items()} for i in range(len(columns)))
+
+
 def _with_status(
     ranked: Ranked, spec: FusionSpec, stages: tuple[str, ...], used_at: tuple[str, ...], rewritten: Rewritten | None,
-    pending: "asyncio.Future[Rewritten] | None",
+    pending: "asyncio.Future[Rewritten] | None", missing: tuple[str, ...],
 ) -> Ranked:  # fmt: skip
     """The status of every rewrite signal of the spec, also where the rewrite never reached the stage."""
     if rewritten is not None:
@@ -295,6 +309,8 @@ def _with_status(
             name = f"{stage}.{signal}"
             if stage not in stages:
                 status[name] = SignalStatus.OFF
+            elif stage in missing:
+                status[name] = SignalStatus.ERROR
             elif stage in used_at:
                 state = ranked.status.get(name, SignalStatus.OK)
                 # The rewrite is the query itself: it was there, and has nothing to say.

@@ -73,7 +73,7 @@ def line_of(
         "policy": champion.policy,
         "relevance": champion.relevance,
         "spec": champion.spec,
-        "spec_hash": found.version.spec.spec_hash,
+        "spec_hash": found.version.spec_hash,
         "signal_status": {name: str(state) for name, state in ranked.status.items()},
         "rewrite": found.reason,
         "rewrites": [shown(t) for t in found.texts],

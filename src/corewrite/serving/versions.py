@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from corewrite.domain import Catalogue
@@ -41,6 +42,11 @@ class Version:
     spec: FusionSpec
     cascades: Mapping[Arm, Cascade]
     rewriter: PolicyRewriter
+
+    @cached_property
+    def spec_hash(self) -> str:
+        """Hash of `spec`, made once: it stands in every line of the log."""
+        return self.spec.spec_hash
 
 
 class Versions:
