@@ -8,11 +8,12 @@ import pytest
 
 from corewrite.logs import EvaluationOnlyError, read_instances
 from corewrite.pipeline import journal as journal_module
-from corewrite.pipeline.cycle import CycleError, cycle_status, history_of, refit, run_cycle
+from corewrite.pipeline.cycle import CycleError, cycle_status, history_of, log_files, refit, run_cycle
 from corewrite.pipeline.journal import JournalError
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.pipeline.window import is_gate_user, is_holdback_user
 from corewrite.registry import Registry
+from corewrite.registry.durable import whole_file
 from corewrite.relevance.late_interaction import SCALARS
 
 
@@ -168,3 +169,17 @@ def test_a_candidate_that_is_damaged_on_disk_is_rejected_not_an_error(settings, 
     assert (record["verdict"], record["failed"]) == ("reject", ["integrity"])
     assert "model.safetensors" in record["reason"]
     assert record["policy"] == Registry(config.run / "registry").champion().policy != record["candidate"]
+
+
+def test_a_log_that_is_still_being_written_is_no_week(settings, platform, tmp_path: Path):
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    (logs / "w1.ndjson").write_text("")
+    with pytest.raises(KeyboardInterrupt), whole_file(logs / "w2.ndjson.gz") as file:
+        file.write_bytes(b"half")
+        assert list(log_files(settings(logs=logs))) == ["w1"]
+        raise KeyboardInterrupt
+    assert [p.name for p in logs.iterdir()] == ["w1.ndjson"]
+    with whole_file(logs / "w2.ndjson.gz") as file:
+        file.write_bytes(b"whole")
+    assert list(log_files(settings(logs=logs))) == ["w1", "w2"]

@@ -42,14 +42,15 @@ from corewrite.pipeline import (
 )
 from corewrite.pipeline.candidate import training_progress
 from corewrite.pipeline.cycle import refit
+from corewrite.pipeline.from_registry import policy_of
 from corewrite.pipeline.gate_step import gate_slices
 from corewrite.pipeline.journal import Journal, write_json
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
 from corewrite.pipeline.policy_measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
 from corewrite.registry import Registry
-from corewrite.registry.durable import make_folder
+from corewrite.registry.durable import make_folder, whole_file
 from corewrite.relevance import Judge, LateInteraction, cold_start
-from corewrite.rewriter import Rewriter, load_rewriter, sample
+from corewrite.rewriter import Rewriter, sample
 from corewrite.rewriter.generate import as_rewrite
 from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
@@ -288,7 +289,7 @@ class Ground:
             while len(self._loaded) >= 8:
                 del self._loaded[next(iter(self._loaded))]
             self.registry.verify("policy", hash)
-            self._loaded[hash] = load_rewriter(self.registry.path(self.registry.artifact("policy", hash)))
+            self._loaded[hash] = policy_of(self.registry, hash)
         return self._loaded[hash]
 
     @property
@@ -473,6 +474,5 @@ def _made(file: Path, write: Callable[[Path], None]) -> None:
     """Write a file whole, or not at all; one that is there stays."""
     if not file.is_file():
         make_folder(file.parent)
-        temporary = file.with_name(f"partial-{file.name}")
-        write(temporary)
-        temporary.rename(file)
+        with whole_file(file) as temporary:
+            write(temporary)

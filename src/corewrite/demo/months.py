@@ -22,7 +22,7 @@ from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.platform import ratings
 from corewrite.domain import Catalogue, Outcome
-from corewrite.fusion import FusionSpec, default_spec, load_spec
+from corewrite.fusion import FusionSpec, default_spec
 from corewrite.logs import SatisfactionThresholds, read_evaluation_instances
 from corewrite.pipeline import (
     Deployment,
@@ -37,13 +37,15 @@ from corewrite.pipeline import (
 )
 from corewrite.pipeline.cycle import Refit, fitted_judge, history_of, refit, run_cycle
 from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.from_registry import deployment_of, policy_of
 from corewrite.pipeline.journal import write_json
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.pipeline.window import is_holdback_user
 from corewrite.registry import Registry
+from corewrite.registry.durable import whole_file
 from corewrite.relevance import Judge, LateInteraction, cold_start
 from corewrite.relevance.late_interaction import SCALARS
-from corewrite.rewriter import Rewriter, load_rewriter
+from corewrite.rewriter import Rewriter
 from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import Week, simulate_week
@@ -248,9 +250,8 @@ class _Months:
     def _write_log(self, happened: Week, arm: str, week: int) -> Path:
         log = self._log(arm, week)
         log.parent.mkdir(parents=True, exist_ok=True)
-        temporary = log.with_name(f"partial-{log.name}")
-        write_log(happened, self.catalogue, temporary)
-        temporary.rename(log)
+        with whole_file(log) as temporary:
+            write_log(happened, self.catalogue, temporary)
         return log
 
     def _endings(self, log: Path, deployment: Deployment) -> pa.Table:
@@ -283,12 +284,9 @@ class _Months:
             write_json(pinned, {arm: self._in_production(arm) for arm in ARMS})
         found = {}
         for arm, triple in json.loads(pinned.read_text("utf-8")).items():
-            registry = self._registry(arm)
-            relevance = LateInteraction.load(registry.path(registry.artifact("relevance", triple["relevance"])))
-            spec = load_spec(registry.path(registry.artifact("spec", triple["spec"])) / "fusion.yaml")
-            name = triple["policy"]
-            policy = load_rewriter(registry.path(registry.artifact("policy", name))) if name else None
-            found[arm] = Production(Deployment(self.catalogue, relevance, spec), policy, name)
+            registry, name = self._registry(arm), triple["policy"]
+            deployment = deployment_of(registry, self.catalogue, triple["relevance"], triple["spec"])
+            found[arm] = Production(deployment, policy_of(registry, name) if name else None, name)
         return found
 
     def _in_production(self, arm: str) -> dict[str, str]:

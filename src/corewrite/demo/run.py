@@ -31,9 +31,9 @@ from corewrite.pipeline import (
     write_catalogue,
     write_labels,
 )
+from corewrite.pipeline.from_registry import policy_of
 from corewrite.registry import Registry
 from corewrite.relevance import Judge, cold_start
-from corewrite.rewriter import load_rewriter
 from corewrite.search import top_overlap
 from corewrite.simulation.facts import stylised_facts
 from corewrite.simulation.traffic import simulate_week
@@ -120,7 +120,7 @@ def run_demo(
     launches, aa = [], None
     champion = registry.champion()
     if champion is not None and with_launches:
-        policy = load_rewriter(registry.path(registry.artifact("policy", champion.policy)))
+        policy = policy_of(registry, champion.policy)
         for launch in LAUNCHES:
             with steps.step(launch.name.split(":")[0]) as progress:
                 table = run_launch(

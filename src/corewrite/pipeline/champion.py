@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from corewrite.domain import Context, Query
-from corewrite.fusion import explain_stage, load_spec
+from corewrite.fusion import explain_stage
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue
+from corewrite.pipeline.from_registry import deployment_of, policy_of
 from corewrite.pipeline.gate_step import served_rewrites
 from corewrite.registry import Champion, Registry
-from corewrite.relevance import LateInteraction
-from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter, load_rewriter
+from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter
 from corewrite.search import Trace
 
 
@@ -50,12 +50,8 @@ def load_champion(documents: Path, registry: Registry) -> Served:
         last = registry.decisions()[-1:]
         why = f"; the last decision was {last[0].verdict}: {last[0].reason}" if last else ""
         raise NoChampionError(f"{registry.root} has no champion: nothing was promoted yet{why}")
-    folders = {}
-    for kind, content in champion.hashes.items():
-        registry.verify(kind, content)
-        folders[kind] = registry.path(registry.artifact(kind, content))
-    spec, model = load_spec(folders["spec"] / "fusion.yaml"), LateInteraction.load(folders["relevance"])
-    return Served(champion, Deployment(read_catalogue(documents), model, spec), load_rewriter(folders["policy"]))
+    deployment = deployment_of(registry, read_catalogue(documents), champion.relevance, champion.spec)
+    return Served(champion, deployment, policy_of(registry, champion.policy))
 
 
 def explain_search(

@@ -22,6 +22,7 @@ from corewrite.pipeline.candidate import Steps, engine_of, to_train, training_pr
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue, read_labels
+from corewrite.pipeline.from_registry import deployment_of, policy_of
 from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.journal import Journal, JournalError, cycle_lock
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
@@ -89,7 +90,7 @@ def log_files(config: CycleConfig) -> dict[str, list[Path]]:
     if not config.logs.is_dir():
         raise CycleError(f"logs {config.logs} is no folder: name the folder with a UBI log for every week")
     weeks: dict[str, list[Path]] = {}
-    for path in sorted(config.logs.iterdir()):
+    for path in sorted(p for p in config.logs.iterdir() if not p.name.startswith(".")):  # hidden: still being written
         name = path.name.removesuffix(".gz").removesuffix(".ndjson")
         if path.is_dir():
             weeks[path.name] = sorted(p for p in path.iterdir() if p.name.removesuffix(".gz").endswith(".ndjson"))
@@ -100,17 +101,19 @@ def log_files(config: CycleConfig) -> dict[str, list[Path]]:
 
 def history_of(run: Path) -> list[dict[str, Any]]:
     """Records of the finished cycles, in the order of the weeks' names."""
-    folders = sorted((run / "cycles").glob("*")) if (run / "cycles").is_dir() else []
-    found = [Journal(folder).read("record") for folder in folders if folder.is_dir()]
+    found = [journal.read("record") for journal in _journals(run)]
     return [record for record in found if record is not None]
+
+
+def _journals(run: Path) -> list[Journal]:
+    return [Journal(folder) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
 
 
 def cycle_status(config: CycleConfig) -> dict[str, Any]:
     """Where a run stands: champion, who is running, unfinished weeks with the steps done, finished weeks, the ramp."""
     run = config.run
     champion = Registry(run / "registry").champion() if (run / "registry").is_dir() else None
-    folders = sorted((run / "cycles").glob("*")) if (run / "cycles").is_dir() else []
-    unfinished = {f.name: Journal(f).done() for f in folders if f.is_dir() and Journal(f).read("record") is None}
+    unfinished = {j.folder.name: j.done() for j in _journals(run) if j.read("record") is None}
     holder, ramp = run / "cycle.pid", read_ramp(run)
     return {
         "champion": None if champion is None else asdict(champion),
@@ -152,8 +155,8 @@ class _Cycle:
         week = week or list(weeks)[-1]
         if week not in weeks:
             raise CycleError(f"logs {config.logs} holds no week {week!r}; there are {', '.join(list(weeks)[-5:])}")
-        history = [r for r in history_of(config.run) if r["week"] < week]
-        later = [r["week"] for r in history_of(config.run) if r["week"] > week]
+        finished = history_of(config.run)
+        history, later = [r for r in finished if r["week"] < week], [r["week"] for r in finished if r["week"] > week]
         journal, registry = Journal(config.run / "cycles" / week), Registry(config.run / "registry")
         if later and journal.read("record") is None:
             raise CycleError(f"week {week!r} is out of turn: the cycle of {later[-1]!r} is finished; run a later week")
@@ -187,22 +190,20 @@ class _Cycle:
 
     def mine(self) -> MinedWindow:
         """Mine this week, and those before it that the relevance model needs."""
-        names = list(self.weeks)
-        place = names.index(self.week)
-        known = min(self.config.refresh.relevance_windows, place)
+        names = [*self._before, self.week]
         with self.steps.step(f"{self.week}: read and mine the log"):
             overlap = top_overlap(self._at_start.cascade)
             thresholds = None
-            for name in names[place - known : place + 1]:
+            for name in names:
                 window = mine_week(
                     self.weeks[name], self.catalogue, self._window(name).folder, overlap=overlap,
                     thresholds=thresholds or self._first_thresholds, seed=self.config.seed,
                     rejects=self.config.run / "rejects" / f"{name}.ndjson",
                 )  # fmt: skip
                 thresholds = thresholds or window.thresholds
-        self.journal.once("mine", lambda: {"windows": names[place - known : place + 1], **window.about})
+        self.journal.once("mine", lambda: {"windows": names, **window.about})
         if not self.config.frozen.is_file():
-            first = self._window(names[place - known]).for_gate(self.config.frozen_queries)
+            first = self._window(names[0]).for_gate(self.config.frozen_queries)
             write_instances(first, self.config.frozen, evaluation_only=True)
         return window
 
@@ -243,7 +244,7 @@ class _Cycle:
             self._once_in_the_log(
                 "quarantine", lambda evidence: self.registry.quarantine("policy", candidate, gate["reason"], evidence)
             )
-        probed = self.journal.read("probe") or {}
+        probed = self.journal.result("probe")
         record: dict[str, Any] = {
             "week": self.week,
             "verdict": verdict,
@@ -253,11 +254,11 @@ class _Cycle:
             "mitigations_applied": self.plan["mitigations"],
             "candidate": candidate,
             **deployed,
-            "relevance_fitted": bool((self.journal.read("relevance") or {})["fitted"]),
+            "relevance_fitted": bool(self.journal.result("relevance")["fitted"]),
             "alarms": [*probed["alarms"]],
             "recovered": False,
             "traffic": self._traffic(),
-            "provenance": (self.journal.read("train") or {})["provenance"],
+            "provenance": self.journal.result("train")["provenance"],
         }
         back = None if self.trusting else suspicious([*self.history, record], self.config.recovery.suspect_after)
         if back is not None:
@@ -272,9 +273,7 @@ class _Cycle:
         champion = self._champion_at_start
         if champion is not None and not self.plan["relevance_due"]:
             return {"relevance": champion.relevance, "fitted": False}
-        names = list(self.weeks)
-        place = names.index(self.week)
-        before = names[max(0, place - self.config.refresh.relevance_windows) : place]
+        before = self._before
         seen = impressions_of([self._window(name) for name in before], self.catalogue)
         model = self.refit(self.catalogue, seen, self.config.seed, progress)
         seed = self.config.seed
@@ -286,7 +285,7 @@ class _Cycle:
         return self.registry.save("spec", lambda folder: write_spec(folder, spec), {"spec_hash": spec.spec_hash}).hash
 
     def _probe(self, window: MinedWindow, relevance: str) -> dict[str, Any]:
-        champion, spec = self._champion_at_start, (self.journal.read("spec") or {})["spec"]
+        champion, spec = self._champion_at_start, self.journal.result("spec")["spec"]
         alarms: list[str] = []
         barred = self._quarantined("spec")
         if champion is not None and spec in barred:
@@ -357,7 +356,7 @@ class _Cycle:
         champion = self._champion_at_start
         if champion is None:
             with self.steps.step("warm start") as progress:
-                windows = [self._window(name) for name in (self.journal.read("mine") or {})["windows"]]
+                windows = [self._window(name) for name in self.journal.result("mine")["windows"]]
                 repaired, good = ([r for w in windows for r in w.reformulations()[i]] for i in (0, 1))
                 policy, made = warm_start(
                     repaired, good, self.catalogue, config.pipeline.warm_start, seed=seed, model=config.model, progress=progress
@@ -388,11 +387,10 @@ class _Cycle:
         if not fresh:
             raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
         frequency, before = Counter[str](), Counter[str]()
-        for name in (self.journal.read("mine") or {})["windows"]:
+        for name in self.journal.result("mine")["windows"]:
             frequency += self._window(name).frequency()
             before += self._window(name).frequency() if name != self.week else Counter()
         try:
-            self.registry.verify("policy", candidate)
             policy = self._policy(candidate)
         except (RegistryError, RewriterError, OSError) as error:
             return refuse(str(error)).as_dict()
@@ -406,7 +404,7 @@ class _Cycle:
         return result.as_dict()
 
     def _decide(self, triple: Candidate, verdict: str, gate: dict[str, Any], evidence: dict[str, Any]) -> Decision:
-        evidence = {**evidence, **gate, "provenance": (self.journal.read("train") or {})["provenance"]}
+        evidence = {**evidence, **gate, "provenance": self.journal.result("train")["provenance"]}
         champion = self.registry.champion()
         if verdict == Verdict.PROMOTE:
             expected = None if champion is None else champion.version
@@ -470,7 +468,7 @@ class _Cycle:
 
     @property
     def _deployed(self) -> dict[str, str]:
-        probed = self.journal.read("probe") or {}
+        probed = self.journal.result("probe")
         return {"relevance": probed["relevance"], "spec": probed["spec"]}
 
     @property
@@ -484,15 +482,25 @@ class _Cycle:
         return fitted_judge(self.config.labels.absolute(), self.config.documents.absolute(), self.config.seed)
 
     @property
+    def _place(self) -> int:
+        """Of this week among those with a log."""
+        return list(self.weeks).index(self.week)
+
+    @property
+    def _before(self) -> list[str]:
+        """The weeks before this one that the relevance model is fitted on."""
+        return list(self.weeks)[max(0, self._place - self.config.refresh.relevance_windows) : self._place]
+
+    @property
     def _week_seed(self) -> int:
         """A seed for this week's training: two weeks must not draw the same numbers."""
-        return self.config.seed + 1000 * (1 + list(self.weeks).index(self.week))
+        return self.config.seed + 1000 * (1 + self._place)
 
     def _window(self, name: str) -> MinedWindow:
         return MinedWindow(self.config.run / "windows" / name)
 
     def _policy(self, hash: str) -> Rewriter:
-        return load_rewriter(self.registry.path(self.registry.artifact("policy", hash)))
+        return policy_of(self.registry, hash)
 
     def _deployment(self, relevance: str, spec: str) -> Deployment:
         return deployment_of(self.registry, self.catalogue, relevance, spec)
@@ -539,11 +547,3 @@ def fitted_judge(labels: Path, documents: Path, seed: int) -> Judge:
     judge = Judge(catalogue)
     judge.fit(read_labels(labels, catalogue), seed=seed)
     return judge
-
-
-def deployment_of(registry: Registry, catalogue: Catalogue, relevance: str, spec: str) -> Deployment:
-    """A relevance model and spec out of the registry, checked against their hashes first."""
-    registry.verify("relevance", relevance)
-    registry.verify("spec", spec)
-    model = LateInteraction.load(registry.path(registry.artifact("relevance", relevance)))
-    return Deployment(catalogue, model, load_spec(registry.path(registry.artifact("spec", spec)) / "fusion.yaml"))

@@ -1,7 +1,6 @@
 """The gate on a candidate by itself, and margins from retrains of the champion: nothing here decides in the registry."""
 
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ from corewrite.gate import GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline.candidate import Steps
-from corewrite.pipeline.cycle import CycleError, deployment_of, fitted_judge, history_of
+from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue
+from corewrite.pipeline.from_registry import deployment_of, policy_of
 from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.registry import Champion, Registry, RegistryError
@@ -28,12 +28,10 @@ class _Bench:
     def __init__(self, config: CycleConfig, week: str | None) -> None:
         self.config = config
         self.registry = Registry(config.run / "registry")
-        self.history = history_of(config.run)
-        champion = self.registry.champion()
-        if champion is None or not self.history:
+        champion, weeks = self.registry.champion(), [r["week"] for r in history_of(config.run)]
+        if champion is None or not weeks:
             raise CycleError(f"{config.run} has no champion or no finished cycle: run `corewrite cycle run` first")
         self.champion: Champion = champion
-        weeks = [r["week"] for r in self.history]
         self.week = week or weeks[-1]
         if self.week not in weeks:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
@@ -42,18 +40,13 @@ class _Bench:
         self.deployment: Deployment = deployment_of(self.registry, catalogue, champion.relevance, champion.spec)
         self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
 
-    def policy(self, hash: str) -> Rewriter:
-        """A policy out of the registry."""
-        self.registry.verify("policy", hash)
-        return load_rewriter(self.registry.path(self.registry.artifact("policy", hash)))
-
     def gate(self, candidate: Rewriter, steps: Steps, title: str) -> GateResult:
         """Compare with the champion on the week's searches and the frozen set."""
-        pipeline = self.config.pipeline
+        pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
         with steps.step(title) as progress:
             evaluation = evaluate(
-                candidate, self.policy(self.champion.policy), self.window.for_gate(pipeline.gate_queries), self.deployment,
-                self.judge, Counter(self.window.frequency()), frozen=read_evaluation_instances(self.config.frozen),
+                candidate, champion, self.window.for_gate(pipeline.gate_queries), self.deployment,
+                self.judge, self.window.frequency(), frozen=read_evaluation_instances(self.config.frozen),
                 repaired=self.window.gate_repairs(), max_new_tokens=pipeline.max_new_tokens, progress=progress,
             )  # fmt: skip
             return run_gate(evaluation, self.config.gate)
@@ -81,7 +74,7 @@ def gate_candidate(
     folder = Path(candidate).is_dir()
     name = candidate if folder else bench.registry.find(candidate, "policy").hash
     try:
-        policy = load_rewriter(Path(candidate)) if folder else bench.policy(name)
+        policy = load_rewriter(Path(candidate)) if folder else policy_of(bench.registry, name)
     except (RegistryError, RewriterError, OSError) as error:
         result = refuse(str(error))
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corewrite.registry.durable import make_folder, sync
+from corewrite.registry.durable import make_folder, whole_file
 
 
 class CycleRunningError(RuntimeError):
@@ -42,8 +42,7 @@ class Journal:
         if (found := self.read(step)) is None:
             make_folder(self.folder)
             write_json(self._file(step), compute())
-            found = self.read(step)
-            assert found is not None
+            found = self.result(step)
         return found
 
     def read(self, step: str) -> dict[str, Any] | None:
@@ -56,6 +55,16 @@ class Journal:
         except ValueError as error:
             raise JournalError(f"{file} is damaged ({error}): remove it, and the step is done again") from error
 
+    def result(self, step: str) -> dict[str, Any]:
+        """The result of a step that is done.
+
+        Raises:
+            JournalError: it is not done, or its file is damaged.
+        """
+        if (found := self.read(step)) is None:
+            raise JournalError(f"{self._file(step)} is missing: the step must be done first")
+        return found
+
     def done(self) -> list[str]:
         """Steps that are done, in the order they were."""
         files = [f for f in self.folder.glob("*.json") if f.is_file()]
@@ -67,11 +76,8 @@ class Journal:
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Write JSON that is there whole, or not at all, after a power cut."""
-    temporary = file.with_name(f".{file.name}.partial")
-    temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-    sync(temporary)
-    temporary.replace(file)
-    sync(file.parent)
+    with whole_file(file) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 @contextmanager

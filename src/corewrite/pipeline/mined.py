@@ -87,10 +87,6 @@ class MinedWindow:
         table = pq.read_table(self.folder / "frequency.parquet")
         return Counter(dict(zip(table["query"].to_pylist(), table["count"].to_pylist(), strict=True)))
 
-    def impressions(self, catalogue: Catalogue) -> Impressions:
-        """Examined results of users who may be trained on, for the relevance model."""
-        return impressions_of([self], catalogue)
-
 
 def impressions_of(windows: Sequence[MinedWindow], catalogue: Catalogue) -> Impressions:
     """Examined results of several weeks; documents that left the catalogue are dropped."""

@@ -2,7 +2,12 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+PARTIAL = ".partial-"
+"""How the name of what is being written begins; a process that is killed may leave such a file behind."""
 
 
 class Disk:
@@ -52,6 +57,23 @@ def sync_tree(folder: Path, disk: Disk = DISK) -> None:
         else:
             disk.sync(path)
     disk.sync(folder)
+
+
+@contextmanager
+def whole_file(final: Path) -> Iterator[Path]:
+    """A file to write to that takes the place of `final` once on the disk; after an error it is gone and `final` as it was.
+
+    It lies beside `final`, hidden, under a name that ends as `final` does: some writers go by the ending.
+    """
+    temporary = final.with_name(f"{PARTIAL}{final.name}")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(final)
+        sync(final.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def make_folder(folder: Path, disk: Disk = DISK) -> None:

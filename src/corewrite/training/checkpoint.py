@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corewrite.domain import sha256_json
-from corewrite.registry.durable import make_folder, sync
+from corewrite.registry.durable import PARTIAL, make_folder, whole_file
 from corewrite.rewriter import Rewriter
 from corewrite.training.candidates import Scored
 from corewrite.training.losses import RewardShift
@@ -90,7 +90,7 @@ class RunFolder:
                 raise ResumeError(f"{root} holds a run with another {', '.join(differing)}: give a new folder or remove it")
         else:
             self._write(file, json.dumps(dict(identity), indent=1, sort_keys=True).encode())
-        for stray in root.rglob(".*.partial"):  # what was being written when the run was killed
+        for stray in root.rglob(f"{PARTIAL}*"):  # what was being written when the run was killed
             stray.unlink()
 
     def records(self) -> list[dict[str, Any]]:
@@ -228,16 +228,12 @@ def _from_table(table: pa.Table) -> Scored:
 
 @contextmanager
 def _whole(final: Path) -> Iterator[Path]:
-    """A file beside `final` to write to, which takes its place when it is on the disk, or is removed."""
-    temporary = final.with_name(f".{final.name}.partial")
+    """`whole_file`, its errors said in the run's words."""
     try:
-        yield temporary
-        sync(temporary)
-        temporary.rename(final)
-        sync(final.parent)
+        with whole_file(final) as temporary:
+            yield temporary
     except Exception as error:
         # safetensors wraps a full disk in an error of its own.
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write {final}: {error}; what was written before is whole: free some space and start again"
         ) from error
