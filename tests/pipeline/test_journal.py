@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corewrite.pipeline.journal import CycleRunningError, Journal, JournalError, cycle_lock
+from corewrite.pipeline.journal import CycleRunningError, Journal, JournalError, cycle_lock, running
 
 HOLD = """
 import sys, time
@@ -53,9 +53,11 @@ def test_two_cycles_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> N
         assert other.stdout.readline() == "held\n"
         with pytest.raises(CycleRunningError, match=f"process {other.pid}"), cycle_lock(tmp_path):
             pass
+        assert running(tmp_path) == str(other.pid)
     finally:
         other.kill()
         other.wait()
+    assert (tmp_path / "cycle.pid").is_file() and running(tmp_path) is None, "told by the lock, not by what it left"
     with cycle_lock(tmp_path):
         assert (tmp_path / "cycle.pid").read_text() == f"{os.getpid()}\n"
     assert not (tmp_path / "cycle.pid").exists()

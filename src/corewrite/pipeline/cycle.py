@@ -24,7 +24,7 @@ from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue, read_labels
 from corewrite.pipeline.from_registry import deployment_of, policy_of
 from corewrite.pipeline.gate_step import evaluate
-from corewrite.pipeline.journal import Journal, JournalError, cycle_lock
+from corewrite.pipeline.journal import Journal, JournalError, cycle_lock, running
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
 from corewrite.pipeline.ramp_step import begin_ramp, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
@@ -114,10 +114,10 @@ def cycle_status(config: CycleConfig) -> dict[str, Any]:
     run = config.run
     champion = Registry(run / "registry").champion() if (run / "registry").is_dir() else None
     unfinished = {j.folder.name: j.done() for j in _journals(run) if j.read("record") is None}
-    holder, ramp = run / "cycle.pid", read_ramp(run)
+    ramp = read_ramp(run)
     return {
         "champion": None if champion is None else asdict(champion),
-        "running": holder.read_text("utf-8").strip() if holder.is_file() else None,
+        "running": running(run),
         "unfinished": unfinished,
         "weeks": history_of(run),
         "ramp": None

@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 from corewrite.registry.durable import make_folder, whole_file
 
+_LOCK, _HOLDER = "cycle.lock", "cycle.pid"
+
 
 class CycleRunningError(RuntimeError):
     """Another cycle is at work in the run folder."""
@@ -88,18 +90,34 @@ def cycle_lock(run: Path) -> Iterator[None]:
         CycleRunningError: another process holds it.
     """
     make_folder(run)
-    holder = run / "cycle.pid"
-    lock = FileLock(run / "cycle.lock")
+    lock = FileLock(run / _LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        who = holder.read_text("utf-8").strip() if holder.is_file() else "unknown"
         raise CycleRunningError(
-            f"a cycle is at work in {run} (process {who}): wait for it, `corewrite cycle status` tells"
+            f"a cycle is at work in {run} (process {_holder(run)}): wait for it; `corewrite cycle status`"
         ) from error
     try:
-        holder.write_text(f"{os.getpid()}\n", "utf-8")
+        (run / _HOLDER).write_text(f"{os.getpid()}\n", "utf-8")
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        (run / _HOLDER).unlink(missing_ok=True)
         lock.release()
+
+
+def running(run: Path) -> str | None:
+    """The process that holds the run folder, told by the lock and not by what a dead one left; None: nobody does."""
+    if not (run / _LOCK).is_file():
+        return None
+    lock = FileLock(run / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _holder(run)
+    lock.release()
+    return None
+
+
+def _holder(run: Path) -> str:
+    file = run / _HOLDER
+    return file.read_text("utf-8").strip() if file.is_file() else "unknown"
