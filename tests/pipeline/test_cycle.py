@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from corewrite.logs import EvaluationOnlyError, read_instances
+from corewrite.pipeline import cycle as cycle_module
 from corewrite.pipeline import journal as journal_module
 from corewrite.pipeline.cycle import CycleError, cycle_status, history_of, log_files, refit, run_cycle
 from corewrite.pipeline.journal import JournalError
 from corewrite.pipeline.mined import MinedWindow
+from corewrite.pipeline.ramp_step import read_ramp
 from corewrite.pipeline.window import is_gate_user, is_holdback_user
 from corewrite.registry import Registry
 from corewrite.registry.durable import whole_file
@@ -114,6 +116,30 @@ def test_killed_at_every_write_it_ends_as_one_that_was_not(settings, steps, monk
     assert without_times(found) == without_times(wanted)
     # Latencies are of this run; the rest of what the gate found is the same.
     assert [d[:3] for d in decisions(disturbed)] == [d[:3] for d in decisions(undisturbed)]
+
+
+def test_the_ramp_follows_what_the_cycle_promotes(settings, steps, monkeypatch):
+    """A new model under a ramping policy, a new policy over it, and a kill between a decision and its ramp."""
+    config = settings()
+    run_cycle(config, "w1", steps=steps, trusting=True)
+    assert read_ramp(config.run) is None, "the first champion has nobody to be compared with"
+    run_cycle(config, "w2", steps=steps, trusting=True)
+    state = read_ramp(config.run)[0]
+    promoted = [d.number for d in Registry(config.run / "registry").decisions() if d.verdict == "promote"]
+    assert (state.champion, state.previous) == (promoted[-1], promoted[-2])
+
+    def kill(*args, **kwargs):
+        raise Killed
+
+    for name in ("carry_ramp", "begin_ramp"):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(cycle_module, name, kill)
+            run_cycle(config, "w3", steps=steps, trusting=True)
+    run_cycle(config, "w3", steps=steps, trusting=True)
+    after = [d for d in Registry(config.run / "registry").decisions() if d.verdict == "promote" and d.number > promoted[-1]]
+    assert [d.reason.startswith("the champion holds") for d in after] == [True, False], "a new model, then a new policy"
+    found = read_ramp(config.run)[0]
+    assert (found.champion, found.previous) == (after[-1].number, state.previous)
 
 
 def test_a_cycle_goes_on_under_its_own_settings_only(settings, steps, monkeypatch):

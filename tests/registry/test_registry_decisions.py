@@ -103,6 +103,15 @@ def test_rollback_goes_back_step_by_step_and_keeps_the_history(registry: Registr
     assert registry.rollback(expected=6, reason="again").candidate == a
 
 
+def test_rollback_to_a_version_passes_over_later_ones(registry: Registry) -> None:
+    a, b, c = (candidate(registry, p) for p in "abc")
+    for each in (a, b, c):
+        promote(registry, each)
+    assert registry.rollback(expected=3, reason="alarm", to=1).candidate == a
+    with pytest.raises(RegistryError, match="no usable champion stands before"):
+        registry.rollback(expected=4, reason="more", to=0)
+
+
 def test_rollback_passes_over_what_cannot_serve(registry: Registry, tmp_path: Path) -> None:
     a, b, c, d = (candidate(registry, name) for name in "abcd")
     for new in (a, b, c, d):

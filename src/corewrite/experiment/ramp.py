@@ -70,6 +70,17 @@ class RampState:
         """Version whose answer a user sees."""
         return self.champion if in_treatment(user_id, f"ramp-{self.champion}", self.share(config)) else self.previous
 
+    def carried(self, champion: int, since: float) -> "RampState":
+        """The ramp of the same policy under a new version number, as a new relevance model or spec gives it.
+
+        The stage is kept and begins again: what its users saw until now came from another ranker.
+
+        Args:
+            champion: The new version.
+            since: When it began to serve, seconds.
+        """
+        return replace(self, champion=champion, since=since, control=Sums(), treatment=Sums())
+
     def to_json(self) -> str:
         """The state as JSON, for `from_json`."""
         return _JSON.dump_json(self).decode()

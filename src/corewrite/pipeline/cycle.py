@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from time import time
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -26,7 +25,7 @@ from corewrite.pipeline.from_registry import deployment_of, policy_of
 from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.journal import Journal, JournalError, cycle_lock, running
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
-from corewrite.pipeline.ramp_step import begin_ramp, read_ramp
+from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
@@ -217,12 +216,13 @@ class _Cycle:
             probed = self.journal.once("probe", lambda: self._probe(window, fitted["relevance"]))
         if probed["changed"] and probed["accepted"] and champion is not None:
             triple = Candidate(champion.policy, probed["relevance"], probed["spec"])
-            self._once_in_the_log(
+            settled = self._once_in_the_log(
                 "settle", lambda evidence: self.registry.promote(
                     triple, expected=champion.version, reason="the champion holds under the new relevance model or spec",
                     evidence={**evidence, "probe": probed},
                 ),
             )  # fmt: skip
+            carry_ramp(self.config.run, settled)
         elif not probed["accepted"]:
             self._put_aside(fitted["relevance"], probed)
 
@@ -239,7 +239,9 @@ class _Cycle:
         deployed = self._deployed
         triple = Candidate(candidate, deployed["relevance"], deployed["spec"])
         verdict = "promote" if self.trusting else gate["verdict"]
-        self._once_in_the_log("candidate", lambda evidence: self._decide(triple, verdict, gate, evidence))
+        decided = self._once_in_the_log("candidate", lambda evidence: self._decide(triple, verdict, gate, evidence))
+        if decided.verdict == "promote" and decided.previous is not None:
+            begin_ramp(self.config.run, decided, self.config.ramp)
         if verdict == "reject":
             self._once_in_the_log(
                 "quarantine", lambda evidence: self.registry.quarantine("policy", candidate, gate["reason"], evidence)
@@ -408,10 +410,7 @@ class _Cycle:
         champion = self.registry.champion()
         if verdict == Verdict.PROMOTE:
             expected = None if champion is None else champion.version
-            decision = self.registry.promote(triple, expected=expected, reason=gate["reason"], evidence=evidence)
-            if expected is not None:
-                begin_ramp(self.config.run, decision.number, expected, time(), self.config.ramp)
-            return decision
+            return self.registry.promote(triple, expected=expected, reason=gate["reason"], evidence=evidence)
         return self.registry.record(verdict, triple, gate["reason"], evidence)  # type: ignore[arg-type]
 
     def _go_back(self, record: dict[str, Any], back: Mapping[str, str]) -> dict[str, Any]:
@@ -425,11 +424,12 @@ class _Cycle:
             "and reward"
         )
         triple = Candidate(champion.policy, back["relevance"], back["spec"])
-        self._once_in_the_log(
+        back_again = self._once_in_the_log(
             "recover", lambda evidence: self.registry.promote(
                 triple, expected=champion.version, reason=why, evidence={**evidence, "failed": record["failed"]}
             ),
         )  # fmt: skip
+        carry_ramp(self.config.run, back_again)
         for kind in ("relevance", "spec"):
             if record[kind] != back[kind]:
                 self._once_in_the_log(
@@ -438,14 +438,14 @@ class _Cycle:
                 )
         return {**record, **back, "alarms": [*record["alarms"], why], "recovered": True}
 
-    def _once_in_the_log(self, step: str, decide: Callable[[dict[str, Any]], Decision]) -> None:
-        """Take a decision, unless the registry's log says that this cycle has taken it."""
+    def _once_in_the_log(self, step: str, decide: Callable[[dict[str, Any]], Decision]) -> Decision:
+        """Take a decision, unless the registry's log says that this cycle has taken it; returns it."""
         mark = {"cycle": self.week, "step": step}
         for decision in reversed(self.registry.decisions()):
             found = decision.evidence
             if isinstance(found, Mapping) and all(found.get(k) == v for k, v in mark.items()):
-                return
-        decide(dict(mark))
+                return decision
+        return decide(dict(mark))
 
     # What they read.
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 
 from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
 from corewrite.pipeline.journal import JournalError, cycle_lock, write_json
-from corewrite.registry import ConflictError, Registry
+from corewrite.registry import ConflictError, Decision, Registry
 
 
 class RampError(ValueError):
@@ -35,14 +36,42 @@ def read_ramp(run: Path) -> tuple[RampState, RampConfig] | None:
         ) from error
 
 
-def begin_ramp(run: Path, champion: int, previous: int, since: float, config: RampConfig) -> RampState:
-    """Begin a ramp for a promoted champion; one that is there for it already stays."""
+def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
+    """Begin a ramp for a policy that was just promoted over another; one that is there for it already stays.
+
+    Where the ramp of the policy before is still under way, most users have the one before that, and keep it.
+
+    Args:
+        run: Run folder.
+        promoted: The decision, with a champion before it.
+        config: Of the ramp.
+    """
     found = read_ramp(run)
-    if found is not None and found[0].champion == champion:
+    if found is not None and found[0].champion >= promoted.number:
         return found[0]
-    state = RampState(champion, previous, since)
+    assert promoted.previous is not None
+    unfinished = found is not None and found[0].status == "running" and found[0].champion == promoted.previous
+    previous = found[0].previous if found is not None and unfinished else promoted.previous
+    state = RampState(promoted.number, previous, seconds_of(promoted))
     _write(run, state, config)
     return state
+
+
+def carry_ramp(run: Path, promoted: Decision) -> None:
+    """Let a ramp under way go on when its policy is promoted again, under another relevance model or spec.
+
+    Args:
+        run: Run folder.
+        promoted: That decision.
+    """
+    found = read_ramp(run)
+    if found is not None and found[0].status == "running" and found[0].champion == promoted.previous:
+        _write(run, found[0].carried(promoted.number, seconds_of(promoted)), found[1])
+
+
+def seconds_of(decision: Decision) -> float:
+    """When a decision was taken, seconds since 1970."""
+    return datetime.fromisoformat(decision.time).timestamp()
 
 
 def ramp_step(run: Path, searches: Path, *, observation: str, until: float) -> RampDecision:
@@ -71,7 +100,8 @@ def ramp_step(run: Path, searches: Path, *, observation: str, until: float) -> R
         if decision.kind == "rollback":
             registry = Registry(run / "registry")
             with suppress(ConflictError):  # the champion is another by now: rolled back before, or by hand
-                registry.rollback(expected=state.champion, reason=f"ramp at {decision.share:.0%} of users: {decision.reason}")
+                reason = f"ramp at {decision.share:.0%} of users: {decision.reason}"
+                registry.rollback(expected=state.champion, to=state.previous, reason=reason)
         return decision
 
 

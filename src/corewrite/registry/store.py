@@ -218,7 +218,7 @@ class Registry:
                 fallback=expected,
             )
 
-    def rollback(self, *, expected: int, reason: str) -> Decision:
+    def rollback(self, *, expected: int, reason: str, to: int | None = None) -> Decision:
         """Put the champion before this one back, at once: content is not hashed again.
 
         An earlier champion with an artifact that is quarantined, collected or missing is passed over, and so
@@ -227,6 +227,7 @@ class Registry:
         Args:
             expected: Version of the champion to leave.
             reason: Why, in words.
+            to: Champions after this version are passed over too; None: the nearest will do.
 
         Raises:
             ConflictError: the champion is another by now.
@@ -238,7 +239,8 @@ class Registry:
                 raise RegistryError("there is no champion to roll back: promote a candidate first")
             for earlier in ledger.champions(connection):
                 usable = all(self._usable(connection, kind, hash) for kind, hash in earlier.hashes.items())
-                if usable and earlier.hashes != champion.hashes:
+                wanted = to is None or earlier.version <= to
+                if usable and wanted and earlier.hashes != champion.hashes:
                     return ledger.append(
                         connection,
                         "rollback",
