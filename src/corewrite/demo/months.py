@@ -1,12 +1,17 @@
 """Months of weekly cycles on the simulated platform: with the gate, never retrained, without a gate, without a rewriter.
 
 The same users meet every arm, on common random numbers; a cycle sees its own arm's log only. Hidden intents are for measuring.
+What two arms do in a week is done side by side, in processes of one thread each.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
+from threadpoolctl import threadpool_limits
 
 from corewrite.demo.engine import HOLDBACK, OnePolicyEngine
 from corewrite.demo.measure import lists_ndcg10
@@ -99,27 +106,20 @@ def run_months(config: MonthsConfig, folder: Path, *, steps: Steps) -> list[dict
     """
     months = _Months.begin(config, folder, steps)
     months.first_weeks()
+    months.put_spec(FIRST_WEEK - 1)
     months.cycle("weekly", FIRST_WEEK - 1)
     months.first_champion()
-    for week in range(FIRST_WEEK, FIRST_WEEK + config.weeks):
-        if months.row_file(week).is_file():
-            continue
-        months.incident(week)
-        begun = perf_counter()
-        rows = months.serve(week)
-        together = months.together
-        if together:
-            months.branch()
-        rows["weekly"] |= months.cycle("weekly", week)
-        if together and rows["weekly"]["verdict"] == "promote" and not rows["weekly"]["alarms"]:
-            # Without a gate it would have come to the same: the arms stay one, and are worked out once.
-            months.join()
-            rows["no_gate"] |= {k: rows["weekly"][k] for k in _DECIDED}
-        else:
-            rows["no_gate"] |= months.cycle("no_gate", week)
-        for row in rows.values():
-            row["seconds"] = round(perf_counter() - begun, 1)
-        write_json(months.row_file(week), rows)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for week in range(FIRST_WEEK, FIRST_WEEK + config.weeks):
+            if not months.row_file(week).is_file():
+                begun = perf_counter()
+                months.put_spec(week)
+                rows = months.serve(week, pool)
+                for arm, decided in months.decide(week, pool).items():
+                    rows[arm] |= decided
+                for row in rows.values():
+                    row["seconds"] = round(perf_counter() - begun, 1)
+                write_json(months.row_file(week), rows)
     return months.rows()
 
 
@@ -133,19 +133,23 @@ class _Months:
 
     @classmethod
     def begin(cls, config: MonthsConfig, folder: Path, steps: Steps) -> "_Months":
+        """Lay the platform's files down, unless they are there."""
         folder.mkdir(parents=True, exist_ok=True)
         settings, documents = folder / "settings.json", folder / "documents.parquet"
         wanted = config.model_dump(mode="json")
         if settings.is_file() and json.loads(settings.read_text("utf-8")) != wanted:
             raise ValueError(f"{folder} holds a run under other settings: give another folder with --out, or remove it")
         write_json(settings, wanted)
+        (folder / "weeks").mkdir(exist_ok=True)
         with steps.step("build the platform"):
-            world = make_world(config.seeded_world)
             if not documents.is_file():
-                write_catalogue(world.catalogue, documents)
-            (folder / "weeks").mkdir(exist_ok=True)
-            write_spec_file(default_spec(), folder / "fusion.yaml")
-            return cls(config, folder, steps, world, read_catalogue(documents))
+                write_catalogue(make_world(config.seeded_world).catalogue, documents)
+            return cls.open(config, folder, steps)
+
+    @classmethod
+    def open(cls, config: MonthsConfig, folder: Path, steps: Steps) -> "_Months":
+        """The months whose files lie there."""
+        return cls(config, folder, steps, make_world(config.seeded_world), read_catalogue(folder / "documents.parquet"))
 
     def first_weeks(self) -> None:
         """Two weeks of log without a rewriter, and raters' labels of the first."""
@@ -165,6 +169,32 @@ class _Months:
             self._cycle_config(arm), week_name(week), steps=self.steps, refit=saturating, trusting=arm == "no_gate"
         )
         return {k: record[k] for k in _DECIDED}
+
+    def decide(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
+        """The cycles of the week, by arm; while the arms are one, the one without a gate is worked out only if they part."""
+        together = self.together
+        if together:
+            self.branch()
+        first = ("weekly",) if together else ("weekly", "no_gate")
+        found = self._side_by_side(pool, f"{week_name(week)}, cycles of", _cycle, first, week)
+        if together and found["weekly"]["verdict"] == "promote" and not found["weekly"]["alarms"]:
+            self.join()
+            return {**found, "no_gate": found["weekly"]}
+        if together:
+            found |= self._side_by_side(pool, f"{week_name(week)}, cycle of", _cycle, ("no_gate",), week)
+        return found
+
+    def _side_by_side(
+        self, pool: Executor, title: str, do: Callable[[str, Path, str, int], Any], arms: Sequence[str], week: int
+    ) -> dict[str, Any]:  # fmt: skip
+        if not arms:
+            return {}
+        with self.steps.step(f"{title} {', '.join(arms)}") as progress:
+            settings = self.config.model_dump_json()
+            running = {pool.submit(do, settings, self.folder, arm, week): arm for arm in arms}
+            for done, _ in enumerate(as_completed(running), 1):
+                progress(done, len(running))
+            return {arm: future.result() for future, arm in running.items()}
 
     def first_champion(self) -> None:
         """Where the gate held the first candidate back, it is put into production all the same: months need a beginning."""
@@ -198,29 +228,45 @@ class _Months:
             shutil.copy2(frozen / "weekly.parquet", frozen / "no_gate.parquet")
         staging.rename(self.folder / "no_gate")
 
-    def incident(self, week: int) -> None:
-        """From the incident on the spec file holds a floor that is too low, where that is the incident."""
-        number = week - FIRST_WEEK + 1
-        if self.config.incident == "spec" and self.config.incident_week is not None and number >= self.config.incident_week:
-            write_spec_file(low_floor(default_spec()), self.folder / "fusion.yaml")
+    def put_spec(self, week: int) -> None:
+        """The spec file of a week: from the incident on one with a floor that is too low, where that is the incident."""
+        number, since = week - FIRST_WEEK + 1, self.config.incident_week
+        bad = self.config.incident == "spec" and since is not None and number >= since
+        write_spec_file(low_floor(default_spec()) if bad else default_spec(), self.folder / "fusion.yaml")
 
-    def serve(self, week: int) -> dict[str, dict[str, Any]]:
+    def serve(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
         """All arms' traffic of a week and what was measured of it."""
         production = self._production(week)
-        known: dict[tuple[str, str, str], Week] = {}
-        endings: dict[tuple[str, str, str], pa.Table] = {}
+        like: dict[tuple[str, str, str], str] = {}  # arms that serve the same see the same, and are worked out once
         for arm in (HOLDBACK, "never", "weekly", "no_gate"):
-            key = production[arm].key
-            if key not in known:
-                known[key] = self._traffic(week, production[arm], f"{week_name(week)}, {arm}")
-                with self.steps.step("read the log"):
-                    log = self._write_log(known[key], arm, week)
-                    endings[key] = self._endings(log, production[arm].deployment)
-            elif arm == "weekly" or (arm == "no_gate" and not self.together):
-                self._write_log(known[key], arm, week)
-            pq.write_table(endings[key], self.folder / "weeks" / f"{week:02d}-{arm}-users.parquet")
+            like.setdefault(production[arm].key, arm)
+        others = [arm for arm in like.values() if arm != HOLDBACK]
+        self._side_by_side(pool, f"{week_name(week)}, traffic of", _serve_arm, others, week)
+        without = self.serve_arm(HOLDBACK, week)
+        for arm in ARMS:
+            first = like[production[arm].key]
+            if arm != first:
+                _copy(self._users(first, week), self._users(arm, week))
+            if arm != first and self._has_log(arm):
+                _copy(self._log(first, week), self._log(arm, week))
         with self.steps.step("measure"):
-            return self._measure(week, known[production[HOLDBACK].key], production, endings)
+            return self._measure(week, without, production)
+
+    def serve_arm(self, arm: str, week: int) -> Week:
+        """One arm's traffic of a week, its log and how its users' searches ended."""
+        production = self._production(week)[arm]
+        happened = self._traffic(week, production, f"{week_name(week)}, {arm}")
+        with self.steps.step("read the log"):
+            log = self._write_log(happened, arm, week)
+            with whole_file(self._users(arm, week)) as temporary:
+                pq.write_table(self._endings(log, production.deployment), temporary)
+        return happened
+
+    def _has_log(self, arm: str) -> bool:
+        return arm == "weekly" or (arm == "no_gate" and not self.together)
+
+    def _users(self, arm: str, week: int) -> Path:
+        return self.folder / "weeks" / f"{week:02d}-{arm}-users.parquet"
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of every week and arm."""
@@ -302,9 +348,7 @@ class _Months:
         own = arm == "no_gate" and not self.together
         return Registry(self.folder / ("no_gate" if own else "weekly") / "run" / "registry")
 
-    def _measure(
-        self, week: int, holdback: Week, production: Mapping[str, Production], endings: Mapping[Any, pa.Table]
-    ) -> dict[str, dict[str, Any]]:
+    def _measure(self, week: int, holdback: Week, production: Mapping[str, Production]) -> dict[str, dict[str, Any]]:
         """Truth and judge on the same searches for all arms, reward on the gate users' instances of the week before."""
         limit = self.config.pipeline.max_new_tokens
         step = max(1, len(holdback) // self.config.measured_searches)
@@ -336,7 +380,7 @@ class _Months:
         )
         rows = {}
         for arm, p in production.items():
-            table = endings[p.key]
+            table = pq.read_table(self._users(arm, week))
             ended = int(np.sum(table["ended"].to_numpy()))
             rows[arm] = {
                 "cqr": float(np.sum(table["changed"].to_numpy()) / ended),
@@ -364,6 +408,30 @@ class _Months:
             spec=self.folder / "fusion.yaml", seed=self.config.seed, refresh=self.config.refresh,
             recovery=self.config.recovery, pipeline=self.config.pipeline,
         )  # fmt: skip
+
+
+@cache
+def _of_process(settings: str, folder: Path) -> _Months:
+    """The months as a process of the pool knows them: its world, catalogue and judge are made once."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    return _Months.open(MonthsConfig.model_validate_json(settings), folder, _Unseen())
+
+
+def _cycle(settings: str, folder: Path, arm: str, week: int) -> dict[str, Any]:
+    return _of_process(settings, folder).cycle(arm, week)
+
+
+def _serve_arm(settings: str, folder: Path, arm: str, week: int) -> None:
+    _of_process(settings, folder).serve_arm(arm, week)
+
+
+class _Unseen:
+    """Steps of a process without a terminal."""
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
 
 
 def arm_refit(config: MonthsConfig, week: int) -> Refit:
@@ -397,6 +465,12 @@ def write_spec_file(spec: FusionSpec, path: Path) -> None:
 def months_history(folder: Path) -> list[dict[str, Any]]:
     """Records of the weekly arm's cycles."""
     return history_of(folder / "weekly" / "run")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _arm_of(user_id: str) -> str:
