@@ -163,7 +163,8 @@ def _checks(checks: Sequence[Mapping[str, Any]]) -> Table:
         name = Text(visible(label(check["name"])), style="dim" if check["kind"] == "report" else "")
         compare = check.get("compare", "champion")
         if compare != "champion":
-            name += Text(f"\nvs {visible(compare)}", style="dim")
+            # The margin of such a check is a limit on the metric itself.
+            name += Text("\na limit" if compare == "zero" else f"\nvs {visible(compare)}", style="dim")
         cells = [number(check["candidate"], 4), number(check["champion"], 4), number(check["difference"], 4, signed=True)]
         cells += [interval(check["low"], check["high"], number, 4), significant(check["margin"], 3)]
         table.add_row(name, *cells, Text(visible(check["verdict"]), style=_CHECK_STYLES.get(check["verdict"], "")))

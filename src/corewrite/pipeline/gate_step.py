@@ -39,7 +39,10 @@ def served_rewrites(
 
 def fused_lists(deployment: Deployment, queries: Sequence[Query], rewrites: Sequence[str | None]) -> npt.NDArray[np.int64]:
     """Top 10 catalogue rows of the fused ranking, int64 [queries, 10], -1 pads."""
-    return deployment.cascade.search([q.text for q in queries], rewrites).rows
+    pairs = [(q.text, r) for q, r in zip(queries, rewrites, strict=True)]
+    places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}  # contexts differ, searches repeat
+    found = deployment.cascade.search([text for text, _ in places], [r for _, r in places]).rows
+    return found[[places[pair] for pair in pairs]]
 
 
 def log_rewards(deployment: Deployment, instances: Sequence[TrainingInstance], rewrites: Sequence[str | None]) -> FloatArray:
