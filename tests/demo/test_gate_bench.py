@@ -154,9 +154,9 @@ def test_every_policy_of_the_plan_is_kept_by_its_training():
 
 def test_phases_that_no_training_reaches_are_refused():
     with pytest.raises(ValueError, match="growing_phases"):
-        GateBenchConfig(bad=TrainingConfig(phases=10))
+        GateBenchConfig(bad=TrainingConfig(phases=7))
     with pytest.raises(ValueError, match="no whole weeks"):
-        GateBenchConfig(growing_phases=(3, 24))
+        GateBenchConfig(growing_phases=(3, 8))
     with pytest.raises(ValueError, match="honest_phases"):
         GateBenchConfig(honest_phases=(2, 60))
 

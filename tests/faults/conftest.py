@@ -40,6 +40,7 @@ def module(name, file):
 
 serving = module("corewrite_serving_conftest", HERE.parent / "serving" / "conftest.py")
 load = module("corewrite_faults_load", HERE / "load.py")
+model_server = module("corewrite_faults_model_server", HERE / "model_server.py")
 
 
 def taught(catalogue, seed):
@@ -124,7 +125,7 @@ def wait(condition, seconds, what="the condition"):
         time.sleep(0.05)
 
 
-def start(platform, folder, relevance=None, **settings):
+def start(platform, folder, **settings):
     """A server that is ready."""
     port, control, output = free_port(), folder / "faults.json", folder / "server.log"
     config = folder / "serve.yaml"
@@ -132,8 +133,6 @@ def start(platform, folder, relevance=None, **settings):
     deadlines = {"recall": 80, "rawrank": 100, "finerank": 130}
     config.write_text(platform.config(port=port, deadlines=deadlines, **settings).model_dump_json())
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COREWRITE_FAULTS": str(control)}
-    if relevance is not None:
-        environment["COREWRITE_RELEVANCE"] = relevance
     with output.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, str(HERE / "faulty_server.py"), str(config)], env=environment, stdout=out, stderr=out,
@@ -160,7 +159,9 @@ def start(platform, folder, relevance=None, **settings):
 @pytest.fixture(scope="session")
 def kit():
     """The helpers of this folder."""
-    return SimpleNamespace(load=load, wait=wait, start=start, taught=taught, ranked=ranked)
+    return SimpleNamespace(
+        load=load, wait=wait, start=start, taught=taught, ranked=ranked, ModelServer=model_server.ModelServer
+    )
 
 
 @pytest.fixture(scope="session")

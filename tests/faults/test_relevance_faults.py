@@ -1,66 +1,14 @@
 """A model server that is down, slow, or answers NaN: the real client of it, behind the cascade's rules."""
 
-import json
-import threading
+import statistics
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
-
-from corewrite.relevance import cold_start
-from corewrite.relevance.backends.pairs import document_texts
-
-
-class ModelServer:
-    """Speaks the Open Inference Protocol, with the bundled model's scores; `fault` is what is wrong now."""
-
-    def __init__(self, catalogue, queries):
-        self.fault = ""
-        rows = {text: row for row, text in enumerate(document_texts(catalogue))}
-        model, lock = cold_start(catalogue).bind(catalogue), threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def do_POST(self):
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                texts, documents = (tensor["data"] for tensor in asked["inputs"])
-                with lock:
-                    scores = [
-                        float(model.score([t], np.array([[rows[d]]]))[0, 0]) for t, d in zip(texts, documents, strict=True)
-                    ]
-                if outer.fault == "slow":
-                    time.sleep(1)
-                status = 503 if outer.fault == "down" else 200
-                if outer.fault == "NaN" or (outer.fault == "NaN for rewrites" and any(t not in queries for t in texts)):
-                    scores = [float("nan")] * len(scores)
-                tensor = {"name": "score", "shape": [len(scores)], "datatype": "FP64", "data": scores}
-                body = json.dumps({"model_name": "m", "model_version": "1", "outputs": [tensor]}).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_):
-                pass  # the client does not wait for a slow answer
-
-        self.http = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
 @pytest.fixture(scope="module")
-def model_server(platform, queries):
-    started = ModelServer(platform.catalogue, frozenset(queries))
+def model_server(platform, queries, kit):
+    started = kit.ModelServer(platform.catalogue, frozenset(queries))
     yield started
     started.http.shutdown()
 
@@ -69,7 +17,9 @@ def model_server(platform, queries):
 def served(model_server, platform, kit, tmp_path_factory):
     """A server with the rewrite at finerank only, so that an answer without it there is one without it anywhere."""
     arms = {"launch_1": 1, "launch_2": 0}
-    started = kit.start(platform, tmp_path_factory.mktemp("server"), relevance=model_server.url, arms=arms)
+    # Without a cache of scores: every search depends on the model server.
+    relevance = {"kind": "kserve", "url": model_server.url, "model": "m", "version": "1", "timeout_ms": 200, "cache": 0}
+    started = kit.start(platform, tmp_path_factory.mktemp("server"), relevance=relevance, arms=arms)
     yield started
     started.kill()
 
@@ -124,4 +74,8 @@ def test_a_model_server_that_is_down_slow_or_answers_nan(served, model_server, q
     assert broken and all(a.body["signal_status"]["finerank.original"] == "error" for a in broken)
     for a in broken:
         assert a.neutral and a.body["rewrites"] == [] and kit.load.ranking(a) == before[a.query]
+    if fault == "slow":
+        # It is left alone after three time-outs of 0.2 s, and not waited for thrice by every search.
+        assert statistics.median(a.seconds for a in broken) < 0.3
+        assert served.metric("corewrite_relevance_refused") > 0
     note(f"model server {fault}", broken, recovery_s=recovery)

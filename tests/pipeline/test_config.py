@@ -1,6 +1,7 @@
 import pytest
 
-from corewrite.pipeline import ConfigError, PipelineConfig, load_config
+from corewrite.domain import ConfigError
+from corewrite.pipeline import PipelineConfig, load_config
 
 
 def test_settings_from_yaml(tmp_path):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from corewrite.experiment import RampConfig
@@ -34,21 +33,19 @@ def champion(run: Path) -> Candidate:
     return Candidate(**found.hashes)
 
 
-def searches(run: Path, since: float, users: int, error: float) -> Path:
+def searches(since: float, users: int, error: float) -> pa.Table:
     """Shadow answers of `users` users, `error` of them failed, in the first hour of the stage."""
     failed = [i < error * users for i in range(users)]
     columns = {
         "user_id": [f"u{i}" for i in range(users)], "arm": ["treatment"] * users, "timestamp": [since + 1.0] * users,
         "gave_up": [False] * users, "error": failed, "neutral": [False] * users,
     }  # fmt: skip
-    file = run / "stage.parquet"
-    pq.write_table(pa.table(columns), file)
-    return file
+    return pa.table(columns)
 
 
 def look(run: Path, error: float, users: int = 3_000):
     since = read_ramp(run)[0].since
-    return ramp_step(run, searches(run, since, users, error), observation="tuesday", until=since + 7_200)
+    return ramp_step(run, searches(since, users, error), observation="tuesday", until=since + 7_200)
 
 
 def test_a_bad_stage_puts_back_what_was_there(run):
@@ -72,7 +69,7 @@ def test_carried_over_it_goes_back_to_the_policy_before_not_to_the_model_before(
     assert (state.champion, state.previous, state.since) == (again.number, before.number, seconds_of(again))
     assert state.treatment.users == 0 and len(state.history) == 1, "what was seen under another ranker does not count"
     since = state.since
-    ramp_step(run, searches(run, since, 3_000, 0.5), observation="wednesday", until=since + 7_200)
+    ramp_step(run, searches(since, 3_000, 0.5), observation="wednesday", until=since + 7_200)
     assert champion(run) == before.candidate
 
 
@@ -116,4 +113,4 @@ def test_by_hand_the_champion_is_another_by_now(run):
 def test_no_ramp(run):
     promoted(run, "old")
     with pytest.raises(RampError, match="one begins with a promote"):
-        ramp_step(run, run / "stage.parquet", observation="x", until=0.0)
+        ramp_step(run, searches(0.0, 1, 0.0), observation="x", until=0.0)

@@ -75,6 +75,17 @@ def test_half_characters_become_the_replacement_character(rewriter: Rewriter) ->
     assert template.encode_text("\ud83e\udd81") == template.encode_text("🦁")
 
 
+def test_many_long_texts_do_not_stay_in_memory(rewriter: Rewriter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corewrite.rewriter.template._REMEMBERED", 1_000)
+    template = rewriter.template
+    for i in range(50):
+        template.encode_text(f"{i} " + "lion " * 10)
+    assert 5 < len(template._known) < 20 and f"49 {'lion ' * 10}" in template._known
+    template.encode_text("x" * 2_000)
+    assert len(template._known) == 0
+    assert template.encode_text("lion") == template.encode_text("lion") != ()
+
+
 def test_only_the_latest_titles_and_queries_are_kept(rewriter: Rewriter) -> None:
     query = Query("rice", Context(("one", "two", "three"), ("A", "B", "C", "D")))
     prompt = built(rewriter, titles=2, queries=1).encode(query)

@@ -2,17 +2,20 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote, hold or reject.", no_args_is_help=True)
 
 EXAMPLES = (
     "Examples: `corewrite cycle run --config corewrite.yaml` · `corewrite cycle status --config corewrite.yaml --json` · "
-    "`corewrite cycle ramp --config corewrite.yaml --searches stage.parquet --id tuesday`"
+    "`corewrite cycle ramp --config corewrite.yaml --log served`"
 )
 _CONFIG = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings of the cycle, YAML.")
 
@@ -71,11 +74,12 @@ def status(
 @app.command(epilog=EXAMPLES)
 def ramp(
     config: Path = _CONFIG,
-    searches: Path = typer.Option(
-        help="Parquet of the stage's searches so far: user_id, arm, timestamp, gave_up, error, neutral."
+    searches: Path | None = typer.Option(
+        None, help="Parquet of the stage's searches so far: user_id, arm, timestamp, gave_up, error, neutral."
     ),
+    log: Path | None = typer.Option(None, help="Or the log of `corewrite serve`: a file, or a folder of them."),
     observation: str = typer.Option(
-        "", "--id", help="Names this look; the same name again changes nothing. Default: the file's."
+        "", "--id", help="Names this look; the same name again changes nothing. Default: the file's, of a log the time."
     ),
     until: float | None = typer.Option(
         None, help="End of the log, seconds since the epoch, outcomes settled; default: 30 minutes ago."
@@ -85,16 +89,32 @@ def ramp(
     """Take a look at the new champion's traffic: wait, give it to more users, or roll it back. Exit code 4: rolled back."""
     from dataclasses import asdict
 
+    import pyarrow.parquet as pq
+
     from corewrite.pipeline.cycle_config import load_cycle_config
     from corewrite.pipeline.ramp_step import ramp_step
 
+    end = time.time() - 1800 if until is None else until
     with reported_errors():
-        decision = ramp_step(
-            load_cycle_config(config).run, searches, observation=observation or searches.stem,
-            until=time.time() - 1800 if until is None else until,
-        )  # fmt: skip
+        if (searches is None) == (log is None):
+            raise ValueError("say what to look at: --searches, or --log")
+        run = load_cycle_config(config).run
+        if searches is not None:
+            table, name = pq.read_table(searches), searches.stem
+        else:
+            table, name = _served_in_the_stage(run, log), f"log until {end:.0f}"  # type: ignore[arg-type]
+        decision = ramp_step(run, table, observation=observation or name, until=end)
     if as_json:
         print_json(asdict(decision))
     else:
         typer.echo(f"{decision.kind.upper()} at {decision.share:.0%} of users: {decision.reason}")
     raise typer.Exit(VERDICT_EXITS["reject"] if decision.kind == "rollback" else 0)
+
+
+def _served_in_the_stage(run: Path, log: Path) -> "pa.Table":
+    from corewrite.pipeline.ramp_step import ramp_of
+    from corewrite.serving.ramp_searches import ramp_searches
+    from corewrite.serving.ubi_log import log_files
+
+    state, settings = ramp_of(run)
+    return ramp_searches(log_files(log), champion=state.champion, share=state.share(settings))

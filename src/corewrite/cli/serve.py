@@ -113,11 +113,14 @@ def replay(
         from corewrite.console.progress import ProgressSteps
         from corewrite.registry import Registry
         from corewrite.search.documents import read_catalogue
+        from corewrite.serving.backends import Backends
         from corewrite.serving.replay import replay_log
 
         settings = _settings(run, config)
         with ProgressSteps(progress_console(quiet=as_json)).step("replay") as progress:
-            found = replay_log(log, Registry(settings.registry), read_catalogue(settings.documents), progress=progress)
+            catalogue = read_catalogue(settings.documents)
+            backends = Backends(settings.relevance, settings.engine, catalogue, settings.secret)
+            found = replay_log(log, Registry(settings.registry), catalogue, backends=backends, progress=progress)
     if as_json:
         print_json(asdict(found))
     else:

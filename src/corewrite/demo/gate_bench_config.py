@@ -32,19 +32,23 @@ class GateBenchConfig(Settings):
     """Trainings from the warm start with seeds of their own, on each platform."""
     honest_phases: tuple[int, ...] = (2, 4, 6)
     """Phases after which such a training's policy is kept."""
-    bad: TrainingConfig = TrainingConfig(phases=24)
-    """Training on a reward that pays for the wrong thing; the champion is its start."""
-    growing_phases: tuple[int, ...] = (6, 12, 18, 24)
+    bad: TrainingConfig = TrainingConfig(
+        phases=8, learning_rate=1e-3, beta=0.05, weight_generation=0.0, sampler_precision="float32"
+    )
+    """Training on a reward that pays for the wrong thing; the champion is its start. Far looser than the default, which the
+    reference, the bounds of the spec and the short training keep from doing much harm in the time there is; a policy that moves
+    this fast is more than the rounding of bfloat16 allows away from what it samples with."""
+    growing_phases: tuple[int, ...] = (2, 4, 6, 8)
     """Phases after which the policy is a candidate, under a spec with too low a floor."""
     growing_eps: tuple[float, ...] = (1e-4, 1e-5)
     """Such floors."""
     growing_week: int = Field(default=2, ge=1)
     """Phases of a week in the chain of such candidates, each week's promoted over the last one's."""
-    saturating_phases: tuple[int, ...] = (6, 12, 18, 24)
+    saturating_phases: tuple[int, ...] = (2, 4, 6, 8)
     """The same under a relevance model that saturates."""
     saturating_bias: tuple[float, ...] = (2.0, 4.0)
     """By how much its bias is above the fitted one."""
-    poisoned_phases: tuple[int, ...] = (3, 6)
+    poisoned_phases: tuple[int, ...] = (4, 8)
     """The same on a log with a bot's clicks."""
     poisoned_shares: tuple[float, ...] = (0.1, 0.25, 0.5, 0.8)
     """Share of the training instances that are the bot's."""

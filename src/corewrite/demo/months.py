@@ -448,12 +448,19 @@ def saturating(model: LateInteraction, shift: float = 2.0) -> LateInteraction:
     return replace(model, scalars=scalars)
 
 
-def low_floor(spec: FusionSpec, eps: float = 1e-5) -> FusionSpec:
-    """The spec with a floor that pays for moving documents nobody would ever see (design section 4)."""
+def low_floor(spec: FusionSpec, eps: float = 1e-5, bound: float = 16.0) -> FusionSpec:
+    """The spec with a floor that pays for moving documents nobody would ever see (design section 4), and bounds to match.
+
+    Args:
+        spec: To change.
+        eps: Floor of the rewrite signals.
+        bound: Each rewrite factor lies within [1 / bound, bound], before its exponent. Within the bounds of the packaged spec
+            the exploit is learnt all the same but costs half as much.
+    """
     value = spec.model_dump(mode="json")
     for stage in ("rawrank", "finerank"):
         for signal in value[stage]["rewrite"]:
-            signal["eps"] = eps
+            signal |= {"eps": eps, "lo": 1 / bound, "hi": bound}
     return FusionSpec.model_validate(value)
 
 

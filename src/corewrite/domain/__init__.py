@@ -1,4 +1,4 @@
-"""The nouns: frozen dataclasses and pure helpers, no I/O."""
+"""The nouns: frozen dataclasses and pure helpers; the only I/O is reading settings."""
 
 from corewrite.domain.catalogue import Catalogue
 from corewrite.domain.file_types import CODE, PICKLES
@@ -7,7 +7,7 @@ from corewrite.domain.instance import TrainingInstance
 from corewrite.domain.keyed_random import keyed_bits, keyed_uniform, text_key
 from corewrite.domain.provenance import Provenance
 from corewrite.domain.query import Context, Query
-from corewrite.domain.settings import Settings
+from corewrite.domain.settings import ConfigError, Settings, read_settings
 from corewrite.domain.status import Outcome, SignalStatus
 from corewrite.domain.text import normalise, words
 
@@ -15,6 +15,7 @@ __all__ = [
     "CODE",
     "PICKLES",
     "Catalogue",
+    "ConfigError",
     "Context",
     "Outcome",
     "Provenance",
@@ -26,6 +27,7 @@ __all__ = [
     "keyed_bits",
     "keyed_uniform",
     "normalise",
+    "read_settings",
     "sha256_chunks",
     "sha256_json",
     "sha256_text",

@@ -205,7 +205,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names: set[str] = set()
-        for key, _ in node.value:
+        # A list that is tagged as a mapping (!!map [a]) comes here too; the base says what is wrong with it.
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
                 if key.value in names:
                     raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
@@ -215,7 +216,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             value = super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:
+        except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
             raise _refused(f"{node.value!r:.80} is not a value of type {node.tag}", node.start_mark) from error
         if isinstance(value, int) and value.bit_length() > 64:
             raise _refused(f"{node.value!r:.80} is too large a number", node.start_mark)
@@ -247,11 +248,11 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
     """
     try:
         loader = _Loader(text)
-        node = loader.get_single_node()
+        node = _composed(loader)
         value = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{name}:{line}: not valid YAML: {error.problem}") from error
+        raise SpecError(f"{name}:{line}: not valid YAML: {_visible(str(error.problem))}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(f"{name}:{line}: not valid YAML: character {error.character!r}: {error.reason}") from error
@@ -264,11 +265,24 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
     except ValidationError as error:
         problems = []
         for e in error.errors():
-            where = ".".join(map(str, e["loc"]))
+            where = ".".join(_visible(str(part)) for part in e["loc"])
             shown = "" if isinstance(e["input"], dict | list) else f" (got {e['input']!r:.80})"
             message = e["msg"].removeprefix("Value error, ")
             problems.append(f"{name}:{_line(node, e['loc'])}: {where or 'spec'}: {message}{shown}")
         raise SpecError("\n".join(problems)) from error
+
+
+def _composed(loader: _Loader) -> yaml.Node | None:
+    try:
+        return loader.get_single_node()
+    except (ValueError, OverflowError) as error:
+        # The scanner lets through what Python says to an escape beyond Unicode, or to a version of thousands of digits.
+        raise _refused(f"an escape or a number beyond any use ({error})", loader.get_mark()) from error  # type: ignore[no-untyped-call]
+
+
+def _visible(text: str) -> str:
+    """Text that a terminal may be given: a key can hold line breaks, escape sequences, half characters, or a whole file."""
+    return text if text.isprintable() and text == text.strip() and len(text) <= 200 else f"{text!r:.200}"
 
 
 def default_spec() -> FusionSpec:

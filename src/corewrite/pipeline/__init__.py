@@ -3,7 +3,7 @@
 from corewrite.pipeline.baselines import SpellingDictionary, baseline_rewrites
 from corewrite.pipeline.candidate import CandidateRun, ProbeFailedError, Steps, make_candidate
 from corewrite.pipeline.champion import NoChampionError, Served, explain_search, load_champion
-from corewrite.pipeline.config import ConfigError, PipelineConfig, WarmStartConfig, load_config
+from corewrite.pipeline.config import PipelineConfig, WarmStartConfig, load_config
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import DocumentsError, read_catalogue, read_labels, write_catalogue, write_labels
 from corewrite.pipeline.gate_step import fused_lists, log_rewards, served_rewrites
@@ -14,7 +14,6 @@ from corewrite.pipeline.window import LogWindow, is_gate_user, read_window
 
 __all__ = [
     "CandidateRun",
-    "ConfigError",
     "Deployment",
     "DocumentsError",
     "LogWindow",

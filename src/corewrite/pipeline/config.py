@@ -1,21 +1,14 @@
 """Settings of the pipeline, from YAML or defaults."""
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from corewrite.domain import Settings
+from corewrite.domain import Settings, read_settings
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
 from corewrite.training import TrainingConfig
-
-T = TypeVar("T", bound=Settings)
-
-
-class ConfigError(ValueError):
-    """A settings file that is refused; the message names the setting, the value and the fix."""
 
 
 class WarmStartConfig(Settings):
@@ -72,20 +65,3 @@ def load_config(path: Path | None) -> PipelineConfig:
         ConfigError: the file cannot be read or a setting is refused.
     """
     return PipelineConfig() if path is None else read_settings(path, PipelineConfig)
-
-
-def read_settings(path: Path, kind: type[T]) -> T:
-    """Read settings of a kind from YAML; an empty file gives the defaults.
-
-    Raises:
-        ConfigError: the file cannot be read or a setting is refused.
-    """
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot read the settings: {error}") from error
-    try:
-        return kind.model_validate({} if value is None else value)
-    except ValidationError as error:
-        problems = [f"{path}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join(problems)) from error

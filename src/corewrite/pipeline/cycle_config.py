@@ -4,11 +4,11 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from corewrite.domain import Settings
+from corewrite.domain import Settings, read_settings
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
 from corewrite.gate.calibrate import load_margins
-from corewrite.pipeline.config import PipelineConfig, read_settings
+from corewrite.pipeline.config import PipelineConfig
 
 
 class RefreshConfig(Settings):

@@ -1,15 +1,15 @@
 """After a promote: who gets the new champion, and the stop that rolls it back by itself."""
 
-import json
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
-from corewrite.pipeline.journal import JournalError, cycle_lock, write_json
+from corewrite.experiment.ramp_file import read_ramp as read_ramp_file
+from corewrite.experiment.ramp_file import write_ramp
+from corewrite.pipeline.journal import cycle_lock
 from corewrite.registry import ConflictError, Decision, Registry
 
 
@@ -23,17 +23,8 @@ def ramp_file(run: Path) -> Path:
 
 
 def read_ramp(run: Path) -> tuple[RampState, RampConfig] | None:
-    """The ramp and the settings it began under; None where none is."""
-    file = ramp_file(run)
-    if not file.is_file():
-        return None
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        return RampState.from_json(found["state"]), RampConfig.model_validate(found["config"])
-    except (ValueError, KeyError) as error:
-        raise JournalError(
-            f"{file} is damaged ({error}): restore it, or remove it to give the champion to everybody"
-        ) from error
+    """The ramp of a run and the settings it began under; None where none is."""
+    return read_ramp_file(ramp_file(run))
 
 
 def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
@@ -53,7 +44,7 @@ def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
     unfinished = found is not None and found[0].status == "running" and found[0].champion == promoted.previous
     previous = found[0].previous if found is not None and unfinished else promoted.previous
     state = RampState(promoted.number, previous, seconds_of(promoted))
-    _write(run, state, config)
+    write_ramp(ramp_file(run), state, config)
     return state
 
 
@@ -66,7 +57,7 @@ def carry_ramp(run: Path, promoted: Decision) -> None:
     """
     found = read_ramp(run)
     if found is not None and found[0].status == "running" and found[0].champion == promoted.previous:
-        _write(run, found[0].carried(promoted.number, seconds_of(promoted)), found[1])
+        write_ramp(ramp_file(run), found[0].carried(promoted.number, seconds_of(promoted)), found[1])
 
 
 def seconds_of(decision: Decision) -> float:
@@ -74,12 +65,24 @@ def seconds_of(decision: Decision) -> float:
     return datetime.fromisoformat(decision.time).timestamp()
 
 
-def ramp_step(run: Path, searches: Path, *, observation: str, until: float) -> RampDecision:
+def ramp_of(run: Path) -> tuple[RampState, RampConfig]:
+    """The ramp of a run and the settings it began under.
+
+    Raises:
+        RampError: there is none.
+    """
+    found = read_ramp(run)
+    if found is None:
+        raise RampError(f"{run} has no ramp: one begins with a promote")
+    return found
+
+
+def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float) -> RampDecision:
     """Take the stage's searches in, and roll back in the registry where the sequential stop says so.
 
     Args:
         run: Run folder.
-        searches: Parquet, one row a search since the stage began: user_id, arm, timestamp, gave_up, error, neutral.
+        searches: One row a search since the stage began: user_id, arm, timestamp, gave_up, error, neutral.
         observation: Names the observation; one that was taken in before changes nothing.
         until: End of the log, seconds, all outcomes settled.
 
@@ -89,13 +92,10 @@ def ramp_step(run: Path, searches: Path, *, observation: str, until: float) -> R
         CycleRunningError: a cycle is at work.
     """
     with cycle_lock(run):
-        found = read_ramp(run)
-        if found is None:
-            raise RampError(f"{run} has no ramp: one begins with a promote")
-        before, config = found
-        seen = observe(pq.read_table(searches), observation_id=observation, since=before.since, until=until)
+        before, config = ramp_of(run)
+        seen = observe(searches, observation_id=observation, since=before.since, until=until)
         state, decision = step(before, seen, config)
-        _write(run, state, config)
+        write_ramp(ramp_file(run), state, config)
         # The state first: killed here, the same observation gives the same decision, and the registry follows.
         if decision.kind == "rollback":
             registry = Registry(run / "registry")
@@ -103,8 +103,3 @@ def ramp_step(run: Path, searches: Path, *, observation: str, until: float) -> R
                 reason = f"ramp at {decision.share:.0%} of users: {decision.reason}"
                 registry.rollback(expected=state.champion, to=state.previous, reason=reason)
         return decision
-
-
-def _write(run: Path, state: RampState, config: RampConfig) -> None:
-    value: dict[str, Any] = {"state": state.to_json(), "config": config.model_dump(mode="json")}
-    write_json(ramp_file(run), value)

@@ -10,7 +10,7 @@ from corewrite.domain import Query
 
 TITLE, EARLIER, QUERY, REWRITE = "<|title|>", "<|earlier|>", "<|query|>", "<|rewrite|>"
 MARKS = (TITLE, EARLIER, QUERY, REWRITE)
-_REMEMBERED = 200_000
+_REMEMBERED = 10_000_000
 
 
 class PromptTooLongError(ValueError):
@@ -67,6 +67,7 @@ class PromptTemplate:
         self._reserved = sorted(added, key=len, reverse=True)
         self._reserved_ids = {tokenizer.convert_tokens_to_ids(t) for t in self._reserved}
         self._known: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._remembered = 0
         self.truncated = 0
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -84,8 +85,11 @@ class PromptTemplate:
         ids = tuple(self._tokenizer.encode(safe, add_special_tokens=False)) if safe.strip() else ()
         ids = tuple(i for i in ids if i not in self._reserved_ids)
         self._known[text] = ids
-        if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        # Counted in characters and tokens: many long texts must not fill the memory of a server.
+        self._remembered += len(text) + len(ids)
+        while self._remembered > _REMEMBERED:
+            gone, its = self._known.popitem(last=False)
+            self._remembered -= len(gone) + len(its)
         return ids
 
     def encode(self, query: Query) -> list[int]:

@@ -94,7 +94,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
         if len(wired) > limits.batch:
             raise _refused("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
         queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
-        version, found = await service.rewrite(queries, body.rewrites, body.deadline_ms)
+        version, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
         results = [{"rewrites": r.texts, "status": str(r.status), "reason": r.reason} for r in found]
         return JSONResponse({**names_of(version), "results": results})
 
@@ -117,6 +117,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
             {
                 "query_id": query_id,
                 "arm": found.arm,
+                "ramp": None if found.ramp is None else found.ramp.arm,
                 **names_of(found.version),
                 "rewrites": found.texts,
                 "rewrite_status": found.reason,
@@ -134,7 +135,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
             text = clean(body.rewrite).text
             given = (text,) if text else ()
         try:
-            found = await service.explain(query, given, _depth(body.depth, limits), body.deadline_ms)
+            found = await service.explain(query, given, _depth(body.depth, limits), body.deadline_ms, client_id=body.client_id)
         except ValueError as error:
             raise ProblemError(503, str(error)) from error
         return JSONResponse(found)
@@ -150,7 +151,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
         if not service.ready:
             raise ProblemError(503, service.versions.problem or "no rewrite succeeded lately")
         # A champion that cannot be loaded leaves the one before in service: ready, but somebody should know.
-        return {"status": "ready", "problem": service.versions.problem, **names_of(service.present())}
+        return {"status": "ready", "problem": service.versions.problem, **service.state()}
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from corewrite.serving.searching import RecallError
 from corewrite.serving.service import NotReadyError
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NotReadyError)
     async def not_ready(request: Request, error: NotReadyError) -> Response:
+        return problem(503, str(error), headers={"Retry-After": "1"})
+
+    @app.exception_handler(RecallError)
+    async def no_recall(request: Request, error: RecallError) -> Response:
+        _log.error("%s failed", request.url.path, exc_info=error)
         return problem(503, str(error), headers={"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)

@@ -13,9 +13,12 @@ from corewrite.domain import Catalogue
 from corewrite.fusion import ReplayResult, load_spec, replay
 from corewrite.fusion.spec import STAGES
 from corewrite.registry import Kind, Registry
-from corewrite.relevance import DenseScorer, LateInteraction
-from corewrite.search import Cascade, Trace, embedded_cascade
+from corewrite.search import Cascade, Trace
+from corewrite.serving.backends import Backends, EmbeddedIndex, EmbeddedRelevance
 from corewrite.serving.ubi_log import log_files
+
+_EMBEDDED = {"relevance": {"kind": "embedded"}, "engine": {"kind": "embedded"}}
+"""What answered where a line, of a server that knew no others, does not say it."""
 
 
 class ReplayError(ValueError):
@@ -42,25 +45,28 @@ class LogReplay:
 
 
 def replay_log(
-    log: Path, registry: Registry, catalogue: Catalogue, *, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LogReplay:
+    log: Path, registry: Registry, catalogue: Catalogue, *, backends: Backends | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LogReplay:  # fmt: skip
     """Recompute the searches of a log, each with the triple, the rewrites and the stages that it names.
 
     Args:
         log: A file, or a folder of them.
         registry: Holds the triples.
         catalogue: The documents of that time.
+        backends: Relevance model and search engine; default: the embedded ones. What others answered is passed over.
         progress: Called with (searches done, of how many).
 
     Raises:
         ReplayError: nothing in the log can be recomputed.
         RegistryError: an artifact the log names is gone or damaged.
     """
-    entries, passed_over = _entries(log)
+    backends = backends or Backends(EmbeddedRelevance(), EmbeddedIndex(), catalogue)
+    entries, passed_over = _entries(log, backends)
     if not entries:
         raise ReplayError(
             f"{log} holds no search that can be recomputed ({passed_over} lines passed over): texts must be logged, set "
-            "log.query_text"
+            f"log.query_text, and answers come from {backends.facts}"
         )
     triples: dict[tuple[str, str], Cascade] = {}
     logged: dict[str, list[float]] = defaultdict(list)
@@ -70,7 +76,7 @@ def replay_log(
         served = entry["query_attributes"]["served"]
         triple = served["relevance"], served["spec"]
         if triple not in triples:
-            triples[triple] = _cascade(registry, catalogue, *triple)
+            triples[triple] = _cascade(registry, backends, *triple)
         trace = _trace(triples[triple], entry["user_query"], served)
         fusion, order = trace.finerank.fusion, trace.order[0]
         column = {catalogue.ids[int(row)]: j for j, row in enumerate(trace.finerank.rows[0]) if row >= 0}
@@ -98,16 +104,15 @@ def _trace(cascade: Cascade, query: str, served: dict[str, Any]) -> Trace:
     return cascade.finerank(queries, [at["finerank"]], cascade.rawrank(queries, [at["rawrank"]], candidates))
 
 
-def _cascade(registry: Registry, catalogue: Catalogue, relevance: str, spec: str) -> Cascade:
+def _cascade(registry: Registry, backends: Backends, relevance: str, spec: str) -> Cascade:
     def folder(kind: Kind, hash: str) -> Path:
         registry.verify(kind, hash)
         return registry.path(registry.artifact(kind, hash))
 
-    model = LateInteraction.load(folder("relevance", relevance))
-    return embedded_cascade(catalogue, DenseScorer(model.bind(catalogue)), load_spec(folder("spec", spec) / "fusion.yaml"))
+    return backends.cascade(relevance, folder("relevance", relevance), load_spec(folder("spec", spec) / "fusion.yaml"))
 
 
-def _entries(log: Path) -> tuple[Sequence[dict[str, Any]], int]:
+def _entries(log: Path, backends: Backends) -> tuple[Sequence[dict[str, Any]], int]:
     entries, passed_over = [], 0
     for path in log_files(log):
         with path.open("rb") as lines:
@@ -119,7 +124,8 @@ def _entries(log: Path) -> tuple[Sequence[dict[str, Any]], int]:
                     passed_over += 1
                     continue
                 # A search whose finerank failed was answered by other means, and says so.
-                if served["texts"] and not any(name.endswith(".original") for name in served["signal_status"]):
+                whole = served["texts"] and not any(name.endswith(".original") for name in served["signal_status"])
+                if whole and served.get("backends", _EMBEDDED) == backends.facts:
                     entries.append(entry)
                 else:
                     passed_over += 1

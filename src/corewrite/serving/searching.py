@@ -16,10 +16,16 @@ from corewrite.fusion.spec import STAGES
 from corewrite.search import Candidates, Cascade, Rawranked, Trace
 from corewrite.serving.rewriting import Rewritten
 from corewrite.serving.settings import STAGES_OF, Arm, Deadlines, ServeConfig, Shares
-from corewrite.serving.versions import Version
+from corewrite.serving.versions import Choice, RampPlace, Version
 
 _log = logging.getLogger(__name__)
+_COMPLAIN_SECONDS = 60.0
+_complained: dict[str, float] = {}
 T = TypeVar("T")
+
+
+class RecallError(RuntimeError):
+    """No candidates: the search engine failed, so that there is nothing to answer with."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Found:
         rewritten: What the rewriter said while the answer was made; None where it was not asked or had not answered yet.
         pending: The rewriter's answer, also when it came too late for this search; None where it was not asked.
         rewrites: How many rewrites were asked for.
+        ramp: The client's place in the ramp; None where none is under way.
+        shadow: The version that is to answer unseen too; else None.
         stage_seconds: Time from arrival to the end of each stage, seconds.
     """
 
@@ -63,6 +71,8 @@ class Found:
     rewritten: Rewritten | None
     pending: "asyncio.Future[Rewritten] | None"
     rewrites: int
+    ramp: RampPlace | None = None
+    shadow: Version | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -76,6 +86,23 @@ class Found:
     def texts(self) -> tuple[str, ...]:
         """The rewrites that were used, at whatever stage."""
         return self.rewritten.texts if self.rewritten is not None and self.used_at else ()
+
+
+def _nothing_recalled(error: Exception) -> RecallError:
+    return RecallError(f"nothing could be recalled: {type(error).__name__}")
+
+
+def _complain(text: str, about: str) -> None:
+    """One line a minute about the same: what is down fails every search."""
+    if time.monotonic() - _complained.get(about, float("-inf")) > _COMPLAIN_SECONDS:
+        _complained[about] = time.monotonic()
+        _log.error("%s", text)
+
+
+def failed(chosen: Choice, query: Query, arm: Arm, rewrites: int) -> Found:
+    """A search that recall itself had no answer to."""
+    nothing = Ranked((), (), (), {"recall.original": SignalStatus.ERROR})
+    return Found(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.ramp, chosen.shadow)
 
 
 def arm_of(client_id: str, shares: Shares) -> Arm:
@@ -99,13 +126,13 @@ class Searcher:
         self._ranking.shutdown(wait=True, cancel_futures=True)
 
     async def search(
-        self, version: Version, query: Query, arm: Arm, depth: int, *, switched_on: bool, rewrites: int = 1,
+        self, chosen: Choice, query: Query, arm: Arm, depth: int, *, switched_on: bool, rewrites: int = 1,
         arrived: float | None = None,
     ) -> Found:  # fmt: skip
         """Answer one search.
 
         Args:
-            version: Answers it, all of it.
+            chosen: Its version answers it, all of it.
             query: What is asked.
             arm: Which stages may use the rewrite.
             depth: Results.
@@ -114,6 +141,7 @@ class Searcher:
             arrived: When the search came, by `time.monotonic`; the deadlines count from there. Default: now.
         """
         began = time.monotonic() if arrived is None else arrived
+        version = chosen.version
         stages = STAGES_OF[arm] if switched_on and not self._shadow else ()
         pending = version.rewriter.ask(query, rewrites) if stages or (switched_on and self._shadow) else None
         run = _Run(version.cascades[arm if stages else "none"], query, depth)
@@ -125,7 +153,20 @@ class Searcher:
             seconds = await self._in_thread(lambda: run.do(STAGES, began))
         used_at = tuple(stage for stage in used_at if stage not in run.missing)
         ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending, run.missing)
-        return Found(query, version, arm, ranked, used_at, rewritten, pending, rewrites, seconds)
+        return Found(
+            query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.ramp, chosen.shadow, seconds
+        )  # fmt: skip
+
+    async def shadow_answer(self, found: Found, depth: int) -> Found | None:
+        """What the champion of a ramp's shadow stage would have answered, under the same deadlines; None in no such stage."""
+        if found.shadow is None:
+            return None
+        chosen = Choice(found.shadow)
+        try:
+            return await self.search(chosen, found.query, found.arm, depth, switched_on=True, rewrites=found.rewrites)
+        except Exception as error:
+            _log.error("version %d failed unseen: %s: %s", found.shadow.champion.version, type(error).__name__, error)
+            return failed(chosen, found.query, found.arm, found.rewrites)
 
     async def other_answer(self, found: Found, depth: int) -> Ranked | None:
         """What the client would have seen in the other arm: without the rewrite, or, where it was not used, with it.
@@ -214,7 +255,10 @@ class _Run:
 
     def prepare(self) -> None:
         """Recall by the query alone, which the cascade remembers."""
-        self._cascade.recall(self._query, self._cascade.spec.recall.original_candidates)
+        try:
+            self._cascade.recall(self._query, self._cascade.spec.recall.original_candidates)
+        except Exception as error:
+            raise _nothing_recalled(error) from error
 
     def do(self, stages: tuple[str, ...], began: float) -> dict[str, float]:
         """Run stages; when each ended, seconds after `began`."""
@@ -226,9 +270,9 @@ class _Run:
                 except Exception as error:
                     # A relevance model that is down must not take the search with it: the stage before has an order too.
                     if stage == "recall":
-                        raise
+                        raise _nothing_recalled(error) from error
                     self._failed_at, self.failure = stage, f"{type(error).__name__}: {error}"
-                    _log.error("%s failed, answered by the stage before: %s", stage, self.failure)
+                    _complain(f"{stage} failed, answered by the stage before: {self.failure}", stage)
             ends[stage] = time.monotonic() - began
         return ends
 

@@ -4,22 +4,23 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
 from corewrite.fusion import explain_stage
 from corewrite.search.documents import read_catalogue
+from corewrite.serving.backends import Backends
 from corewrite.serving.cache import MemoryCache, RedisCache
 from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
-from corewrite.serving.searching import Found, Ranked, Searcher, arm_of
+from corewrite.serving.searching import Found, Ranked, Searcher, arm_of, failed
 from corewrite.serving.settings import ServeConfig
 from corewrite.serving.ubi_log import Hasher, UbiLog, line_of
-from corewrite.serving.versions import Open, Version, Versions
+from corewrite.serving.versions import Choice, Open, Version, Versions
 from corewrite.serving.warm import read_warm
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Service:
     Attributes:
         config: The settings.
         catalogue: The documents.
+        backends: Relevance model and search engine.
         versions: The champions loaded.
         kill: The kill switch.
         metrics: The counters.
@@ -51,6 +53,7 @@ class Service:
 
         Raises:
             DocumentsError: the documents cannot be read.
+            ImportError, ScorerMismatchError, ScoreError: see `Backends`.
             ValueError: an environment variable that the settings name is not set.
         """
         self.config = config
@@ -60,7 +63,8 @@ class Service:
         cache = config.cache
         self.memory = MemoryCache(cache.size, cache.seconds)
         self._redis = RedisCache(cache.redis_url, cache.seconds, cache.redis_timeout_ms) if cache.redis_url else None
-        self.versions = Versions(config, self.catalogue, make_rewriter or self._rewriter)
+        self.backends = Backends(config.relevance, config.engine, self.catalogue, config.secret)
+        self.versions = Versions(config, self.backends, make_rewriter or self._rewriter)
         self._searcher = Searcher(config)
         self._hasher = Hasher(config.secret(config.log.salt_env))
         self._ubi = UbiLog(config.log) if config.log.folder is not None else None
@@ -89,28 +93,39 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a real rewrite of the present champion succeeded lately."""
-        present = self.versions.present
-        return present is not None and present.rewriter.healthy
+        """Whether a real rewrite of every version that clients get succeeded lately."""
+        answering = self.versions.answering
+        return bool(answering) and all(version.rewriter.healthy for version in answering)
 
-    def present(self) -> Version:
-        """The version to answer a request with, all of it.
+    def choose(self, client_id: str) -> Choice:
+        """What to answer a request with, all of it.
+
+        Args:
+            client_id: Decides while a ramp is under way; empty: the version before.
 
         Raises:
-            NotReadyError: there is none yet.
+            NotReadyError: there is no champion yet.
         """
-        version = self.versions.present
-        if version is None:
+        chosen = self.versions.choose(client_id)
+        if chosen is None:
             raise NotReadyError(self.versions.problem or "the champion is being loaded")
-        return version
+        return chosen
 
-    async def rewrite(self, queries: Sequence[Query], n: int, deadline_ms: float) -> tuple[Version, list[Rewritten]]:
+    async def rewrite(
+        self, queries: Sequence[Query], n: int, deadline_ms: float, *, client_id: str = ""
+    ) -> tuple[Version, list[Rewritten]]:
         """At most `n` rewrites of each query, those that come in time.
+
+        Args:
+            queries: What is asked.
+            n: Rewrites of each.
+            deadline_ms: How long they are waited for.
+            client_id: Chooses the version in a ramp.
 
         Raises:
             NotReadyError: there is no champion.
         """
-        version = self.present()
+        version = self.choose(client_id).version
         if self.kill.on:
             return version, [Rewritten((), SignalStatus.OFF, "off")] * len(queries)
         asked = [version.rewriter.ask(query, n) for query in queries]
@@ -126,7 +141,7 @@ class Service:
 
         Args:
             query: What is asked.
-            client_id: Chooses the arm; without one the search is a client of its own.
+            client_id: Chooses the arm, and the version in a ramp; without one the search is a client of its own.
             session_id: For the log.
             depth: Results.
             rewrites: How many rewrites are asked for.
@@ -138,38 +153,43 @@ class Service:
         Raises:
             NotReadyError: there is no champion.
         """
-        version, query_id = self.present(), uuid.uuid4().hex
+        chosen, query_id = self.choose(client_id), uuid.uuid4().hex
         client = client_id or f"nobody-{query_id}"
         arm = arm_of(client, self.config.arms)
-        found = await self._searcher.search(
-            version, query, arm, depth, switched_on=not self.kill.on, rewrites=rewrites, arrived=arrived
-        )
+        try:
+            found = await self._searcher.search(
+                chosen, query, arm, depth, switched_on=not self.kill.on, rewrites=rewrites, arrived=arrived
+            )
+        except Exception:
+            # Written down too: a ramp that saw only the searches that were answered would find no fault.
+            self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, depth, False)
+            raise
         self._count(found)
         other_wanted = hash_share(query_id, "counterfactual") < self.config.log.counterfactual_share
-        if self._ubi is not None and len(self._afterwards) < _AFTERWARDS:
-            self._later(self._write_down(found, query_id, client, session_id, depth, other_wanted))
-        elif self._ubi is not None:
-            self._ubi.dropped += 1
+        self._note(found, query_id, client, session_id, depth, other_wanted)
         return query_id, found
 
-    async def explain(self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float) -> dict[str, Any]:
+    async def explain(
+        self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float, *, client_id: str = ""
+    ) -> dict[str, Any]:
         """Search once with and once without the rewrite, and say what it did.
 
         Args:
             query: What is asked.
-            texts: Used in the place of the champion's rewrite; None: the champion's.
+            texts: Used in the place of the policy's rewrite; None: the policy's.
             depth: Results.
-            deadline_ms: How long the champion's rewrite is waited for.
+            deadline_ms: How long the policy's rewrite is waited for.
+            client_id: Chooses the version in a ramp.
 
         Raises:
             NotReadyError: there is no champion.
             ValueError: the ranker itself failed.
         """
         if texts is None:
-            version, rewritten = await self.rewrite([query], 1, deadline_ms)
+            version, rewritten = await self.rewrite([query], 1, deadline_ms, client_id=client_id)
             texts, reason = rewritten[0].texts, rewritten[0].reason
         else:
-            version, reason = self.present(), "given"
+            version, reason = self.choose(client_id).version, "given"
         trace, after = await self._searcher.ranked_with(version, query, texts, depth)
         bare, before = await self._searcher.ranked_with(version, query, (), len(self.catalogue))
         place = {row: k + 1 for k, row in enumerate(before.rows)}
@@ -205,6 +225,15 @@ class Service:
             ],
         }
 
+    def state(self) -> dict[str, Any]:
+        """What is served: the version that most clients get, the ramp where one is under way, the backends."""
+        ramp, breaker = self.versions.ramp, self.backends.breaker
+        told = None if ramp is None else {"champion": ramp.champion, "share": ramp.share}
+        backends = self.backends.facts
+        if breaker is not None:
+            backends = {**backends, "relevance": {**backends["relevance"], "answers": not breaker.is_open}}
+        return {**names_of(self.choose("").version), "ramp": told, "backends": backends}
+
     def gauges(self) -> None:
         """Bring the metrics that are looked at, not counted, up to date."""
         m, present = self.metrics, self.versions.present
@@ -215,9 +244,15 @@ class Service:
         m.cache_misses.set(self.memory.misses)
         if present is not None:
             m.version.set(present.champion.version)
+            ramp = self.versions.ramp
+            m.ramp_share.set(1.0 if ramp is None else ramp.share)
             m.waiting.set(present.rewriter.waiting)
             m.restarts.set(present.rewriter.restarts)
             m.shed.set(present.rewriter.shed)
+        if self.backends.breaker is not None:
+            m.relevance_open.set(self.backends.breaker.is_open)
+            m.relevance_opened.set(self.backends.breaker.opened)
+            m.relevance_refused.set(self.backends.breaker.refused)
         if self._redis is not None:
             m.redis_failures.set(self._redis.failures)
         if self._ubi is not None:
@@ -240,14 +275,21 @@ class Service:
     def _count(self, found: Found) -> None:
         m = self.metrics
         m.searches.labels(found.arm).inc()
+        if found.ramp is not None and found.ramp.arm is not None:
+            m.ramp_searches.labels(found.ramp.arm).inc()
         m.rewrites.labels(found.reason).inc()
         for name, state in found.ranked.status.items():
             m.signals.labels(name, str(state)).inc()
         for stage, seconds in found.stage_seconds.items():
             m.stages.labels(stage).observe(seconds)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _note(self, found: Found, query_id: str, client: str, session_id: str, depth: int, other_wanted: bool) -> None:
+        if self._ubi is None:
+            return
+        if len(self._afterwards) >= _AFTERWARDS:
+            self._ubi.dropped += 1
+            return
+        task = asyncio.create_task(self._write_down(found, query_id, client, session_id, depth, other_wanted))
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
 
@@ -255,15 +297,20 @@ class Service:
         self, found: Found, query_id: str, client_id: str, session_id: str, depth: int, other_wanted: bool
     ) -> None:
         other: Ranked | None = None
+        shadow: Found | None = None
         timestamp = time.time()
         try:
             if other_wanted and not self.kill.on:
                 other = await self._searcher.other_answer(found, depth)
+                shadow = await self._searcher.shadow_answer(found, depth)
+            if shadow is not None:
+                self.metrics.ramp_searches.labels("shadow").inc()
             if other is not None:
                 self.metrics.counterfactuals.labels(str(other.rows != found.ranked.rows).lower()).inc()
             line = line_of(
                 found, query_id=query_id, client_id=client_id, session_id=session_id, timestamp=timestamp,
-                ids=self.catalogue.ids.__getitem__, other=other, texts=self.config.log.query_text, hasher=self._hasher,
+                ids=self.catalogue.ids.__getitem__, other=other, shadow=shadow, backends=self.backends.facts,
+                texts=self.config.log.query_text, hasher=self._hasher,
             )  # fmt: skip
         except Exception:
             # The search was answered; its entry must not be what brings a worker down.

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from corewrite.domain import Settings
+from corewrite.domain import Settings, read_settings
+from corewrite.serving.backends import EmbeddedIndex, EmbeddedRelevance, EngineSettings, RelevanceSettings
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
@@ -134,7 +134,8 @@ class LogSettings(Settings):
     rotate_bytes: int = Field(default=256 * 2**20, ge=2**16)
     """A file that reaches this size is synced to the disk and the next one begun."""
     counterfactual_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the searches for which the other answer (without the rewrite; in arm `none`, with it) is computed too."""
+    """Share of the searches for which the other answer (without the rewrite; in arm `none`, with it) is computed too, and in
+    the shadow stage of a ramp the new champion's."""
 
 
 class ServeConfig(Settings):
@@ -144,6 +145,10 @@ class ServeConfig(Settings):
     """Folder of the registry whose champion is served."""
     documents: Path = Path("documents.parquet")
     """Parquet of the documents."""
+    relevance: RelevanceSettings = EmbeddedRelevance()
+    """What computes the signal `relevance`."""
+    engine: EngineSettings = EmbeddedIndex()
+    """What recalls."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -158,10 +163,12 @@ class ServeConfig(Settings):
     """While this file exists no rewrite is used; default: `serving.killed` beside the registry."""
     enabled: bool = True
     """False: no rewrite is used, whatever the kill file says."""
+    ramp: Path | None = None
+    """The ramp that a cycle keeps; default: `ramp.json` beside the registry, where a run folder has it."""
     shadow: bool = False
     """Rewrites are computed and logged as counterfactuals but never used."""
     poll_seconds: float = Field(default=0.5, gt=0, le=1)
-    """How often the registry and the kill file are looked at."""
+    """How often the registry, the ramp and the kill file are looked at."""
     deadlines: Deadlines = Deadlines()
     """Of the stages."""
     rewriter: RewriterSettings = RewriterSettings()
@@ -180,6 +187,11 @@ class ServeConfig(Settings):
         """The kill switch's file."""
         return self.kill_file or self.registry.parent / "serving.killed"
 
+    @property
+    def ramp_path(self) -> Path:
+        """The ramp's file."""
+        return self.ramp or self.registry.parent / "ramp.json"
+
     def secret(self, name: str | None) -> str | None:
         """The value of an environment variable that a setting names.
 
@@ -194,24 +206,10 @@ class ServeConfig(Settings):
         return value
 
 
-class ServeConfigError(ValueError):
-    """Settings that are refused; the message names the setting and what is wrong with it."""
-
-
 def load_serve_config(path: Path | None) -> ServeConfig:
     """Read settings from YAML; None, or an empty file, gives the defaults.
 
     Raises:
-        ServeConfigError: the file cannot be read or a setting is refused.
+        ConfigError: the file cannot be read or a setting is refused.
     """
-    if path is None:
-        return ServeConfig()
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ServeConfigError(f"{path}: cannot read the settings: {error}") from error
-    try:
-        return ServeConfig.model_validate({} if value is None else value)
-    except ValidationError as error:
-        problems = [f"{path}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ServeConfigError("\n".join(problems)) from error
+    return ServeConfig() if path is None else read_settings(path, ServeConfig)

@@ -13,7 +13,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Hasher:
 
 def line_of(
     found: Found, *, query_id: str, client_id: str, session_id: str, timestamp: float, ids: Callable[[int], str],
-    other: Ranked | None, texts: bool, hasher: Hasher,
+    other: Ranked | None, shadow: Found | None, backends: Mapping[str, Any], texts: bool, hasher: Hasher,
 ) -> dict[str, Any]:  # fmt: skip
     """The line of a search.
 
@@ -51,11 +52,13 @@ def line_of(
         timestamp: Seconds since the epoch.
         ids: Document id by catalogue row.
         other: The other arm's answer, where it was computed.
+        shadow: The answer of the champion that nobody sees yet, where it was computed.
+        backends: What scored and recalled: `Backends.facts`.
         texts: Whether the user's texts are written, or their hashes.
         hasher: Makes the hashes.
     """
     shown: Callable[[str], str] = (lambda text: text) if texts else hasher
-    ranked, context, champion = found.ranked, found.query.context, found.version.champion
+    ranked, context = found.ranked, found.query.context
     hits = [ids(row) for row in ranked.rows]
     names = sorted({name for factors in ranked.factors for name in factors})
     attributes: dict[str, Any] = {
@@ -69,18 +72,13 @@ def line_of(
     attributes["served"] = {
         "texts": texts,
         "context_queries": [shown(q) for q in context.queries],
-        "version": champion.version,
-        "policy": champion.policy,
-        "relevance": champion.relevance,
-        "spec": champion.spec,
-        "spec_hash": found.version.spec_hash,
-        "signal_status": {name: str(state) for name, state in ranked.status.items()},
-        "rewrite": found.reason,
-        "rewrites": [shown(t) for t in found.texts],
-        "used_at": list(found.used_at),
+        "ramp": None if found.ramp is None else asdict(found.ramp),
+        **_answered(found, shown),
+        "backends": backends,
         "factors": {name: [f.get(name, 1.0) for f in ranked.factors] for name in names},
         "scores": list(ranked.scores),
         "counterfactual": None if other is None else [ids(row) for row in other.rows],
+        "shadow": None if shadow is None else _answered(shadow, shown) | {"hit_ids": [ids(row) for row in shadow.ranked.rows]},
     }
     return {
         "application": APPLICATION,
@@ -91,6 +89,22 @@ def line_of(
         "query_response_id": query_id,
         "query_response_hit_ids": hits,
         "query_attributes": attributes,
+    }
+
+
+def _answered(found: Found, shown: Callable[[str], str]) -> dict[str, Any]:
+    """What answered, and what became of the rewrite."""
+    champion = found.version.champion
+    return {
+        "version": champion.version,
+        "policy": champion.policy,
+        "relevance": champion.relevance,
+        "spec": champion.spec,
+        "spec_hash": found.version.spec_hash,
+        "signal_status": {name: str(state) for name, state in found.ranked.status.items()},
+        "rewrite": found.reason,
+        "rewrites": [shown(t) for t in found.texts],
+        "used_at": list(found.used_at),
     }
 
 

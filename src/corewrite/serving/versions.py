@@ -1,8 +1,8 @@
-"""What is served: the champion of the registry, followed while requests go on.
+"""What is served: the champion of the registry and, while its ramp is under way, the version that most clients keep.
 
-Ordering contract: a new champion is loaded and has answered a probe before any request sees it; then one assignment makes
-it the present version. A request takes `present` once, at its start, and uses nothing else: no answer mixes two. The
-champion before stays loaded, so that a rollback is that one assignment again.
+Ordering contract: a new champion, and the version its ramp goes up from, are loaded and have answered a probe before any
+request sees them; then one assignment puts them in place. A request takes its version once, at its start (`choose`), and
+uses nothing else: no answer mixes two. The champion before stays loaded, so that a rollback is that one assignment again.
 """
 
 import asyncio
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from corewrite.domain import Catalogue
+from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
+from corewrite.experiment.ramp_file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
-from corewrite.registry import Champion, Kind, Registry
-from corewrite.relevance import DenseScorer, LateInteraction
-from corewrite.search import Cascade, embedded_cascade
+from corewrite.registry import Champion, Kind, Registry, RegistryError
+from corewrite.search import Cascade
+from corewrite.serving.backends import Backends
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.settings import STAGES_OF, Arm, ServeConfig
 
@@ -49,70 +50,196 @@ class Version:
         return self.spec.spec_hash
 
 
-class Versions:
-    """The present champion and the one before.
+@dataclass(frozen=True)
+class RampPlace:
+    """Where a request stands in the ramp under way.
 
     Attributes:
-        present: What new requests are answered with; None before the first champion.
-        problem: Why the registry's champion is not the present one, empty where it is.
+        arm: "treatment" (the champion being ramped up) or "control" (the version before); None: in no arm, and answered with
+            the version before, as without a client id.
+        champion: Version being ramped up.
+        share: Share of clients who get it.
+    """
+
+    arm: str | None
+    champion: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """What a request is answered with.
+
+    Attributes:
+        version: Answers it, all of it.
+        ramp: Its place in the ramp; None where none is under way.
+        shadow: In the shadow stage the champion, which answers unseen; else None.
+    """
+
+    version: Version
+    ramp: RampPlace | None = None
+    shadow: Version | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Served:
+    """The registry's champion, the version before it, and the ramp from this to that where one is under way."""
+
+    present: Version
+    previous: Version | None
+    ramp: tuple[RampState, RampConfig] | None
+
+
+class Versions:
+    """The present champion, the version before, and who gets which.
+
+    Attributes:
+        problem: What is wrong with following registry and ramp, empty where nothing is.
         switches: Changes of the present version.
     """
 
-    def __init__(self, config: ServeConfig, catalogue: Catalogue, make_rewriter: Open) -> None:
-        self._registry = Registry(config.registry)
-        self._catalogue, self._make, self._poll_seconds = catalogue, make_rewriter, config.poll_seconds
-        self._previous: Version | None = None
+    def __init__(self, config: ServeConfig, backends: Backends, make_rewriter: Open) -> None:
+        self._registry, self._ramp_file = Registry(config.registry), config.ramp_path
+        self._backends, self._make, self._poll_seconds = backends, make_rewriter, config.poll_seconds
+        self._served: _Served | None = None
+        self._ramp: tuple[RampState, RampConfig] | None = None
+        self._ramp_read_at: int | None = None
+        self._ramp_problem = ""
         self._retry: tuple[int, float] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
-        self.present: Version | None = None
         self.problem = ""
         self.switches = 0
 
+    @property
+    def present(self) -> Version | None:
+        """The registry's champion as loaded; None before the first."""
+        return None if self._served is None else self._served.present
+
+    @property
+    def ramp(self) -> RampPlace | None:
+        """The ramp under way, as a request without a client id meets it; None where none is."""
+        chosen = self.choose("")
+        return None if chosen is None else chosen.ramp
+
+    @property
+    def answering(self) -> tuple[Version, ...]:
+        """The versions that clients get."""
+        served = self._served
+        if served is None:
+            return ()
+        if served.ramp is None or served.previous is None:
+            return (served.present,)
+        seen = served.ramp[0].share(served.ramp[1]) > 0
+        return (served.previous, served.present) if seen else (served.previous,)
+
+    def choose(self, client_id: str) -> Choice | None:
+        """What a client is answered with; None before the first champion.
+
+        Args:
+            client_id: A hash of it and the ramp decides, so that every worker agrees; empty: the version before.
+        """
+        served = self._served
+        if served is None:
+            return None
+        if served.ramp is None or served.previous is None:
+            return Choice(served.present)
+        state, config = served.ramp
+        treated = bool(client_id) and state.version_for(client_id, config) == state.champion
+        version, share = served.present if treated else served.previous, state.share(config)
+        if not client_id or state.status != "running":
+            return Choice(version, RampPlace(None, state.champion, share))
+        place = RampPlace(TREATMENT if treated else CONTROL, state.champion, share)
+        return Choice(version, place, served.present if share == 0 else None)
+
     async def follow(self) -> None:
-        """Look at the registry for ever; a trouble with it leaves the present version in place."""
+        """Look at registry and ramp for ever; a trouble with them leaves what is in place."""
         while True:
             await self.refresh()
             await asyncio.sleep(self._poll_seconds)
 
     async def refresh(self) -> None:
-        """Bring `present` to the registry's champion, if that can be loaded."""
+        """Bring what is served to the registry's champion and its ramp, if they can be loaded."""
+        champion: Champion | None = None
         try:
             champion = await asyncio.to_thread(self._registry.champion)
             if champion is None:
                 self.problem = f"{self._registry.root} has no champion: promote a candidate first"
-            elif self.present is None or champion.version != self.present.champion.version:
-                if self._retry is not None and self._retry[0] == champion.version and time.monotonic() < self._retry[1]:
-                    return
-                await self._switch(champion)
+            elif self._retry is None or self._retry[0] != champion.version or time.monotonic() >= self._retry[1]:
+                await self._bring(champion)
+                self._retry, self.problem = None, self._ramp_problem
         except Exception as error:
-            # A damaged artifact, a full disk, a model that does not load: the version in place goes on serving.
-            self.problem = f"{type(error).__name__}: {error}"
+            # A damaged artifact, a full disk, a model that does not load: what is in place goes on serving.
+            self.problem = _told(error)
             self._retry = (champion.version, time.monotonic() + _RETRY_SECONDS) if champion is not None else None
             _log.error("the registry's champion cannot be served: %s", self.problem)
-        else:
-            if champion is not None:
-                self.problem = ""
 
     async def close(self) -> None:
         """End the rewriters' processes."""
         for task in self._leaving:
             task.cancel()
-        rewriters = {v.rewriter for v in (self.present, self._previous) if v is not None}
+        rewriters = {v.rewriter for v in self._loaded()}
         await asyncio.gather(*self._leaving, *(r.close() for r in rewriters), return_exceptions=True)
 
-    async def _switch(self, champion: Champion) -> None:
-        old, kept = self.present, [v for v in (self.present, self._previous) if v is not None]
-        new = await self._load(champion, kept)
-        self.present, self._previous = new, old
-        self.switches += 1
-        if old is not None and old.champion.hashes == new.champion.hashes:
-            self._previous = next((v for v in kept[1:]), None)  # the same triple under a new number
-        staying = {v.rewriter for v in (self.present, self._previous) if v is not None}
-        for version in kept:
-            if version.rewriter not in staying:
-                task = asyncio.create_task(_close_later(version.rewriter))
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+    def _loaded(self) -> list[Version]:
+        served = self._served
+        return [] if served is None else [v for v in (served.present, served.previous) if v is not None]
+
+    async def _bring(self, champion: Champion) -> None:
+        old, kept = self._served, self._loaded()
+        present = next((v for v in kept if v.champion.version == champion.version), None)
+        present = present or await self._load(champion, kept)
+        previous: Version | None
+        try:
+            # Not before the champion is loaded: a cycle writes the ramp just after it promotes.
+            ramp = await asyncio.to_thread(self._ramp_of, champion)
+            if ramp is not None:
+                previous = await self._version(ramp[0].previous, [*kept, present])
+            elif old is not None and old.present.champion.version != champion.version:
+                # The same triple under a new number is no version before.
+                previous = next((v for v in kept if v.champion.hashes != champion.hashes), None)
+            else:
+                previous = None if old is None else old.previous
+        except BaseException:
+            if present.rewriter not in {v.rewriter for v in kept}:
+                await present.rewriter.close()
+            raise
+        self._served = _Served(present, previous, ramp)
+        self.switches += old is None or old.present.champion.version != champion.version
+        staying = {v.rewriter for v in self._loaded()}
+        for rewriter in {v.rewriter for v in kept} - staying:
+            task = asyncio.create_task(_close_later(rewriter))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    def _ramp_of(self, champion: Champion) -> tuple[RampState, RampConfig] | None:
+        """The ramp that is under way for a champion; where it cannot be read, as it was last."""
+        try:
+            self._ramp, self._ramp_read_at, trouble = read_ramp(self._ramp_file), champion.version, ""
+        except (OSError, RampFileError) as error:
+            trouble = _told(error)
+        if trouble and trouble != self._ramp_problem:
+            _log.error("the ramp cannot be read, clients keep what they have: %s", trouble)
+        self._ramp_problem = trouble
+        if trouble and self._ramp_read_at != champion.version and champion.fallback is not None:
+            verdict = next(d.verdict for d in self._registry.decisions() if d.number == champion.version)
+            if verdict == "promote":
+                # Who is to get it is not known: nobody, until it is. A rollback is for all.
+                return RampState(champion.version, champion.fallback, 0.0, status="rolled back"), RampConfig()
+        if self._ramp is None or self._ramp[0].champion != champion.version or self._ramp[0].status == "complete":
+            return None
+        return self._ramp
+
+    async def _version(self, number: int, kept: list[Version]) -> Version:
+        """A version of the past, by its number."""
+        known = next((v for v in kept if v.champion.version == number), None)
+        if known is not None:
+            return known
+        decisions = await asyncio.to_thread(self._registry.decisions)
+        served = ("promote", "rollback")
+        triple = next((d.candidate for d in decisions if d.number == number and d.verdict in served), None)
+        if triple is None:
+            raise RegistryError(f"the ramp in {self._ramp_file} goes up from version {number}, which the registry never served")
+        return await self._load(Champion(triple.policy, triple.relevance, triple.spec, version=number, fallback=None), kept)
 
     async def _load(self, champion: Champion, kept: list[Version]) -> Version:
         same = next((v for v in kept if v.champion.hashes == champion.hashes), None)
@@ -132,13 +259,17 @@ class Versions:
         if same is not None:
             cascade = same.cascades["launch_2"].with_spec(spec)
         else:
-            model = LateInteraction.load(self._folder("relevance", champion.relevance))
-            cascade = embedded_cascade(self._catalogue, DenseScorer(model.bind(self._catalogue)), spec)
+            cascade = self._backends.cascade(champion.relevance, self._folder("relevance", champion.relevance), spec)
         return spec, {arm: cascade.with_spec(spec.with_rewrite_stages(stages)) for arm, stages in STAGES_OF.items()}
 
     def _folder(self, kind: Kind, hash: str) -> Path:
         self._registry.verify(kind, hash)
         return self._registry.path(self._registry.artifact(kind, hash))
+
+
+def _told(error: Exception) -> str:
+    """For an answer of `/readyz`, which half characters (of a file) would spoil."""
+    return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 
 async def _close_later(rewriter: PolicyRewriter) -> None:

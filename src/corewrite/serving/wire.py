@@ -12,6 +12,7 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Whole = Annotated[int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)]
 """To JSON Schema 3.0 is an integer."""
 Name = Annotated[str, StringConstraints(max_length=128)]
+_CLIENT = "Who asks; chooses the version while a ramp is under way."
 _CONTEXT: dict[str, Any] = {"queries": ["blackpink"], "titles": ["BLACKPINK dance practice"], "locale": "en"}
 
 
@@ -45,6 +46,7 @@ class RewriteRequest(WireQuery):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "bts", "context": _CONTEXT}]})
 
+    client_id: Name = Field(default="", description=_CLIENT)
     rewrites: Whole = Field(default=1, ge=1, le=MAX_REWRITES, description="Rewrites wanted at most.")
     deadline_ms: float = Field(default=1_000, gt=0, le=30_000, description="How long to wait.")
 
@@ -55,6 +57,7 @@ class RewriteBatch(_Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"batch": [{"query": "bts"}, {"query": "rice"}]}]})
 
     batch: list[WireQuery] = Field(min_length=1, description="The queries.")
+    client_id: Name = Field(default="", description=_CLIENT)
     rewrites: Whole = Field(default=1, ge=1, le=MAX_REWRITES, description="Rewrites wanted of each at most.")
     deadline_ms: float = Field(default=1_000, gt=0, le=30_000, description="How long to wait for all.")
 
@@ -66,7 +69,9 @@ class SearchRequest(WireQuery):
         json_schema_extra={"examples": [{"query": "bts", "context": _CONTEXT, "client_id": "c-17", "session_id": "s-4"}]}
     )
 
-    client_id: Name = Field(default="", description="Who asks; chooses the arm. Only its hash is logged.")
+    client_id: Name = Field(
+        default="", description="Who asks; chooses the arm, and the version in a ramp. Only its hash is logged."
+    )
     session_id: Name = Field(default="", description="Only its hash is logged.")
     depth: Whole = Field(default=10, ge=1, description="Results wanted.")
     rewrites: Whole = Field(default=1, ge=1, le=MAX_REWRITES, description="Rewrites used; their log factors are averaged.")
@@ -78,7 +83,8 @@ class ExplainRequest(WireQuery):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "bts", "rewrite": "bts dance practice", "depth": 5}]})
 
-    rewrite: Text | None = Field(default=None, description="Used in the place of the champion's.")
+    rewrite: Text | None = Field(default=None, description="Used in the place of the policy's.")
+    client_id: Name = Field(default="", description=_CLIENT)
     depth: Whole = Field(default=10, ge=1, description="Results wanted.")
     deadline_ms: float = Field(default=1_000, gt=0, le=30_000, description="How long to wait for the rewrite.")
 
@@ -121,6 +127,7 @@ class SearchResponse(_Answered):
 
     query_id: str = Field(description="For the events that are logged about it.")
     arm: str = Field(description="none, launch_1 or launch_2.")
+    ramp: str | None = Field(description="treatment or control while a ramp is under way.")
     rewrites: list[str] = Field(description="What was used.")
     rewrite_status: str = Field(description="What became of the rewrite, in a word.")
     signal_status: dict[str, str] = Field(description="ok, neutral, timeout, error or off, by stage and signal.")

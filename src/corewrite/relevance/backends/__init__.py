@@ -1,5 +1,6 @@
 """Relevance models that are not ours, behind the `RelevanceScorer` protocol; heavy packages are imported when one is made."""
 
+from corewrite.relevance.backends.breaker import CircuitBreaker
 from corewrite.relevance.backends.calibration import Calibration
 from corewrite.relevance.backends.clip import ClipEncoder, ClipScorer
 from corewrite.relevance.backends.cross_encoder import CrossEncoderScorer
@@ -11,6 +12,7 @@ from corewrite.relevance.backends.onnx_model import OnnxScorer
 
 __all__ = [
     "Calibration",
+    "CircuitBreaker",
     "ClipEncoder",
     "ClipScorer",
     "CrossEncoderScorer",

@@ -27,7 +27,7 @@ class NaNOnFailure:
     """
 
     def __init__(self, scorer: RelevanceScorer) -> None:
-        """Wrap `scorer`; a `CachedScorer` goes around this one, it keeps no NaN."""
+        """Wrap `scorer`; a `CachedScorer` goes around this one, it keeps no NaN, and a `CircuitBreaker` into it."""
         self._scorer = scorer
         self.failures = 0
         self.last_error: Exception | None = None

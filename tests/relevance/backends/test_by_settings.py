@@ -1,0 +1,31 @@
+"""Models in a folder, opened by the server's settings: the very scores of the scorer itself."""
+
+import numpy as np
+import pytest
+
+from corewrite.relevance.backends import Calibration, ClipEncoder, ClipScorer, CrossEncoderScorer, OnnxScorer, folder_hash
+from corewrite.serving.backends import Backends
+from corewrite.serving.settings import ServeConfig
+
+TEXTS, ROWS = ["red lion", "how to cook"], np.array([[0, 1, 2], [2, 3, -1]])
+HALF = Calibration(0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "more"),
+    [
+        ("onnx", lambda c, f, pin: OnnxScorer(c, f, pin, HALF, max_tokens=6), {"max_tokens": 6}),
+        ("cross_encoder", lambda c, f, pin: CrossEncoderScorer(c, f, pin, HALF, max_tokens=6), {"max_tokens": 6}),
+        ("clip", lambda c, f, pin: ClipScorer(c, ClipEncoder(f, pin), c.visual, HALF), {}),
+    ],
+)
+def test_by_settings_as_by_hand(request, catalogue, kind, made, more):
+    folder = request.getfixturevalue(f"{kind}_folder")
+    pin = folder_hash(folder)
+    settings = {"kind": kind, "folder": folder, "pin": pin, "calibration": {"slope": 0.5, "offset": 0.25}, **more}
+    config = ServeConfig.model_validate_json(ServeConfig.model_validate({"relevance": settings}).model_dump_json())
+    backends = Backends(config.relevance, config.engine, catalogue)
+    by_hand = made(catalogue, folder, pin)
+    np.testing.assert_allclose(backends._scorer.score(TEXTS, ROWS), by_hand.score(TEXTS, ROWS), rtol=1e-6)
+    assert backends.facts["relevance"] == {"kind": kind, "pin": pin, "hash": by_hand.model_hash}
+    assert backends.breaker is None

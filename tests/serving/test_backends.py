@@ -1,0 +1,257 @@
+"""Relevance models and engines by settings: the same answers as without where they compute the same, pins, and what is said."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from qdrant_client import QdrantClient
+
+from corewrite.domain import ConfigError
+from corewrite.registry import Candidate
+from corewrite.relevance import DenseScorer, LateInteraction, cold_start
+from corewrite.relevance.backends import ScoreError, ScorerMismatchError
+from corewrite.search.engines import fill_opensearch, fill_qdrant
+from corewrite.serving.app import build_app
+from corewrite.serving.backends import Backends
+from corewrite.serving.replay import ReplayError, replay_log
+from corewrite.serving.settings import load_serve_config
+from corewrite.serving.ubi_log import log_files
+
+TESTS = Path(__file__).parent.parent
+
+
+def beside(name, file):
+    """A file of other tests; their import mode does not make them a package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+ModelServer = beside("corewrite_faults_model_server", TESTS / "faults" / "model_server.py").ModelServer
+SmallOpenSearch = beside("corewrite_engines_conftest", TESTS / "search" / "engines" / "conftest.py").SmallOpenSearch
+
+
+@pytest.fixture(scope="module")
+def model_server(made):
+    started = ModelServer(made.catalogue, frozenset())
+    yield started
+    started.http.shutdown()
+
+
+def kserve(model_server, **changes):
+    return {"kind": "kserve", "url": model_server.url, "model": "m", "version": "1", "timeout_ms": 20_000, **changes}
+
+
+def dense(made, relevance=None):
+    registry, hash = made.registry, relevance or made.first.relevance
+    return DenseScorer(LateInteraction.load(registry.path(registry.artifact("relevance", hash))).bind(made.catalogue))
+
+
+async def searched(made, kit, config, queries):
+    async with kit.running(config, kit.as_title(made.catalogue)) as client:
+        ready = (await client.http.get("/readyz")).json()
+        answers = [await client.search(q, explain=True, client_id="c") for q in queries]
+        metrics = (await client.http.get("/metrics")).text
+    return ready, answers, metrics
+
+
+def same(answers, others, rel=1e-9):
+    for one, other in zip(answers, others, strict=True):
+        assert one["rewrites"] == other["rewrites"] and one["signal_status"] == other["signal_status"]
+        assert [r["id"] for r in one["results"]] == [r["id"] for r in other["results"]]
+        for a, b in zip(one["results"], other["results"], strict=True):
+            assert a["score"] == pytest.approx(b["score"], rel=rel)
+
+
+def test_a_model_server_computes_the_signal_relevance_and_is_told_everywhere(made, kit, model_server, tmp_path):
+    queries, log = made.queries(4), tmp_path / "log"
+
+    async def check():
+        _, expected, _ = await searched(made, kit, made.config(), queries)
+        before = model_server.asked
+        config = made.config(relevance=kserve(model_server), log={"folder": log, "query_text": True})
+        ready, answers, metrics = await searched(made, kit, config, queries)
+        assert model_server.asked > before
+        same(answers, expected)
+        return config, ready, metrics
+
+    config, ready, metrics = asyncio.run(check())
+    told = ready["backends"]
+    backends = Backends(config.relevance, config.engine, made.catalogue)
+    assert told["relevance"] == {"kind": "kserve", "pin": "1", "hash": told["relevance"]["hash"], "answers": True}
+    assert told["engine"] == {"kind": "embedded"} and len(told["relevance"]["hash"]) == 64
+    assert "corewrite_relevance_open 0.0" in metrics
+    lines = [json.loads(line) for path in log_files(log) for line in path.read_text().splitlines()]
+    for line in lines:
+        served = line["query_attributes"]["served"]
+        assert served["backends"]["relevance"] == {"kind": "kserve", "pin": "1", "hash": told["relevance"]["hash"]}
+        assert served["relevance"] == made.first.relevance and served["spec"] == made.first.spec
+    # Another relevance model must not pass for the bundled one in a replay.
+    with pytest.raises(ReplayError, match="embedded"):
+        replay_log(log, made.registry, made.catalogue)
+    found = replay_log(log, made.registry, made.catalogue, backends=backends)
+    assert found.factors.share_agreeing == 1.0 and found.same_lists == 4
+
+
+def test_another_version_or_no_probability_does_not_start_and_a_silent_server_does(made, kit, model_server):
+    with pytest.raises(ScorerMismatchError, match="asked was version '2'"):
+        build_app(made.config(relevance=kserve(model_server, version="2")))
+    model_server.fault = "NaN"
+    try:
+        with pytest.raises(ScoreError, match="is nan"):
+            build_app(made.config(relevance=kserve(model_server)))
+        model_server.fault = "down"
+        config = made.config(relevance=kserve(model_server, retries=0, cache=0))
+
+        async def check():
+            async with kit.running(config, kit.as_title(made.catalogue)) as client:
+                query = made.queries(1)[0]
+                for _ in range(3):
+                    answer = await client.search(query)
+                    assert answer["signal_status"]["finerank.original"] == "error" and len(answer["results"]) == 10
+                asked = model_server.asked
+                await client.search(query)
+                assert model_server.asked == asked, "it was down three times in a row: it is left alone"
+                ready = await client.http.get("/readyz")
+                assert ready.status_code == 200 and ready.json()["backends"]["relevance"]["answers"] is False
+                assert "corewrite_relevance_open 1.0" in (await client.http.get("/metrics")).text
+                model_server.fault = ""
+                await asyncio.sleep(1.1)
+                assert "finerank.original" not in (await client.search(query))["signal_status"]
+
+        asyncio.run(check())
+    finally:
+        model_server.fault = ""
+
+
+@pytest.mark.parametrize("kind", ["onnx", "cross_encoder", "clip"])
+def test_a_folder_that_is_not_the_pinned_one_does_not_start(made, tmp_path, kind):
+    for name in ("model.onnx", "tokenizer.json", "model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ScorerMismatchError, match=f"pinned is {'0' * 64}"):
+        build_app(made.config(relevance={"kind": kind, "folder": tmp_path, "pin": "0" * 64}))
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "settings"),
+    [
+        ("httpx", "kserve", {"relevance": {"kind": "kserve", "url": "http://x", "model": "m", "version": "1"}}),
+        ("onnxruntime", "onnx", {"relevance": {"kind": "onnx", "folder": ".", "pin": "0" * 64}}),
+        ("sentence_transformers", "cross-encoder", {"relevance": {"kind": "cross_encoder", "folder": ".", "pin": "0" * 64}}),
+        ("qdrant_client", "qdrant", {"engine": {"kind": "qdrant", "url": "http://x", "collection": "c"}}),
+        ("opensearchpy", "opensearch", {"engine": {"kind": "opensearch", "url": "http://x", "index": "i"}}),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(made, monkeypatch, package, extra, settings):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"corewrite\[{extra}\]"):
+        build_app(made.config(**settings))
+
+
+@pytest.fixture
+def qdrant(monkeypatch):
+    """The real client in its local mode, in the place of one over the network; what it was opened with."""
+    local, opened = QdrantClient(":memory:"), {}
+
+    def client(**arguments):
+        opened.update(arguments)
+        return local
+
+    monkeypatch.setattr("qdrant_client.QdrantClient", client)
+    return local, opened
+
+
+def test_qdrant_answers_like_the_embedded_index_and_follows_a_new_relevance_model_by_name(platform, kit, qdrant, monkeypatch):
+    local, opened = qdrant
+    monkeypatch.setenv("QDRANT", "s3cret")
+    model = cold_start(platform.catalogue)
+    scalars = model.scalars.copy()
+    scalars[-1] = 0  # without pictures: other vectors
+    other = platform.registry.save("relevance", type(model)(**{**vars_of(model), "scalars": scalars}).save, {}).hash
+    engine = {"kind": "qdrant", "url": "http://q:6333", "collection": "videos-{relevance}", "api_key_env": "QDRANT"}
+    first = platform.first.relevance
+    fill_qdrant(local, f"videos-{first[:12]}", platform.catalogue, dense(platform).document_vectors)
+    queries = platform.queries(4)
+
+    async def check():
+        _, expected, _ = await searched(platform, kit, platform.config(), queries)
+        config = platform.config(engine=engine)
+        ready, answers, _ = await searched(platform, kit, config, queries)
+        assert opened == {"url": "http://q:6333", "api_key": "s3cret", "timeout": 1}
+        assert ready["backends"]["engine"] == {"kind": "qdrant", "collection": "videos-{relevance}"}
+        assert "s3cret" not in json.dumps(ready)
+        same(answers, expected)
+        async with kit.running(config, kit.as_title(platform.catalogue)) as client:
+            name = f"videos-{other[:12]}"
+            platform.promote(Candidate(platform.first.policy, other, platform.first.spec))
+            await kit.until(lambda: name in client.service.versions.problem)  # there is none
+            # One filled with the vectors of the model before is not taken for it.
+            fill_qdrant(local, name, platform.catalogue, dense(platform).document_vectors)
+            client.service.versions._retry = None
+            await kit.until(lambda: "does not hold the vectors" in client.service.versions.problem)
+            assert (await client.search(queries[0]))["version"] == 1
+            local.delete_collection(name)
+            fill_qdrant(local, name, platform.catalogue, dense(platform, other).document_vectors)
+            client.service.versions._retry = None
+            await kit.until(lambda: client.service.versions.present.champion.version == 2)
+            # An engine that is down leaves nothing to answer with.
+            local.delete_collection(name)
+            response = await client.http.post("/v1/search", json={"query": "never asked before"})
+            assert response.status_code == 503 and "recalled" in response.json()["detail"]
+
+    asyncio.run(check())
+
+
+def vars_of(model):
+    return {name: getattr(model, name) for name in type(model).__dataclass_fields__}
+
+
+def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
+    from opensearchpy import OpenSearch
+
+    server = SmallOpenSearch()
+    beside("corewrite_engines_conftest", "").threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    fill_opensearch(OpenSearch(url), "videos", made.catalogue, dense(made).document_vectors)
+    monkeypatch.setenv("LOGIN", "reader:pass:word")
+    opened = []
+    monkeypatch.setattr("opensearchpy.OpenSearch", lambda *hosts, **k: opened.append(k) or OpenSearch(*hosts, **k))
+    engine = {"kind": "opensearch", "url": url, "index": "videos", "login_env": "LOGIN", "timeout_ms": 20_000}
+
+    async def check():
+        queries = made.queries(3)
+        _, expected, _ = await searched(made, kit, made.config(), queries)
+        _, answers, _ = await searched(made, kit, made.config(engine=engine), queries)
+        same(answers, expected)
+
+    asyncio.run(check())
+    assert not server.problems and opened[0]["http_auth"] == ("reader", "pass:word")
+    server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("relevance: {kind: kserv}", "relevance: Input tag 'kserv'"),
+        ("relevance: {kind: kserve, url: 'http://x', model: m}", "relevance.kserve.version: Field required"),
+        ("relevance: {kind: onnx, folder: x, pin: abc}", "relevance.onnx.pin"),
+        ("engine: {kind: qdrant, url: 'http://x'}", "engine.qdrant.collection: Field required"),
+        ("engine: {kind: qdrant, url: 'http://x', collection: c, api_key: k}", "engine.qdrant.api_key"),
+    ],
+)
+def test_settings_that_are_wrong_are_named(tmp_path, text, said):
+    (tmp_path / "serve.yaml").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_serve_config(tmp_path / "serve.yaml")
+    assert said in str(error.value)
+
+
+def test_a_key_that_is_not_set_is_named(made):
+    with pytest.raises(ValueError, match="NO_SUCH_KEY"):
+        build_app(made.config(relevance={"kind": "kserve", "url": "http://x", "model": "m", "version": "1",
+                                         "token_env": "NO_SUCH_KEY"}))  # fmt: skip
