@@ -1,9 +1,10 @@
-"""The results of training.py and ablation.py as Markdown, for docs/benchmarks.md.
+"""Results as Markdown: of training.py and ablation.py for docs/benchmarks.md, of the months for docs/five-months.md.
 
-python benchmarks/tables.py
+python benchmarks/tables.py [runs/simulate]
 """
 
 import json
+import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,6 +40,33 @@ def ablation() -> None:
         print(f"| {row['variant']} | {' | '.join((*change, *cells))} |")
 
 
+def months(folder: Path) -> None:
+    rows = json.loads((folder / "weeks.json").read_text("utf-8"))
+    about = json.loads((folder / "summary.json").read_text("utf-8"))
+    by = {(row["week"], row["arm"]): row for row in rows}
+    arms = ("weekly", "never", "no_gate", "holdback")
+    shown = (("ndcg10", 3, arms), ("cqr", 3, arms), ("give_up", 3, ("weekly", "never", "holdback")), ("reward", 4, ("weekly",)))
+    shown = (*shown, ("judge", 3, ("weekly", "no_gate")), ("words", 2, ("weekly", "no_gate")))
+    heads = [f"{m}: {' / '.join(some)}" for m, _, some in shown]
+    print(f"| week | weekly | no gate | {' | '.join(heads)} |")
+    print(f"| --- | --- | --- |{' --- |' * len(shown)}")
+    for week in sorted({row["week"] for row in rows}):
+        cells = [" / ".join(f"{by[week, arm][m]:.{digits}f}" for arm in some) for m, digits, some in shown]
+        print(f"| {week} | {by[week, 'weekly']['verdict']} | {by[week, 'no_gate']['verdict']} | {' | '.join(cells)} |")
+    print("\n| comparison | difference | 95 % interval | weeks |\n| --- | --- | --- | --- |")
+    for c in about["comparisons"]:
+        print(f"| {c['name']} | {c['difference']:+.4f} | {c['low']:+.4f} to {c['high']:+.4f} | {c['weeks']} |")
+    for name in ("recoveries", "alarms"):
+        print(f"\n{name}:")
+        for found in about[name]:
+            print("-", json.dumps(found))
+    below = [row for row in about["below_holdback"] if row["high"] < 0]
+    print(f"\npromoted {about['promoted_share']:.0%} {about['verdicts']}; below the holdback {below}; {about['seconds']} s")
+
+
 if __name__ == "__main__":
-    training()
-    ablation()
+    if len(sys.argv) > 1:
+        months(Path(sys.argv[1]))
+    else:
+        training()
+        ablation()

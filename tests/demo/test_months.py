@@ -46,6 +46,8 @@ def test_three_weeks(tmp_path: Path):
     assert "never" in page and json.loads((tmp_path / "weeks.json").read_text("utf-8")) == rows
     for c in about["comparisons"]:
         assert c["low"] <= c["difference"] <= c["high"]
+    since = [c for c in about["comparisons"] if c["name"] == "weekly minus no_gate, ndcg10, since the incident"]
+    assert [c["weeks"] for c in since] == [1], "week 3 is the first that what came of week 2 serves in"
     by = {(r["arm"], r["week"]): r for r in rows}
     nothing = compare(tmp_path, [2], "never", "never", "ndcg10")
     assert (nothing["difference"], nothing["low"], nothing["high"]) == (0, 0, 0)
