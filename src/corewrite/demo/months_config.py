@@ -41,11 +41,21 @@ class MonthsConfig(Settings):
         warm_start=WarmStartConfig(examples=100_000),
         training=TrainingConfig(phases=4, instances_per_phase=2_000),
         gate_queries=3_000,
-        # Rewrites here are of two to three words: a third of a word more a week is much. Slices are of a few hundred searches,
-        # and preference training makes users' own texts less likely (by 0.4 nats a token from the warm start) while it helps.
+        # Rewrites here are of two to three words, which half of the retrains make half a word longer without harm (judge and
+        # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), the exploit of the incident by 1.2.
+        # Slices are of a few hundred searches, and preference training makes users' own texts less likely (by 0.4 nats a
+        # token from the warm start) while it helps.
         gate=GateConfig(
             margins=Margins.model_validate(
-                {"length": 0.3, "length_vs_recent": 0.5, "worst_slice": 0.03, "repair_log_prob": 0.75}
+                {
+                    "length": 0.8,
+                    "length_vs_recent": 1.2,
+                    "long_share": 0.25,
+                    "generic_words": 0.12,
+                    "distinct_2": 0.15,
+                    "worst_slice": 0.03,
+                    "repair_log_prob": 0.75,
+                }
             )
         ),
     )
