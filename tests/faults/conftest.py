@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -112,12 +111,6 @@ def children(pid):
         return []
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait(condition, seconds, what="the condition"):
     end = time.monotonic() + seconds
     while not condition():
@@ -127,7 +120,7 @@ def wait(condition, seconds, what="the condition"):
 
 def start(platform, folder, **settings):
     """A server that is ready."""
-    port, control, output = free_port(), folder / "faults.json", folder / "server.log"
+    port, control, output = serving.free_port(), folder / "faults.json", folder / "server.log"
     config = folder / "serve.yaml"
     # Deadlines that a busy machine of tests can meet, and that a rewriter ten times slower (150 ms) cannot.
     deadlines = {"recall": 80, "rawrank": 100, "finerank": 130}
@@ -206,34 +199,12 @@ def note():
     return write
 
 
-class Redis:
-    """A redis-server of its own, in memory only."""
-
-    def __init__(self):
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self):
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen([shutil.which("redis-server"), *options], stdout=subprocess.DEVNULL)
-        wait(self.up, 10, "redis-server")
-
-    def up(self):
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="session")
 def redis():
     if shutil.which("redis-server") is None:
         yield None
         return
-    started = Redis()
+    started = serving.RedisServer()
     yield started
     started.kill()
 

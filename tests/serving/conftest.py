@@ -2,7 +2,10 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,4 +188,47 @@ async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """The helpers of this file."""
-    return SimpleNamespace(running=running, until=until, Fakes=Fakes, as_title=as_title, FakeProcess=FakeProcess)
+    return SimpleNamespace(
+        running=running, until=until, Fakes=Fakes, as_title=as_title, FakeProcess=FakeProcess, free_port=free_port
+    )
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RedisServer:
+    """A redis-server of its own, in memory only."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 10
+        while not self._up():
+            assert time.monotonic() < end, "redis-server did not start"
+            time.sleep(0.05)
+
+    def _up(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed (Debian: apt install redis-server)")
+    started = RedisServer()
+    yield started
+    started.kill()

@@ -2,57 +2,13 @@
 
 import asyncio
 import json
-import shutil
 import socket
-import subprocess
 import time
-
-import pytest
 
 from corewrite.domain import Query
 from corewrite.serving.cache import MemoryCache, RedisCache
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.settings import RewriterSettings
-
-REDIS = shutil.which("redis-server")
-needs_redis = pytest.mark.skipif(REDIS is None, reason="redis-server is not installed (Debian: apt install redis-server)")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """A redis-server of its own, in memory only."""
-
-    def __init__(self):
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self):
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self.process = subprocess.Popen([REDIS, *options], stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 10
-        while time.monotonic() < end:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.05)
-        raise AssertionError("redis-server did not start")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def server():
-    made = Server()
-    yield made
-    made.kill()
 
 
 def over(kit, behave, shared):
@@ -69,10 +25,9 @@ async def echo(queries, n):
     return [[q.text] for q in queries]
 
 
-@needs_redis
-def test_one_worker_finds_what_another_put_there(kit, server):
+def test_one_worker_finds_what_another_put_there(kit, redis_server):
     async def check():
-        caches = [RedisCache(server.url, 60, 500) for _ in range(2)]
+        caches = [RedisCache(redis_server.url, 60, 500) for _ in range(2)]
         (one, _), (two, started) = over(kit, echo, caches[0]), over(kit, echo, caches[1])
         await one.open()
         await two.open()
@@ -89,10 +44,9 @@ def test_one_worker_finds_what_another_put_there(kit, server):
     asyncio.run(check())
 
 
-@needs_redis
-def test_values_expire_and_what_was_tampered_with_is_a_miss(server):
+def test_values_expire_and_what_was_tampered_with_is_a_miss(redis_server):
     async def check():
-        cache = RedisCache(server.url, 0.2, 500)
+        cache = RedisCache(redis_server.url, 0.2, 500)
         await cache.put("k", ("a", "b"))
         assert await cache.get("k") == ("a", "b")
         await asyncio.sleep(0.3)
@@ -107,19 +61,18 @@ def test_values_expire_and_what_was_tampered_with_is_a_miss(server):
     asyncio.run(check())
 
 
-@needs_redis
-def test_a_redis_that_dies_is_a_miss_and_is_used_again_when_it_is_back(kit, server):
+def test_a_redis_that_dies_is_a_miss_and_is_used_again_when_it_is_back(kit, redis_server):
     async def check():
-        cache = RedisCache(server.url, 60, 200)
+        cache = RedisCache(redis_server.url, 60, 200)
         rewriter, _ = over(kit, echo, cache)
         await rewriter.open()
         assert (await rewriter.ask(Query("a"))).reason == "ok"
-        server.kill()
+        redis_server.kill()
         began = time.monotonic()
         for i in range(20):
             assert (await rewriter.ask(Query(f"q{i}"))).reason == "ok"
         assert time.monotonic() - began < 1 and cache.failures >= 1
-        server.start()
+        redis_server.start()
         await asyncio.sleep(1.1)
         assert (await rewriter.ask(Query("back"))).reason == "ok"
         await asyncio.sleep(0.1)
@@ -143,7 +96,7 @@ def test_a_redis_that_is_not_there_or_never_answers_costs_one_time_out_a_second(
         await rewriter.close()
         await cache.close()
 
-    asyncio.run(check(free_port(), "nobody listens"))
+    asyncio.run(check(kit.free_port(), "nobody listens"))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -25,6 +25,7 @@ from corewrite.demo.gate_bench_trainings import SOUND, WARM, Training, Under, ch
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months import week_name
 from corewrite.demo.platform import ratings
+from corewrite.demo.ratios import ratio_of_sums, standard_error
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
 from corewrite.fusion import default_spec
 from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, run_gate
@@ -104,8 +105,7 @@ class Change:
 def relative_change(candidate: FloatArray, champion: FloatArray, users: Sequence[str]) -> Change:
     """Change of a mean relative to the champion's, paired by search.
 
-    The ratio of sums over users is linearised (delta method: Deng, Knoblich & Lu, KDD 2018), so that the error is that of a
-    mean over users; Student's t with users - 1 degrees of freedom.
+    Student's t with users - 1 degrees of freedom, on the error of the ratio of sums over users.
 
     Args:
         candidate: Of each search.
@@ -113,11 +113,10 @@ def relative_change(candidate: FloatArray, champion: FloatArray, users: Sequence
         users: Whose search each is.
     """
     _, of = np.unique(np.asarray(users, dtype=str), return_inverse=True)
-    a, b = np.bincount(of, candidate), np.bincount(of, champion)
-    ratio, n = a.sum() / b.sum(), len(a)
-    error = float(np.sqrt(n / max(1, n - 1) * (((a - ratio * b) / b.sum()) ** 2).sum()))
-    t = float(stats.t.ppf(0.975, max(1, n - 1)))
-    return Change(float(ratio - 1), float(ratio - 1 - t * error), float(ratio - 1 + t * error))
+    a, b = (np.bincount(of, values).astype(np.float64) for values in (candidate, champion))
+    ratio, parts = ratio_of_sums(a, b)
+    reach = float(stats.t.ppf(0.975, max(1, len(a) - 1))) * standard_error(parts)
+    return Change(ratio - 1, ratio - 1 - reach, ratio - 1 + reach)
 
 
 @dataclass(eq=False)

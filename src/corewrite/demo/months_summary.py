@@ -14,6 +14,7 @@ from scipy import stats
 from corewrite.demo.engine import HOLDBACK
 from corewrite.demo.months import FIRST_WEEK, months_history, week_name
 from corewrite.demo.months_config import MonthsConfig
+from corewrite.demo.ratios import ratio_of_sums, standard_error
 from corewrite.demo.summary import machine
 from corewrite.version import VERSION
 
@@ -65,16 +66,15 @@ def summarise_months(config: MonthsConfig, folder: Path, rows: Sequence[Mapping[
 def compare(folder: Path, weeks: Sequence[int], arm: str, other: str, metric: str, confidence: float = 0.95) -> dict[str, Any]:
     """Arm minus other over `weeks`, paired by user: the same users meet both.
 
-    A rate is a ratio of sums over users; its difference is linearised (delta method: Deng, Knoblich & Lu, KDD 2018), so that
-    the error is that of a mean over users.
-
     Returns:
         name, metric, difference, low, high, weeks, n (users).
     """
     read = _ndcg if metric == "ndcg10" else _rates
     per_user = read(folder, weeks, arm, other, {"cqr": "changed", "give_up": "gave_up"}.get(metric, ""))
-    difference, error = _ratio_difference(*per_user)
-    t = float(stats.t.ppf(0.5 + confidence / 2, max(1, len(per_user[0]) - 1)))
+    a, n, b, m = per_user
+    (own, own_parts), (others, other_parts) = ratio_of_sums(a, n), ratio_of_sums(b, m)
+    difference, error = own - others, standard_error(own_parts - other_parts)
+    t = float(stats.t.ppf(0.5 + confidence / 2, max(1, len(n) - 1)))
     return {
         "name": f"{arm} minus {other}, {metric}",
         "metric": metric,
@@ -82,7 +82,7 @@ def compare(folder: Path, weeks: Sequence[int], arm: str, other: str, metric: st
         "low": difference - t * error,
         "high": difference + t * error,
         "weeks": len(weeks),
-        "n": len(per_user[0]),
+        "n": len(n),
     }
 
 
@@ -101,14 +101,6 @@ def below_holdback(folder: Path, weeks: Sequence[int]) -> list[dict[str, Any]]:
             low, high = sorted((sign * c["low"], sign * c["high"]))
             found.append({"week": week - FIRST_WEEK + 1, "metric": metric, "low": low, "high": high})
     return found
-
-
-def _ratio_difference(a: FloatArray, n: FloatArray, b: FloatArray, m: FloatArray) -> tuple[float, float]:
-    """sum(a)/sum(n) - sum(b)/sum(m) and its standard error over users."""
-    ra, rb = a.sum() / n.sum(), b.sum() / m.sum()
-    per_user = (a - ra * n) / n.sum() - (b - rb * m) / m.sum()
-    users = len(a)
-    return float(ra - rb), float(np.sqrt(users / max(1, users - 1) * (per_user**2).sum()))
 
 
 def _rates(folder: Path, weeks: Sequence[int], arm: str, other: str, column: str) -> tuple[FloatArray, ...]:
