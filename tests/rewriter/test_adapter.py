@@ -119,6 +119,11 @@ def test_a_copy_in_another_precision_shares_nothing(adapted):
     assert [p.requires_grad for p in twin.model.parameters()] == [p.requires_grad for p in adapted.model.parameters()]
 
 
+def test_rotary_frequencies_stay_as_they_are_in_another_precision(rewriter):
+    own, others = dict(rewriter.model.named_buffers()), dict(rewriter.copy(torch.bfloat16).model.named_buffers())
+    assert own and all(torch.equal(others[name], values) and others[name].dtype == values.dtype for name, values in own.items())
+
+
 def test_the_hash_tells_adapters_and_bases_apart(rewriter, adapted):
     first = adapted.policy_hash
     assert first == adapted.policy_hash == adapted.copy().policy_hash

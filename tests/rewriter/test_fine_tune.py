@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from corewrite.domain import Query
 from corewrite.rewriter import (
     Example,
     Rewriter,
@@ -69,6 +70,16 @@ def test_refusals(rewriter: Rewriter, examples: list[Example]) -> None:
         rewriter.model.lm_head.weight[0, 0] = math.nan
     with pytest.raises(ValueError, match="loss of fine-tuning step 0 is not a number"):
         fine_tune(rewriter, examples, **OPTIONS)
+
+
+def test_a_query_that_no_prompt_holds_is_left_out(rewriter: Rewriter, examples: list[Example]) -> None:
+    pasted = Example(Query("x1 " * 60), "rice")
+    twin = rewriter.copy()
+    assert fine_tune(twin, [*examples, pasted], **OPTIONS).examples == len(examples)
+    fine_tune(rewriter, examples, **OPTIONS)
+    assert twin.policy_hash == rewriter.policy_hash
+    with pytest.raises(ValueError, match="needs examples"):
+        fine_tune(rewriter, [pasted], **OPTIONS)
 
 
 def test_the_end_is_learnt_where_it_is_the_padding_too(plain_folder, examples) -> None:

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from corewrite.domain import Query, keyed_uniform
-from corewrite.rewriter import Rewriter, as_rewrite, clean, greedy, load_rewriter, response_log_probs, sample
+from corewrite.rewriter import Completion, Rewriter, as_rewrite, clean, greedy, load_rewriter, response_log_probs, sample
 
 
 def decoded_by_hand(rewriter: Rewriter, query: Query, limit: int) -> tuple[list[int], float]:
@@ -29,10 +29,9 @@ def test_greedy_is_the_argmax_at_every_step(state: str, rewriter: Rewriter, trai
         assert list(got.token_ids) == ids
         assert got.log_prob == pytest.approx(total, abs=1e-4)
         assert got.ended == (ids[-1] == policy.tokenizer.eos_token_id)
-        assert (got.text, got.malformed) == (
-            clean(policy.template.decode(ids)).text,
-            clean(policy.template.decode(ids)).malformed,
-        )
+        cleaned = clean(policy.template.decode(ids))
+        assert got.text == cleaned.text
+        assert got.malformed == (cleaned.malformed or policy.template.holds_reserved(ids[: len(ids) - got.ended]))
     if state == "trained":
         assert [g.text for g in found[:6]] == [
             "red lion trailer", "how to cook rice", "rice", "boil eggs", "funny cats", "lion dance",
@@ -44,6 +43,14 @@ def test_greedy_of_other_models(plain_folder, queries: list[Query]) -> None:
     policy = load_rewriter(plain_folder)
     for query, got in zip(queries, greedy(policy, queries, max_new_tokens=5), strict=True):
         assert list(got.token_ids) == decoded_by_hand(policy, query, 5)[0]
+
+
+def test_a_reserved_token_inside_makes_a_rewrite_malformed(rewriter: Rewriter) -> None:
+    lion, eos = rewriter.template.encode_text("lion"), rewriter.tokenizer.eos_token_id
+    mark = rewriter.template.encode(Query("lion"))[0]
+    for ids, malformed in (((*lion, eos), False), (tuple(lion), False), ((*lion, mark, eos), True), ((*lion, eos, eos), True)):
+        found = as_rewrite(rewriter, Completion(ids, (0.0,) * len(ids)))
+        assert (found.text, found.malformed) == ("lion", malformed), ids
 
 
 def test_equal_queries_are_decoded_once(rewriter: Rewriter, queries: list[Query]) -> None:

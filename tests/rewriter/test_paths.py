@@ -1,5 +1,7 @@
 """Which models may take the short cuts; those that may not still sample and learn right."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from transformers import (
 )
 
 from corewrite.domain import keyed_uniform
-from corewrite.rewriter import Rewriter, beam, greedy, probe_paths, response_log_probs, sample
+from corewrite.rewriter import Rewriter, SlowPathWarning, beam, greedy, probe_paths, response_log_probs, sample
 
 PROMPT = 96  # tokens, as of the default template
 SHAPE = {
@@ -154,6 +156,23 @@ def test_models_that_may_not_still_learn_right(name):
     found, right = (torch.autograd.grad((weights * v).sum(), list(model.parameters())) for v in (values, expected))
     largest = max(float(g.abs().max()) for g in right)
     assert max(float((a - b).abs().max()) for a, b in zip(found, right, strict=True)) <= 1e-4 * largest
+
+
+def test_what_a_model_may_not_is_said(rewriter):
+    with pytest.warns(SlowPathWarning) as said:
+        assert not policy_of("bloom", rewriter).paths.packed
+    ours = [str(w.message) for w in said if w.category is SlowPathWarning]
+    assert [reason.split(":")[0] for reason in ours] == ["packed rows", "shared prefixes"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SlowPathWarning)
+        assert policy_of("llama", rewriter).copy().paths.packed
+
+
+def test_dropout_is_no_difference():
+    """A model as `transformers` makes it is in training mode."""
+    model = model_of("gpt2").train()
+    assert model.config.attn_pdrop > 0 and probe_paths(model, PROMPT).reasons == ()
+    assert model.training
 
 
 def test_paths_are_probed_at_the_longest_prompt(rewriter):

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from corewrite.rewriter import greedy
+from corewrite.domain import Context, Query
+from corewrite.rewriter import PromptTemplate, Rewriter, TemplateConfig, greedy
 from corewrite.training import (
     InProcessEngine,
     ResumeError,
@@ -20,6 +22,8 @@ from corewrite.training import (
     StalePolicyError,
     TrainingConfig,
     TransientRewardError,
+    parallel,
+    rollouts,
     train,
 )
 
@@ -228,17 +232,56 @@ def test_overlapping_phases_sample_from_the_phase_before(start, instances, toy_r
     assert again.policy_hash == overlapped.policy_hash != plain.policy_hash
 
 
+def test_overlapping_phases_count_their_own_cut_prompts(start, instances, toy_reward, tmp_path, monkeypatch):
+    """However slowly the next phase's prompts are built: this phase's are not counted with them."""
+    title = "cat dog fish bird song race news game " * 4
+    many = [replace(x, query=Query(x.query.text, Context(("a",), (title,) * 9))) for x in instances]
+
+    def slowly(policy, batch):
+        time.sleep(0.3)
+        return prompts_of(policy, batch)
+
+    prompts_of = rollouts.prompts_of
+    monkeypatch.setattr(rollouts, "prompts_of", slowly)
+    template = PromptTemplate(start.tokenizer, TemplateConfig(max_tokens=60, titles=9))
+    policy = Rewriter(start.copy().model, start.tokenizer, template)
+    report = run(policy, many, toy_reward, tmp_path, CONFIG.model_copy(update={"overlap": True, "minimum_gap": 0.0}))
+    assert [r["prompts_truncated"] for r in report.records] == [16] * 3
+
+
+def test_phases_that_overlap_in_several_processes_are_refused(start, instances, toy_reward, tmp_path, monkeypatch):
+    """Two threads of a process would send to the others at once, in any order."""
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    with pytest.raises(ValueError, match="cannot overlap in several processes"):
+        run(start.copy(), instances, toy_reward, tmp_path, CONFIG.model_copy(update={"overlap": True}))
+
+
+def test_two_instances_of_one_id_are_refused(start, instances, toy_reward, tmp_path):
+    with pytest.raises(ValueError, match="2 instances are called 'q3'"):
+        run(start.copy(), [*instances, replace(instances[5], instance_id="q3")], toy_reward, tmp_path)
+
+
+def test_a_query_that_no_prompt_holds_is_written_down_and_left_out(start, instances, toy_reward, tmp_path):
+    pasted = [replace(x, query=Query("x1 " * 60)) if x.instance_id == "q3" else x for x in instances]
+    config = CONFIG.model_copy(update={"phases": 1, "instances_per_phase": 24})
+    (record,) = run(start.copy(), pasted, toy_reward, tmp_path / "one", config).records
+    assert record["instances_lost"] == {"q3": "query of 182 tokens is over the prompt's limit of 96"}
+    assert record["instances"] == 24 and record["rollouts"] == 8 * 23
+    with pytest.raises(ValueError, match=r"phase 0: 16 of 16 instances were not scored.*over the prompt's limit"):
+        run(start.copy(), [replace(x, query=pasted[3].query) for x in instances], toy_reward, tmp_path / "all")
+
+
 def one_of_two(number, port, policy, instances, reward, folder, out):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=number, world_size=2)
     twin = policy.copy()
-    report = run(twin, instances, reward if number == 0 else None, folder)
+    report = run(twin, instances, reward if number == 0 else None, folder / str(number))
     out[number] = (twin.trained_state(), [r["pairs"] for r in report.records], report.rollouts)
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_train_as_one_does(start, instances, toy_reward, tmp_path):
-    """They share out prompts and micro-batches; the first one scores and writes."""
+    """They share out prompts and micro-batches; the first one scores and writes, to a disk that the other does not see."""
     start.paths  # noqa: B018  # probed before the fork
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

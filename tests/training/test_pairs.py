@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corewrite.domain import Query, TrainingInstance
 from corewrite.training import Candidate, select_pairs
+from corewrite.training.candidates import distinct_candidates
 
 
 def candidate(text: str, reward: float, **kwargs) -> Candidate:
@@ -30,6 +32,14 @@ def test_what_may_not_be_chosen():
         assert select_pairs([bad, good], 1, 0.05) == []
     neutral = candidate("same", 0.0, identity=True)
     assert names(select_pairs([neutral, good], 1, 0.05)) == [("same", "good")], "identity over harmful teaches restraint"
+
+
+def test_the_identity_may_be_chosen_where_it_would_be_served_as_it_is(start):
+    """A rewrite over the limit of characters is cut: what was learnt would not be what is served."""
+    for text, may in (("cat dog " * 10, True), ("cat dog " * 20, False), ("cat\u200bdog", False)):
+        x = TrainingInstance("q", "u", Query(text), ("a",), (1.0,), ("b",), (1.0,))
+        (identity,) = distinct_candidates(x, [], start, identity=True)
+        assert identity.identity and identity.may_be_chosen == may, text
 
 
 def test_small_gaps_and_near_identical_tokens_are_dropped():

@@ -7,12 +7,14 @@ import random
 import resource
 import signal
 import time
+import warnings
 
 import pytest
 import torch
 
 from corewrite.rewriter import with_adapter
-from corewrite.training import CheckpointError, NotBitwiseWarning, TrainingConfig, train
+from corewrite.training import CheckpointError, NotBitwiseWarning, RunFolder, TrainingConfig, parallel, train
+from corewrite.training.optimise import Cursor
 
 CONFIG = TrainingConfig(
     phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=4, max_new_tokens=6,
@@ -155,6 +157,32 @@ def test_another_environment_is_said(start, instances, toy_reward, tmp_path):
             run(start.copy(), instances, toy_reward, tmp_path)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_another_environment_is_said_before_the_first_checkpoint_too(start, instances, toy_reward, tmp_path):
+    """What was sampled and scored is taken over, so the result is not that of the new environment either."""
+    config = CONFIG.model_copy(update={"checkpoint_minutes": 60.0})
+    stopped(start.copy(), instances, toy_reward, tmp_path, config, 0)
+    assert not (tmp_path / "state.safetensors").exists()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.warns(NotBitwiseWarning, match=f"threads {threads} then, {threads + 1} now"):
+            run(start.copy(), instances, toy_reward, tmp_path, config)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_another_number_of_processes_is_said(tmp_path, monkeypatch):
+    """Gradients are then added up in another order."""
+    identity = {"data": "toy"}
+    RunFolder(tmp_path, identity).write_state(1, Cursor(), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RunFolder(tmp_path, identity).state()
+    monkeypatch.setattr(parallel, "world", lambda: 2)
+    with pytest.warns(NotBitwiseWarning, match="processes 1 then, 2 now"):
+        RunFolder(tmp_path, identity).state()
 
 
 def test_a_full_disk_leaves_the_checkpoint_whole(start, instances, toy_reward, tmp_path):

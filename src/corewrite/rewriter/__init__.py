@@ -1,7 +1,7 @@
 """The rewriter: a causal language model with its tokenizer and prompt template as one artifact."""
 
 from corewrite.rewriter.adapter import merged, with_adapter
-from corewrite.rewriter.artifact import Rewriter, RewriterError, load_rewriter, new_small_decoder
+from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning, load_rewriter, new_small_decoder
 from corewrite.rewriter.clean import Cleaned, clean
 from corewrite.rewriter.divergence import kl_along
 from corewrite.rewriter.examples import Example, omissions, other_contexts, slips, told_by_titles
@@ -23,6 +23,7 @@ __all__ = [
     "Rewrite",
     "Rewriter",
     "RewriterError",
+    "SlowPathWarning",
     "TemplateConfig",
     "as_rewrite",
     "beam",

@@ -6,6 +6,7 @@ to their own few tokens beside them: the prompt's are never copied, and a row co
 
 from collections.abc import Sequence
 from contextvars import ContextVar
+from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,9 +58,7 @@ class SharedPrefixDecoder:
         self._lengths = torch.from_numpy(lengths).to(self._device)
         # Right padding, no mask: a causal model never looks at what comes later.
         with head_at(model, torch.arange(len(prompts), device=self._device), self._lengths - 1):
-            self.logits = model(
-                input_ids=torch.from_numpy(ids).to(self._device), past_key_values=cache, use_cache=True
-            ).logits  # fmt: skip
+            self.logits = self._forward(cache, input_ids=torch.from_numpy(ids).to(self._device))
         self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
         padding = torch.arange(ids.shape[1], device=self._device) >= self._lengths[:, None]
         self.padding = padding[:, None, None, :] if bool(padding.any()) else None
@@ -80,12 +79,16 @@ class SharedPrefixDecoder:
         config._attn_implementation = _NAME
         try:
             with head_at(self._model, row, torch.zeros_like(row)):
-                return self._model(  # type: ignore[no-any-return]
-                    input_ids=tokens[:, None], position_ids=positions[:, None], past_key_values=self._suffix, use_cache=True
-                ).logits  # fmt: skip
+                return self._forward(self._suffix, input_ids=tokens[:, None], position_ids=positions[:, None])
         finally:
             config._attn_implementation = before
             _ACTIVE.reset(token)
+
+    def _forward(self, cache: Cache, **inputs: Tensor) -> Tensor:
+        bare = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model  # of an adapter
+        # transformers renames the argument model by model.
+        name = "cache" if "cache" in signature(bare.forward).parameters else "past_key_values"
+        return self._model(**inputs, **{name: cache}, use_cache=True).logits  # type: ignore[no-any-return]
 
     def _group(self, prompts: Tensor) -> None:
         """Where each row stands in a padded [prompts, most rows of a prompt] layout."""

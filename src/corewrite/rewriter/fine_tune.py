@@ -41,6 +41,8 @@ def fine_tune(
 ) -> FineTuneReport:
     """Fit target tokens and end-of-sequence; prompt tokens are not learnt. Changes the rewriter in place.
 
+    Examples whose query no prompt holds are left out.
+
     Args:
         rewriter: What to train.
         examples: What to learn.
@@ -53,9 +55,10 @@ def fine_tune(
     Raises:
         ValueError: no example, or a loss that is not a number.
     """
+    model, template = rewriter.model, rewriter.template
+    examples = [e for e in examples if not template.too_long(e.query)]
     if not examples:
         raise ValueError("fine-tuning needs examples: the log holds no search that satisfied")
-    model, template = rewriter.model, rewriter.template
     prompts = [template.encode(e.query) for e in examples]
     targets = [template.encode_target(e.target) for e in examples]
     rng = np.random.default_rng([seed, 61])

@@ -59,7 +59,9 @@ def as_rewrite(rewriter: Rewriter, completion: Completion) -> Rewrite:
     ids = completion.token_ids
     cleaned = clean(rewriter.template.decode(ids))
     ended = bool(ids) and ids[-1] == rewriter.tokenizer.eos_token_id
-    return Rewrite(cleaned.text, cleaned.malformed, ids, ended, sum(completion.log_probs))
+    # Reserved tokens leave no trace in the text: learnt from, they would be praised for what the text did.
+    malformed = cleaned.malformed or rewriter.template.holds_reserved(ids[: len(ids) - ended])
+    return Rewrite(cleaned.text, malformed, ids, ended, sum(completion.log_probs))
 
 
 def greedy(

@@ -31,12 +31,15 @@ def probe_paths(model: Any, prompt_tokens: int, new_tokens: int = 4) -> ModelPat
     """Compare packed rows and shared prefixes with plain sequences, at the longest prompt that will be used.
 
     Sliding windows and recurrent states show themselves only at length; where they do, the plain way is taken and said why.
+    Dropout is off meanwhile: it would tell any two passes apart.
 
     Args:
         model: A `transformers` causal LM in float32 (or float64).
         prompt_tokens: Longest prompt, tokens.
         new_tokens: Tokens of the responses tried.
     """
+    training = model.training
+    model.eval()
     generator = torch.Generator().manual_seed(0)
     size = model.get_input_embeddings().weight.shape[0]
 
@@ -75,4 +78,6 @@ def probe_paths(model: Any, prompt_tokens: int, new_tokens: int = 4) -> ModelPat
             found.append(torch.cat([s.float().log_softmax(-1) for s in steps]))
         return (found[0] - found[1]).abs().max()
 
-    return ModelPaths(agrees("packed rows", packed), agrees("shared prefixes", shared), tuple(reasons))
+    found = agrees("packed rows", packed), agrees("shared prefixes", shared)
+    model.train(training)
+    return ModelPaths(*found, tuple(reasons))

@@ -92,6 +92,11 @@ class PromptTemplate:
             self._remembered -= len(gone) + len(its)
         return ids
 
+    def too_long(self, query: Query) -> str | None:
+        """Why no prompt holds the query even without its context; None where one does."""
+        tokens, limit = len(self.encode_text(query.text)) + 2, self.config.max_tokens
+        return f"query of {tokens} tokens is over the prompt's limit of {limit}" if tokens > limit else None
+
     def encode(self, query: Query) -> list[int]:
         """Prompt ids. Over the limit the context loses its oldest parts (`truncated` counts such prompts), never the query.
 
@@ -100,10 +105,8 @@ class PromptTemplate:
         """
         c, limit = query.context, self.config
         own = [self._marks[QUERY], *self.encode_text(query.text), self._marks[REWRITE]]
-        if len(own) > limit.max_tokens:
-            raise PromptTooLongError(
-                f"query of {len(own)} tokens is over the prompt's limit of {limit.max_tokens}: {query.text[:60]!r}"
-            )
+        if why := self.too_long(query):
+            raise PromptTooLongError(f"{why}: {query.text[:60]!r}")
         titles = c.titles[max(0, len(c.titles) - limit.titles) :]
         queries = c.queries[max(0, len(c.queries) - limit.queries) :]
         parts = [(TITLE, t) for t in titles] + [(EARLIER, q) for q in queries]
@@ -115,6 +118,10 @@ class PromptTemplate:
                 break
             context = piece + context
         return context + own
+
+    def holds_reserved(self, ids: Sequence[int]) -> bool:
+        """Whether a reserved token is among the ids."""
+        return not self._reserved_ids.isdisjoint(ids)
 
     def encode_target(self, text: str) -> list[int]:
         """Response ids of a text to be learnt, the end-of-sequence token included."""

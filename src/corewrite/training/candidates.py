@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from corewrite.domain import TrainingInstance, normalise
-from corewrite.rewriter import Rewrite, Rewriter
+from corewrite.rewriter import Rewrite, Rewriter, clean
 from corewrite.training.config import ScoringConfig
 from corewrite.training.pairs import Candidate
 from corewrite.training.scoring import Key, Reward, score_texts
@@ -37,7 +37,8 @@ def distinct_candidates(
     own = normalise(instance.query.text)
     found = {}
     if identity:
-        found[own] = Candidate(own, tuple(policy.template.encode_target(own)), 0.0, identity=True, samples=0)
+        ids, malformed = tuple(policy.template.encode_target(own)), clean(own).malformed
+        found[own] = Candidate(own, ids, 0.0, malformed=malformed, identity=True, samples=0)
     for r in sorted(rewrites, key=lambda r: (r.malformed, not r.ended)):  # stable: sampling order within
         first = found.setdefault(r.text, Candidate(r.text, r.token_ids, 0.0, r.ended, r.malformed, samples=0))
         found[r.text] = replace(first, samples=first.samples + 1)

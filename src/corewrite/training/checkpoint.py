@@ -1,6 +1,6 @@
 """A run's folder: what is written in it is whole, whenever the process dies.
 
-run.json                         settings and hashes; a run is resumed only under the same ones
+run.json                         settings and hashes, a run is resumed only under the same ones; and where it began
 state.safetensors                policy, optimizer, reference where it is refreshed, and the cursor: phase, step, sums
 phases/000/candidates.parquet    every scored candidate of every instance, written before selection: from then on the truth
 phases/000/record.json           what happened
@@ -28,6 +28,7 @@ from torch import Tensor
 from corewrite.domain import sha256_json
 from corewrite.registry.durable import PARTIAL, make_folder, whole_file
 from corewrite.rewriter import Rewriter
+from corewrite.training import parallel
 from corewrite.training.candidates import Scored
 from corewrite.training.losses import RewardShift
 from corewrite.training.optimise import Cursor
@@ -79,17 +80,19 @@ class RunFolder:
         """
         self.root = root
         self._writes = writes
+        self._begun: dict[str, str] | None = None
         if not writes:
             return
         make_folder(root / "phases")
         file = root / "run.json"
         if file.is_file():
             known = json.loads(file.read_text("utf-8"))
+            self._begun = known.pop("environment", None)
             differing = sorted(k for k in {*known, *identity} if sha256_json(known.get(k)) != sha256_json(identity.get(k)))
             if differing:
                 raise ResumeError(f"{root} holds a run with another {', '.join(differing)}: give a new folder or remove it")
         else:
-            self._write(file, json.dumps(dict(identity), indent=1, sort_keys=True).encode())
+            self._write(file, json.dumps({**identity, "environment": environment()}, indent=1, sort_keys=True).encode())
         for stray in root.rglob(f"{PARTIAL}*"):  # what was being written when the run was killed
             stray.unlink()
 
@@ -116,11 +119,18 @@ class RunFolder:
         """Where the run stands, None before its first checkpoint; warns where resuming will not be bitwise."""
         file = self.root / "state.safetensors"
         if not file.is_file():
+            if self._begun and (self.root / "phases/000/candidates.parquet").is_file():
+                self._say_if_elsewhere(self._begun)
             return None
         with safe_open(file, "pt") as opened:
             about = json.loads(opened.metadata()["corewrite"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        then, now = about["environment"], environment()
+        self._say_if_elsewhere(about["environment"])
+        cursor = about["cursor"]
+        return State(about["phase"], Cursor(**{**cursor, "shift": RewardShift(**cursor["shift"])}), tensors)
+
+    def _say_if_elsewhere(self, then: Mapping[str, str]) -> None:
+        now = environment()
         if differing := [
             f"{name} {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value
         ]:
@@ -128,10 +138,8 @@ class RunFolder:
                 f"{self.root} is resumed in another environment ({'; '.join(differing)}): the result is valid, but not bitwise "
                 "that of an undisturbed run",
                 NotBitwiseWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        cursor = about["cursor"]
-        return State(about["phase"], Cursor(**{**cursor, "shift": RewardShift(**cursor["shift"])}), tensors)
 
     def write_state(self, phase: int, cursor: Cursor, tensors: Mapping[str, Tensor]) -> None:
         """Checkpoint: the phase to go on with, where in it, and the tensors from `pack_state`."""
@@ -158,6 +166,7 @@ def environment() -> dict[str, str]:
     """What bitwise reproduction depends on beside the run's identity."""
     return {
         "threads": str(torch.get_num_threads()),
+        "processes": str(parallel.world()),
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **{name: version(name) for name in _LIBRARIES},

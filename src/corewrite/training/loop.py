@@ -86,7 +86,8 @@ def train(
         progress: Called with (what, done, total).
 
     Raises:
-        ValueError: no instance, one that is kept for the gate, no pair in a phase, or a reward or loss that is not a number.
+        ValueError: no instance, one that is kept for the gate, two of one id, phases that overlap in several processes, no pair
+            in a phase, or a reward or loss that is not a number.
         ResumeError: the folder holds another run.
         SamplerDriftError: the engine samples from something else than the policy.
         CheckpointError: a file could not be written.
@@ -95,6 +96,10 @@ def train(
         raise ValueError("training needs instances: the log holds no search with both D+ and D-")
     if (kept := next((x for x in instances if x.evaluation_only), None)) is not None:
         raise ValueError(f"instance {kept.instance_id!r} is kept for the gate: training on it would blind the gate")
+    if (twice := Counter(x.instance_id for x in instances).most_common(1)[0])[1] > 1:
+        raise ValueError(f"{twice[1]} instances are called {twice[0]!r}: their rewrites and rewards go by that id")
+    if config.overlap and parallel.world() > 1:
+        raise ValueError("phases cannot overlap in several processes: their messages would cross; set overlap: false")
     run = RunFolder(folder, _identity(policy, instances, config, seed, provenance), writes=parallel.rank() == 0)
     reference, optimizer = policy.copy(), new_optimizer(policy, config)
     refreshed = reference if config.refresh_reference else None
@@ -109,13 +114,13 @@ def train(
 
     for phase in range(begin, config.phases):
         scored = phases.scored(phase)  # sync once, sample many, score; or read what was written down
-        if config.overlap:
-            phases.begin(phase + 1)
         clock = _Clock()
         batch = phases.batch(phase)
         rows = _rows(policy, batch, scored, config)
         if not rows:
             raise ValueError(_no_pair(phase, batch, scored, config))
+        if config.overlap:  # with this phase's prompts built: the template counts those of one phase at a time
+            phases.begin(phase + 1)
         steps = plan_steps(
             rows, config.pairs_per_step, config.tokens_per_micro_batch, seed=seed, phase=phase, packed=policy.paths.packed
         )
@@ -125,7 +130,8 @@ def train(
             reference, rows, steps, config, cursor.step, lambda done, total: progress("reference", done, total)
         )
         clock.lap("reference")
-        steps_before = sum(r["optimizer_steps"] for r in run.records()[:phase])
+        # The first process's count: another one may be on a machine that does not see the run's folder.
+        steps_before = parallel.from_first(sum(r["optimizer_steps"] for r in run.records()[:phase]))
         cursor = optimise(
             policy, optimizer, rows, steps, reference_side, cursor, config, phase=phase, steps_before=steps_before,
             after_step=_Checkpoints(run, phase, len(steps), policy, optimizer, refreshed, config, progress),
@@ -186,7 +192,9 @@ class _Phases:
             self._rollouts.remember(self.batch(phase), scored)
 
     def _sync(self, phase: int) -> tuple[Any, float]:
-        prompts, _, keys = prompts_of(self._rollouts.policy, self.batch(phase)[:64])
+        policy = self._rollouts.policy
+        fitting = [x for x in self.batch(phase) if not policy.template.too_long(x.query)]
+        prompts, _, keys = prompts_of(policy, fitting[:64])
         return self._rollouts.sync(prompts, keys, phase)
 
     def _make(self, phase: int, sync: Any, drift: float) -> None:

@@ -71,5 +71,7 @@ def total(values: Tensor) -> Tensor:
 
 def total_of(sums: dict[str, float]) -> dict[str, float]:
     """Sums by name over the processes."""
-    added = total(torch.tensor(list(sums.values()), dtype=torch.float64))
+    # NCCL adds on its GPU only.
+    device = "cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu"
+    added = total(torch.tensor(list(sums.values()), dtype=torch.float64, device=device))
     return dict(zip(sums, added.tolist(), strict=True))

@@ -51,6 +51,8 @@ class Rollouts:
         """
         sync = self.engine.sync(self.policy)
         shown = prompts[:_PROBES]
+        if not shown:  # no query of the phase fits a prompt: nothing will be sampled
+            return sync, 0.0
         found = self.engine.sample(
             shown, _PROBES, expected=sync.version, keys=keys[:_PROBES], seed=self.seed, phase=phase,
             max_new_tokens=self.config.max_new_tokens,
@@ -65,8 +67,10 @@ class Rollouts:
         return sync, drift
 
     def collect(self, batch: Sequence[TrainingInstance], sync: Sync, drift: float, phase: int, progress: Progress) -> Scored:
-        """Sample the batch from the synced policy and score what is distinct."""
+        """Sample the batch from the synced policy and score what is distinct; instances with too long a query are lost."""
         clock = perf_counter()
+        lost = {x.instance_id: why for x in batch if (why := self.policy.template.too_long(x.query))}
+        batch = [x for x in batch if x.instance_id not in lost]
         truncated = self.policy.template.truncated
         prompts, place, keys = prompts_of(self.policy, batch)
         truncated = self.policy.template.truncated - truncated
@@ -104,6 +108,7 @@ class Rollouts:
                 batch, candidates, self.reward, self.config.scoring, version=sync.version, known=self.known, sampled=facts,
                 progress=lambda done, total: progress("score", done, total),
             )  # fmt: skip
+            scored.lost.update(lost)
             scored.sampled["score_seconds"] = round(perf_counter() - clock - sampled, 3)
         return parallel.from_first(scored)  # type: ignore[return-value]
 
