@@ -304,3 +304,12 @@ class Ramp(RuleBasedStateMachine):
 
 TestRamp = Ramp.TestCase
 TestRamp.settings = settings(max_examples=60, stateful_step_count=15)
+
+
+def test_under_another_version_number_the_same_users_stay_in():
+    config, users = RampConfig(), [f"u{i}" for i in range(500)]
+    state = RampState(champion=5, previous=4, since=0.0, stage=3)
+    carried = state.carried(6, 1.0).carried(7, 2.0)
+    assert carried == RampState.from_json(carried.to_json())
+    assert [carried.version_for(u, config) == 7 for u in users] == [state.version_for(u, config) == 5 for u in users]
+    assert {carried.version_for(u, config) for u in users} == {4, 7}

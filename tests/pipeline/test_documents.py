@@ -55,5 +55,12 @@ def test_unreadable_files_and_unknown_documents(catalogue, tmp_path):
     with pytest.raises(DocumentsError, match="cannot be read as Parquet"):
         read_catalogue(tmp_path / "x.parquet")
     pq.write_table(pa.table({"query": ["a"], "document_id": ["nope"], "grade": [1.0]}), tmp_path / "l.parquet")
-    with pytest.raises(DocumentsError, match="'nope' is not in the catalogue"):
+    with pytest.raises(DocumentsError, match="1 of 1 labels are of documents that are not in the catalogue, such as 'nope'"):
         read_labels(tmp_path / "l.parquet", catalogue)
+
+
+def test_labels_of_documents_that_went_are_left_out(catalogue, tmp_path):
+    rated = pa.table({"query": ["a", "b"], "document_id": ["gone", catalogue.ids[4]], "grade": [1.0, 2.0]})
+    pq.write_table(rated, tmp_path / "l.parquet")
+    found = read_labels(tmp_path / "l.parquet", catalogue)
+    assert (list(found.queries), found.rows.tolist(), found.grades.tolist()) == ([Query("b")], [4], [2.0])

@@ -1,14 +1,17 @@
 """The journal of a cycle and its lock."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from corewrite.pipeline.journal import CycleRunningError, Journal, JournalError, cycle_lock, running
 
+FORK = multiprocessing.get_context("fork")
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -17,6 +20,12 @@ with cycle_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def look(run: Path) -> None:
+    while True:
+        running(run)
+        time.sleep(0.0005)
 
 
 def test_a_step_is_computed_once(tmp_path: Path) -> None:
@@ -61,3 +70,18 @@ def test_two_cycles_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> N
     with cycle_lock(tmp_path):
         assert (tmp_path / "cycle.pid").read_text() == f"{os.getpid()}\n"
     assert not (tmp_path / "cycle.pid").exists()
+
+
+def test_a_cycle_begins_though_somebody_looks(tmp_path: Path) -> None:
+    with cycle_lock(tmp_path):
+        pass
+    looker = FORK.Process(target=look, args=(tmp_path,))
+    looker.start()
+    try:
+        for _ in range(200):
+            with cycle_lock(tmp_path):
+                pass
+            time.sleep(0.001)
+    finally:
+        looker.kill()
+        looker.join()

@@ -1,11 +1,17 @@
 """The ramp on disk: what it goes back to, and that it goes on when the champion's relevance model or spec changes under it."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from corewrite.cli.main import app
 from corewrite.experiment import RampConfig
+from corewrite.pipeline.journal import cycle_lock
 from corewrite.pipeline.ramp_step import RampError, begin_ramp, carry_ramp, ramp_step, read_ramp, seconds_of
 from corewrite.registry import Candidate, Registry
 
@@ -114,3 +120,61 @@ def test_no_ramp(run):
     promoted(run, "old")
     with pytest.raises(RampError, match="one begins with a promote"):
         ramp_step(run, searches(0.0, 1, 0.0), observation="x", until=0.0)
+
+
+def test_a_harm_is_rolled_back_though_a_cycle_is_at_work(run):
+    before = promoted(run, "old")
+    begin_ramp(run, promoted(run, "new"), CONFIG)
+    with cycle_lock(run):
+        assert look(run, error=0.5).kind == "rollback"
+    assert champion(run) == before.candidate
+
+
+@pytest.mark.parametrize("changed", [{"policy": "newest"}, {"policy": "new", "relevance": "r2"}])
+def test_rolled_back_between_a_promote_and_its_ramp(run, changed):
+    """Killed in between, a cycle may find it so: the version that hurt is what nobody is to go back to."""
+    before = promoted(run, "old")
+    begin_ramp(run, promoted(run, "new"), CONFIG)
+    after = promoted(run, **changed)
+    assert look(run, error=0.5).kind == "rollback"
+    if changed["policy"] == "newest":
+        state = begin_ramp(run, after, CONFIG)
+        assert (state.champion, state.previous, state.status) == (after.number, before.number, "running")
+    else:
+        carry_ramp(run, after)
+        assert look(run, error=0.0).kind == "rollback", "it is over; the registry follows"
+        assert champion(run) == before.candidate
+
+
+def test_a_look_before_the_log_reaches_the_stage_waits(run):
+    promoted(run, "old")
+    begin_ramp(run, promoted(run, "new"), CONFIG)
+    since = read_ramp(run)[0].since
+    found = ramp_step(run, searches(since, 10, 0.0), observation="early", until=since - 900)
+    assert (found.kind, found.missing_users) == ("wait", 2_000)
+
+
+def told(run: Path, *args: str):
+    settings = run.parent / "corewrite.yaml"
+    paths = {name: str(run.parent / name / "x") for name in ("documents", "logs", "labels", "frozen")}
+    settings.write_text(yaml.safe_dump({"run": str(run), **paths}))
+    return CliRunner().invoke(app, ["cycle", "ramp", "-c", str(settings), "--json", *args], catch_exceptions=False)
+
+
+def test_the_same_file_written_anew_is_looked_at_anew(run):
+    promoted(run, "old")
+    begin_ramp(run, promoted(run, "new"), CONFIG)
+    since, table = read_ramp(run)[0].since, run.parent / "stage.parquet"
+    pq.write_table(searches(since, 10, 0.0), table)
+    assert told(run, "--searches", str(table), "--until", str(since + 7_200)).exit_code == 0
+    pq.write_table(searches(since, 3_000, 0.5), table)
+    assert told(run, "--searches", str(table), "--until", str(since + 10_800)).exit_code == 4
+
+
+@pytest.mark.parametrize(("error", "code"), [(0.5, 4), (0.0, 0)])
+def test_of_a_ramp_that_is_over_the_log_is_not_asked(run, error, code):
+    promoted(run, "old")
+    begin_ramp(run, promoted(run, "new"), CONFIG.model_copy(update={"stages": CONFIG.stages[:1]}))
+    kind = look(run, error).kind
+    found = told(run, "--log", str(run.parent / "no log at all"))
+    assert (found.exit_code, json.loads(found.stdout)["kind"]) == (code, kind) and kind in ("rollback", "complete")

@@ -21,6 +21,7 @@ def test_only_the_latest_rejects_count() -> None:
     assert verdicts_in_a_row(history, "reject") == 2
     assert mitigations([*history, record("hold")]) == []
     assert mitigations([]) == []
+    assert mitigations([record("reject", mitigation="keep_query")] * 9) == ["keep_query"] * 3
 
 
 def test_mitigations_change_what_they_name() -> None:

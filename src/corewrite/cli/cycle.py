@@ -79,7 +79,7 @@ def ramp(
     ),
     log: Path | None = typer.Option(None, help="Or the log of `corewrite serve`: a file, or a folder of them."),
     observation: str = typer.Option(
-        "", "--id", help="Names this look; the same name again changes nothing. Default: the file's, of a log the time."
+        "", "--id", help="Names this look; the same name again changes nothing. Default: what is looked at and the time."
     ),
     until: float | None = typer.Option(
         None, help="End of the log, seconds since the epoch, outcomes settled; default: 30 minutes ago."
@@ -100,7 +100,7 @@ def ramp(
             raise ValueError("say what to look at: --searches, or --log")
         run = load_cycle_config(config).run
         if searches is not None:
-            table, name = pq.read_table(searches), searches.stem
+            table, name = pq.read_table(searches), f"{searches.stem} until {end:.0f}"
         else:
             table, name = _served_in_the_stage(run, log), f"log until {end:.0f}"  # type: ignore[arg-type]
         decision = ramp_step(run, table, observation=observation or name, until=end)
@@ -113,8 +113,10 @@ def ramp(
 
 def _served_in_the_stage(run: Path, log: Path) -> "pa.Table":
     from corewrite.pipeline.ramp_step import ramp_of
-    from corewrite.serving.ramp_searches import ramp_searches
+    from corewrite.serving.ramp_searches import NOTHING, ramp_searches
     from corewrite.serving.ubi_log import log_files
 
     state, settings = ramp_of(run)
+    if state.status != "running":  # it is over, and what is served now is no part of it
+        return NOTHING
     return ramp_searches(log_files(log), champion=state.champion, share=state.share(settings))

@@ -49,8 +49,8 @@ def run(
 @app.command("calibrate", epilog=EXAMPLES)
 def calibrate_command(
     config: Path = _CONFIG,
-    retrains: int = typer.Option(10, min=10, help="Trainings of the week's candidate with other seeds."),
-    week: str | None = typer.Option(None, help="Week whose training is repeated; default: the last finished."),
+    retrains: int = typer.Option(10, min=10, help="Trainings of the champion with other seeds."),
+    week: str | None = typer.Option(None, help="Week whose training is repeated; default: the one that made the champion."),
     out: Path = typer.Option(
         Path("margins.yaml"), help="File to freeze the margins in; one that is there is not written over."
     ),

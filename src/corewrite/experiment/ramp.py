@@ -51,6 +51,7 @@ class RampState:
         status: "running", "complete" or "rolled back"; the latter two are final.
         control, treatment: The stage's arms as last observed.
         history: All decisions, oldest first.
+        users_of: Version whose ramp drew the users; None: this one.
     """
 
     champion: int
@@ -61,6 +62,7 @@ class RampState:
     control: Sums = field(default_factory=Sums)
     treatment: Sums = field(default_factory=Sums)
     history: tuple[RampDecision, ...] = ()
+    users_of: int | None = None
 
     def share(self, config: RampConfig) -> float:
         """Share of users who get `champion`."""
@@ -68,18 +70,20 @@ class RampState:
 
     def version_for(self, user_id: str, config: RampConfig) -> int:
         """Version whose answer a user sees."""
-        return self.champion if in_treatment(user_id, f"ramp-{self.champion}", self.share(config)) else self.previous
+        salt = f"ramp-{self.champion if self.users_of is None else self.users_of}"
+        return self.champion if in_treatment(user_id, salt, self.share(config)) else self.previous
 
     def carried(self, champion: int, since: float) -> "RampState":
         """The ramp of the same policy under a new version number, as a new relevance model or spec gives it.
 
-        The stage is kept and begins again: what its users saw until now came from another ranker.
+        The stage is kept, with its users, and begins again: what they saw until now came from another ranker.
 
         Args:
             champion: The new version.
             since: When it began to serve, seconds.
         """
-        return replace(self, champion=champion, since=since, control=Sums(), treatment=Sums())
+        drawn = self.champion if self.users_of is None else self.users_of
+        return replace(self, champion=champion, since=since, control=Sums(), treatment=Sums(), users_of=drawn)
 
     def to_json(self) -> str:
         """The state as JSON, for `from_json`."""

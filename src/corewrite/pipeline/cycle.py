@@ -16,21 +16,21 @@ import pyarrow.parquet as pq
 from corewrite.domain import Catalogue, Outcome, Provenance, sha256_json
 from corewrite.fusion import default_spec, load_spec
 from corewrite.gate import Verdict, refuse, run_gate
-from corewrite.logs import read_evaluation_instances, write_instances
+from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline.candidate import Steps, engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue, read_labels
-from corewrite.pipeline.from_registry import deployment_of, policy_of
+from corewrite.pipeline.from_registry import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.journal import Journal, JournalError, cycle_lock, running
-from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
-from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, read_ramp
+from corewrite.pipeline.mined import MinedWindow, freeze, frequencies, impressions_of, mine_week, with_documents
+from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.pipeline.window import is_holdback_user
-from corewrite.registry import JSON, Candidate, Champion, Decision, Registry, RegistryError
+from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
 from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
@@ -74,10 +74,10 @@ def run_cycle(
         if (finished := cycle.journal.read("record")) is not None:
             return finished
         window = cycle.mine()
-        cycle.settle(window)
+        champion = cycle.settle(window)
         candidate = cycle.train(window)
         gate = cycle.gate(window, candidate)
-        return cycle.decide(candidate, gate)
+        return cycle.decide(candidate, gate, champion)
 
 
 def log_files(config: CycleConfig) -> dict[str, list[Path]]:
@@ -92,7 +92,9 @@ def log_files(config: CycleConfig) -> dict[str, list[Path]]:
     for path in sorted(p for p in config.logs.iterdir() if not p.name.startswith(".")):  # hidden: still being written
         name = path.name.removesuffix(".gz").removesuffix(".ndjson")
         if path.is_dir():
-            weeks[path.name] = sorted(p for p in path.iterdir() if p.name.removesuffix(".gz").endswith(".ndjson"))
+            found = sorted(p for end in ("", ".gz") for p in path.glob(f"[!.]*.ndjson{end}"))
+            if found:  # a folder without a log, such as lost+found, is no week
+                weeks[path.name] = found
         elif path.name != name:
             weeks.setdefault(name, []).append(path)
     return weeks
@@ -112,13 +114,16 @@ def cycle_status(config: CycleConfig) -> dict[str, Any]:
     """Where a run stands: champion, who is running, unfinished weeks with the steps done, finished weeks, the ramp."""
     run = config.run
     champion = Registry(run / "registry").champion() if (run / "registry").is_dir() else None
-    unfinished = {j.folder.name: j.done() for j in _journals(run) if j.read("record") is None}
+    weeks = history_of(run)
+    last = weeks[-1]["week"] if weeks else ""
+    # What a later week has overtaken cannot be gone on with.
+    unfinished = {j.folder.name: j.done() for j in _journals(run) if j.read("record") is None and j.folder.name > last}
     ramp = read_ramp(run)
     return {
         "champion": None if champion is None else asdict(champion),
         "running": running(run),
         "unfinished": unfinished,
-        "weeks": history_of(run),
+        "weeks": weeks,
         "ramp": None
         if ramp is None
         else {
@@ -159,25 +164,28 @@ class _Cycle:
         journal, registry = Journal(config.run / "cycles" / week), Registry(config.run / "registry")
         if later and journal.read("record") is None:
             raise CycleError(f"week {week!r} is out of turn: the cycle of {later[-1]!r} is finished; run a later week")
-        champion = registry.champion()
+        champion, log = registry.champion(), registry.decisions()
+        if champion is not None:
+            _catch_up(config, log[champion.version - 1])
         if champion is None and list(weeks).index(week) == 0:
             raise CycleError(f"{week!r} is the only week of log: the first cycle needs the week before for the relevance model")
         settings = sha256_json(config.model_dump(mode="json", exclude_defaults=True))
         fitted = [i for i, r in enumerate(history) if r["relevance_fitted"] or r["recovered"]]
-        every = config.refresh.relevance_every
+        every, since = config.refresh.relevance_every, len(history) - (fitted[-1] if fitted else 0)
         plan = journal.once(
             "start",
             lambda: {
                 "week": week,
                 "settings": settings,
                 "champion": None if champion is None else champion.version,
-                "relevance_due": champion is None or bool(every and fitted and len(history) - fitted[-1] >= every),
+                "relevance_due": champion is None or bool(every and since >= every),
                 "mitigations": mitigations(history),
                 "holds": verdicts_in_a_row(history, "hold"),
+                "log": len(log),
                 "code_version": VERSION,
             },
         )
-        if plan["settings"] != settings:
+        if plan["settings"] != settings and journal.read("record") is None:
             raise JournalError(
                 f"the cycle of {week!r} began under other settings: put them back, or remove {journal.folder} to begin anew"
             )
@@ -202,12 +210,15 @@ class _Cycle:
                 thresholds = thresholds or window.thresholds
         self.journal.once("mine", lambda: {"windows": names, **window.about})
         if not self.config.frozen.is_file():
-            first = self._window(names[0]).for_gate(self.config.frozen_queries)
-            write_instances(first, self.config.frozen, evaluation_only=True)
+            freeze(self._window(names[0]).for_gate(self.config.frozen_queries), self.config.frozen)
         return window
 
-    def settle(self, window: MinedWindow) -> None:
-        """Decide which relevance model and spec rank and reward: new ones only where probe and champion say so."""
+    def settle(self, window: MinedWindow) -> int | None:
+        """Decide which relevance model and spec rank and reward: new ones only where probe and champion say so.
+
+        Returns:
+            Version of the champion under them, which the candidate is compared with; None where there is none.
+        """
         champion = self._champion_at_start
         with self.steps.step("relevance model and spec") as progress:
             fitted = self.journal.once("relevance", lambda: self._refresh(progress))
@@ -216,15 +227,24 @@ class _Cycle:
             probed = self.journal.once("probe", lambda: self._probe(window, fitted["relevance"]))
         if probed["changed"] and probed["accepted"] and champion is not None:
             triple = Candidate(champion.policy, probed["relevance"], probed["spec"])
-            settled = self._once_in_the_log(
-                "settle", lambda evidence: self.registry.promote(
-                    triple, expected=champion.version, reason="the champion holds under the new relevance model or spec",
-                    evidence={**evidence, "probe": probed},
-                ),
-            )  # fmt: skip
-            carry_ramp(self.config.run, settled)
-        elif not probed["accepted"]:
+            try:
+                with ramp_lock(self.config.run):
+                    settled = self._once_in_the_log(
+                        "settle", lambda evidence: self.registry.promote(
+                            triple, expected=champion.version, evidence={**evidence, "probe": probed},
+                            reason="the champion holds under the new relevance model or spec",
+                        ),
+                    )  # fmt: skip
+                    carry_ramp(self.config.run, settled)
+            except ConflictError as error:
+                raise CycleError(
+                    f"the champion was changed under the cycle of {self.week!r} ({error}): remove {self.journal.folder} to "
+                    "begin anew from the present one"
+                ) from error
+            return settled.number
+        if not probed["accepted"]:
             self._put_aside(fitted["relevance"], probed)
+        return None if champion is None else champion.version
 
     def train(self, window: MinedWindow) -> str:
         """Train a candidate from the champion; returns its hash in the registry."""
@@ -234,14 +254,16 @@ class _Cycle:
         """Compare the candidate with the champion."""
         return self.journal.once("gate", lambda: self._gate(window, candidate))
 
-    def decide(self, candidate: str, gate: dict[str, Any]) -> dict[str, Any]:
+    def decide(self, candidate: str, gate: dict[str, Any], champion: int | None) -> dict[str, Any]:
         """Write the decision into the registry, recover where the reward is suspected, and close the cycle."""
         deployed = self._deployed
         triple = Candidate(candidate, deployed["relevance"], deployed["spec"])
-        verdict = "promote" if self.trusting else gate["verdict"]
-        decided = self._once_in_the_log("candidate", lambda evidence: self._decide(triple, verdict, gate, evidence))
-        if decided.verdict == "promote" and decided.previous is not None:
-            begin_ramp(self.config.run, decided, self.config.ramp)
+        wanted = "promote" if self.trusting else gate["verdict"]
+        with ramp_lock(self.config.run):
+            decided = self._once_in_the_log("candidate", lambda about: self._decide(triple, wanted, champion, gate, about))
+            verdict = decided.verdict
+            if verdict == "promote" and decided.previous is not None:
+                begin_ramp(self.config.run, decided, self.config.ramp)
         if verdict == "reject":
             self._once_in_the_log(
                 "quarantine", lambda evidence: self.registry.quarantine("policy", candidate, gate["reason"], evidence)
@@ -250,7 +272,7 @@ class _Cycle:
         record: dict[str, Any] = {
             "week": self.week,
             "verdict": verdict,
-            "reason": gate["reason"],
+            "reason": decided.reason,
             "failed": gate["failed"],
             "mitigations": gate["mitigations"] if verdict == "reject" else [],
             "mitigations_applied": self.plan["mitigations"],
@@ -265,8 +287,8 @@ class _Cycle:
         back = None if self.trusting else suspicious([*self.history, record], self.config.recovery.suspect_after)
         if back is not None:
             record = self._go_back(record, back)
-        champion = self.registry.champion()
-        record["policy"] = None if champion is None else champion.policy
+        present = self.registry.champion()
+        record["policy"] = None if present is None else present.policy
         return self.journal.once("record", lambda: record)
 
     # What they are made of.
@@ -297,17 +319,22 @@ class _Cycle:
         if champion is not None and (relevance, spec) == (champion.relevance, champion.spec):
             return {**new, "changed": False, "accepted": True, "alarms": alarms}
         deployment = self._deployment(relevance, spec)
-        found = probe(window.instances()[: self.config.pipeline.probe_instances], deployment.reward)
+        instances = with_documents(window.instances(), self.catalogue)
+        found = probe(instances[: self.config.pipeline.probe_instances], deployment.reward)
         problems = [] if self.trusting else _paid(found)
         if champion is not None and not problems and not self.trusting:
-            gated = window.for_gate(self.config.pipeline.gate_queries)
+            gated = with_documents(window.for_gate(self.config.pipeline.gate_queries), self.catalogue)
             problems = champion_holds(
-                self._policy(champion.policy), gated, self._at_start, deployment, self._judge, self.config.pipeline
+                self._policy(champion.policy), gated, self._at_start, deployment, self._judge, self.config.gate,
+                max_new_tokens=self.config.pipeline.max_new_tokens,
             )  # fmt: skip
         if not problems:
             return {**new, "changed": True, "accepted": True, "alarms": alarms, "probe": asdict(found)}
         if champion is None:
-            raise CycleError(f"the first relevance model fails its probe: {'; '.join(problems)}")
+            raise CycleError(
+                f"the first relevance model fails its probe: {'; '.join(problems)}: raise eps in the fusion spec or bring more "
+                f"log, and remove {self.journal.folder} to begin anew"
+            )
         alarms.append(f"the new relevance model or spec is not used, the champion's stays: {'; '.join(problems)}")
         kept = {"relevance": champion.relevance, "spec": champion.spec}
         return {**kept, "changed": True, "accepted": False, "refused": new, "alarms": alarms, "probe": asdict(found)}
@@ -327,7 +354,7 @@ class _Cycle:
                 )
 
     def _train(self, window: MinedWindow) -> dict[str, Any]:
-        instances = window.instances()
+        instances = with_documents(window.instances(), self.catalogue)
         deployment, config = self._deployment(**self._deployed), self.config.pipeline
         provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, self.config.seed)
         begin = self._start(window)
@@ -384,14 +411,11 @@ class _Cycle:
         config = self.config.pipeline
         deployment, champion = self._deployment(**self._deployed), self._champion_at_start
         baseline = load_rewriter(self.journal.folder / "start") if champion is None else self._policy(champion.policy)
-        fresh = window.for_gate(config.gate_queries)
-        frozen = read_evaluation_instances(self.config.frozen)
+        fresh = with_documents(window.for_gate(config.gate_queries), self.catalogue)
+        frozen = with_documents(read_evaluation_instances(self.config.frozen), self.catalogue)
         if not fresh:
             raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
-        frequency, before = Counter[str](), Counter[str]()
-        for name in self.journal.result("mine")["windows"]:
-            frequency += self._window(name).frequency()
-            before += self._window(name).frequency() if name != self.week else Counter()
+        frequency, before = frequencies([self._window(name) for name in self.journal.result("mine")["windows"]])
         try:
             policy = self._policy(candidate)
         except (RegistryError, RewriterError, OSError) as error:
@@ -405,31 +429,36 @@ class _Cycle:
             result = run_gate(evaluation, self.config.gate, holds=self.plan["holds"])
         return result.as_dict()
 
-    def _decide(self, triple: Candidate, verdict: str, gate: dict[str, Any], evidence: dict[str, Any]) -> Decision:
+    def _decide(
+        self, triple: Candidate, verdict: str, champion: int | None, gate: dict[str, Any], evidence: dict[str, Any]
+    ) -> Decision:
         evidence = {**evidence, **gate, "provenance": self.journal.result("train")["provenance"]}
-        champion = self.registry.champion()
-        if verdict == Verdict.PROMOTE:
-            expected = None if champion is None else champion.version
-            return self.registry.promote(triple, expected=expected, reason=gate["reason"], evidence=evidence)
-        return self.registry.record(verdict, triple, gate["reason"], evidence)  # type: ignore[arg-type]
+        if verdict != Verdict.PROMOTE:
+            return self.registry.record(verdict, triple, gate["reason"], evidence)  # type: ignore[arg-type]
+        try:
+            return self.registry.promote(triple, expected=champion, reason=gate["reason"], evidence=evidence)
+        except ConflictError as error:  # a rollback or an override during the cycle stands
+            return self.registry.record("hold", triple, f"it passed against a champion that has gone since: {error}", evidence)
 
     def _go_back(self, record: dict[str, Any], back: Mapping[str, str]) -> dict[str, Any]:
         """Put the previous relevance model and spec back under the champion, and bar the suspected ones."""
-        champion = self.registry.champion()
-        if champion is None:
-            return record
         why = (
             f"{verdicts_in_a_row([*self.history, record], 'reject')} candidates in a row were rejected under relevance model "
             f"{record['relevance'][:12]} and spec {record['spec'][:12]}, none was promoted: the ones before are back in ranker "
             "and reward"
         )
-        triple = Candidate(champion.policy, back["relevance"], back["spec"])
-        back_again = self._once_in_the_log(
-            "recover", lambda evidence: self.registry.promote(
-                triple, expected=champion.version, reason=why, evidence={**evidence, "failed": record["failed"]}
-            ),
-        )  # fmt: skip
-        carry_ramp(self.config.run, back_again)
+        with ramp_lock(self.config.run):
+            champion = self.registry.champion()
+            if champion is None:
+                return record
+            triple = Candidate(champion.policy, back["relevance"], back["spec"])
+            if triple.hashes != champion.hashes:  # else a rollback has put them back already
+                back_again = self._once_in_the_log(
+                    "recover", lambda evidence: self.registry.promote(
+                        triple, expected=champion.version, reason=why, evidence={**evidence, "failed": record["failed"]}
+                    ),
+                )  # fmt: skip
+                carry_ramp(self.config.run, back_again)
         for kind in ("relevance", "spec"):
             if record[kind] != back[kind]:
                 self._once_in_the_log(
@@ -441,7 +470,8 @@ class _Cycle:
     def _once_in_the_log(self, step: str, decide: Callable[[dict[str, Any]], Decision]) -> Decision:
         """Take a decision, unless the registry's log says that this cycle has taken it; returns it."""
         mark = {"cycle": self.week, "step": step}
-        for decision in reversed(self.registry.decisions()):
+        # Of a cycle of this week that was begun anew only what came since: the journal that was removed had decided otherwise.
+        for decision in reversed(self.registry.decisions()[self.plan.get("log", 0) :]):
             found = decision.evidence
             if isinstance(found, Mapping) and all(found.get(k) == v for k, v in mark.items()):
                 return decision
@@ -510,16 +540,13 @@ class _Cycle:
 
     def _recent(self) -> list[Rewriter]:
         """Champions of the last weeks but the present one."""
-        recent = self.history[-self.config.recovery.recent_weeks :]
-        now = self._champion_at_start
-        names = dict.fromkeys(r["policy"] for r in recent if r["policy"] and now and r["policy"] != now.policy)
-        return [self._policy(name) for name in names]
+        now, recent = self._champion_at_start, self.history[-self.config.recovery.recent_weeks :]
+        return [] if now is None else recent_champions(self.registry, recent, now.policy)
 
     def _first(self) -> Rewriter | None:
         """The first champion, where it is not the present one."""
-        policies = [d.candidate.policy for d in self.registry.decisions() if d.verdict == "promote" and d.candidate]
         now = self._champion_at_start
-        return self._policy(policies[0]) if policies and now is not None and policies[0] != now.policy else None
+        return None if now is None else first_champion(self.registry, now.policy)
 
     def _traffic(self) -> dict[str, Any]:
         """How the week's searches ended, of users with and without a rewriter."""
@@ -538,6 +565,19 @@ class _Cycle:
 
 def _paid(found: ProbeResult) -> list[str]:
     return [f"{f.name} earns {f.reward:+.3f} nats of log R" for f in found.findings if f.paid]
+
+
+def _catch_up(config: CycleConfig, promoted: Decision) -> None:
+    """Begin, or carry on, the ramp of a promote whose cycle was killed before it could, and was never gone on with."""
+    found = promoted.evidence if isinstance(promoted.evidence, Mapping) else {}
+    week, step = found.get("cycle"), found.get("step")
+    if not isinstance(week, str) or Journal(config.run / "cycles" / week).read("record") is not None:
+        return
+    with ramp_lock(config.run):
+        if step in ("settle", "recover"):
+            carry_ramp(config.run, promoted)
+        elif step == "candidate" and promoted.previous is not None:
+            begin_ramp(config.run, promoted, config.ramp)
 
 
 @lru_cache(maxsize=2)

@@ -83,9 +83,8 @@ class CycleConfig(Settings):
 
     @model_validator(mode="after")
     def _apart(self) -> "CycleConfig":
-        if self.frozen.absolute().is_relative_to(self.run.absolute()) or self.frozen.absolute().is_relative_to(
-            self.logs.absolute()
-        ):
+        # Resolved: neither `..` nor a link leads it back.
+        if any(self.frozen.resolve().is_relative_to(folder.resolve()) for folder in (self.run, self.logs)):
             raise ValueError(f"frozen {self.frozen} lies in a folder that training reads: keep the evaluation set apart")
         return self
 

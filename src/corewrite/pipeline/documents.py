@@ -31,12 +31,22 @@ def write_labels(labels: Labels, catalogue: Catalogue, path: Path) -> None:
 
 
 def read_labels(path: Path, catalogue: Catalogue) -> Labels:
-    """Read what `write_labels` wrote; the context columns may be missing. Labels of unknown documents are an error.
+    """Read what `write_labels` wrote; the context columns may be missing.
+
+    Labels of documents that are not in the catalogue are left out: documents go, and a week must not stop for it.
 
     Raises:
-        DocumentsError: the file cannot be read, lacks a column, or names an unknown document.
+        DocumentsError: the file cannot be read, lacks a column, or most of its documents are unknown.
     """
-    rows = read_columns(path, ("query", "document_id", "grade")).to_pylist()
+    rated = read_columns(path, ("query", "document_id", "grade")).to_pylist()
+    known = set(catalogue.ids)
+    rows = [r for r in rated if str(r["document_id"]) in known]
+    if 2 * len(rows) < len(rated):
+        unknown = next(str(r["document_id"]) for r in rated if str(r["document_id"]) not in known)
+        raise DocumentsError(
+            f"{path}: {len(rated) - len(rows)} of {len(rated)} labels are of documents that are not in the catalogue, such as "
+            f"{unknown!r}: bring the labels of these documents"
+        )
     queries = [
         Query(
             str(r["query"]),
@@ -46,8 +56,5 @@ def read_labels(path: Path, catalogue: Catalogue) -> Labels:
         )
         for r in rows
     ]  # fmt: skip
-    try:
-        places = catalogue.rows([str(r["document_id"]) for r in rows])
-    except KeyError as error:
-        raise DocumentsError(f"{path}: document {error} is not in the catalogue") from error
+    places = catalogue.rows([str(r["document_id"]) for r in rows])
     return Labels(queries, places, np.array([r["grade"] for r in rows], np.float64))

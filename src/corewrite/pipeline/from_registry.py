@@ -1,6 +1,8 @@
 """Policies, relevance models and specs out of the registry, checked against their hashes first."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from corewrite.domain import Catalogue
 from corewrite.fusion import load_spec
@@ -28,6 +30,29 @@ def deployment_of(registry: Registry, catalogue: Catalogue, relevance: str, spec
     """
     model = LateInteraction.load(_sound(registry, "relevance", relevance))
     return Deployment(catalogue, model, load_spec(_sound(registry, "spec", spec) / "fusion.yaml"))
+
+
+def recent_champions(registry: Registry, records: Sequence[Mapping[str, Any]], now: str) -> list[Rewriter]:
+    """The policies that served after each of some cycles, but that of hash `now` and those that `gc` removed.
+
+    Args:
+        registry: Where they are.
+        records: Of the cycles.
+        now: The present champion's policy.
+    """
+    return _policies(registry, (r["policy"] for r in records), now)
+
+
+def first_champion(registry: Registry, now: str) -> Rewriter | None:
+    """The policy that all champions come from; None where it is that of hash `now`, or `gc` removed it."""
+    promoted = [d.candidate.policy for d in registry.decisions() if d.verdict == "promote" and d.candidate]
+    found = _policies(registry, promoted[:1], now)
+    return found[0] if found else None
+
+
+def _policies(registry: Registry, hashes: Iterable[str | None], now: str) -> list[Rewriter]:
+    there = {a.hash for a in registry.artifacts() if a.kind == "policy"}
+    return [policy_of(registry, h) for h in dict.fromkeys(hashes) if h is not None and h != now and h in there]
 
 
 def _sound(registry: Registry, kind: Kind, hash: str) -> Path:

@@ -1,6 +1,7 @@
 """The gate on a candidate by itself, and margins from retrains of the champion: nothing here decides in the registry."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,18 @@ from corewrite.domain import Provenance
 from corewrite.gate import GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
-from corewrite.pipeline.candidate import Steps
+from corewrite.pipeline.candidate import Steps, engine_of, to_train
 from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue
-from corewrite.pipeline.from_registry import deployment_of, policy_of
+from corewrite.pipeline.from_registry import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.pipeline.gate_step import evaluate
-from corewrite.pipeline.mined import MinedWindow
+from corewrite.pipeline.journal import Journal
+from corewrite.pipeline.mined import MinedWindow, frequencies, with_documents
 from corewrite.registry import Champion, Registry, RegistryError
-from corewrite.rewriter import Rewriter, RewriterError, load_rewriter
-from corewrite.training import train
+from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
+from corewrite.training import TrainingConfig, train
 from corewrite.version import VERSION
 
 
@@ -28,7 +30,8 @@ class _Bench:
     def __init__(self, config: CycleConfig, week: str | None) -> None:
         self.config = config
         self.registry = Registry(config.run / "registry")
-        champion, weeks = self.registry.champion(), [r["week"] for r in history_of(config.run)]
+        self.history = history_of(config.run)
+        champion, weeks = self.registry.champion(), [r["week"] for r in self.history]
         if champion is None or not weeks:
             raise CycleError(f"{config.run} has no champion or no finished cycle: run `corewrite cycle run` first")
         self.champion: Champion = champion
@@ -36,18 +39,27 @@ class _Bench:
         if self.week not in weeks:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
         self.window = MinedWindow(config.run / "windows" / self.week)
-        catalogue = read_catalogue(config.documents)
-        self.deployment: Deployment = deployment_of(self.registry, catalogue, champion.relevance, champion.spec)
+        self.catalogue = read_catalogue(config.documents)
+        self.deployment: Deployment = deployment_of(self.registry, self.catalogue, champion.relevance, champion.spec)
         self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
 
-    def gate(self, candidate: Rewriter, steps: Steps, title: str) -> GateResult:
-        """Compare with the champion on the week's searches and the frozen set."""
+    def step(self, name: str) -> dict[str, Any]:
+        """The result of a step of the week's cycle."""
+        return Journal(self.config.run / "cycles" / self.week).result(name)
+
+    def gate(
+        self, candidate: Rewriter, steps: Steps, title: str, recent: Sequence[Rewriter] = (), lineage: Rewriter | None = None
+    ) -> GateResult:
+        """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
+        windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
+        frequency, before = frequencies(windows)
+        fresh, frozen = self.window.for_gate(pipeline.gate_queries), read_evaluation_instances(self.config.frozen)
         with steps.step(title) as progress:
             evaluation = evaluate(
-                candidate, champion, self.window.for_gate(pipeline.gate_queries), self.deployment,
-                self.judge, self.window.frequency(), frozen=read_evaluation_instances(self.config.frozen),
-                repaired=self.window.gate_repairs(), max_new_tokens=pipeline.max_new_tokens, progress=progress,
+                candidate, champion, with_documents(fresh, self.catalogue), self.deployment, self.judge, frequency,
+                frozen=with_documents(frozen, self.catalogue), before=before, repaired=self.window.gate_repairs(),
+                recent=recent, lineage=lineage, max_new_tokens=pipeline.max_new_tokens, progress=progress,
             )  # fmt: skip
             return run_gate(evaluation, self.config.gate)
 
@@ -78,7 +90,9 @@ def gate_candidate(
     except (RegistryError, RewriterError, OSError) as error:
         result = refuse(str(error))
     else:
-        result = bench.gate(policy, steps, "gate")
+        now, last = bench.champion.policy, bench.history[-config.recovery.recent_weeks :]
+        recent = recent_champions(bench.registry, last, now)
+        result = bench.gate(policy, steps, "gate", recent, first_champion(bench.registry, now))
     deployed = bench.deployment
     provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model.model_hash, config.seed)
     return result, {
@@ -91,31 +105,41 @@ def gate_candidate(
 
 
 def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, steps: Steps) -> Calibration:
-    """Margins from policies trained as the week's candidate was, with other seeds.
+    """Margins from policies trained as the champion was, with other seeds.
 
     All are compared on the same searches, as the gate's candidates will be; the seed of training is what differs.
 
     Args:
         config: Settings; its margins are the business limits, which calibration only narrows.
         retrains: How many, at least 10.
-        week: Which week's training is repeated; None: the last one's.
+        week: Which week's training is repeated; None: the one that made the champion.
         steps: Shows progress.
 
     Raises:
-        CycleError: no champion, or the week's start policy is gone.
+        CycleError: no champion, no finished week made it, or the week's start policy is gone.
         ValueError: too few retrains.
     """
     bench = _Bench(config, week)
+    if week is None:
+        made = [r["week"] for r in bench.history if r["candidate"] == bench.champion.policy]
+        if not made:
+            raise CycleError(f"no finished week of {config.run} made its champion: name the week to repeat with --week")
+        bench = _Bench(config, made[-1])
     start = config.run / "cycles" / bench.week / "start"
     if not start.is_dir():
         raise CycleError(f"{start} is gone, so the week's training cannot be repeated: name another with --week")
-    instances, results = bench.window.instances(), []
+    instances, results = with_documents(bench.window.instances(), bench.catalogue), []
+    training = TrainingConfig.model_validate(bench.step("train")["settings"])  # mitigations included
+    pipeline = config.pipeline.model_copy(update={"training": training})
     for number in range(retrains):
-        policy = load_rewriter(start)
-        with steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder:
+        seed = config.seed + 7_919 * (number + 1)
+        policy = to_train(load_rewriter(start), pipeline, seed)
+        with (
+            steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder,
+            engine_of(pipeline, policy) as engine,
+        ):  # fmt: skip
             train(
-                policy, instances, bench.deployment.reward, config.pipeline.training, Path(folder),
-                seed=config.seed + 7_919 * (number + 1), provenance={},
+                policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine
             )  # fmt: skip
-        results.append(bench.gate(policy, steps, f"gate on retrain {number + 1}"))
+        results.append(bench.gate(merged(policy), steps, f"gate on retrain {number + 1}"))
     return calibrate(results, business=config.pipeline.gate.margins)

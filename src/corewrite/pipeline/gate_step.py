@@ -31,10 +31,13 @@ _CANARIES = 100
 def served_rewrites(
     policy: Rewriter, queries: Sequence[Query], *, max_new_tokens: int, progress: Progress = lambda done, total: None
 ) -> list[str | None]:
-    """The served form of a policy: greedy, cleaned; None where nothing usable came out."""
-    return [
-        r.text or None for r in greedy(policy, queries, max_new_tokens=max_new_tokens, progress=progress)
-    ]  # fmt: skip
+    """The served form of a policy: greedy, cleaned; None where nothing usable came out, or no prompt holds the query."""
+    fitting = [i for i, query in enumerate(queries) if not policy.template.too_long(query)]
+    found: list[str | None] = [None] * len(queries)
+    written = greedy(policy, [queries[i] for i in fitting], max_new_tokens=max_new_tokens, progress=progress)
+    for i, rewrite in zip(fitting, written, strict=True):
+        found[i] = rewrite.text or None
+    return found
 
 
 def fused_lists(deployment: Deployment, queries: Sequence[Query], rewrites: Sequence[str | None]) -> npt.NDArray[np.int64]:

@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from corewrite.registry.durable import make_folder, whole_file
 
 _LOCK, _HOLDER = "cycle.lock", "cycle.pid"
+_PATIENCE = 1.0
+"""Seconds to wait for the lock: `running` takes it for a moment, and a cycle must not give up because somebody looks."""
 
 
 class CycleRunningError(RuntimeError):
@@ -92,7 +94,7 @@ def cycle_lock(run: Path) -> Iterator[None]:
     make_folder(run)
     lock = FileLock(run / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
         raise CycleRunningError(
             f"a cycle is at work in {run} (process {_holder(run)}): wait for it; `corewrite cycle status`"

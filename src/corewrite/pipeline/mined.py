@@ -4,7 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from corewrite.logs import (
 from corewrite.logs.outcomes import Overlap
 from corewrite.pipeline.gate_step import query_frequency
 from corewrite.pipeline.window import is_holdback_user, read_window
-from corewrite.registry.durable import make_folder, move_folder, sync_tree
+from corewrite.registry.durable import make_folder, move_folder, sync_tree, whole_file
 from corewrite.relevance import Impressions
 
 _ABOUT = "about.json"
@@ -86,6 +86,35 @@ class MinedWindow:
         """Occurrences of each normalised query."""
         table = pq.read_table(self.folder / "frequency.parquet")
         return Counter(dict(zip(table["query"].to_pylist(), table["count"].to_pylist(), strict=True)))
+
+
+def with_documents(instances: Sequence[TrainingInstance], catalogue: Catalogue) -> list[TrainingInstance]:
+    """The instances without documents that left the catalogue; those that have no D+ or no D- any more are left out."""
+    known, found = catalogue.row_of, []
+    for x in instances:
+        if not all(d in known for d in (*x.positives, *x.negatives)):
+            good = [(d, w) for d, w in zip(x.positives, x.gains, strict=True) if d in known]
+            bad = [(d, w) for d, w in zip(x.negatives, x.weights, strict=True) if d in known]
+            if not good or not bad:
+                continue
+            (positives, gains), (negatives, weights) = zip(*good, strict=True), zip(*bad, strict=True)
+            x = replace(x, positives=positives, gains=gains, negatives=negatives, weights=weights)
+        found.append(x)
+    return found
+
+
+def frequencies(windows: Sequence[MinedWindow]) -> tuple[Counter[str], Counter[str]]:
+    """Occurrences of each normalised query in all of some weeks, and in all but the last."""
+    counts = [w.frequency() for w in windows]
+    return sum(counts, Counter()), sum(counts[:-1], Counter())
+
+
+def freeze(instances: Sequence[TrainingInstance], path: Path) -> None:
+    """Write the evaluation set that never changes, whole or not at all: half of one would stand for ever."""
+    make_folder(path.parent)
+    with whole_file(path) as temporary:
+        temporary.unlink(missing_ok=True)  # a killed cycle may have left one that may only be read
+        write_instances(instances, temporary, evaluation_only=True)
 
 
 def impressions_of(windows: Sequence[MinedWindow], catalogue: Catalogue) -> Impressions:

@@ -24,9 +24,10 @@ def repairs_by_query(repaired: Sequence[Reformulation]) -> dict[str, str]:
 
 
 def repair_log_probs(policy: Rewriter, queries: Sequence[Query], repairs: Mapping[str, str]) -> FloatArray:
-    """Log-probability of the user's own repair of each query, nats a token, float64 [queries]; NaN where there is none."""
+    """Log-probability of the user's own repair of each query, nats a token, float64 [queries]; NaN where there is
+    none, or no prompt holds the query."""
     found = np.full(len(queries), np.nan)
-    there = [i for i, q in enumerate(queries) if q.key in repairs]
+    there = [i for i, q in enumerate(queries) if q.key in repairs and not policy.template.too_long(q)]
     with torch.inference_mode():
         for start in range(0, len(there), 256):
             some = there[start : start + 256]
@@ -39,12 +40,17 @@ def repair_log_probs(policy: Rewriter, queries: Sequence[Query], repairs: Mappin
 def divergence(policy: Rewriter, other: Rewriter, queries: Sequence[Query], rewrites: Sequence[str | None]) -> FloatArray:
     """Divergence of `policy` from `other` along the rewrites of `policy`, nats a token, float64 [queries].
 
+    0 where no prompt holds the query: neither says anything.
+
     Raises:
         ValueError: the policies have different vocabularies.
     """
-    prompts = [policy.template.encode(q) for q in queries]
-    responses = [policy.template.encode_target(r or q.text) for q, r in zip(queries, rewrites, strict=True)]
-    return kl_along(policy, other, prompts, responses)
+    found = np.zeros(len(queries))
+    fitting = [i for i, query in enumerate(queries) if not policy.template.too_long(query)]
+    prompts = [policy.template.encode(queries[i]) for i in fitting]
+    responses = [policy.template.encode_target(rewrites[i] or queries[i].text) for i in fitting]
+    found[fitting] = kl_along(policy, other, prompts, responses)
+    return found
 
 
 def canary_queries(queries: Sequence[Query], n: int) -> list[Query]:

@@ -1,16 +1,21 @@
 """After a promote: who gets the new champion, and the stop that rolls it back by itself."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
 from corewrite.experiment.ramp_file import read_ramp as read_ramp_file
 from corewrite.experiment.ramp_file import write_ramp
-from corewrite.pipeline.journal import cycle_lock
 from corewrite.registry import ConflictError, Decision, Registry
+from corewrite.registry.durable import make_folder
+
+_PATIENCE = 60.0
+"""Seconds to wait for who changes the ramp at the moment."""
 
 
 class RampError(ValueError):
@@ -41,8 +46,7 @@ def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
     if found is not None and found[0].champion >= promoted.number:
         return found[0]
     assert promoted.previous is not None
-    unfinished = found is not None and found[0].status == "running" and found[0].champion == promoted.previous
-    previous = found[0].previous if found is not None and unfinished else promoted.previous
+    previous = found[0].previous if found is not None and _unfinished(found[0], promoted) else promoted.previous
     state = RampState(promoted.number, previous, seconds_of(promoted))
     write_ramp(ramp_file(run), state, config)
     return state
@@ -56,8 +60,13 @@ def carry_ramp(run: Path, promoted: Decision) -> None:
         promoted: That decision.
     """
     found = read_ramp(run)
-    if found is not None and found[0].status == "running" and found[0].champion == promoted.previous:
+    if found is not None and _unfinished(found[0], promoted):
         write_ramp(ramp_file(run), found[0].carried(promoted.number, seconds_of(promoted)), found[1])
+
+
+def _unfinished(state: RampState, promoted: Decision) -> bool:
+    """Whether most users had another version before a promote; rolled back in the moment of it, the registry did not follow."""
+    return state.champion == promoted.previous and state.status != "complete"
 
 
 def seconds_of(decision: Decision) -> float:
@@ -77,6 +86,27 @@ def ramp_of(run: Path) -> tuple[RampState, RampConfig]:
     return found
 
 
+@contextmanager
+def ramp_lock(run: Path) -> Iterator[None]:
+    """Hold the ramp, and the champion with it: a promote and its ramp must not be come between.
+
+    Not the cycle's lock: a cycle takes hours, and a harm must be rolled back meanwhile.
+
+    Raises:
+        RampError: another process holds it and does not let go.
+    """
+    make_folder(run)
+    lock = FileLock(run / "ramp.lock")
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise RampError(f"another process has been changing the ramp of {run} for {_PATIENCE:.0f} s: try again") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float) -> RampDecision:
     """Take the stage's searches in, and roll back in the registry where the sequential stop says so.
 
@@ -84,16 +114,15 @@ def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float) 
         run: Run folder.
         searches: One row a search since the stage began: user_id, arm, timestamp, gave_up, error, neutral.
         observation: Names the observation; one that was taken in before changes nothing.
-        until: End of the log, seconds, all outcomes settled.
+        until: End of the log, seconds, all outcomes settled. Before the stage began, nobody has been seen yet.
 
     Raises:
         RampError: no ramp is under way.
         ValueError: the table is refused, see `experiment.observe`.
-        CycleRunningError: a cycle is at work.
     """
-    with cycle_lock(run):
+    with ramp_lock(run):
         before, config = ramp_of(run)
-        seen = observe(searches, observation_id=observation, since=before.since, until=until)
+        seen = observe(searches, observation_id=observation, since=before.since, until=max(until, before.since))
         state, decision = step(before, seen, config)
         write_ramp(ramp_file(run), state, config)
         # The state first: killed here, the same observation gives the same decision, and the registry follows.

@@ -20,8 +20,11 @@ def verdicts_in_a_row(history: Sequence[Record], verdict: str) -> int:
 
 
 def mitigations(history: Sequence[Record]) -> list[str]:
-    """What the failed checks of the latest REJECTs in a row ask for, the oldest first; of each REJECT the clearest two."""
-    n = verdicts_in_a_row(history, "reject")
+    """What the failed checks of the latest REJECTs in a row ask for, the oldest first; of each REJECT the clearest two.
+
+    Of at most three: each doubles or halves something, and settings without bound would leave no training that can succeed.
+    """
+    n = min(3, verdicts_in_a_row(history, "reject"))
     return [name for record in history[len(history) - n :] for name in record["mitigations"][:2]] if n else []
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from corewrite.domain import TrainingInstance
-from corewrite.gate import CHECKS, Evaluation, PolicyOutputs, Resampling
-from corewrite.pipeline.config import PipelineConfig
+from corewrite.gate import CHECKS, Evaluation, GateConfig, PolicyOutputs, Resampling
 from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.gate_step import fused_lists, served_rewrites, slices_of
 from corewrite.relevance import Judge
@@ -15,7 +14,7 @@ _CHECKS = ("judge_ndcg", "judge_ndcg_vs_no_rewriter", "worst_slice")
 
 def champion_holds(
     champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment, new: Deployment, judge: Judge,
-    config: PipelineConfig,
+    gate: GateConfig, *, max_new_tokens: int,
 ) -> list[str]:  # fmt: skip
     """What speaks against a new relevance model or spec under the champion; nothing: it holds.
 
@@ -28,10 +27,14 @@ def champion_holds(
         now: What ranks at present.
         new: What is proposed.
         judge: Grades the lists.
-        config: Margins, and the length limit of rewrites.
+        gate: Margins.
+        max_new_tokens: Length limit of a rewrite.
     """
+    users = len({x.user_id for x in instances})
+    if users < gate.minimum_users:
+        return [f"{users} users can say whether the champion holds, {gate.minimum_users} are needed"]
     queries = [x.query for x in instances]
-    rewrites = served_rewrites(champion, queries, max_new_tokens=config.max_new_tokens)
+    rewrites = served_rewrites(champion, queries, max_new_tokens=max_new_tokens)
     asked = ((new, [None] * len(queries)), (now, rewrites), (new, rewrites))
     original, before, after = judge.ndcg10(queries, [fused_lists(deployment, queries, texts) for deployment, texts in asked])
     texts = [r or "" for r in rewrites]
@@ -39,7 +42,6 @@ def champion_holds(
         [x.user_id for x in instances], queries, slices_of(queries, {}), PolicyOutputs(texts, None, after),
         PolicyOutputs(texts, None, before), original,
     )  # fmt: skip
-    gate = config.gate
     resampling = Resampling.draw(
         evaluation.user_ids, resamples=gate.resamples, subsamples=gate.subsamples, seed=gate.seed
     )  # fmt: skip

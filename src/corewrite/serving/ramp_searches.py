@@ -70,6 +70,9 @@ _SCHEMA = pa.schema(
     ]
 )
 
+NOTHING = _SCHEMA.empty_table()
+"""The table of no search."""
+
 
 def _served(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     for file in files:
