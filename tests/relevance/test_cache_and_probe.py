@@ -52,6 +52,15 @@ def test_capacity_is_a_bound():
     assert sum(map(len, cached._known.values())) <= 10
 
 
+def test_texts_of_a_model_that_is_down_are_not_kept():
+    scorer = Counting()
+    scorer.broken = {1, 2}
+    cached = CachedScorer(scorer, capacity=10)
+    for i in range(50):
+        cached.score([f"t{i}"], np.array([[1, 2]]))
+    assert not cached._known
+
+
 def test_the_text_asked_longest_ago_goes_first():
     cached = CachedScorer(Counting(), capacity=8)
     rows = np.arange(4)[None, :]

@@ -109,8 +109,8 @@ def test_keys(made, kit, monkeypatch):
     found = exchange(made, kit, [ask, kill, ("GET", "/readyz", {})])
     assert [r.status_code for r in found] == [200, 403, 200]  # no key: no admin calls
     is_problem(found[1])
-    monkeypatch.setenv("SERVE_KEY", "kéy")
-    right, wrong = {"headers": {"x-api-key": "kéy".encode()}}, {"headers": {"x-api-key": b"other\xff"}}
+    monkeypatch.setenv("SERVE_KEY", "plain")
+    wrong = {"headers": {"x-api-key": b"other\xff"}}
     requests = [
         ask,
         ("POST", "/v1/search", {**ask[2], **wrong}),
@@ -121,12 +121,14 @@ def test_keys(made, kit, monkeypatch):
     found = exchange(made, kit, requests, api_key_env="SERVE_KEY")
     assert [r.status_code for r in found] == [401, 401, 401, 200, 200]
     assert is_problem(found[0]) and found[0].headers["www-authenticate"] == "ApiKey"
-    monkeypatch.setenv("SERVE_KEY", "plain")
     right = {"headers": {"x-api-key": "plain"}}
     found = exchange(made, kit, [("POST", "/v1/search", {**ask[2], **right})], api_key_env="SERVE_KEY")
     assert found[0].status_code == 200
     monkeypatch.delenv("SERVE_KEY")
     with pytest.raises(ValueError, match="SERVE_KEY"):
+        build_app(made.config(api_key_env="SERVE_KEY"))
+    monkeypatch.setenv("SERVE_KEY", "kéy")
+    with pytest.raises(ValueError, match=r"SERVE_KEY holds characters .* use ASCII"):
         build_app(made.config(api_key_env="SERVE_KEY"))
 
 
@@ -225,3 +227,28 @@ def test_no_body_makes_a_5xx(made, kit):
 
         fuzz()
         runner.run(context.__aexit__(None, None, None))
+
+
+def test_a_given_rewrite_is_within_the_limit_that_the_openapi_names(made, kit):
+    requests = [("POST", "/v1/explain", {"json": {"query": "a", "rewrite": "x" * n}}) for n in (513, 512)]
+    refused, taken = exchange(made, kit, requests)
+    assert (refused.status_code, taken.status_code) == (422, 200)
+    assert is_problem(refused)["errors"][0]["at"] == "body.rewrite"
+
+
+def test_a_client_that_goes_away_is_no_error_of_the_server(made, kit):
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        raise AssertionError(message)
+
+    async def go():
+        app = plain_app(made, kit)
+        async with app.router.lifespan_context(app):
+            scope = {"type": "http", "method": "POST", "path": "/v1/search", "headers": [], "query_string": b""}
+            await app(scope, gone, send)
+            return app.state.service.metrics.text().decode()
+
+    lines = [line for line in asyncio.run(go()).splitlines() if line.startswith("corewrite_requests_total")]
+    assert lines == ['corewrite_requests_total{route="/v1/search",status="499"} 1.0']

@@ -4,13 +4,16 @@ import asyncio
 import errno
 import json
 import os
+import threading
 
+import numpy as np
 import pytest
 
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, read_log
 from corewrite.rewriter import load_rewriter
 from corewrite.search.documents import read_catalogue
+from corewrite.serving.process import WorkerError
 from corewrite.serving.replay import ReplayError, replay_log
 from corewrite.serving.service import Service
 from corewrite.serving.settings import LogSettings
@@ -196,6 +199,79 @@ def test_a_warmed_cache_answers_the_head_queries_of_a_new_policy_at_once(platfor
             assert rewriter.ask(query).done()
         assert (await rewriter.ask(queries[0])).reason in {"cached", "nothing"}
         await rewriter.close()
+        await service.close()
+
+    asyncio.run(go())
+
+
+def test_what_could_not_be_scored_is_no_other_answer_and_is_not_replayed(made, kit, tmp_path):
+    log = tmp_path / "log"
+    query = made.queries(3)[1]
+
+    async def go(arm, rule):
+        config = made.config(
+            log={"folder": log / arm, "query_text": True, "counterfactual_share": 1}, arms={**dict.fromkeys(ARMS, 0), arm: 1}
+        )
+        async with kit.running(config, kit.as_title(made.catalogue)) as client:
+            full = client.service.versions.present.cascades["launch_2"].signals["relevance"]
+            own, full.score = full.score, lambda texts, rows: rule(own, texts, rows)
+            await client.search(query)
+        return [json.loads(line) for path in (log / arm).iterdir() for line in path.read_text().splitlines()]
+
+    def no_rewrites(own, texts, rows):
+        return own(texts, rows) if list(texts) == [query] else np.where(rows >= 0, np.nan, 0.0)
+
+    (control,) = asyncio.run(go("none", no_rewrites))
+    assert control["query_attributes"]["served"]["counterfactual"] is None and "impacted" not in control["query_attributes"]
+    (treated,) = asyncio.run(go("launch_2", no_rewrites))
+    assert treated["query_attributes"]["served"]["signal_status"]["finerank.relevance"] == "error"
+    assert treated["query_attributes"]["served"]["counterfactual"]  # without a rewrite nothing went wrong
+    with pytest.raises(ReplayError, match="1 lines passed over"):
+        replay_log(log / "launch_2", made.registry, made.catalogue)
+    assert replay_log(log / "none", made.registry, made.catalogue).factors.share_agreeing == 1.0
+
+
+def test_a_line_that_cannot_be_made_is_counted(made, kit, tmp_path, monkeypatch):
+    monkeypatch.setattr("corewrite.serving.service.line_of", None)
+
+    async def go():
+        async with kit.running(made.config(log={"folder": tmp_path}), kit.as_title(made.catalogue)) as client:
+            await client.search("lion")
+            await kit.until(lambda: client.service._ubi.dropped == 1)
+
+    asyncio.run(go())
+
+
+def test_a_file_that_cannot_be_synced_is_closed(tmp_path, monkeypatch):
+    synced = []
+
+    def broken(file):
+        synced.append(file)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("corewrite.serving.ubi_log.os.fsync", broken)
+    log = UbiLog(LogSettings(folder=tmp_path))
+    log.put({"a": 1})
+    log.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(synced[0])
+
+
+def test_a_warm_folder_is_read_beside_the_event_loop(platform, kit, tmp_path, monkeypatch):
+    readers = []
+
+    def read(folder, policy):
+        readers.append(threading.current_thread())
+        return iter([("key", ("a rewrite",))])
+
+    monkeypatch.setattr("corewrite.serving.service.read_warm", read)
+
+    async def go():
+        service = Service(platform.config(cache={"warm_folder": tmp_path}))
+        rewriter = service._rewriter(platform.first.policy, tmp_path)
+        with pytest.raises(WorkerError):  # an empty folder is no policy
+            await rewriter.open()
+        assert service.memory.peek("key") == ("a rewrite",) and readers[0] is not threading.main_thread()
         await service.close()
 
     asyncio.run(go())

@@ -248,3 +248,37 @@ def test_the_memory_forgets_the_least_used_and_the_old(monkeypatch):
 def test_values_that_are_no_clean_lines_are_refused(value):
     assert sound(value) is None
     assert sound(["a", "b c"]) == ("a", "b c") and sound([]) == ()
+
+
+def test_a_process_that_cannot_be_started_for_want_of_files_is_started_later(kit):
+    """An error of the system, not of the process: the restarts must survive it too."""
+
+    async def check():
+        started, dying = [], {"on": True}
+
+        async def behave(queries, n):
+            if dying["on"]:
+                raise WorkerError("killed")
+            return await echo(queries, n)
+
+        async def start():
+            started.append(kit.FakeProcess(behave))
+            if len(started) == 2:
+                raise OSError(24, "Too many open files")
+            return started[-1]
+
+        rewriter = PolicyRewriter("p" * 64, start, RewriterSettings(), MemoryCache(10, 60))
+        await rewriter.open()
+        assert (await rewriter.ask(Query("lion"))).reason == "failed"
+        dying["on"] = False
+        await kit.until(lambda: rewriter.healthy)
+        assert (await rewriter.ask(Query("lion"))).texts == ("lion",) and len(started) == 3
+        await rewriter.close()
+
+    asyncio.run(check())
+
+
+def test_probes_come_before_an_idle_process_is_taken_for_hung():
+    assert RewriterSettings(probe_seconds=20).probe_seconds == 20
+    with pytest.raises(ValueError, match="probe_seconds"):
+        RewriterSettings(probe_seconds=30)

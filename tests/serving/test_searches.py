@@ -228,3 +228,32 @@ def test_explain_tells_places_and_candidates_and_takes_a_given_rewrite(made, kit
             assert {d["id"] for d in told["dropped"]} == set(top) - {r["id"] for r in told["results"]}
 
     asyncio.run(check())
+
+
+def test_a_rewrite_is_not_waited_for_where_the_spec_has_no_use_for_it(platform, kit):
+    from corewrite.registry import Candidate
+
+    text = """
+    rawrank: {original: [{signal: dense, eps: 0.01}]}
+    finerank: {original: [{signal: relevance, eps: 0.001}]}
+    recall: {use_rewrite: %s}
+    """
+
+    def promoted(use):
+        spec = platform.registry.save("spec", lambda f: (f / "fusion.yaml").write_text(text % use) and None, {})
+        platform.promote(Candidate(platform.first.policy, platform.first.relevance, spec.hash))
+
+    async def check():
+        promoted("false")
+        async with kit.running(platform.config(), kit.as_title(platform.catalogue)) as client:
+            answer = await client.search("music")
+            assert (answer["rewrites"], answer["rewrite_status"], answer["signal_status"]) == ([], "off", {})
+        promoted("true")
+        deadlines = {"recall": 50, "rawrank": 5_000, "finerank": 5_000}
+        async with kit.running(platform.config(deadlines=deadlines), late) as client:
+            answer = await client.search("music")
+            # 0.4 s later it came, and there was no stage left that could use it.
+            assert answer["signal_status"] == {"recall.candidates": "timeout"}
+            assert (answer["rewrites"], answer["rewrite_status"]) == ([], "late")
+
+    asyncio.run(check())

@@ -8,12 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
 START = "import sys; from corewrite.cli.main import app; app()"
 
@@ -165,3 +167,20 @@ def test_wrong_usage_is_said_in_words(tmp_path):
     for text in ("deadlines", "port", "rigestry"):
         assert text in result.stderr
     assert "--run" in CliRunner().invoke(app, ["serve"]).stderr
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no folder in memory")
+def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platform, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.delenv(MULTIPROCESS_VARIABLE, raising=False)
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[MULTIPROCESS_VARIABLE]))
+    handler = signal.getsignal(signal.SIGTERM)
+    config = tmp_path / "serve.yaml"
+    config.write_text(platform.config(workers=2).model_dump_json())
+    try:
+        assert CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False).exit_code == 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        monkeypatch.delenv(MULTIPROCESS_VARIABLE, raising=False)
+        monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    assert seen[0].startswith("/dev/shm/") and not Path(seen[0]).exists()

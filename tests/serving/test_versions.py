@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+from corewrite.experiment import RampConfig, RampState
+from corewrite.experiment.ramp_file import write_ramp
+
 
 def marked(text):
     async def behave(queries, n):
@@ -133,5 +136,66 @@ def test_the_kill_switch_by_call_by_file_and_across_workers(platform, kit, monke
             assert (await one.search("music"))["rewrites"] == ["x"]
             config.kill_path.touch()
             await kit.until(lambda: one.service.kill.on and other.service.kill.on, 1)
+
+    asyncio.run(check())
+
+
+def test_a_kill_file_that_cannot_be_looked_at_leaves_the_switch_as_it_was_and_is_looked_at_again(platform, kit):
+    looks = []
+
+    class Unreadable:
+        def exists(self):
+            looks.append(self)
+            raise PermissionError(13, "Permission denied")
+
+    async def check():
+        async with kit.running(platform.config(), marked("x")) as client:
+            switch = client.service.kill
+            path, switch.path = switch.path, Unreadable()
+            await kit.until(lambda: len(looks) > 1, 1)
+            assert not switch.on
+            switch.path = path
+            path.touch()
+            await kit.until(lambda: switch.on, 1)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("damage", ["will not start", "gone"])
+def test_a_first_champion_whose_policy_cannot_be_loaded_is_searched_without_rewrites(platform, kit, damage):
+    fakes = kit.Fakes(marked("x"))
+    fakes.refuse = damage == "will not start"
+    folder = platform.registry.root / "artifacts" / "policy" / platform.first.policy
+
+    async def check():
+        async with kit.running(platform.config(enabled=False), marked("x")) as bare:
+            expected = (await bare.search("music"))["results"]
+        if damage == "gone":
+            folder.rename(platform.folder / "elsewhere")
+        async with kit.running(platform.config(), marked("x"), fakes) as client:
+            answer = await client.search("music")
+            assert answer["results"] == expected and answer["rewrite_status"] == "starting"
+            assert set(answer["signal_status"].values()) == {"error"} and answer["policy"] == platform.first.policy
+            ready = await client.http.get("/readyz")
+            assert ready.status_code == 503 and client.service.versions.problem in ready.json()["detail"]
+            fakes.refuse = False
+            if damage == "gone":
+                (platform.folder / "elsewhere").rename(folder)
+            client.service.versions._retry = None
+            await kit.until(lambda: client.service.ready)
+            assert (await client.search("music"))["rewrites"] == ["x"]
+
+    asyncio.run(check())
+
+
+def test_a_ramp_keeps_a_champion_whose_policy_cannot_be_loaded_from_everybody(platform, kit):
+    platform.promote(platform.second)
+    write_ramp(platform.config().ramp_path, RampState(2, 1, 0.0), RampConfig())
+    fakes = kit.Fakes(marked("x"))
+    fakes.refuse = True
+
+    async def check():
+        async with kit.running(platform.config(), marked("x"), fakes) as client:
+            assert (await client.http.post("/v1/search", json={"query": "music"})).status_code == 503
 
     asyncio.run(check())

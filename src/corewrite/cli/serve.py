@@ -155,14 +155,24 @@ _KEEP_ALIVE = 75
 """Seconds an idle connection is kept: longer than the usual proxy keeps it, or the proxy would meet a closed one."""
 
 
+def _memory() -> str | None:
+    """Where several workers count: a folder in memory, where there is one. Writing to a mapped file on a full disk is fatal."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 def _run_server(settings: "ServeConfig") -> None:
     import uvicorn
 
+    from corewrite.search.documents import read_catalogue
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
     os.environ[CONFIG_VARIABLE] = settings.model_dump_json()
-    with tempfile.TemporaryDirectory(prefix="corewrite-metrics-") as folder:
+    with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1:
+            # What is wrong with them is told here, in words: a worker that does not start is started again for ever.
+            read_catalogue(settings.documents)
+            for name in (settings.api_key_env, settings.log.salt_env):
+                settings.secret(name)
             # Read by prometheus_client where it is imported: in the workers, which start from here.
             os.environ.setdefault(MULTIPROCESS_VARIABLE, folder)
         # uvicorn sends itself the signal again once it has drained: that must end in exit code 0, and through `finally`.

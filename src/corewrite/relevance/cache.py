@@ -56,12 +56,14 @@ class CachedScorer:
         if len(asked):
             fresh = self._scorer.score([texts[i] for i in asked], missing[asked])
             for i, scores in zip(asked, fresh, strict=True):
-                known = self._known.setdefault(texts[i], {})
+                known = self._known.get(texts[i], {})
                 for j in np.flatnonzero(missing[i] >= 0).tolist():
                     out[i, j] = scores[j]
                     if not np.isnan(scores[j]) and int(missing[i, j]) not in known:
                         known[int(missing[i, j])] = float(scores[j])
                         self._size += 1
+                if known:  # a text without any score would never go: only scores count towards the capacity
+                    self._known[texts[i]] = known
         while self._size > self._capacity:
             longest_ago = next(iter(self._known))
             self._size -= len(self._known.pop(longest_ago))

@@ -131,6 +131,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
         """Search once with and once without the rewrite, with every factor of every result."""
         query, given = _asked(body, limits, "body"), None
         if body.rewrite is not None:
+            _within("body.rewrite", body.rewrite, limits)
             # What is given is treated as what a model wrote: one clean line.
             text = clean(body.rewrite).text
             given = (text,) if text else ()
@@ -178,13 +179,17 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
 def _asked(wired: WireQuery, limits: Limits, where: str) -> Query:
     """The query, within the limits."""
     query = wired.asked()
-    c, longest = query.context, limits.query_characters
+    c = query.context
     if len(c.queries) > limits.context_items or len(c.titles) > limits.context_items:
         raise _refused(f"{where}.context", f"at most {limits.context_items} earlier queries and titles are taken")
     for name, text in ((f"{where}.query", query.text), *((f"{where}.context", t) for t in (*c.queries, *c.titles))):
-        if len(text) > longest:
-            raise _refused(name, f"a text of {len(text)} characters is over the limit of {longest}")
+        _within(name, text, limits)
     return query
+
+
+def _within(where: str, text: str, limits: Limits) -> None:
+    if len(text) > limits.query_characters:
+        raise _refused(where, f"a text of {len(text)} characters is over the limit of {limits.query_characters}")
 
 
 def _depth(depth: int, limits: Limits) -> int:

@@ -52,6 +52,8 @@ class Edge:
                 await body(scope, receive, noted)
             elif body is not None:
                 await self._app(scope, _replayed(body, receive), noted)
+            else:
+                status = 499  # as nginx counts them: the client went away, which is no fault of the server
         finally:
             self._in_flight -= limited
             self._metrics.in_flight.set(self._in_flight)

@@ -1,5 +1,6 @@
 """The kill switch: a file, so that all workers, the next start and a person with a shell agree on it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -21,8 +22,9 @@ class KillSwitch:
         return not self._enabled or self._file or self._here
 
     def look(self) -> None:
-        """See whether the file is there."""
-        self._file = self.path.exists()
+        """See whether the file is there; where nobody can tell, it is as it was."""
+        with suppress(OSError):
+            self._file = self.path.exists()
 
     def kill(self) -> bool:
         """Switch off; False: here only, since the file cannot be written."""

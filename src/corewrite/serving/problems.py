@@ -53,7 +53,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RecallError)
     async def no_recall(request: Request, error: RecallError) -> Response:
-        _log.error("%s failed", request.url.path, exc_info=error)
+        _log.error("%s failed: %s", request.url.path, error)
+        _log.debug("%s failed", request.url.path, exc_info=error)  # an engine's own words may repeat the query
         return problem(503, str(error), headers={"Retry-After": "1"})
 
     @app.exception_handler(HTTPException)

@@ -33,7 +33,7 @@ class LogReplay:
         factors: Logged factors against recomputed ones.
         searches: Searches recomputed.
         same_lists: Of those, with the same documents in the same order.
-        passed_over: Lines that hold no search of this server, or only hashes.
+        passed_over: Lines that hold no search of this server, or only hashes, or one in which the scoring failed.
         missing: Logged documents that the recomputed answer does not hold; each of their factors counts as different.
     """
 
@@ -112,6 +112,15 @@ def _cascade(registry: Registry, backends: Backends, relevance: str, spec: str) 
     return backends.cascade(relevance, folder("relevance", relevance), load_spec(folder("spec", spec) / "fusion.yaml"))
 
 
+def _went_wrong(served: dict[str, Any]) -> bool:
+    """Whether a stage was answered by the one before, or without a rewrite that could not be scored: it may be scored today."""
+    status = served["signal_status"].items()
+    return any(
+        name.endswith(".original") or (state == "error" and name.partition(".")[0] in served["used_at"])
+        for name, state in status
+    )
+
+
 def _entries(log: Path, backends: Backends) -> tuple[Sequence[dict[str, Any]], int]:
     entries, passed_over = [], 0
     for path in log_files(log):
@@ -123,9 +132,7 @@ def _entries(log: Path, backends: Backends) -> tuple[Sequence[dict[str, Any]], i
                 except (ValueError, TypeError, KeyError, RecursionError):
                     passed_over += 1
                     continue
-                # A search whose finerank failed was answered by other means, and says so.
-                whole = served["texts"] and not any(name.endswith(".original") for name in served["signal_status"])
-                if whole and served.get("backends", _EMBEDDED) == backends.facts:
+                if served["texts"] and not _went_wrong(served) and served.get("backends", _EMBEDDED) == backends.facts:
                     entries.append(entry)
                 else:
                     passed_over += 1

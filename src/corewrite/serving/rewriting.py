@@ -194,7 +194,8 @@ class PolicyRewriter:
                     await self._decode(process, [_PROBE], 1)
                 self._process = process
                 await self._serve(process)
-            except WorkerError as error:
+            except Exception as error:
+                # Not only a `WorkerError`: with no file or thread left to start a process with, there may be one again later.
                 _log.warning("rewriter of policy %s: %s; it is started again", self.policy[:12], error)
             finally:
                 self._process = None

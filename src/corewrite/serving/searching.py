@@ -142,7 +142,7 @@ class Searcher:
         """
         began = time.monotonic() if arrived is None else arrived
         version = chosen.version
-        stages = STAGES_OF[arm] if switched_on and not self._shadow else ()
+        stages = tuple(s for s in STAGES_OF[arm] if s in version.stages) if switched_on and not self._shadow else ()
         pending = version.rewriter.ask(query, rewrites) if stages or (switched_on and self._shadow) else None
         run = _Run(version.cascades[arm if stages else "none"], query, depth)
         used_at: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ class Searcher:
     async def other_answer(self, found: Found, depth: int) -> Ranked | None:
         """What the client would have seen in the other arm: without the rewrite, or, where it was not used, with it.
 
-        Waits for a rewrite that was late. None where no rewrite was to be had.
+        Waits for a rewrite that was late. None where no rewrite was to be had, or something could not be scored.
         """
         if found.used_at:
             run = _Run(found.version.cascades["none"], found.query, depth)
@@ -188,7 +188,9 @@ class Searcher:
             run = _Run(found.version.cascades[arm], found.query, depth)
             run.texts = rewritten.texts
         await self._in_thread(lambda: run.do(STAGES, time.monotonic()))
-        return run.ranked()
+        ranked = run.ranked()
+        # What a failed scoring left of it is nothing that the client would have seen.
+        return None if SignalStatus.ERROR in ranked.status.values() else ranked
 
     async def ranked_with(self, version: Version, query: Query, texts: tuple[str, ...], depth: int) -> tuple[Trace, Ranked]:
         """The answer with given rewrites at all stages, with all that happened.
@@ -272,7 +274,9 @@ class _Run:
                     if stage == "recall":
                         raise _nothing_recalled(error) from error
                     self._failed_at, self.failure = stage, f"{type(error).__name__}: {error}"
-                    _complain(f"{stage} failed, answered by the stage before: {self.failure}", stage)
+                    # A model server's own words may repeat the query: they are for the debug log.
+                    _complain(f"{stage} failed ({type(error).__name__}), answered by the stage before", stage)
+                    _log.debug("%s failed: %s", stage, self.failure)
             ends[stage] = time.monotonic() - began
         return ends
 

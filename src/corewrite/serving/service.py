@@ -260,11 +260,16 @@ class Service:
             m.log_dropped.set(self._ubi.dropped)
 
     def _rewriter(self, policy: str, folder: Path) -> PolicyRewriter:
-        settings = self.config.rewriter
-        if self.config.cache.warm_folder is not None:
-            for key, texts in read_warm(self.config.cache.warm_folder, policy):
-                self.memory.keep(key, texts)
-        return PolicyRewriter(policy, lambda: PolicyProcess.start(folder, settings), settings, self.memory, self._redis)
+        settings, warm_folder = self.config.rewriter, self.config.cache.warm_folder
+
+        async def start() -> PolicyProcess:
+            if warm_folder is not None:
+                # Read beside the event loop, which has searches to answer while a policy is loaded.
+                for key, texts in await asyncio.to_thread(lambda: list(read_warm(warm_folder, policy))):
+                    self.memory.keep(key, texts)
+            return await PolicyProcess.start(folder, settings)
+
+        return PolicyRewriter(policy, start, settings, self.memory, self._redis)
 
     async def _watch(self) -> None:
         while True:
@@ -315,6 +320,8 @@ class Service:
         except Exception:
             # The search was answered; its entry must not be what brings a worker down.
             _log.exception("an entry of the log could not be made")
+            if self._ubi is not None:
+                self._ubi.dropped += 1
             return
         if self._ubi is not None:
             self._ubi.put(line)

@@ -56,8 +56,9 @@ class RewriterSettings(Settings):
     """A query that waited longer is dropped from the queue: its rewrite would not even be worth remembering."""
     hang_seconds: float = Field(default=10.0, gt=0, le=25)
     """A process that works on one batch for longer is taken for hung, killed and started again."""
-    probe_seconds: float = Field(default=5.0, gt=0, le=60)
-    """An idle process rewrites a probe this often, so that a hung one is noticed without traffic."""
+    probe_seconds: float = Field(default=5.0, gt=0, le=20)
+    """An idle process rewrites a probe this often, so that a hung one is noticed without traffic, and before `/readyz` takes
+    an idle one for hung."""
     load_seconds: float = Field(default=120.0, gt=0)
     """Time to start a process and load the policy at most."""
     max_new_tokens: int | None = Field(default=None, ge=2, le=64)
@@ -196,13 +197,15 @@ class ServeConfig(Settings):
         """The value of an environment variable that a setting names.
 
         Raises:
-            ValueError: it is not set, or empty.
+            ValueError: it is not set, empty, or holds what no HTTP header does.
         """
         if name is None:
             return None
         value = os.environ.get(name)
         if not value:
             raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
+        if not value.isascii():
+            raise ValueError(f"the environment variable {name} holds characters that an HTTP header cannot: use ASCII")
         return value
 
 

@@ -203,8 +203,10 @@ class UbiLog:
         if self._file is None:
             return
         try:
-            os.fsync(self._file)
-            os.close(self._file)
+            try:
+                os.fsync(self._file)
+            finally:
+                os.close(self._file)
         except OSError as error:
             _log.error("the log in %s cannot be synced: %s", self._folder, error)
         self._file = None

@@ -49,6 +49,13 @@ class Version:
         """Hash of `spec`, made once: it stands in every line of the log."""
         return self.spec.spec_hash
 
+    @cached_property
+    def stages(self) -> frozenset[str]:
+        """The stages at which the spec uses a rewrite: nothing is gained by waiting for one at the others."""
+        ranking = {name for name, stage in self.spec.stages.items() if stage.rewrite}
+        recall = self.spec.recall.use_rewrite and self.spec.recall.rewrite_candidates > 0
+        return frozenset(ranking | {"recall"} if recall else ranking)
+
 
 @dataclass(frozen=True)
 class RampPlace:
@@ -102,6 +109,7 @@ class Versions:
         self._registry, self._ramp_file = Registry(config.registry), config.ramp_path
         self._backends, self._make, self._poll_seconds = backends, make_rewriter, config.poll_seconds
         self._served: _Served | None = None
+        self._bare: Version | None = None
         self._ramp: tuple[RampState, RampConfig] | None = None
         self._ramp_read_at: int | None = None
         self._ramp_problem = ""
@@ -133,14 +141,17 @@ class Versions:
         return (served.previous, served.present) if seen else (served.previous,)
 
     def choose(self, client_id: str) -> Choice | None:
-        """What a client is answered with; None before the first champion.
+        """What a client is answered with; None before the first champion that can rank.
 
         Args:
             client_id: A hash of it and the ramp decides, so that every worker agrees; empty: the version before.
+
+        Returns:
+            Where the policy of the first champion cannot be loaded, a version whose rewriter does not work.
         """
         served = self._served
         if served is None:
-            return None
+            return None if self._bare is None else Choice(self._bare)
         if served.ramp is None or served.previous is None:
             return Choice(served.present)
         state, config = served.ramp
@@ -172,12 +183,29 @@ class Versions:
             self.problem = _told(error)
             self._retry = (champion.version, time.monotonic() + _RETRY_SECONDS) if champion is not None else None
             _log.error("the registry's champion cannot be served: %s", self.problem)
+            if champion is not None and self._served is None:
+                await self._without_rewriter(champion)
+
+    async def _without_rewriter(self, champion: Champion) -> None:
+        """Where nothing is served yet: searches without rewrites, until the policy can be loaded, are better than none."""
+        try:
+            if await asyncio.to_thread(self._ramp_of, champion) is not None:
+                self._bare = None  # not everybody is to get this champion's ranking
+                return
+            if self._bare is not None and self._bare.champion.version == champion.version:
+                return
+            spec, cascades = await asyncio.to_thread(self._ranking, champion, [])
+        except Exception as error:
+            _log.error("nor without its rewriter: %s", _told(error))
+            return
+        # Never opened: it is not ready, and what is not in a cache has no rewrite.
+        self._bare = Version(champion, spec, cascades, self._make(champion.policy, Path()))
 
     async def close(self) -> None:
         """End the rewriters' processes."""
         for task in self._leaving:
             task.cancel()
-        rewriters = {v.rewriter for v in self._loaded()}
+        rewriters = {v.rewriter for v in (*self._loaded(), *((self._bare,) if self._bare else ()))}
         await asyncio.gather(*self._leaving, *(r.close() for r in rewriters), return_exceptions=True)
 
     def _loaded(self) -> list[Version]:
@@ -203,7 +231,7 @@ class Versions:
             if present.rewriter not in {v.rewriter for v in kept}:
                 await present.rewriter.close()
             raise
-        self._served = _Served(present, previous, ramp)
+        self._served, self._bare = _Served(present, previous, ramp), None
         self.switches += old is None or old.present.champion.version != champion.version
         staying = {v.rewriter for v in self._loaded()}
         for rewriter in {v.rewriter for v in kept} - staying:

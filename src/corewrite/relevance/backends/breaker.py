@@ -116,7 +116,9 @@ class CircuitBreaker:
             pause = self._pause
             self._until, self._pause = self._clock() + pause, min(2 * pause, self._longest)
             self.opened += 1
-        _log.error("the relevance model failed %d times in a row, not asked for %.1f s: %s", self._failures, pause, error)
+        kind = type(error).__name__
+        _log.error("the relevance model failed %d times in a row (%s), not asked for %.1f s", self._failures, kind, pause)
+        _log.debug("it failed with: %s", error)  # a server's own words may repeat what users typed
 
     def _answered(self) -> None:
         with self._lock:
