@@ -94,9 +94,9 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
         if len(wired) > limits.batch:
             raise _refused("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
         queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
-        version, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
+        version, arm, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
         results = [{"rewrites": r.texts, "status": str(r.status), "reason": r.reason} for r in found]
-        return JSONResponse({**names_of(version), "results": results})
+        return JSONResponse({"arm": arm, **names_of(version), "results": results})
 
     @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
     async def search(body: SearchRequest, request: Request) -> Response:

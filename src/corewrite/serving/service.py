@@ -18,7 +18,7 @@ from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
 from corewrite.serving.searching import Found, Ranked, Searcher, arm_of, failed
-from corewrite.serving.settings import ServeConfig
+from corewrite.serving.settings import Arm, ServeConfig
 from corewrite.serving.ubi_log import Hasher, UbiLog, line_of
 from corewrite.serving.versions import Choice, Open, Version, Versions
 from corewrite.serving.warm import read_warm
@@ -113,25 +113,34 @@ class Service:
 
     async def rewrite(
         self, queries: Sequence[Query], n: int, deadline_ms: float, *, client_id: str = ""
-    ) -> tuple[Version, list[Rewritten]]:
-        """At most `n` rewrites of each query, those that come in time.
+    ) -> tuple[Version, Arm | None, list[Rewritten]]:
+        """At most `n` rewrites of each query, those that come in time; none where the client's arm or the shadow mode has none.
 
         Args:
             queries: What is asked.
             n: Rewrites of each.
             deadline_ms: How long they are waited for.
-            client_id: Chooses the version in a ramp.
+            client_id: Chooses the arm, and the version in a ramp; without one there is no arm.
 
         Raises:
             NotReadyError: there is no champion.
         """
         version = self.choose(client_id).version
+        arm = arm_of(client_id, self.config.arms) if client_id else None
+        if arm == "none" and not self.kill.on:
+            return version, arm, [Rewritten((), SignalStatus.OFF, "arm")] * len(queries)
+        found = await self._rewritten(version, queries, n, deadline_ms)
+        if self.config.shadow and not self.kill.on:  # computed like any other, and not shown
+            found = [Rewritten((), SignalStatus.OFF, "shadow")] * len(queries)
+        return version, arm, found
+
+    async def _rewritten(self, version: Version, queries: Sequence[Query], n: int, deadline_ms: float) -> list[Rewritten]:
         if self.kill.on:
-            return version, [Rewritten((), SignalStatus.OFF, "off")] * len(queries)
+            return [Rewritten((), SignalStatus.OFF, "off")] * len(queries)
         asked = [version.rewriter.ask(query, n) for query in queries]
         await asyncio.wait(set(asked), timeout=deadline_ms / 1000)
         late = Rewritten((), SignalStatus.TIMEOUT, "late")
-        return version, [future.result() if future.done() else late for future in asked]
+        return [future.result() if future.done() else late for future in asked]
 
     async def search(
         self, query: Query, *, client_id: str = "", session_id: str = "", depth: int = 10, rewrites: int = 1,
@@ -185,11 +194,10 @@ class Service:
             NotReadyError: there is no champion.
             ValueError: the ranker itself failed.
         """
+        version, reason = self.choose(client_id).version, "given"
         if texts is None:
-            version, rewritten = await self.rewrite([query], 1, deadline_ms, client_id=client_id)
+            rewritten = await self._rewritten(version, [query], 1, deadline_ms)
             texts, reason = rewritten[0].texts, rewritten[0].reason
-        else:
-            version, reason = self.choose(client_id).version, "given"
         trace, after = await self._searcher.ranked_with(version, query, texts, depth)
         bare, before = await self._searcher.ranked_with(version, query, (), len(self.catalogue))
         place = {row: k + 1 for k, row in enumerate(before.rows)}

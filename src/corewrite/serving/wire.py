@@ -12,7 +12,7 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 Whole = Annotated[int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)]
 """To JSON Schema 3.0 is an integer."""
 Name = Annotated[str, StringConstraints(max_length=128)]
-_CLIENT = "Who asks; chooses the version while a ramp is under way."
+_CLIENT = "Who asks; chooses the arm, and the version while a ramp is under way."
 _CONTEXT: dict[str, Any] = {"queries": ["blackpink"], "titles": ["BLACKPINK dance practice"], "locale": "en"}
 
 
@@ -84,7 +84,7 @@ class ExplainRequest(WireQuery):
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "bts", "rewrite": "bts dance practice", "depth": 5}]})
 
     rewrite: Text | None = Field(default=None, description="Used in the place of the policy's.")
-    client_id: Name = Field(default="", description=_CLIENT)
+    client_id: Name = Field(default="", description="Who asks; chooses the version while a ramp is under way.")
     depth: Whole = Field(default=10, ge=1, description="Results wanted.")
     deadline_ms: float = Field(default=1_000, gt=0, le=30_000, description="How long to wait for the rewrite.")
 
@@ -103,12 +103,13 @@ class WireRewritten(BaseModel):
 
     rewrites: list[str] = Field(description="Best first; empty where the query stands.")
     status: str = Field(description="ok, neutral, timeout, error or off.")
-    reason: str = Field(description="In a word: ok, cached, nothing, blocked, late, overloaded, failed, ...")
+    reason: str = Field(description="In a word: ok, cached, nothing, blocked, late, overloaded, failed, arm, shadow, ...")
 
 
 class RewriteResponse(_Answered):
     """One entry per query, in order."""
 
+    arm: str | None = Field(description="none, launch_1 (for finerank only) or launch_2; null without a client_id.")
     results: list[WireRewritten]
 
 
