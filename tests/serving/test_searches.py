@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -257,3 +258,22 @@ def test_a_rewrite_is_not_waited_for_where_the_spec_has_no_use_for_it(platform, 
             assert (answer["rewrites"], answer["rewrite_status"]) == ([], "late")
 
     asyncio.run(check())
+
+
+def test_a_search_that_hangs_turns_readiness_red_until_it_ends(made, kit, monkeypatch):
+    monkeypatch.setattr("corewrite.serving.searching.HANG_SECONDS", 0.3)
+    release = threading.Event()
+
+    async def go():
+        async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
+            assert (await client.http.get("/readyz")).status_code == 200
+            hanging = client.service._searcher._in_thread(lambda: release.wait(20))
+            assert (await client.http.get("/readyz")).status_code == 200, "it may be only slow"
+            await asyncio.sleep(0.4)
+            red = await client.http.get("/readyz")
+            assert (red.status_code, red.json()["detail"]) == (503, "a search hangs")
+            release.set()
+            await hanging
+            assert (await client.http.get("/readyz")).status_code == 200
+
+    asyncio.run(go())

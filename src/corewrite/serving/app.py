@@ -148,9 +148,10 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
 
     @app.get("/readyz", responses=_problems(503))
     async def readyz() -> dict[str, Any]:
-        """Whether a real rewrite succeeded lately."""
+        """Whether a real rewrite succeeded lately, and searches do not hang."""
         if not service.ready:
-            raise ProblemError(503, service.versions.problem or "no rewrite succeeded lately")
+            why = "a search hangs" if service.hangs else "no rewrite succeeded lately"
+            raise ProblemError(503, service.versions.problem or why)
         # A champion that cannot be loaded leaves the one before in service: ready, but somebody should know.
         return {"status": "ready", "problem": service.versions.problem, **service.state()}
 

@@ -20,6 +20,7 @@ from corewrite.serving.versions import Choice, RampPlace, Version
 
 _log = logging.getLogger(__name__)
 _COMPLAIN_SECONDS = 60.0
+HANG_SECONDS = 25.0
 _complained: dict[str, float] = {}
 T = TypeVar("T")
 
@@ -120,6 +121,7 @@ class Searcher:
         self._deadlines, self._shadow = config.deadlines, config.shadow
         # One thread: the cascade's tables are filled as it goes and are not made for two at a time.
         self._ranking = ThreadPoolExecutor(1, "ranking")
+        self._began: float | None = None  # what the thread is at
 
     def close(self) -> None:
         """End the thread."""
@@ -233,8 +235,21 @@ class Searcher:
             seconds |= await self._in_thread(lambda stage=stage: run.do((stage,), began))  # type: ignore[misc]
         return tuple(used_at), rewritten, seconds
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the ranking has been at one thing for longer than a search can take; idle is no hang."""
+        began = self._began  # the thread may end it between two looks
+        return began is not None and time.monotonic() - began > HANG_SECONDS
+
     def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(self._ranking, call)
+        def timed() -> T:
+            self._began = time.monotonic()
+            try:
+                return call()
+            finally:
+                self._began = None
+
+        return asyncio.get_running_loop().run_in_executor(self._ranking, timed)
 
 
 class _Run:

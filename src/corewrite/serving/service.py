@@ -93,9 +93,14 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether a real rewrite of every version that clients get succeeded lately."""
+        """Whether a real rewrite of every version that clients get succeeded lately, and the ranking does not hang."""
         answering = self.versions.answering
-        return bool(answering) and all(version.rewriter.healthy for version in answering)
+        return bool(answering) and all(version.rewriter.healthy for version in answering) and not self.hangs
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the ranking has been at one search for too long."""
+        return self._searcher.hangs
 
     def choose(self, client_id: str) -> Choice:
         """What to answer a request with, all of it.
