@@ -27,6 +27,9 @@ class NumbersTemplate:
     def decode(self, ids):
         return " ".join(str(i) for i in ids if i != END)
 
+    def holds_reserved(self, ids):
+        return END in ids
+
 
 def policy_of(model, paths=None):
     return Rewriter(model, SimpleNamespace(eos_token_id=END), NumbersTemplate(), paths)

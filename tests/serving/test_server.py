@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
+from corewrite.serving.settings import MULTIPROCESS_VARIABLE
 
 START = "import sys; from corewrite.cli.main import app; app()"
 
@@ -172,7 +172,7 @@ def test_wrong_usage_is_said_in_words(tmp_path):
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no folder in memory")
 def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platform, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.delenv(MULTIPROCESS_VARIABLE, raising=False)
+    monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != MULTIPROCESS_VARIABLE})
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[MULTIPROCESS_VARIABLE]))
     handler = signal.getsignal(signal.SIGTERM)
     config = tmp_path / "serve.yaml"
@@ -181,6 +181,4 @@ def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platfo
         assert CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False).exit_code == 0
     finally:
         signal.signal(signal.SIGTERM, handler)
-        monkeypatch.delenv(MULTIPROCESS_VARIABLE, raising=False)
-        monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     assert seen[0].startswith("/dev/shm/") and not Path(seen[0]).exists()
