@@ -1,10 +1,11 @@
-"""Results as Markdown: of training.py and ablation.py for docs/benchmarks.md, of the months for docs/five-months.md.
+"""Results as Markdown: of all that is in benchmarks/results for docs/benchmarks.md, of the months for docs/five-months.md.
 
 python benchmarks/tables.py [runs/simulate]
 """
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -16,7 +17,7 @@ def training() -> None:
     for row in json.loads((RESULTS / "training.json").read_text("utf-8")):
         work = row["token_work_ratio"]
         if row["ratio"] is None:
-            print(f"| `{row['measure']}` | void | {row['peer']:.4g} | {row['unit']} | | | {row['repeats']} |")
+            print(f"| `{row['measure']}` | not reached | {row['peer']:.4g} | {row['unit']} | | | {row['repeats']} |")
             continue
         print(
             f"| `{row['measure']}` | {row['ours']:.4g} | {row['peer']:.4g} | {row['unit']} | **{row['ratio']:.3g}** | "
@@ -38,6 +39,40 @@ def ablation() -> None:
         changes = [row["against_default"][m] for m in paired]
         change = [f"{c['mean']:+.4f}" + ("" if c["sd"] is None else f" ± {c['sd']:.2g}") for c in changes]
         print(f"| {row['variant']} | {' | '.join((*change, *cells))} |")
+
+
+def gate() -> None:
+    rows = json.loads((RESULTS / "gate.json").read_text("utf-8"))
+    about = json.loads((RESULTS / "gate-summary.json").read_text("utf-8"))
+    print("\n| rate | | 95 % interval |\n| --- | --- | --- |")
+    for name, rate in about["rates"].items():
+        if rate is not None:
+            count = f"{rate['count']} of {rate['rows']}, {rate['share']:.1%}"
+            print(f"| {name} | {count} | {rate['low']:.1%} to {rate['high']:.1%} |")
+    heads = ("family", "rows", "true change", "harmful", "promote / hold / reject", "caught by")
+    print(f"\n| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for name, family in about["families"].items():
+        own = [row for row in rows if row["family"] == name]
+        change = sorted(row["true_ndcg_change"] for row in own)
+        verdicts = " / ".join(str(family["verdicts"][v]) for v in ("promote", "hold", "reject"))
+        caught = Counter(c for row in own for c in row["caught_by"].split(", ") if c).most_common(3)
+        print(
+            f"| {name} | {len(own)} | {change[0]:+.1%} to {change[-1]:+.1%} | {family['harmful']} | {verdicts} | "
+            f"{', '.join(f'{c} {n}' for c, n in caught)} |"
+        )
+    for row in rows:
+        if row["true_high"] < -0.03 and row["verdict"] == "promote":
+            print("- promoted though harmful:", json.dumps(row))
+
+
+def serving() -> None:
+    print("\n| measure | ours | without the rewriter | unit | target |\n| --- | --- | --- | --- | --- |")
+    for row in json.loads((RESULTS / "serving.json").read_text("utf-8")):
+        peer = "" if row["peer"] is None else f"{row['peer']:.4g}"
+        print(f"| `{row['measure']}` | {row['ours']:.4g} | {peer} | {row['unit']} | {row.get('target', '')} |")
+    print("\n| fault | searches | failed | neutral | recovered after |\n| --- | --- | --- | --- | --- |")
+    for row in json.loads((RESULTS / "faults.json").read_text("utf-8"))["rows"]:
+        print(f"| {row['fault']} | {row['searches']} | {row['failed']} | {row['neutral']} | {row['recovery_s']:.2f} s |")
 
 
 def months(folder: Path) -> None:
@@ -68,5 +103,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         months(Path(sys.argv[1]))
     else:
-        training()
-        ablation()
+        for table in (training, ablation, gate, serving):
+            table()
