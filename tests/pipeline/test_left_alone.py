@@ -215,6 +215,7 @@ def test_the_champion_is_validated_under_the_frozen_margins(settings, steps, mon
     config = settings()
     promoted(config, "old")
     cycle = begun(config, "w2", steps)
+    cycle.journal.once("relevance", lambda: {"relevance": "r2", "fitted": True})
     cycle.journal.once("spec", lambda: {"spec": "s2"})
     frozen, asked = GateConfig(seed=7), []
     monkeypatch.setattr(type(config), "gate", property(lambda self: frozen))
@@ -227,6 +228,30 @@ def test_the_champion_is_validated_under_the_frozen_margins(settings, steps, mon
     window = SimpleNamespace(instances=list, for_gate=lambda limit: [])
     assert cycle._probe(window, "r2")["refused"] == {"relevance": "r2", "spec": "s2"}
     assert frozen in asked[0]
+
+
+def test_a_relevance_model_that_cannot_be_fitted_or_scores_no_number_leaves_the_champions(settings, steps, monkeypatch):
+    def too_little(*_):
+        raise ValueError("bring a longer log")
+
+    config = settings()
+    decision = promoted(config, "old")
+    cycle = _Cycle.begin(config, "w2", steps, too_little, False)
+    cycle.plan["relevance_due"] = True
+    monkeypatch.setattr(cycle_module, "impressions_of", lambda *_: None)
+    fitted = cycle.journal.once("relevance", lambda: cycle._refresh(lambda done, total: None))
+    champion = decision.candidate
+    assert (fitted["relevance"], fitted["fitted"]) == (champion.relevance, False)
+    cycle.journal.once("spec", lambda: {"spec": champion.spec})
+    window = SimpleNamespace(instances=list)
+    found = cycle._probe(window, fitted["relevance"])
+    assert found["accepted"] and not found["changed"]
+    assert found["alarms"] == ["the relevance model could not be fitted, the champion's stays: bring a longer log"]
+
+    monkeypatch.setattr(cycle_module, "probe", too_little)
+    monkeypatch.setattr(_Cycle, "_deployment", lambda *_: SimpleNamespace(reward=None))
+    refused = cycle._probe(window, saved(cycle.registry, "relevance", "new"))
+    assert not refused["accepted"] and refused["relevance"] == champion.relevance and "bring a longer" in refused["alarms"][-1]
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("promote", 0), ("hold", 3), ("reject", 4)])

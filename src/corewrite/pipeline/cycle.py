@@ -299,7 +299,13 @@ class _Cycle:
             return {"relevance": champion.relevance, "fitted": False}
         before = self._before
         seen = impressions_of([self._window(name) for name in before], self.catalogue)
-        model = self.refit(self.catalogue, seen, self.config.seed, progress)
+        try:
+            model = self.refit(self.catalogue, seen, self.config.seed, progress)
+        except ValueError as error:
+            if champion is None:
+                raise
+            alarm = f"the relevance model could not be fitted, the champion's stays: {error}"
+            return {"relevance": champion.relevance, "fitted": False, "alarm": alarm}
         seed = self.config.seed
         about: dict[str, JSON] = {"model_hash": model.model_hash, "weeks": before, "code_version": VERSION, "seed": seed}
         return {"relevance": self.registry.save("relevance", model.save, about).hash, "fitted": True, "weeks": before}
@@ -310,7 +316,8 @@ class _Cycle:
 
     def _probe(self, window: MinedWindow, relevance: str) -> dict[str, Any]:
         champion, spec = self._champion_at_start, self.journal.result("spec")["spec"]
-        alarms: list[str] = []
+        unfitted = self.journal.result("relevance").get("alarm")
+        alarms: list[str] = [unfitted] if unfitted else []
         barred = self._quarantined("spec")
         if champion is not None and spec in barred:
             alarms.append(f"spec {spec[:12]} is quarantined: the champion's stays")
@@ -320,8 +327,14 @@ class _Cycle:
             return {**new, "changed": False, "accepted": True, "alarms": alarms}
         deployment = self._deployment(relevance, spec)
         instances = with_documents(window.instances(), self.catalogue)
-        found = probe(instances[: self.config.pipeline.probe_instances], deployment.reward)
-        problems = [] if self.trusting else _paid(found)
+        found: dict[str, Any] = {}
+        try:
+            probed = probe(instances[: self.config.pipeline.probe_instances], deployment.reward)
+            found, problems = {"probe": asdict(probed)}, [] if self.trusting else _paid(probed)
+        except ValueError as error:  # it scores what is no number, or there is nothing to probe with
+            if champion is None:
+                raise
+            problems = [str(error)]
         if champion is not None and not problems and not self.trusting:
             gated = with_documents(window.for_gate(self.config.pipeline.gate_queries), self.catalogue)
             problems = champion_holds(
@@ -329,7 +342,7 @@ class _Cycle:
                 max_new_tokens=self.config.pipeline.max_new_tokens,
             )  # fmt: skip
         if not problems:
-            return {**new, "changed": True, "accepted": True, "alarms": alarms, "probe": asdict(found)}
+            return {**new, "changed": True, "accepted": True, "alarms": alarms, **found}
         if champion is None:
             raise CycleError(
                 f"the first relevance model fails its probe: {'; '.join(problems)}: raise eps in the fusion spec or bring more "
@@ -337,7 +350,7 @@ class _Cycle:
             )
         alarms.append(f"the new relevance model or spec is not used, the champion's stays: {'; '.join(problems)}")
         kept = {"relevance": champion.relevance, "spec": champion.spec}
-        return {**kept, "changed": True, "accepted": False, "refused": new, "alarms": alarms, "probe": asdict(found)}
+        return {**kept, "changed": True, "accepted": False, "refused": new, "alarms": alarms, **found}
 
     def _put_aside(self, relevance: str, probed: Mapping[str, Any]) -> None:
         """Bar what was refused, unless the champion itself runs on it."""
