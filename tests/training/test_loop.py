@@ -18,10 +18,12 @@ from corewrite.training import (
     InProcessEngine,
     ResumeError,
     SamplerDriftError,
+    SamplerPrecisionWarning,
     ScoringConfig,
     StalePolicyError,
     TrainingConfig,
     TransientRewardError,
+    in_process,
     parallel,
     rollouts,
     train,
@@ -217,6 +219,20 @@ def test_bfloat16_sampling_stays_within_its_limit(taught, instances, toy_reward,
     config = CONFIG.model_copy(update={"sampler_precision": "bfloat16", "precision": "bfloat16"})
     records = run(taught.copy(), instances, toy_reward, tmp_path, config).records
     assert all(1e-4 < r["sampler_drift"] < 0.25 for r in records)
+
+
+def test_weights_that_bfloat16_rounds_too_far_are_sampled_in_float32(taught, instances, toy_reward, tmp_path, monkeypatch):
+    exact, auto = taught.copy(), taught.copy()
+    run(exact, instances, toy_reward, tmp_path / "exact")
+    monkeypatch.setattr("corewrite.training.in_process.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setitem(in_process._DRIFT_LIMITS, torch.bfloat16, 1e-3)
+    with pytest.warns(SamplerPrecisionWarning, match="phase 1 is sampled in float32: in bfloat16 .* nats a token, more than"):
+        config = CONFIG.model_copy(update={"sampler_precision": "auto"})
+        records = run(auto, instances, toy_reward, tmp_path / "auto", config).records
+    assert all(r["sampler_drift"] < 1e-4 for r in records)
+    assert auto.policy_hash == exact.policy_hash
+    with pytest.raises(SamplerDriftError, match="phase 0"):  # what was asked for is not changed
+        run(taught.copy(), instances, toy_reward, tmp_path / "b", CONFIG.model_copy(update={"sampler_precision": "bfloat16"}))
 
 
 def test_overlapping_phases_sample_from_the_phase_before(start, instances, toy_reward, tmp_path):

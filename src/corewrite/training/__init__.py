@@ -16,7 +16,7 @@ from corewrite.training.losses import (
 )
 from corewrite.training.pairs import Candidate, Pair, select_pairs
 from corewrite.training.reward import FusedReward, documents_of
-from corewrite.training.rollouts import SamplerDriftError
+from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
 from corewrite.training.scoring import Reward, Scores, TransientRewardError, score_texts
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "RewardShift",
     "RunFolder",
     "SamplerDriftError",
+    "SamplerPrecisionWarning",
     "SamplingEngine",
     "Scored",
     "Scores",

@@ -21,15 +21,35 @@ class InProcessEngine:
 
         Args:
             policy: A policy of the same shape.
-            precision: float32, bfloat16, or auto: bfloat16 where the processor multiplies in it.
+            precision: float32, bfloat16, or auto: bfloat16 where the processor multiplies in it and the weights bear it.
         """
         fast = precision == "bfloat16" or (precision == "auto" and multiplies_bfloat16(policy.model.device))
-        self._own = policy.copy(torch.bfloat16 if fast else None)
+        self._dtype = torch.bfloat16 if fast else torch.float32
+        self._may_change = fast and precision == "auto"
+        self._make_room(policy, self._dtype)
         self._version: str | None = None
-        self.drift_limit = _DRIFT_LIMITS[torch.bfloat16 if fast else torch.float32]
 
     def sync(self, policy: Rewriter) -> Sync:
         """See `SamplingEngine.sync`: only the trained weights travel; the copy is compared weight by weight."""
+        if self._held != self._dtype:  # float32 was for one phase
+            self._make_room(policy, self._dtype)
+        return self._take(policy)
+
+    def sync_precisely(self, policy: Rewriter) -> Sync | None:
+        """Sync again, in float32 until the next `sync`: for weights that bfloat16 rounds too far. None: it may not, or is so.
+
+        For one phase only, so that a run that is resumed samples as one that was not cut off.
+        """
+        if not self._may_change or self._held == torch.float32:
+            return None
+        self._make_room(policy, torch.float32)
+        return self._take(policy)
+
+    def _make_room(self, policy: Rewriter, dtype: torch.dtype) -> None:
+        self._own, self._held = policy.copy(torch.bfloat16 if dtype == torch.bfloat16 else None), dtype
+        self.drift_limit = _DRIFT_LIMITS[dtype]
+
+    def _take(self, policy: Rewriter) -> Sync:
         self._version = None
         sent, own = policy.trained_state(), self._own.trained_state()
         for name, value in sent.items():
