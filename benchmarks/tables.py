@@ -66,6 +66,8 @@ def gate() -> None:
 
 
 def serving() -> None:
+    if not all((RESULTS / f"{name}.json").is_file() for name in ("serving", "faults")):
+        return
     print("\n| measure | ours | without the rewriter | unit | target |\n| --- | --- | --- | --- | --- |")
     for row in json.loads((RESULTS / "serving.json").read_text("utf-8")):
         peer = "" if row["peer"] is None else f"{row['peer']:.4g}"
