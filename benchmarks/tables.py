@@ -8,6 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from corewrite.demo.gate_bench import role
+
 RESULTS = Path(__file__).parent / "results"
 MEASURES = ("reward", "judge", "ndcg10_all", "ndcg10_clear", "ndcg10_context_needed", "ndcg10_misspelt", "words", "seconds")
 
@@ -61,13 +63,11 @@ def gate() -> None:
             f"{', '.join(f'{c} {n}' for c, n in caught)} |"
         )
     for row in rows:
-        if row["true_high"] < -0.03 and row["verdict"] == "promote":
+        if role(row) == "harmful" and row["verdict"] == "promote":
             print("- promoted though harmful:", json.dumps(row))
 
 
 def serving() -> None:
-    if not all((RESULTS / f"{name}.json").is_file() for name in ("serving", "faults")):
-        return
     print("\n| measure | ours | without the rewriter | unit | target |\n| --- | --- | --- | --- | --- |")
     for row in json.loads((RESULTS / "serving.json").read_text("utf-8")):
         peer = "" if row["peer"] is None else f"{row['peer']:.4g}"

@@ -171,8 +171,8 @@ def _run_server(settings: "ServeConfig") -> None:
         if settings.workers > 1:
             # What is wrong with them is told here, in words: a worker that does not start is started again for ever.
             read_catalogue(settings.documents)
-            for name in (settings.api_key_env, settings.log.salt_env):
-                settings.secret(name)
+            settings.api_key()
+            settings.secret(settings.log.salt_env)
             # Read by prometheus_client where it is imported: in the workers, which start from here.
             os.environ.setdefault(MULTIPROCESS_VARIABLE, folder)
         # uvicorn sends itself the signal again once it has drained: that must end in exit code 0, and through `finally`.

@@ -32,7 +32,7 @@ def served_rewrites(
     policy: Rewriter, queries: Sequence[Query], *, max_new_tokens: int, progress: Progress = lambda done, total: None
 ) -> list[str | None]:
     """The served form of a policy: greedy, cleaned; None where nothing usable came out, or no prompt holds the query."""
-    fitting = [i for i, query in enumerate(queries) if not policy.template.too_long(query)]
+    fitting = policy.template.fitting(queries)
     found: list[str | None] = [None] * len(queries)
     written = greedy(policy, [queries[i] for i in fitting], max_new_tokens=max_new_tokens, progress=progress)
     for i, rewrite in zip(fitting, written, strict=True):

@@ -46,7 +46,7 @@ def divergence(policy: Rewriter, other: Rewriter, queries: Sequence[Query], rewr
         ValueError: the policies have different vocabularies.
     """
     found = np.zeros(len(queries))
-    fitting = [i for i, query in enumerate(queries) if not policy.template.too_long(query)]
+    fitting = policy.template.fitting(queries)
     prompts = [policy.template.encode(queries[i]) for i in fitting]
     responses = [policy.template.encode_target(rewrites[i] or queries[i].text) for i in fitting]
     found[fitting] = kl_along(policy, other, prompts, responses)

@@ -97,6 +97,10 @@ class PromptTemplate:
         tokens, limit = len(self.encode_text(query.text)) + 2, self.config.max_tokens
         return f"query of {tokens} tokens is over the prompt's limit of {limit}" if tokens > limit else None
 
+    def fitting(self, queries: Sequence[Query]) -> list[int]:
+        """Places of the queries that a prompt holds."""
+        return [i for i, query in enumerate(queries) if not self.too_long(query)]
+
     def encode(self, query: Query) -> list[int]:
         """Prompt ids. Over the limit the context loses its oldest parts (`truncated` counts such prompts), never the query.
 

@@ -53,7 +53,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
         ValueError: an environment variable that the settings name is not set.
     """
     service = Service(config, make_rewriter)
-    key = config.secret(config.api_key_env)
+    key = config.api_key()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -197,16 +197,26 @@ class ServeConfig(Settings):
         """The value of an environment variable that a setting names.
 
         Raises:
-            ValueError: it is not set, empty, or holds what no HTTP header does.
+            ValueError: it is not set, or empty.
         """
         if name is None:
             return None
         value = os.environ.get(name)
         if not value:
             raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
-        if not value.isascii():
-            raise ValueError(f"the environment variable {name} holds characters that an HTTP header cannot: use ASCII")
         return value
+
+    def api_key(self) -> str | None:
+        """The key that clients send in a header; None where none is asked for.
+
+        Raises:
+            ValueError: it is not set, empty, or holds what no HTTP header does.
+        """
+        name = self.api_key_env
+        key = self.secret(name)
+        if key is not None and not key.isascii():
+            raise ValueError(f"the environment variable {name} holds characters that an HTTP header cannot: use ASCII")
+        return key
 
 
 def load_serve_config(path: Path | None) -> ServeConfig:

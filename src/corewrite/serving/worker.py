@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from corewrite.domain import Context, Query
-from corewrite.rewriter import MAX_NEW_TOKENS, PromptTooLongError, Rewriter, beam, greedy, load_rewriter
+from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter, beam, greedy, load_rewriter
 
 
 def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, threads: int) -> None:
@@ -54,7 +54,7 @@ def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, th
 
 def rewrites(rewriter: Rewriter, queries: Sequence[Query], n: int, max_new_tokens: int) -> list[list[str]]:
     """At most `n` distinct rewrites of each query, best first; none where the query is too long or nothing usable came out."""
-    fits = [i for i, query in enumerate(queries) if _fits(rewriter, query)]
+    fits = rewriter.template.fitting(queries)
     asked = [queries[i] for i in fits]
     out: list[list[str]] = [[] for _ in queries]
     if n == 1:
@@ -64,11 +64,3 @@ def rewrites(rewriter: Rewriter, queries: Sequence[Query], n: int, max_new_token
     for i, texts in zip(fits, found, strict=True):
         out[i] = [text for text in dict.fromkeys(texts) if text]
     return out
-
-
-def _fits(rewriter: Rewriter, query: Query) -> bool:
-    try:
-        rewriter.template.encode(query)
-    except PromptTooLongError:
-        return False
-    return True
