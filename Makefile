@@ -23,8 +23,8 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two at a time, but what measures deadlines: a neighbour would make it late.
-TIMED := tests/serving tests/faults
+# Two at a time, but what measures time or deadlines: a neighbour would make it late.
+TIMED := tests/serving tests/faults tests/training/test_plan.py
 
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%)
