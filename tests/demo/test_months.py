@@ -10,10 +10,9 @@ import pytest
 from rich.console import Console
 
 from corewrite.console.progress import ProgressSteps
-from corewrite.demo.months import ARMS, low_floor, run_months
+from corewrite.demo.months import ARMS, incident_spec, run_months
 from corewrite.demo.months_config import miniature_months
 from corewrite.demo.months_summary import compare, summarise_months, write_months
-from corewrite.fusion import default_spec
 from corewrite.registry import Registry
 
 
@@ -31,7 +30,7 @@ def test_three_weeks(tmp_path: Path):
     assert {r["policy"] for r in rows if r["arm"] == "holdback"} == {""}
     assert all(r["reward"] == 0 for r in rows if r["arm"] == "holdback")
     # The incident came with week 2: the arm without a gate runs on the spec that the weekly arm may have refused.
-    bad = low_floor(default_spec()).spec_hash
+    bad = incident_spec().spec_hash
     assert [r["spec"] == bad for r in rows if r["arm"] == "no_gate"] == [False, False, True]
     assert Registry(tmp_path / "weekly" / "run" / "registry").verify_all() == []
 

@@ -24,7 +24,7 @@ def simulate(
         max=22,
         help="Run so many weekly cycles with drift and an incident: with and without gate, never retrained.",
     ),
-    sessions: int | None = typer.Option(None, min=200, help="Sessions of a week; default 20,000, with --weeks 10,000."),
+    sessions: int | None = typer.Option(None, min=200, help="Sessions of a week; default 20,000, with --weeks 8,000."),
     miniature: bool = typer.Option(False, help="With --weeks: minutes instead of an hour; its figures mean nothing."),
     seed: int = typer.Option(0, min=0, help="The one seed."),
     as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),

@@ -61,6 +61,8 @@ from corewrite.simulation.world import World, make_world
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
+_Call = tuple[Callable[..., Any], tuple[Any, ...]]
+"""For a process of the pool: what, and its arguments after settings and folder."""
 ARMS = ("weekly", "never", "no_gate", HOLDBACK)
 FIRST_WEEK = 2
 """Number of the first week with a champion: weeks 0 and 1 are the log it comes from."""
@@ -86,6 +88,23 @@ class Production:
     def key(self) -> tuple[str, str, str]:
         """Of policy, relevance model and spec."""
         return self.name, self.deployment.model.model_hash, self.deployment.spec.spec_hash
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What an arm's production is worth in a week.
+
+    Attributes:
+        ndcg10: Against hidden intents, float64 [searches].
+        lists: What it shows, rows int64 [searches, 10].
+        reward: Mean log R, nats.
+        words: Mean length of what is searched for, words.
+    """
+
+    ndcg10: FloatArray
+    lists: IntArray
+    reward: float
+    words: float
 
 
 def week_name(week: int) -> str:
@@ -175,26 +194,26 @@ class _Months:
         together = self.together
         if together:
             self.branch()
-        first = ("weekly",) if together else ("weekly", "no_gate")
-        found = self._side_by_side(pool, f"{week_name(week)}, cycles of", _cycle, first, week)
+        found = self._cycles(pool, ("weekly",) if together else ("weekly", "no_gate"), week)
         if together and found["weekly"]["verdict"] == "promote" and not found["weekly"]["alarms"]:
             self.join()
             return {**found, "no_gate": found["weekly"]}
         if together:
-            found |= self._side_by_side(pool, f"{week_name(week)}, cycle of", _cycle, ("no_gate",), week)
+            found |= self._cycles(pool, ("no_gate",), week)
         return found
 
-    def _side_by_side(
-        self, pool: Executor, title: str, do: Callable[[str, Path, str, int], Any], arms: Sequence[str], week: int
-    ) -> dict[str, Any]:  # fmt: skip
-        if not arms:
-            return {}
-        with self.steps.step(f"{title} {', '.join(arms)}") as progress:
+    def _cycles(self, pool: Executor, arms: Sequence[str], week: int) -> dict[str, dict[str, Any]]:
+        title = f"{week_name(week)}, cycle of {', '.join(arms)}"
+        return dict(zip(arms, self._side_by_side(pool, title, [(_cycle, (arm, week)) for arm in arms]), strict=True))
+
+    def _side_by_side(self, pool: Executor, title: str, wanted: Sequence[_Call]) -> list[Any]:
+        """What the calls give, in their order."""
+        with self.steps.step(title) as progress:
             settings = self.config.model_dump_json()
-            running = {pool.submit(do, settings, self.folder, arm, week): arm for arm in arms}
+            running = [pool.submit(do, settings, self.folder, *given) for do, given in wanted]
             for done, _ in enumerate(as_completed(running), 1):
                 progress(done, len(running))
-            return {arm: future.result() for future, arm in running.items()}
+            return [future.result() for future in running]
 
     def first_champion(self) -> None:
         """Where the gate held the first candidate back, it is put into production all the same: months need a beginning."""
@@ -232,7 +251,7 @@ class _Months:
         """The spec file of a week: from the incident on one with a floor that is too low, where that is the incident."""
         number, since = week - FIRST_WEEK + 1, self.config.incident_week
         bad = self.config.incident == "spec" and since is not None and number >= since
-        write_spec_file(low_floor(default_spec()) if bad else default_spec(), self.folder / "fusion.yaml")
+        write_spec_file(incident_spec() if bad else default_spec(), self.folder / "fusion.yaml")
 
     def serve(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
         """All arms' traffic of a week and what was measured of it."""
@@ -240,17 +259,21 @@ class _Months:
         like: dict[tuple[str, str, str], str] = {}  # arms that serve the same see the same, and are worked out once
         for arm in (HOLDBACK, "never", "weekly", "no_gate"):
             like.setdefault(production[arm].key, arm)
-        others = [arm for arm in like.values() if arm != HOLDBACK]
-        self._side_by_side(pool, f"{week_name(week)}, traffic of", _serve_arm, others, week)
-        without = self.serve_arm(HOLDBACK, week)
+        with self.steps.step(f"{week_name(week)}, {HOLDBACK}"):
+            searches = self._some(self.serve_arm(HOLDBACK, week))
+        # Nothing that is measured needs an arm's traffic: both are asked for at once, the longer ones first.
+        wanted: list[_Call] = [(_serve_arm, (arm, week)) for arm in like.values() if arm != HOLDBACK]
+        wanted += [(_measure_arm, (arm, week, searches)) for arm in like.values()]
+        found = self._side_by_side(pool, f"{week_name(week)}, traffic of {', '.join(like.values())}", wanted)
+        measured = dict(zip(like.values(), found[-len(like) :], strict=True))
         for arm in ARMS:
             first = like[production[arm].key]
             if arm != first:
                 _copy(self._users(first, week), self._users(arm, week))
             if arm != first and self._has_log(arm):
                 _copy(self._log(first, week), self._log(arm, week))
-        with self.steps.step("measure"):
-            return self._measure(week, without, production)
+        with self.steps.step("judge"):
+            return self._rows(week, searches, production, {arm: measured[like[p.key]] for arm, p in production.items()})
 
     def serve_arm(self, arm: str, week: int) -> Week:
         """One arm's traffic of a week, its log and how its users' searches ended."""
@@ -348,47 +371,48 @@ class _Months:
         own = arm == "no_gate" and not self.together
         return Registry(self.folder / ("no_gate" if own else "weekly") / "run" / "registry")
 
-    def _measure(self, week: int, holdback: Week, production: Mapping[str, Production]) -> dict[str, dict[str, Any]]:
-        """Truth and judge on the same searches for all arms, reward on the gate users' instances of the week before."""
-        limit = self.config.pipeline.max_new_tokens
-        step = max(1, len(holdback) // self.config.measured_searches)
-        some = holdback.take(np.arange(0, len(holdback), step)[: self.config.measured_searches])
-        before = self.folder / "weekly" / "run" / "windows" / week_name(week - 1) / "gate.parquet"
-        instances = read_evaluation_instances(before)[: self.config.measured_searches]
-        by_key: dict[Any, dict[str, Any]] = {}
-        lists: dict[str, IntArray] = {}
-        truth: dict[str, FloatArray] = {}
-        for arm, p in production.items():
-            if p.key in by_key:
-                truth[arm], lists[arm] = next((truth[a], lists[a]) for a in truth if production[a].key == p.key)
-                continue
-            nothing: list[str | None] = [None] * len(some)
-            rewrites = nothing if p.policy is None else served_rewrites(p.policy, some.queries, max_new_tokens=limit)
-            lists[arm] = fused_lists(p.deployment, some.queries, rewrites)
-            truth[arm] = lists_ndcg10(self.world, some, lists[arm])
-            asked = [x.query for x in instances]
-            on_gate = None if p.policy is None else served_rewrites(p.policy, asked, max_new_tokens=limit)
-            texts = [(r or q.text) for q, r in zip(some.queries, rewrites, strict=True)]
-            by_key[p.key] = {
-                "reward": 0.0 if on_gate is None else float(log_rewards(p.deployment, instances, on_gate).mean()),
-                "words": float(np.mean([len(t.split()) for t in texts])),
-            }
-        judged = dict(zip(lists, self._judge.ndcg10(some.queries, list(lists.values())), strict=True))
+    def _some(self, happened: Week) -> Week:
+        """Searches of a week that are measured, the same for all arms."""
+        step = max(1, len(happened) // self.config.measured_searches)
+        return happened.take(np.arange(0, len(happened), step)[: self.config.measured_searches])
+
+    def measure_arm(self, arm: str, week: int, searches: Week) -> "Measured":
+        """Truth and lists of the searches, reward on the gate users' instances of the week before."""
+        production, limit = self._production(week)[arm], self.config.pipeline.max_new_tokens
+        policy, deployment = production.policy, production.deployment
+        rewrites: list[str | None] = [None] * len(searches)
+        log_reward = 0.0
+        if policy is not None:
+            rewrites = served_rewrites(policy, searches.queries, max_new_tokens=limit)
+            before = self.folder / "weekly" / "run" / "windows" / week_name(week - 1) / "gate.parquet"
+            instances = read_evaluation_instances(before)[: self.config.measured_searches]
+            on_gate = served_rewrites(policy, [x.query for x in instances], max_new_tokens=limit)
+            log_reward = float(log_rewards(deployment, instances, on_gate).mean())
+        lists = fused_lists(deployment, searches.queries, rewrites)
+        texts = [r or q.text for q, r in zip(searches.queries, rewrites, strict=True)]
+        words = float(np.mean([len(t.split()) for t in texts]))
+        return Measured(lists_ndcg10(self.world, searches, lists), lists, log_reward, words)
+
+    def _rows(
+        self, week: int, searches: Week, production: Mapping[str, Production], measured: Mapping[str, "Measured"]
+    ) -> dict[str, dict[str, Any]]:
         pq.write_table(
-            pa.table({"user_id": list(some.user_ids), **{arm: truth[arm] for arm in production}}),
+            pa.table({"user_id": list(searches.user_ids), **{arm: measured[arm].ndcg10 for arm in production}}),
             self.folder / "weeks" / f"{week:02d}-ndcg.parquet",
         )
+        judged = self._judge.ndcg10(searches.queries, [m.lists for m in measured.values()])
         rows = {}
-        for arm, p in production.items():
-            table = pq.read_table(self._users(arm, week))
+        for (arm, p), ndcg10 in zip(production.items(), judged, strict=True):
+            table, of = pq.read_table(self._users(arm, week)), measured[arm]
             ended = int(np.sum(table["ended"].to_numpy()))
             rows[arm] = {
                 "cqr": float(np.sum(table["changed"].to_numpy()) / ended),
                 "give_up": float(np.sum(table["gave_up"].to_numpy()) / ended),
                 "searches": ended,
-                **by_key[p.key],
-                "judge": float(judged[arm].mean()),
-                "ndcg10": float(truth[arm].mean()),
+                "reward": of.reward,
+                "words": of.words,
+                "judge": float(ndcg10.mean()),
+                "ndcg10": float(of.ndcg10.mean()),
                 "verdict": None,
                 "policy": p.name,
                 "relevance": p.deployment.model.model_hash,
@@ -426,6 +450,10 @@ def _serve_arm(settings: str, folder: Path, arm: str, week: int) -> None:
     _of_process(settings, folder).serve_arm(arm, week)
 
 
+def _measure_arm(settings: str, folder: Path, arm: str, week: int, searches: Week) -> Measured:
+    return _of_process(settings, folder).measure_arm(arm, week, searches)
+
+
 class _Unseen:
     """Steps of a process without a terminal."""
 
@@ -446,6 +474,11 @@ def saturating(model: LateInteraction, shift: float = 2.0) -> LateInteraction:
     scalars = model.scalars.copy()
     scalars[SCALARS.index("bias")] += shift
     return replace(model, scalars=scalars)
+
+
+def incident_spec() -> FusionSpec:
+    """The spec of the incident: with bounds of 1/64 to 64 the probe would have found that copying the context pays."""
+    return low_floor(default_spec(), bound=32)
 
 
 def low_floor(spec: FusionSpec, eps: float = 1e-5, bound: float = 16.0) -> FusionSpec:

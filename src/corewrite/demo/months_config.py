@@ -27,19 +27,19 @@ class MonthsConfig(Settings):
     """The platform; its seed is replaced by `seed`."""
     traffic: TrafficConfig = TrafficConfig()
     """Its users' habits."""
-    sessions: int = Field(default=10_000, ge=200)
+    sessions: int = Field(default=8_000, ge=200)
     """Sessions of a week."""
     rated_searches: int = Field(default=4_000, ge=20)
     """Searches of the first week whose results raters grade for the judge."""
     measured_searches: int = Field(default=2_000, ge=50)
     """Searches of each week on which nDCG@10 against hidden intents is measured, the same for all arms."""
-    refresh: RefreshConfig = RefreshConfig()
+    refresh: RefreshConfig = RefreshConfig(examples=6_000)
     """Of the cycle."""
     recovery: RecoveryConfig = RecoveryConfig()
     """Of the cycle."""
     pipeline: PipelineConfig = PipelineConfig(
         warm_start=WarmStartConfig(examples=100_000),
-        training=TrainingConfig(phases=4, instances_per_phase=2_000),
+        training=TrainingConfig(instances_per_phase=1_500, learning_rate=8e-4),
         gate_queries=3_000,
         # Rewrites here are of two to three words, which half of the retrains make half a word longer without harm (judge and
         # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), the exploit of the incident by 1.2.

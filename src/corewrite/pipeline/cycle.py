@@ -455,10 +455,11 @@ class _Cycle:
 
     def _go_back(self, record: dict[str, Any], back: Mapping[str, str]) -> dict[str, Any]:
         """Put the previous relevance model and spec back under the champion, and bar the suspected ones."""
+        under = [r for r in self.history if all(r[kind] == record[kind] for kind in back)]
         why = (
-            f"{verdicts_in_a_row([*self.history, record], 'reject')} candidates in a row were rejected under relevance model "
-            f"{record['relevance'][:12]} and spec {record['spec'][:12]}, none was promoted: the ones before are back in ranker "
-            "and reward"
+            f"{1 + sum(r['verdict'] == 'reject' for r in under)} candidates were rejected under relevance model "
+            f"{record['relevance'][:12]} and spec {record['spec'][:12]}, none was promoted but under mitigations: the ones "
+            "before are back in ranker and reward"
         )
         with ramp_lock(self.config.run):
             champion = self.registry.champion()

@@ -28,8 +28,8 @@ class RecoveryConfig(Settings):
     """What happens by itself after a REJECT."""
 
     suspect_after: int = Field(default=2, ge=1)
-    """REJECTs in a row under a relevance model or spec that no candidate has been promoted under: then the previous one is put
-    back in ranker and reward, and the new one quarantined."""
+    """REJECTs under a relevance model or spec that no candidate trained without mitigations has been promoted under: then the
+    previous one is put back in ranker and reward, and the new one quarantined."""
     recent_weeks: int = Field(default=8, ge=1)
     """The best champion of so many weeks is a bar that no candidate may fall below: slow decay."""
 

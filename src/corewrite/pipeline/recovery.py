@@ -59,17 +59,19 @@ def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
 def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
     """The relevance model and spec to go back to, where the newer ones are suspected; None where they are not.
 
-    Suspected are a model or spec under which at least `after` candidates in a row were rejected and none was ever promoted.
+    Suspected are a model or spec under which at least `after` candidates were rejected, the present one among them, and none
+    was promoted that was trained without mitigations: a training that has to be held back from a reward does not speak for it.
 
     Args:
         history: Finished cycles, oldest first, the present one included.
-        after: REJECTs in a row.
+        after: REJECTs.
     """
-    if verdicts_in_a_row(history, "reject") < after:
+    if verdicts_in_a_row(history, "reject") < 1:
         return None
     now = (history[-1]["relevance"], history[-1]["spec"])
     under = [r for r in history if (r["relevance"], r["spec"]) == now]
-    if any(r["verdict"] == "promote" for r in under) or verdicts_in_a_row(under, "reject") < after:
+    sound = [r for r in history if r["verdict"] == "promote" and not r["mitigations_applied"]]
+    if any(r in under for r in sound) or sum(r["verdict"] == "reject" for r in under) < after:
         return None
-    before = [r for r in history if (r["relevance"], r["spec"]) != now and r["verdict"] == "promote"]
+    before = [r for r in sound if r not in under]
     return {"relevance": before[-1]["relevance"], "spec": before[-1]["spec"]} if before else None
