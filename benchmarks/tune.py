@@ -24,12 +24,12 @@ from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.summary import machine
 from corewrite.domain import text_key
-from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec, evaluate_stage
+from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec
 from corewrite.fusion.tune import TradeOff, Tuning, TuningRequests, ndcg10, reciprocal_rank, tune
 from corewrite.pipeline import Deployment, Served, fused_lists, load_champion, served_rewrites
 from corewrite.pipeline.tune_step import broken_rewrites, random_pair_eps, tuned_spec
+from corewrite.pipeline.tuning_requests import requests_of, sampled
 from corewrite.registry import Registry
-from corewrite.rewriter import as_rewrite, sample
 from corewrite.simulation.intents import grades, oracle_rewrites
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.vocabulary import CATEGORIES
@@ -200,32 +200,11 @@ def platform_rewrites(world: World, week: Week, served: Served, config: DemoConf
 
 def platform_requests(world: World, week: Week, served: Served, config: DemoConfig) -> TuningRequests:
     """Candidates of finerank with no rewriter, graded by the hidden intents."""
-    cascade, stage, texts = served.deployment.cascade, served.deployment.spec.finerank, [q.text for q in week.queries]
-    rows = cascade.trace(texts, [None] * len(texts)).finerank.rows
-    valid, model = rows >= 0, cascade.signals["relevance"]
-    under_query = {"relevance": model.score(texts, rows), "prior": cascade.catalogue.prior[np.maximum(rows, 0)]}
-    relevance = grades(world, week.intents, rows).astype(float)
-
-    def signal(rewrites: Sequence[str | None]) -> np.ndarray:
-        # The identity is no rewrite to the cascade.
-        absent = np.array([r is None or r == q for r, q in zip(rewrites, texts, strict=True)])
-        return np.where(absent[:, None], np.nan, model.score([r or "" for r in rewrites], rows))
-
-    under = {kind: {"relevance": signal(r)} for kind, r in platform_rewrites(world, week, served, config).items()}
-    samples = np.stack([signal(r) for r in sampled(served, week, config)])
-    scores = evaluate_stage(stage, under_query, {"relevance": samples}, valid=np.broadcast_to(valid, samples.shape)).log_score
-    worst = ndcg10(scores, relevance).argmin(0)
-    under["worst_of_16"] = {"relevance": samples[worst, np.arange(len(texts))]}
-    return TuningRequests(week.user_ids, relevance, valid, under_query, under)
-
-
-def sampled(served: Served, week: Week, config: DemoConfig) -> list[list[str | None]]:
-    """16 samples at temperature 1 of every search, [samples][searches]."""
-    policy = served.policy
-    prompts = [policy.template.encode(q) for q in week.queries]
     keys = [text_key(i) for i in week.query_ids]
-    drawn = sample(policy, prompts, SAMPLES, keys=keys, seed=0, phase=0, max_new_tokens=config.pipeline.max_new_tokens)
-    return [[as_rewrite(policy, c[k]).text or None for c in drawn] for k in range(SAMPLES)]
+    samples = sampled(served.policy, week.queries, keys, seed=0, max_new_tokens=config.pipeline.max_new_tokens)
+    kinds = platform_rewrites(world, week, served, config)
+    graded = lambda rows: grades(world, week.intents, rows).astype(float)  # noqa: E731
+    return requests_of(served.deployment.cascade, week.queries, week.user_ids, kinds, samples, graded)[0]
 
 
 # Both

@@ -20,6 +20,11 @@ EXAMPLES = (
     "`corewrite fusion compile fusion.yaml --to qdrant --json`"
 )
 
+REQUESTS_EXAMPLES = (
+    "Examples: `corewrite fusion requests -c corewrite.yaml --out requests.parquet` · "
+    "`corewrite fusion requests -c corewrite.yaml --week week-07 --limit 3000 --out requests.parquet --json`"
+)
+
 TUNE_EXAMPLES = (
     "Examples: `corewrite fusion tune requests.parquet --budget 0.02 --out tuned.yaml` · "
     "`corewrite fusion tune requests.parquet --spec fusion.yaml --json`"
@@ -77,6 +82,31 @@ def compile_command(
         typer.echo(text, nl=False)
     else:
         typer.echo(f"{out}: {to.value}, fusion spec {loaded.spec_hash[:12]}")
+
+
+@app.command("requests", epilog=REQUESTS_EXAMPLES)
+def requests_command(
+    out: Path = typer.Option(help="File to write, Parquet, for `corewrite fusion tune`."),
+    config: Path = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings of the cycle, YAML."),
+    week: str | None = typer.Option(None, help="Week whose gate users' searches are taken; default: the last finished one."),
+    limit: int = typer.Option(1_500, min=40, help="Searches at most."),
+    as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
+) -> None:
+    """Make the requests to tune on of a cycle's log: candidates, grades, signals under good and broken rewrites."""
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.tuning_requests import log_requests, write_requests
+
+    with reported_errors():
+        settings = load_cycle_config(config)
+        table, about = log_requests(settings, week, limit, steps=ProgressSteps(progress_console(as_json)))
+        write_requests(table, out)
+    kinds = list(dict.fromkeys(name.split(".")[1] for name in table.column_names if name.startswith("rewrite.")))
+    requests = len(table["request_id"].unique())
+    if as_json:
+        print_json({"out": out, "requests": requests, "rows": len(table), "kinds": kinds, **about})
+    else:
+        typer.echo(f"{out}: {requests} requests of {about['week']}, {len(table)} rows, rewrites: {', '.join(kinds)}")
 
 
 @app.command("tune", epilog=TUNE_EXAMPLES)

@@ -10,42 +10,20 @@ from corewrite.gate import GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline.candidate import Steps, engine_of, to_train
-from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
+from corewrite.pipeline.cycle import CycleError
 from corewrite.pipeline.cycle_config import CycleConfig
-from corewrite.pipeline.deployment import Deployment
-from corewrite.pipeline.documents import read_catalogue
-from corewrite.pipeline.from_registry import deployment_of, first_champion, policy_of, recent_champions
+from corewrite.pipeline.finished_week import FinishedWeek
+from corewrite.pipeline.from_registry import first_champion, policy_of, recent_champions
 from corewrite.pipeline.gate_step import evaluate
-from corewrite.pipeline.journal import Journal
 from corewrite.pipeline.mined import MinedWindow, frequencies, with_documents
-from corewrite.registry import Champion, Registry, RegistryError
+from corewrite.registry import RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
 from corewrite.training import TrainingConfig, train
 from corewrite.version import VERSION
 
 
-class _Bench:
-    """The champion, what it ranks under, and the searches of a finished week."""
-
-    def __init__(self, config: CycleConfig, week: str | None) -> None:
-        self.config = config
-        self.registry = Registry(config.run / "registry")
-        self.history = history_of(config.run)
-        champion, weeks = self.registry.champion(), [r["week"] for r in self.history]
-        if champion is None or not weeks:
-            raise CycleError(f"{config.run} has no champion or no finished cycle: run `corewrite cycle run` first")
-        self.champion: Champion = champion
-        self.week = week or weeks[-1]
-        if self.week not in weeks:
-            raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
-        self.window = MinedWindow(config.run / "windows" / self.week)
-        self.catalogue = read_catalogue(config.documents)
-        self.deployment: Deployment = deployment_of(self.registry, self.catalogue, champion.relevance, champion.spec)
-        self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
-
-    def step(self, name: str) -> dict[str, Any]:
-        """The result of a step of the week's cycle."""
-        return Journal(self.config.run / "cycles" / self.week).result(name)
+class _Bench(FinishedWeek):
+    """A finished week, to gate on."""
 
     def gate(
         self, candidate: Rewriter, steps: Steps, title: str, recent: Sequence[Rewriter] = (), lineage: Rewriter | None = None

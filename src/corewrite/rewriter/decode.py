@@ -4,8 +4,9 @@ A *row* is a distinct continuation. Where the model allows it, rows attend to th
 to their own few tokens beside them: the prompt's are never copied, and a row costs its own tokens only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from inspect import signature
 from typing import Any, Protocol
 
@@ -20,6 +21,12 @@ from corewrite.rewriter.log_probs import head_at
 _NAME = "corewrite_shared_prefix"
 _TOKENS = 16_384
 _ACTIVE: ContextVar["SharedPrefixDecoder"] = ContextVar(_NAME)
+
+
+@lru_cache
+def _cache_argument(forward: Callable[..., Any]) -> str:
+    """Name of the argument, which transformers renames model by model; asked for once, not at every token."""
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
 class Decoder(Protocol):
@@ -86,9 +93,7 @@ class SharedPrefixDecoder:
 
     def _forward(self, cache: Cache, **inputs: Tensor) -> Tensor:
         bare = self._model.get_base_model() if hasattr(self._model, "get_base_model") else self._model  # of an adapter
-        # transformers renames the argument model by model.
-        name = "cache" if "cache" in signature(bare.forward).parameters else "past_key_values"
-        return self._model(**inputs, **{name: cache}, use_cache=True).logits  # type: ignore[no-any-return]
+        return self._model(**inputs, **{_cache_argument(type(bare).forward): cache}, use_cache=True).logits  # type: ignore[no-any-return]
 
     def _group(self, prompts: Tensor) -> None:
         """Where each row stands in a padded [prompts, most rows of a prompt] layout."""

@@ -150,6 +150,10 @@ class Cascade:
         """Scorers by signal name."""
         return self._signals
 
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors of the space that recall searches, float32 [texts, dims]; zero where nothing of a text is known."""
+        return self._dense.embed_texts(texts)
+
     def with_spec(self, spec: FusionSpec) -> "Cascade":
         """The same cascade under `spec`; what was recalled before stays remembered."""
         other = Cascade(self.catalogue, self._engine, self._signals, self._dense, spec)
@@ -238,14 +242,16 @@ class Cascade:
         order = np.lexsort((kept, -fused.log_score), axis=1)
         return Trace(rawrank.stage, Stage(kept, fused), order, rawrank.candidates.from_rewrite)
 
-    def _fuse(self, stage: StageSpec, queries: Sequence[str], used: Sequence[tuple[str, ...]], rows: IntArray) -> StageFusion:
-        under_query = {}
+    def under_query(self, stage: StageSpec, queries: Sequence[str], rows: IntArray) -> dict[str, FloatArray]:
+        """Every signal of a stage under the queries, by name, float64 [searches, candidates], before anything is fused."""
         names = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
-        for name in sorted(names):
-            if name == "prior":
-                under_query[name] = np.where(rows < 0, 0.0, self.catalogue.prior[np.maximum(rows, 0)])
-            else:
-                under_query[name] = self._signals[name].score(queries, rows)
+        found = {name: self._signals[name].score(queries, rows) for name in sorted(names - {"prior"})}
+        if "prior" in names:
+            found["prior"] = np.where(rows < 0, 0.0, self.catalogue.prior[np.maximum(rows, 0)])
+        return found
+
+    def _fuse(self, stage: StageSpec, queries: Sequence[str], used: Sequence[tuple[str, ...]], rows: IntArray) -> StageFusion:
+        under_query = self.under_query(stage, queries, rows)
         fused = []
         for k in range(max([1, *map(len, used)])):
             where = np.array([i for i, several in enumerate(used) if len(several) > k], np.int64)

@@ -1,0 +1,57 @@
+"""A finished week of the cycle: its champion, what it ranks under, its searches."""
+
+from typing import Any
+
+from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
+from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.deployment import Deployment
+from corewrite.pipeline.documents import read_catalogue
+from corewrite.pipeline.from_registry import deployment_of
+from corewrite.pipeline.journal import Journal
+from corewrite.pipeline.mined import MinedWindow
+from corewrite.registry import Champion, Registry
+
+
+class FinishedWeek:
+    """The champion, what it ranks under, and the searches of a finished week.
+
+    Attributes:
+        config: Settings of the cycle.
+        registry: Of its run folder.
+        history: Finished cycles, oldest first.
+        champion: What is in production now.
+        week: Name of the week.
+        window: What its log gave.
+        catalogue: The documents.
+        deployment: The champion's relevance model and spec.
+        judge: Fitted on the raters' labels.
+    """
+
+    def __init__(self, config: CycleConfig, week: str | None) -> None:
+        """Read it.
+
+        Args:
+            config: Settings of the cycle.
+            week: Its name; None: the last finished one.
+
+        Raises:
+            CycleError: no champion, or no such week.
+        """
+        self.config = config
+        self.registry = Registry(config.run / "registry")
+        self.history = history_of(config.run)
+        champion, weeks = self.registry.champion(), [r["week"] for r in self.history]
+        if champion is None or not weeks:
+            raise CycleError(f"{config.run} has no champion or no finished cycle: run `corewrite cycle run` first")
+        self.champion: Champion = champion
+        self.week = week or weeks[-1]
+        if self.week not in weeks:
+            raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
+        self.window = MinedWindow(config.run / "windows" / self.week)
+        self.catalogue = read_catalogue(config.documents)
+        self.deployment: Deployment = deployment_of(self.registry, self.catalogue, champion.relevance, champion.spec)
+        self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
+
+    def step(self, name: str) -> dict[str, Any]:
+        """The result of a step of the week's cycle."""
+        return Journal(self.config.run / "cycles" / self.week).result(name)
