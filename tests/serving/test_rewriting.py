@@ -123,6 +123,24 @@ def test_what_waited_too_long_is_dropped(kit):
     asyncio.run(check())
 
 
+def test_what_somebody_still_waits_for_is_not(kit):
+    async def slow(queries, n):
+        await asyncio.sleep(0.15)
+        return await echo(queries, n)
+
+    async def check():
+        rewriter, started = rewriter_over(kit, slow, max_batch=1, max_wait_ms=0, stale_ms=100)
+        await rewriter.open()
+        first = rewriter.ask(Query("first"))
+        await kit.until(lambda: len(started[0].batches) == 1)
+        patient, joined, hasty = rewriter.ask(Query("a"), 1, 2_000), rewriter.ask(Query("b")), rewriter.ask(Query("c"))
+        assert rewriter.ask(Query("b"), 1, 2_000) is joined
+        assert [(await f).reason for f in (first, patient, joined, hasty)] == ["ok", "ok", "ok", "stale"]
+        await rewriter.close()
+
+    asyncio.run(check())
+
+
 def test_a_dead_process_is_replaced_and_what_it_held_is_answered(kit):
     dying = {"on": True}
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from corewrite.domain import Query, SignalStatus, words
@@ -61,7 +61,7 @@ class _Job:
     query: Query
     n: int
     future: "asyncio.Future[Rewritten]"
-    since: float = field(default_factory=time.monotonic)
+    until: float
 
 
 class PolicyRewriter:
@@ -91,7 +91,7 @@ class PolicyRewriter:
         self._start, self._settings, self._memory, self._shared = start, settings, memory, shared
         self._blocked = [w for entry in settings.blocklist for w in words(entry)]
         self._queue: deque[_Job] = deque()
-        self._flying: dict[str, asyncio.Future[Rewritten]] = {}
+        self._flying: dict[str, _Job] = {}
         self._wake = asyncio.Event()
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -138,11 +138,17 @@ class PolicyRewriter:
         """Whether a real rewrite, of a query or of a probe, succeeded lately."""
         return self._process is not None and time.monotonic() - self._succeeded < _STALE_SECONDS
 
-    def ask(self, query: Query, n: int = 1) -> "asyncio.Future[Rewritten]":
+    def ask(self, query: Query, n: int = 1, patience_ms: float = 0.0) -> "asyncio.Future[Rewritten]":
         """At most `n` rewrites of a query; a future that may be waited for by several (so never to be cancelled).
 
         A caller who cannot wait any longer just leaves: the rewrite is remembered when it comes.
+
+        Args:
+            query: What to rewrite.
+            n: Rewrites at most.
+            patience_ms: How long the caller will wait; it stays in the queue for as long, and for `stale_ms` at least.
         """
+        until = time.monotonic() + max(patience_ms, self._settings.stale_ms) / 1000
         asked = canonical(query, self._template)
         key = cache_key(asked, self.policy, self._template, n)
         known = self._memory.peek(key)
@@ -152,9 +158,10 @@ class PolicyRewriter:
             return done
         flying = self._flying.get(key)
         if flying is not None:
-            return flying
-        job = _Job(key, asked, n, asyncio.get_running_loop().create_future())
-        self._flying[key] = job.future
+            flying.until = max(flying.until, until)
+            return flying.future
+        job = _Job(key, asked, n, asyncio.get_running_loop().create_future(), until)
+        self._flying[key] = job
         job.future.add_done_callback(lambda _: self._flying.pop(key, None))
         if self._shared is None:
             self._enqueue(job)
@@ -258,9 +265,10 @@ class PolicyRewriter:
                 return []
             if settings.max_wait_ms and len(self._queue) < settings.max_batch:
                 await asyncio.sleep(settings.max_wait_ms / 1000)
-        oldest = time.monotonic() - settings.stale_ms / 1000
-        while self._queue and self._queue[0].since < oldest:
-            _settle(self._queue.popleft(), Rewritten((), SignalStatus.ERROR, "stale"))
+        now = time.monotonic()
+        for job in [job for job in self._queue if job.until < now]:
+            self._queue.remove(job)
+            _settle(job, Rewritten((), SignalStatus.ERROR, "stale"))
         batch: list[_Job] = []
         # The newest first: when there is more than can be done, it is better to be in time for some than late for all.
         while self._queue and len(batch) < settings.max_batch and (not batch or self._queue[-1].n == batch[0].n):
@@ -279,9 +287,8 @@ class PolicyRewriter:
     def _drop_all(self, reason: str) -> None:
         while self._queue:
             _settle(self._queue.popleft(), Rewritten((), SignalStatus.ERROR, reason))
-        for future in list(self._flying.values()):
-            if not future.done():
-                future.set_result(Rewritten((), SignalStatus.ERROR, reason))
+        for job in list(self._flying.values()):
+            _settle(job, Rewritten((), SignalStatus.ERROR, reason))
 
 
 def _settle(job: _Job, rewritten: Rewritten) -> None:

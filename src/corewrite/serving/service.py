@@ -142,7 +142,7 @@ class Service:
     async def _rewritten(self, version: Version, queries: Sequence[Query], n: int, deadline_ms: float) -> list[Rewritten]:
         if self.kill.on:
             return [Rewritten((), SignalStatus.OFF, "off")] * len(queries)
-        asked = [version.rewriter.ask(query, n) for query in queries]
+        asked = [version.rewriter.ask(query, n, deadline_ms) for query in queries]
         await asyncio.wait(set(asked), timeout=deadline_ms / 1000)
         late = Rewritten((), SignalStatus.TIMEOUT, "late")
         return [future.result() if future.done() else late for future in asked]

@@ -53,7 +53,8 @@ class RewriterSettings(Settings):
     queue: int = Field(default=128, ge=1)
     """Queries waiting at most; the rest is answered without a rewrite at once."""
     stale_ms: Milliseconds = 1_000.0
-    """A query that waited longer is dropped from the queue: its rewrite would not even be worth remembering."""
+    """A query that waited longer is dropped from the queue, unless its caller waits longer still: its rewrite would not even be
+    worth remembering."""
     hang_seconds: float = Field(default=10.0, gt=0, le=25)
     """A process that works on one batch for longer is taken for hung, killed and started again."""
     probe_seconds: float = Field(default=5.0, gt=0, le=20)
