@@ -22,7 +22,10 @@ class NumbersTemplate:
     config = SimpleNamespace(max_tokens=12)
 
     def encode(self, query):
-        return [int(word) for word in query.text.split()]
+        return self.encode_text(query.text)
+
+    def encode_text(self, text):
+        return [int(word) for word in text.split()]
 
     def decode(self, ids):
         return " ".join(str(i) for i in ids if i != END)

@@ -6,12 +6,24 @@ import torch
 from scipy import stats
 
 from corewrite.domain import Query, keyed_uniform
-from corewrite.rewriter import Completion, Rewriter, as_rewrite, clean, greedy, load_rewriter, response_log_probs, sample
+from corewrite.rewriter import (
+    Completion,
+    Rewriter,
+    as_rewrite,
+    clean,
+    distinct_prompts,
+    greedy,
+    load_rewriter,
+    response_log_probs,
+    sample,
+)
+from corewrite.rewriter.decode import SharedPrefixDecoder
+from corewrite.rewriter.generate import _continue, _most_probable
 
 
-def decoded_by_hand(rewriter: Rewriter, query: Query, limit: int) -> tuple[list[int], float]:
+def decoded_by_hand(rewriter: Rewriter, query: Query, limit: int, prompt=None) -> tuple[list[int], float]:
     """The whole sequence through the model at every step."""
-    ids, total, out = rewriter.template.encode(query), 0.0, []
+    ids, total, out = prompt or rewriter.template.encode(query), 0.0, []
     with torch.no_grad():
         while len(out) < limit and (not out or out[-1] != rewriter.tokenizer.eos_token_id):
             log_probs = rewriter.model(input_ids=torch.tensor([[*ids, *out]])).logits[0, -1].float().log_softmax(-1)
@@ -37,6 +49,36 @@ def test_greedy_is_the_argmax_at_every_step(state: str, rewriter: Rewriter, trai
             "red lion trailer", "how to cook rice", "rice", "boil eggs", "funny cats", "lion dance",
         ]  # fmt: skip
         assert all(g.ended for g in found[:6])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 9])
+def test_guesses_save_steps_and_change_nothing(limit: int, trained: Rewriter, queries: list[Query], monkeypatch) -> None:
+    prompts, _ = distinct_prompts(trained, queries)
+    truth = [decoded_by_hand(trained, Query(""), limit, prompt)[0] for prompt in prompts]
+    steps = []
+    advance = SharedPrefixDecoder.advance
+    monkeypatch.setattr(SharedPrefixDecoder, "advance", lambda self, *a: steps.append(1) or advance(self, *a))
+
+    def decoded(drafts):
+        with torch.inference_mode():
+            found = _continue(trained, prompts, np.arange(len(prompts)), 1, limit, _most_probable, drafts)
+        return [c for (c,) in found]
+
+    plain = decoded(None)
+    assert [list(c.token_ids) for c in plain] == truth
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        right = [int(rng.integers(0, limit)) for _ in prompts]
+        wrong = [rng.integers(50, 90, rng.integers(0, 4)).tolist() for _ in prompts]  # words, no marks
+        drafts = [[*(t for t in y[:k] if t != trained.tokenizer.eos_token_id), *w][: limit - 1]
+                  for y, k, w in zip(truth, right, wrong, strict=True)]  # fmt: skip
+        found = decoded(drafts)
+        assert [c.token_ids for c in found] == [c.token_ids for c in plain]
+        np.testing.assert_allclose([sum(c.log_probs) for c in found], [sum(c.log_probs) for c in plain], atol=1e-4)
+    # A guess that is all right leaves one pass: its last logits give the end.
+    steps.clear()
+    found = decoded([[t for t in y if t != trained.tokenizer.eos_token_id][: limit - 1] for y in truth])
+    assert [list(c.token_ids) for c in found] == truth and not steps
 
 
 def test_greedy_of_other_models(plain_folder, queries: list[Query]) -> None:

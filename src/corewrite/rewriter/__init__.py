@@ -3,10 +3,11 @@
 from corewrite.rewriter.adapter import merged, with_adapter
 from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning, load_rewriter, new_small_decoder
 from corewrite.rewriter.clean import Cleaned, clean
+from corewrite.rewriter.decode import Completion
 from corewrite.rewriter.divergence import kl_along
 from corewrite.rewriter.examples import Example, omissions, other_contexts, slips, told_by_titles
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
-from corewrite.rewriter.generate import MAX_NEW_TOKENS, Completion, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
+from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
 from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig

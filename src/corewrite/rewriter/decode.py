@@ -6,17 +6,21 @@ to their own few tokens beside them: the prompt's are never copied, and a row co
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import lru_cache
 from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from corewrite.rewriter.log_probs import head_at
+
+IntArray = npt.NDArray[np.int64]
 
 _NAME = "corewrite_shared_prefix"
 _TOKENS = 16_384
@@ -33,7 +37,9 @@ class Decoder(Protocol):
     """Continues prompts token by token."""
 
     logits: Tensor
-    """[prompts, vocabulary]: of the token after each prompt."""
+    """[prompts, vocabulary]: of the token after each prompt and what is `written` of it."""
+    written: "list[Completion]"
+    """Beginnings that need not be decoded any more, of each prompt."""
 
     def advance(self, parents: Tensor, tokens: Tensor, prompts: Tensor) -> Tensor:
         """Grow rows by one token.
@@ -49,25 +55,54 @@ class Decoder(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Completion:
+    """Generated token ids.
+
+    Attributes:
+        token_ids: The very ids generated, end-of-sequence included where reached: never re-tokenised.
+        log_probs: Untempered, unfiltered log-probability of each, nats.
+    """
+
+    token_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
+
+
 class SharedPrefixDecoder:
     """A decoder for models whose attention goes through `transformers`' attention interface (see `probe_paths`)."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
-        """Compute the prompts."""
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]] | None = None) -> None:
+        """Compute the prompts, and behind each its draft: as much of it stays as greedy decoding would have written itself.
+
+        Args:
+            model: A causal LM.
+            prompts: Token ids.
+            drafts: A guess of each prompt's greedy continuation, without an end. What is right of it costs no step of its own,
+                and what is wrong changes nothing (speculative decoding, arXiv 2211.17192, at temperature 0); None: no guesses.
+        """
         AttentionInterface.register(_NAME, _attend)
         self._model = model
         self._device = next(model.parameters()).device
-        lengths = np.array([len(p) for p in prompts])
-        ids = np.zeros((len(prompts), lengths.max()), np.int64)
-        for i, prompt in enumerate(prompts):
-            ids[i, : len(prompt)] = prompt
+        drafts = drafts or [()] * len(prompts)
+        lengths, drafted = (np.array([len(x) for x in rows]) for rows in (prompts, drafts))
+        ids = np.zeros((len(prompts), int((lengths + drafted).max())), np.int64)
+        for i, (prompt, draft) in enumerate(zip(prompts, drafts, strict=True)):
+            ids[i, : len(prompt) + len(draft)] = [*prompt, *draft]
         cache = DynamicCache()
-        self._lengths = torch.from_numpy(lengths).to(self._device)
+        # Logits of each prompt's last token, then of every token of its draft.
+        row = np.repeat(np.arange(len(prompts)), drafted + 1)
+        first = np.cumsum(drafted + 1) - drafted - 1
+        place = np.arange(len(row)) - first[row]
+        at = [torch.from_numpy(x).to(self._device) for x in (row, lengths[row] - 1 + place)]
         # Right padding, no mask: a causal model never looks at what comes later.
-        with head_at(model, torch.arange(len(prompts), device=self._device), self._lengths - 1):
-            self.logits = self._forward(cache, input_ids=torch.from_numpy(ids).to(self._device))
+        with head_at(model, *at):
+            logits = self._forward(cache, input_ids=torch.from_numpy(ids).to(self._device))
+        self.written = _agreed(logits, first, drafts)
+        accepted = np.array([len(done.token_ids) for done in self.written])
+        self.logits = logits if not drafted.any() else logits[torch.from_numpy(first + accepted).to(self._device)]
+        self._lengths = torch.from_numpy(lengths + accepted).to(self._device)
         self.prefix = [(layer.keys, layer.values) for layer in cache.layers]
-        padding = torch.arange(ids.shape[1], device=self._device) >= self._lengths[:, None]
+        padding = torch.arange(ids.shape[1], device=self._device) >= self._lengths[:, None]  # and what was guessed wrong
         self.padding = padding[:, None, None, :] if bool(padding.any()) else None
         self._suffix = Cache(layers=[DynamicLayer() for _ in self.prefix])
         self._depth = 0
@@ -102,6 +137,21 @@ class SharedPrefixDecoder:
         first = counts.cumsum(0) - counts
         self.place = prompts * self.width + torch.arange(len(prompts), device=self._device) - first[prompts]
         self.dense = self.width * len(counts) == len(prompts)
+
+
+def _agreed(logits: Tensor, first: IntArray, drafts: Sequence[Sequence[int]]) -> list[Completion]:
+    """Of each draft the tokens up to the first that is not the most probable; its logits begin at row `first`."""
+    if not any(drafts):
+        return [Completion((), ())] * len(drafts)
+    log_probs = logits.float().log_softmax(-1)
+    best = log_probs.argmax(-1).tolist()
+    found = []
+    for start, draft in zip(first.tolist(), drafts, strict=True):
+        right = [best[start + k] == token for k, token in enumerate(draft)]
+        n = right.index(False) if False in right else len(draft)
+        values = [float(log_probs[start + k, token]) for k, token in enumerate(draft[:n])]
+        found.append(Completion(tuple(draft[:n]), tuple(values)))
+    return found
 
 
 def _attend(
@@ -170,6 +220,7 @@ class RecomputingDecoder:
         """Compute the prompts."""
         self._model = model
         self._sequences = [list(p) for p in prompts]
+        self.written = [Completion((), ())] * len(prompts)
         self.logits = self._last_logits()
 
     def advance(self, parents: Tensor, tokens: Tensor, prompts: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from corewrite.domain import Query, keyed_uniform
 from corewrite.rewriter.artifact import Rewriter
 from corewrite.rewriter.clean import clean
-from corewrite.rewriter.decode import Decoder, RecomputingDecoder, SharedPrefixDecoder
+from corewrite.rewriter.decode import Completion, Decoder, RecomputingDecoder, SharedPrefixDecoder
 from corewrite.rewriter.log_probs import length_buckets
 
 IntArray = npt.NDArray[np.int64]
@@ -19,20 +19,10 @@ Progress = Callable[[int, int], None]
 _PREFILL_TOKENS = 16_384
 _ROWS = 4_096
 _BLOCK = 64
+_GUESSED = 32
+"""Prompts at most whose greedy continuations are guessed: with more, a step is bound by arithmetic, which guesses do not save,
+and the logits of guesses take memory."""
 MAX_NEW_TOKENS = 14
-
-
-@dataclass(frozen=True)
-class Completion:
-    """Generated token ids.
-
-    Attributes:
-        token_ids: The very ids generated, end-of-sequence included where reached: never re-tokenised.
-        log_probs: Untempered, unfiltered log-probability of each, nats.
-    """
-
-    token_ids: tuple[int, ...]
-    log_probs: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,8 @@ def greedy(
 ) -> list[Rewrite]:
     """The most probable token at every step; equal prompts are decoded once.
 
+    A few prompts at a time, as a server has them, are decoded by guess: many rewrites are the query, or begin with it.
+
     Args:
         rewriter: The policy.
         queries: What to rewrite.
@@ -80,7 +72,11 @@ def greedy(
         progress: Called with (distinct prompts done, of how many).
     """
     prompts, place = distinct_prompts(rewriter, queries)
-    found = _generate(rewriter, prompts, 1, max_new_tokens, _most_probable, progress)
+    drafts = None
+    if len(prompts) <= _GUESSED:
+        own = dict(zip(place, queries, strict=True))  # equal prompts are of equal texts
+        drafts = [rewriter.template.encode_text(own[i].text)[: max_new_tokens - 1] for i in range(len(prompts))]
+    found = _generate(rewriter, prompts, 1, max_new_tokens, _most_probable, progress, drafts)
     rewrites = [as_rewrite(rewriter, row[0]) for row in found]
     return [rewrites[i] for i in place]
 
@@ -195,13 +191,16 @@ def _groups(prompts: Sequence[Sequence[int]], n: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def _generate(
-    rewriter: Rewriter, prompts: Sequence[Sequence[int]], n: int, limit: int, choose: Choose, progress: Progress
-) -> list[list[Completion]]:
+    rewriter: Rewriter, prompts: Sequence[Sequence[int]], n: int, limit: int, choose: Choose, progress: Progress,
+    drafts: Sequence[Sequence[int]] | None = None,
+) -> list[list[Completion]]:  # fmt: skip
     rewriter.model.eval()
     out: list[list[Completion]] = [[] for _ in prompts]
     done = 0
     for part in _groups(prompts, n):
-        for i, row in zip(part, _continue(rewriter, [prompts[i] for i in part], np.array(part), n, limit, choose), strict=True):
+        guesses = None if drafts is None else [drafts[i] for i in part]
+        found = _continue(rewriter, [prompts[i] for i in part], np.array(part), n, limit, choose, guesses)
+        for i, row in zip(part, found, strict=True):
             out[i] = row
         done += len(part)
         progress(done, len(prompts))
@@ -209,24 +208,31 @@ def _generate(
 
 
 def _continue(
-    rewriter: Rewriter, prompts: Sequence[Sequence[int]], which: IntArray, n: int, limit: int, choose: Choose
-) -> list[list[Completion]]:
-    """`n` continuations of each prompt; `which` are the prompts' numbers outside."""
-    decoder = _decoder(rewriter, prompts)
+    rewriter: Rewriter, prompts: Sequence[Sequence[int]], which: IntArray, n: int, limit: int, choose: Choose,
+    drafts: Sequence[Sequence[int]] | None = None,
+) -> list[list[Completion]]:  # fmt: skip
+    """`n` continuations of each prompt; `which` are the prompts' numbers outside. Drafts are for one, the most probable."""
+    decoder = _decoder(rewriter, prompts, drafts)
     device = decoder.logits.device
     alive = np.arange(len(prompts) * n)
     row = torch.from_numpy(alive // n).to(device)  # of each alive sample, among the decoder's rows
     owner = torch.arange(len(prompts), device=device)  # prompt of each row
     tokens = np.full((len(alive), limit), -1, np.int64)
     scores = np.zeros((len(alive), limit))
+    begun = np.zeros(len(alive), np.int64)
+    for i, done in enumerate(decoder.written):
+        begun[i * n : (i + 1) * n] = len(done.token_ids)
+        tokens[i * n : (i + 1) * n, : len(done.token_ids)] = done.token_ids
+        scores[i * n : (i + 1) * n, : len(done.token_ids)] = done.log_probs
     logits = decoder.logits
     for position in range(limit):
         log_probs = logits.float().log_softmax(-1)
         chosen = choose(log_probs, row, which[alive // n], alive % n, position)
-        tokens[alive, position] = chosen.cpu().numpy()
-        scores[alive, position] = log_probs[row, chosen].double().cpu().numpy()
-        going = chosen != rewriter.tokenizer.eos_token_id
-        if position + 1 == limit or not bool(going.any()):
+        place = begun[alive] + position
+        tokens[alive, place] = chosen.cpu().numpy()
+        scores[alive, place] = log_probs[row, chosen].double().cpu().numpy()
+        going = (chosen != rewriter.tokenizer.eos_token_id) & torch.from_numpy(place + 1 < limit).to(device)
+        if not bool(going.any()):
             break
         alive = alive[going.cpu().numpy()]  # finished samples leave
         grown, row = torch.unique(row[going] * log_probs.shape[1] + chosen[going], return_inverse=True)
@@ -284,6 +290,7 @@ def _total(completion: Completion) -> float:
     return sum(completion.log_probs)
 
 
-def _decoder(rewriter: Rewriter, prompts: Sequence[Sequence[int]]) -> Decoder:
-    kind = SharedPrefixDecoder if rewriter.paths.shared_prefix else RecomputingDecoder
-    return kind(rewriter.model, prompts)
+def _decoder(rewriter: Rewriter, prompts: Sequence[Sequence[int]], drafts: Sequence[Sequence[int]] | None = None) -> Decoder:
+    if rewriter.paths.shared_prefix:
+        return SharedPrefixDecoder(rewriter.model, prompts, drafts)
+    return RecomputingDecoder(rewriter.model, prompts)
