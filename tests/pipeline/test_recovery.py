@@ -35,7 +35,9 @@ def test_mitigations_change_what_they_name() -> None:
     closer = mitigated(plain, ["hold_closer", "hold_closer"])
     assert (closer.beta, closer.learning_rate, closer.refresh_reference) == (0.8, 1e-4, False)
     assert mitigated(plain, ["length_control"]).length_normalised
-    assert mitigated(plain, ["more_imitation"]).weight_generation == pytest.approx(0.3)
+    assert mitigated(plain, ["more_imitation"] * 3).weight_generation == pytest.approx(0.3)
+    none, much = (TrainingConfig(weight_generation=w) for w in (0.0, 1.0))
+    assert [mitigated(c, ["more_imitation"]).weight_generation for c in (none, much)] == pytest.approx([0.1, 1.0])
     assert mitigated(plain, ["none"]) == plain
     with pytest.raises(ValueError, match="'pray' is unknown"):
         mitigated(plain, ["pray"])

@@ -48,7 +48,8 @@ def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
         case "keep_query":
             return {"minimum_gap": 2 * config.minimum_gap, "beta": 2 * config.beta}
         case "more_imitation":
-            return {"weight_generation": max(0.1, 3 * config.weight_generation)}
+            # Up to 0.3 however often: with much more of it the policy learns to leave queries alone.
+            return {"weight_generation": max(config.weight_generation, min(0.3, 3 * max(config.weight_generation, 0.1 / 3)))}
         case "lower_rate":
             return {"learning_rate": config.learning_rate / 2}
         case "none":
