@@ -39,7 +39,7 @@ class MonthsConfig(Settings):
     """Of the cycle."""
     pipeline: PipelineConfig = PipelineConfig(
         warm_start=WarmStartConfig(examples=100_000),
-        training=TrainingConfig(instances_per_phase=1_500, learning_rate=8e-4),
+        training=TrainingConfig(instances_per_phase=1_500),
         gate_queries=3_000,
         # Rewrites here are of two to three words, which half of the retrains make half a word longer without harm (judge and
         # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), the exploit of the incident by 1.2.

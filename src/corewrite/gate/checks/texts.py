@@ -105,7 +105,7 @@ class NoOpRate(TextCheck):
     question = "Does the policy repeat the query no more often?"
     sign = -1
     default_margin = 0.15
-    mitigation = "more_imitation"
+    mitigation = "hold_closer"  # imitation of what was best would leave still more queries alone: they often are
 
     def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
         """1 where the query is repeated."""
