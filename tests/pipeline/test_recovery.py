@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
+from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.training import TrainingConfig
 
 
@@ -41,6 +41,20 @@ def test_mitigations_change_what_they_name() -> None:
     assert mitigated(plain, ["none"]) == plain
     with pytest.raises(ValueError, match="'pray' is unknown"):
         mitigated(plain, ["pray"])
+
+
+@pytest.mark.parametrize("name", ["hold_closer", "length_control", "keep_query", "more_imitation", "lower_rate", "none"])
+def test_what_is_shown_first_is_held_back_with_the_training(name: str) -> None:
+    plain = TrainingConfig()
+    for n in range(4):
+        share = mitigated(plain, [name] * n).learning_rate / plain.learning_rate
+        assert shown_rate(5e-4, [name] * n) == pytest.approx(5e-4 * share)
+
+
+def test_rejects_in_a_row_raise_an_alarm() -> None:
+    rejects = [record("promote"), *[record("reject", f"m{k}") for k in range(4)]]
+    assert stuck(rejects[:4], 4) == [] and "4 candidates in a row" in stuck(rejects, 4)[0]
+    assert stuck([*rejects, record("hold")], 4) == []
 
 
 def test_a_new_model_under_which_nothing_is_promoted_is_suspected() -> None:

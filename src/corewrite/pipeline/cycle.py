@@ -26,7 +26,7 @@ from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.journal import Journal, JournalError, cycle_lock, running
 from corewrite.pipeline.mined import MinedWindow, freeze, frequencies, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
-from corewrite.pipeline.recovery import mitigated, mitigations, suspicious, verdicts_in_a_row
+from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.pipeline.window import is_holdback_user
@@ -284,6 +284,7 @@ class _Cycle:
             "traffic": self._traffic(),
             "provenance": self.journal.result("train")["provenance"],
         }
+        record["alarms"] += stuck([*self.history, record], self.config.recovery.alarm_after)
         back = None if self.trusting else suspicious([*self.history, record], self.config.recovery.suspect_after)
         if back is not None:
             record = self._go_back(record, back)
@@ -410,12 +411,12 @@ class _Cycle:
                 with self.steps.step("show it the week's repairs") as progress:
                     repaired, good = window.reformulations()
                     examples = weekly_examples(repaired, good, self.catalogue, config.refresh.examples, seed=self._week_seed)
-                    about = asdict(
-                        fine_tune(
-                            policy, examples, epochs=1.0, seed=self._week_seed, learning_rate=config.refresh.learning_rate,
-                            progress=progress,
-                        )
+                    wanted = () if self.trusting else self.plan["mitigations"]
+                    rate = shown_rate(config.refresh.learning_rate, wanted)
+                    report = fine_tune(
+                        policy, examples, epochs=1.0, seed=self._week_seed, learning_rate=rate, progress=progress
                     )  # fmt: skip
+                    about = asdict(report)
         policy.save(folder)
         self.journal.once("start-policy", lambda: {"policy_hash": policy.policy_hash, **about})
         return load_rewriter(folder)

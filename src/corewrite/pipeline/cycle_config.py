@@ -30,6 +30,8 @@ class RecoveryConfig(Settings):
     suspect_after: int = Field(default=2, ge=1)
     """REJECTs under a relevance model or spec that no candidate trained without mitigations has been promoted under: then the
     previous one is put back in ranker and reward, and the new one quarantined."""
+    alarm_after: int = Field(default=4, ge=2)
+    """REJECTs in a row after which the record has an alarm: mitigations do not help, somebody should look."""
     recent_weeks: int = Field(default=8, ge=1)
     """The best champion of so many weeks is a bar that no candidate may fall below: slow decay."""
 

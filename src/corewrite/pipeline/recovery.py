@@ -9,6 +9,10 @@ Record = Mapping[str, Any]
 """What a finished cycle wrote down: see `pipeline.cycle`."""
 
 
+_HALVING = ("hold_closer", "length_control", "lower_rate")
+"""Mitigations that halve the learning rate."""
+
+
 def verdicts_in_a_row(history: Sequence[Record], verdict: str) -> int:
     """How many of the latest cycles ended so, one after the other."""
     n = 0
@@ -39,6 +43,14 @@ def mitigated(config: TrainingConfig, wanted: Sequence[str]) -> TrainingConfig:
     return config
 
 
+def shown_rate(rate: float, wanted: Sequence[str]) -> float:
+    """Learning rate of the week's repairs under the mitigations: halved wherever that of training is.
+
+    What is shown first moves the policy too: with training alone held back it decided in months of cycles what a candidate was.
+    """
+    return float(rate * 0.5 ** sum(name in _HALVING for name in wanted))
+
+
 def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
     match name:
         case "hold_closer":  # a stronger reference, and one that stays the champion
@@ -55,6 +67,12 @@ def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
         case "none":
             return {}
     raise ValueError(f"mitigation {name!r} is unknown")
+
+
+def stuck(history: Sequence[Record], after: int) -> list[str]:
+    """An alarm where so many cycles in a row ended with a REJECT, whatever they were under; else none."""
+    n = verdicts_in_a_row(history, "reject")
+    return [f"{n} candidates in a row were rejected, the mitigations do not help: look at the failed checks"] if n >= after else []
 
 
 def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
