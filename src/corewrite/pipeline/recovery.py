@@ -72,7 +72,9 @@ def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
 def stuck(history: Sequence[Record], after: int) -> list[str]:
     """An alarm where so many cycles in a row ended with a REJECT, whatever they were under; else none."""
     n = verdicts_in_a_row(history, "reject")
-    return [f"{n} candidates in a row were rejected, the mitigations do not help: look at the failed checks"] if n >= after else []
+    if n < after:
+        return []
+    return [f"{n} candidates in a row were rejected, the mitigations do not help: look at the failed checks"]
 
 
 def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
