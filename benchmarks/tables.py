@@ -93,7 +93,7 @@ def months(folder: Path) -> None:
     print("\n| comparison | difference | 95 % interval | weeks |\n| --- | --- | --- | --- |")
     for c in about["comparisons"]:
         print(f"| {c['name']} | {c['difference']:+.4f} | {c['low']:+.4f} to {c['high']:+.4f} | {c['weeks']} |")
-    for name in ("recoveries", "alarms"):
+    for name in ("rejections", "alarms"):
         print(f"\n{name}:")
         for found in about[name]:
             print("-", json.dumps(found))

@@ -45,7 +45,10 @@ def about() -> dict[str, Any]:
         ],
         "below_holdback": [{"week": week, "low": 0.01, "high": 0.0423} for week in range(1, 6)],
         "promoted_share": 0.4, "provenance": {"seed": 7, "spec_hash": "5b2f" * 16}, "incident_weeks": [3],
-        "recoveries": [{"week": 3, "reason": HOSTILE, "mitigation": "stronger KL"}],
+        "rejections": [
+            {"week": 3, "reason": HOSTILE, "mitigation": "stronger KL", "recovered_in": 4},
+            {"week": 5, "reason": "again", "mitigation": "lower rate", "recovered_in": None},
+        ],
         "alarms": [{"week": 4, "text": "the previous relevance model is pinned"}, {"week": 2, "text": "<b>early</b>"}],
     }  # fmt: skip
 
@@ -79,7 +82,7 @@ def test_headline_answers(read: Reader, rows: Any, about: Any) -> None:
     ]  # fmt: skip
     assert cards["Weeks promoted"] == ["40.0 %", "of 4 verdicts: 2 promote, 1 hold, 1 reject"]
     assert cards["Weeks wholly below no rewriter (the holdback)"] == ["0", "95 % intervals corrected for 5 weeks"]
-    assert cards["Unattended recoveries"] == ["1", "week 3"]
+    assert cards["Unattended recoveries"] == ["1", "week 4"]
 
 
 def test_headline_does_not_flatter(read: Reader, rows: Any, about: Any) -> None:
@@ -122,8 +125,10 @@ def test_comparisons_and_log(read: Reader, rows: Any, about: Any) -> None:
         "weekly minus never retrained, CQR", "-0.0101", "-0.0132 to -0.0074", "yes", "5", "40,312",
     ]  # fmt: skip
     assert second[4:] == ["interval excludes 0", "weeks 3 to 4", "8,000"]
-    assert [r[:2] for r in page.tables["log"][1:]] == [["2", "alarm"], ["3", "incident"], ["3", "recovery"], ["4", "alarm"]]
-    assert page.tables["log"][1][2] == "<b>early</b>" and page.tables["log"][3][3] == "stronger KL"
+    assert [r[:2] for r in page.tables["log"][1:]] == [
+        ["2", "alarm"], ["3", "incident"], ["3", "rejection"], ["4", "alarm"], ["5", "rejection"],
+    ]  # fmt: skip
+    assert page.tables["log"][1][2] == "<b>early</b>" and page.tables["log"][3][3] == "stronger KL: promoted in week 4"
     assert page.definitions["Seed"] == ["7"] and "The run took 1 h 23 min." in page.text
 
 

@@ -76,4 +76,5 @@ def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: P
     for c in about["comparisons"]:
         typer.echo(f"{c['name']:<32} {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})")
     verdicts = ", ".join(f"{n} {name}" for name, n in about["verdicts"].items())
-    typer.echo(f"weeks: {verdicts}; {len(about['recoveries'])} recoveries\nreport   {report}\nweeks    {out / 'weeks.json'}")
+    recovered = len({r["recovered_in"] for r in about["rejections"]} - {None})
+    typer.echo(f"weeks: {verdicts}; {recovered} recoveries\nreport   {report}\nweeks    {out / 'weeks.json'}")

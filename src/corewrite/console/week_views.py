@@ -121,9 +121,9 @@ def headline(run: Run, about: Json) -> list[Card]:
         cards.append(Card("Weeks promoted", percent(share), f"of {len(said)} verdicts: {counted}"))
     if about.get("below_holdback") is not None:
         cards.append(_below(run, about["below_holdback"]))
-    if about.get("recoveries") is not None:
-        weeks = sorted({recovery["week"] for recovery in about["recoveries"]})
-        cards.append(Card("Unattended recoveries", number(len(about["recoveries"]), 0), in_weeks(weeks)))
+    if about.get("rejections") is not None:
+        weeks = sorted({r["recovered_in"] for r in about["rejections"]} - {None})
+        cards.append(Card("Unattended recoveries", number(len(weeks), 0), in_weeks(weeks)))
     return cards
 
 
@@ -192,7 +192,7 @@ class WeekRow:
         week: Its number.
         row: Its row; empty where the arm has none.
         incident: Whether it is a week of an incident.
-        reasons: Why the verdict, and what recovery it set off.
+        reasons: Why the verdict.
     """
 
     week: int
@@ -201,12 +201,12 @@ class WeekRow:
     reasons: tuple[str, ...]
 
 
-def weekly(run: Run, recoveries: Sequence[Json]) -> list[WeekRow]:
-    """Every week of the run, with the row's own `reason` where it has one and those of the week's recoveries."""
+def weekly(run: Run, rejections: Sequence[Json]) -> list[WeekRow]:
+    """Every week of the run, with the row's own `reason` where it has one and those of the week's rejections."""
     found = []
     for week in run.weeks:
         row = run.cells.get((week, "weekly"), {})
-        told = [row.get("reason"), *(r["reason"] for r in recoveries if r["week"] == week)]
+        told = [row.get("reason"), *(r["reason"] for r in rejections if r["week"] == week)]
         found.append(WeekRow(week, row, week in run.incidents, tuple(dict.fromkeys(text for text in told if text))))
     return found
 
@@ -217,23 +217,29 @@ class Entry:
 
     Attributes:
         week: When.
-        kind: "incident", "alarm" or "recovery".
+        kind: "incident", "alarm" or "rejection".
         text: What happened.
         mitigation: What was done about it; None where nothing is said.
     """
 
     week: int
-    kind: Literal["incident", "alarm", "recovery"]
+    kind: Literal["incident", "alarm", "rejection"]
     text: str
     mitigation: str | None = None
 
 
-def log(run: Run, alarms: Sequence[Json], recoveries: Sequence[Json]) -> list[Entry]:
-    """Incidents, alarms and recoveries by week, within a week in this order."""
+def log(run: Run, alarms: Sequence[Json], rejections: Sequence[Json]) -> list[Entry]:
+    """Incidents, alarms and rejections by week, within a week in this order."""
     entries = [Entry(week, "incident", "The incident of this run.") for week in run.incidents]
     entries += [Entry(alarm["week"], "alarm", alarm["text"]) for alarm in alarms]
-    entries += [Entry(r["week"], "recovery", r["reason"], r.get("mitigation")) for r in recoveries]
+    entries += [Entry(r["week"], "rejection", r["reason"], _led_to(r)) for r in rejections]
     return sorted(entries, key=lambda entry: entry.week)
+
+
+def _led_to(rejection: Json) -> str:
+    """The mitigation, and the week whose candidate was promoted."""
+    week = rejection["recovered_in"]
+    return f"{rejection['mitigation']}: " + ("nothing was promoted afterwards" if week is None else f"promoted in week {week}")
 
 
 def spell(weeks: Any) -> str:

@@ -20,10 +20,11 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
         rows: A row for each week and arm, as parsed JSON: week, arm ("weekly", "never", "no_gate", "holdback"), cqr, give_up,
             reward, judge, ndcg10, verdict ("promote", "hold", "reject" or null), policy, and where known the verdict's reason.
         about: What else is known, every key optional: seed, machine, code_version, command, seconds, provenance; weeks, how
-            many were planned; incident_weeks; recoveries, each a week, reason and mitigation; alarms, each a week and text;
-            promoted_share; comparisons, each a name, difference, low, high, weeks and n, with the `metric` (a key of a row)
-            where it is known, the first being weekly minus never retrained; below_holdback, each a week, low and high of
-            weekly minus holdback, higher is better, corrected for the number of weeks.
+            many were planned; incident_weeks; rejections, each a week, reason, mitigation and recovered_in (week of the
+            next promotion, or null); alarms, each a week and text; promoted_share; comparisons, each a name, difference, low,
+            high, weeks and n, with the `metric` (a key of a row) where it is known, the first being weekly minus never
+            retrained; below_holdback, each a week, low and high of weekly minus holdback, higher is better, corrected for the
+            number of weeks.
 
     Returns:
         The page; equal arguments give equal text.
@@ -34,7 +35,7 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
         ValueError: there is no row, a week has two rows of an arm, there are more than 4 arms, or a verdict is another word.
     """
     run = week_views.Run.of(rows, about.get("incident_weeks") or ())
-    recoveries, alarms = about.get("recoveries") or (), about.get("alarms") or ()
+    rejections, alarms = about.get("rejections") or (), about.get("alarms") or ()
     return environment().get_template("weeks.html").render(
         run=run,
         about=about,
@@ -43,8 +44,8 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
         chart=_chart(run),
         comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
         holdback=[(row, week_views.is_below(row)) for row in about.get("below_holdback") or ()],
-        weekly=week_views.weekly(run, recoveries),
-        log=week_views.log(run, alarms, recoveries),
+        weekly=week_views.weekly(run, rejections),
+        log=week_views.log(run, alarms, rejections),
         in_weeks=week_views.in_weeks,
     )  # fmt: skip
 

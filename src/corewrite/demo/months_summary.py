@@ -22,7 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def summarise_months(config: MonthsConfig, folder: Path, rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
-    """The figures beside `weeks.json`: comparisons of arms, the share promoted, recoveries, alarms, provenance."""
+    """The figures beside `weeks.json`: comparisons of arms, the share promoted, rejections and what promotion came after each,
+    alarms, provenance."""
     weeks = range(FIRST_WEEK, FIRST_WEEK + config.weeks)
     weekly = [r for r in rows if r["arm"] == "weekly"]
     number = {week_name(w): w - FIRST_WEEK + 1 for w in weeks}
@@ -49,14 +50,15 @@ def summarise_months(config: MonthsConfig, folder: Path, rows: Sequence[Mapping[
         "below_holdback": below_holdback(folder, weeks),
         "promoted_share": sum(r["verdict"] == "promote" for r in weekly) / len(weekly),
         "verdicts": {v: sum(r["verdict"] == v for r in weekly) for v in ("promote", "hold", "reject")},
-        "recoveries": [
+        "rejections": [
             {
                 "week": number[r["week"]],
                 "reason": r["reason"],
                 "mitigation": ", ".join(r["mitigations"]) if not r["recovered"] else "previous model and spec put back",
+                "recovered_in": next((number[x["week"]] for x in history[i:] if x["verdict"] == "promote"), None),
             }
-            for r in history
-            if r["verdict"] == "reject" or r["recovered"]
+            for i, r in enumerate(history)
+            if r["verdict"] == "reject"
         ],
         "alarms": [{"week": number[r["week"]], "text": text} for r in history for text in r["alarms"]],
         "provenance": history[-1]["provenance"] if history else {},
