@@ -297,7 +297,7 @@ def searches(run: Path, share: float, rate: float, name: str, a: argparse.Namesp
         before = with_it.drained()
         for repeat in range(a.repeats):
             for k, (server, source) in enumerate(sides):
-                # Not measured: what idled while the other was asked is brought back from wherever the system put its memory.
+                # Not measured: a server that idled while the other was asked was seen to begin with a stall.
                 paced(server.port, source, a.lead_seconds, rate, seed=1_000 + repeat)
                 phase = paced(server.port, source, a.seconds, rate, seed=repeat)
                 p50[k].append(phase.quantile_ms(0.5))

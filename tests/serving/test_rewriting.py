@@ -106,16 +106,23 @@ def test_a_full_queue_sheds_the_oldest_and_the_newest_is_decoded_first(kit):
     asyncio.run(check())
 
 
-def test_what_waited_too_long_is_dropped(kit):
+async def occupied(kit):
+    """A rewriter that takes 150 ms over each query, drops what waited for 100 ms, and is at the first one."""
+
     async def slow(queries, n):
         await asyncio.sleep(0.15)
         return await echo(queries, n)
 
+    rewriter, started = rewriter_over(kit, slow, max_batch=1, max_wait_ms=0, stale_ms=100)
+    await rewriter.open()
+    first = rewriter.ask(Query("first"))
+    await kit.until(lambda: len(started[0].batches) == 1)
+    return rewriter, first
+
+
+def test_what_waited_too_long_is_dropped(kit):
     async def check():
-        rewriter, started = rewriter_over(kit, slow, max_batch=1, max_wait_ms=0, stale_ms=100)
-        await rewriter.open()
-        first = rewriter.ask(Query("first"))
-        await kit.until(lambda: len(started[0].batches) == 1)
+        rewriter, first = await occupied(kit)
         second = rewriter.ask(Query("second"))
         assert (await first).reason == "ok" and (await second).reason == "stale"
         await rewriter.close()
@@ -124,15 +131,8 @@ def test_what_waited_too_long_is_dropped(kit):
 
 
 def test_what_somebody_still_waits_for_is_not(kit):
-    async def slow(queries, n):
-        await asyncio.sleep(0.15)
-        return await echo(queries, n)
-
     async def check():
-        rewriter, started = rewriter_over(kit, slow, max_batch=1, max_wait_ms=0, stale_ms=100)
-        await rewriter.open()
-        first = rewriter.ask(Query("first"))
-        await kit.until(lambda: len(started[0].batches) == 1)
+        rewriter, first = await occupied(kit)
         patient, joined, hasty = rewriter.ask(Query("a"), 1, 2_000), rewriter.ask(Query("b")), rewriter.ask(Query("c"))
         assert rewriter.ask(Query("b"), 1, 2_000) is joined
         assert [(await f).reason for f in (first, patient, joined, hasty)] == ["ok", "ok", "ok", "stale"]

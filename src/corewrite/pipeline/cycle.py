@@ -373,7 +373,7 @@ class _Cycle:
         provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, self.config.seed)
         begin = self._start(window)
         policy = to_train(begin, config, self.config.seed)
-        settings = config.training if self.trusting else mitigated(config.training, self.plan["mitigations"])
+        settings = mitigated(config.training, self._mitigations)
         with self.steps.step("train: semi-online MPO") as progress, engine_of(config, policy) as engine:
             show, after_phase = training_progress(progress, settings.phases)
             report = train(
@@ -411,12 +411,10 @@ class _Cycle:
                 with self.steps.step("show it the week's repairs") as progress:
                     repaired, good = window.reformulations()
                     examples = weekly_examples(repaired, good, self.catalogue, config.refresh.examples, seed=self._week_seed)
-                    wanted = () if self.trusting else self.plan["mitigations"]
-                    rate = shown_rate(config.refresh.learning_rate, wanted)
-                    report = fine_tune(
-                        policy, examples, epochs=1.0, seed=self._week_seed, learning_rate=rate, progress=progress
-                    )  # fmt: skip
-                    about = asdict(report)
+                    rate = shown_rate(config.refresh.learning_rate, self._mitigations)
+                    about = asdict(
+                        fine_tune(policy, examples, epochs=1.0, seed=self._week_seed, learning_rate=rate, progress=progress)
+                    )
         policy.save(folder)
         self.journal.once("start-policy", lambda: {"policy_hash": policy.policy_hash, **about})
         return load_rewriter(folder)
@@ -493,6 +491,10 @@ class _Cycle:
         return decide(dict(mark))
 
     # What they read.
+
+    @property
+    def _mitigations(self) -> list[str]:
+        return [] if self.trusting else self.plan["mitigations"]
 
     @cached_property
     def _champion_at_start(self) -> Champion | None:

@@ -9,10 +9,6 @@ Record = Mapping[str, Any]
 """What a finished cycle wrote down: see `pipeline.cycle`."""
 
 
-_HALVING = ("hold_closer", "length_control", "lower_rate")
-"""Mitigations that halve the learning rate."""
-
-
 def verdicts_in_a_row(history: Sequence[Record], verdict: str) -> int:
     """How many of the latest cycles ended so, one after the other."""
     n = 0
@@ -44,11 +40,12 @@ def mitigated(config: TrainingConfig, wanted: Sequence[str]) -> TrainingConfig:
 
 
 def shown_rate(rate: float, wanted: Sequence[str]) -> float:
-    """Learning rate of the week's repairs under the mitigations: halved wherever that of training is.
+    """Learning rate of the week's repairs under the mitigations: lowered as that of training is.
 
     What is shown first moves the policy too: with training alone held back it decided in months of cycles what a candidate was.
     """
-    return float(rate * 0.5 ** sum(name in _HALVING for name in wanted))
+    plain = TrainingConfig()
+    return rate * mitigated(plain, wanted).learning_rate / plain.learning_rate
 
 
 def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
@@ -87,7 +84,7 @@ def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
         history: Finished cycles, oldest first, the present one included.
         after: REJECTs.
     """
-    if verdicts_in_a_row(history, "reject") < 1:
+    if not verdicts_in_a_row(history, "reject"):
         return None
     now = (history[-1]["relevance"], history[-1]["spec"])
     under = [r for r in history if (r["relevance"], r["spec"]) == now]

@@ -220,10 +220,9 @@ def _continue(
     tokens = np.full((len(alive), limit), -1, np.int64)
     scores = np.zeros((len(alive), limit))
     begun = np.zeros(len(alive), np.int64)
-    for i, done in enumerate(decoder.written):
-        begun[i * n : (i + 1) * n] = len(done.token_ids)
-        tokens[i * n : (i + 1) * n, : len(done.token_ids)] = done.token_ids
-        scores[i * n : (i + 1) * n, : len(done.token_ids)] = done.log_probs
+    for i, done in enumerate(decoder.written if drafts else ()):  # with drafts n is 1
+        begun[i] = length = len(done.token_ids)
+        tokens[i, :length], scores[i, :length] = done.token_ids, done.log_probs
     logits = decoder.logits
     for position in range(limit):
         log_probs = logits.float().log_softmax(-1)

@@ -1,6 +1,5 @@
 """The HTTP face of the service."""
 
-import gc
 import hmac
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -59,9 +58,6 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await service.open()
-        # Catalogue, index and imports stay: a collection that walked through them all would hold up every search for 0.4 s.
-        gc.collect()
-        gc.freeze()
         try:
             yield
         finally:

@@ -5,7 +5,6 @@ to read its weights. It ends when the socket closes, so never outlives the serve
 to the whole group are left to the server, which has requests to answer first.
 """
 
-import gc
 import json
 import signal
 import socket
@@ -43,9 +42,6 @@ def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, th
         except Exception as error:  # whatever is wrong with a folder, the server is to hear it in words
             say({"failed": f"{type(error).__name__}: {error}"[:500]})
             return
-        # What was imported and loaded stays: a collection that walks through all of it would make a batch late.
-        gc.collect()
-        gc.freeze()
         say({"ready": rewriter.template.config.to_json()})
         try:
             for line in stream:
