@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from corewrite.console.progress import ProgressSteps
-from corewrite.demo.months import ARMS, incident_spec, run_months
+from corewrite.demo.months import ARMS, _Months, incident_spec, run_months
 from corewrite.demo.months_config import miniature_months
 from corewrite.demo.months_summary import compare, summarise_months, write_months
 from corewrite.registry import Registry
@@ -52,6 +53,13 @@ def test_three_weeks(tmp_path: Path):
     assert (nothing["difference"], nothing["low"], nothing["high"]) == (0, 0, 0)
     gain = compare(tmp_path, [2], "never", "holdback", "ndcg10")["difference"]
     assert gain == pytest.approx(by["never", 1]["ndcg10"] - by["holdback", 1]["ndcg10"])
+
+
+def test_a_branch_is_taken_back_after_a_kill_in_the_middle_of_it(tmp_path: Path):
+    for name in ("no_gate", ".no_gate.joined"):
+        (tmp_path / name / "run").mkdir(parents=True)
+    _Months.join(SimpleNamespace(folder=tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_paired_difference_of_rates_has_the_bootstraps_error(tmp_path: Path):

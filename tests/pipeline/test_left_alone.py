@@ -121,6 +121,17 @@ def test_going_back_to_what_a_rollback_has_put_back_already(settings, steps):
     assert cycle.registry.decisions()[-1].quarantined == ("relevance", suspected.relevance)
 
 
+def test_what_gc_removed_or_somebody_barred_is_nothing_to_go_back_to(settings, steps):
+    config = settings()
+    parts = [promoted(config, "p", relevance=f"r{k}").candidate for k in range(5)]
+    cycle = begun(config, "w2", steps)
+    records = [{"relevance": c.relevance, "spec": c.spec} for c in parts]
+    assert all(map(cycle._usable, records))
+    cycle.registry.quarantine("relevance", parts[3].relevance, "by hand")
+    cycle.registry.gc(keep=2, grace=timedelta(0))
+    assert [cycle._usable(r) for r in records] == [False, False, True, False, True]
+
+
 def test_a_ramp_that_a_killed_cycle_still_owes_is_begun_by_the_next_one(settings, steps):
     config = settings()
     before = promoted(config, "old")

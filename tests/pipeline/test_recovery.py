@@ -82,6 +82,13 @@ def test_a_promotion_under_mitigations_does_not_speak_for_a_model() -> None:
     assert suspicious(again, 2) == {"relevance": "m1", "spec": "s1"}  # nor is it one to go back to
 
 
+def test_what_is_gone_is_not_gone_back_to() -> None:
+    history = [record("promote", "m0"), record("promote", "m1"), record("reject", "m2"), record("reject", "m2")]
+    assert suspicious(history, 2) == {"relevance": "m1", "spec": "s1"}
+    assert suspicious(history, 2, lambda r: r["relevance"] != "m1") == {"relevance": "m0", "spec": "s1"}
+    assert suspicious(history, 2, lambda r: False) is None
+
+
 def test_rejects_under_the_old_model_are_not_held_against_the_new_one() -> None:
     assert suspicious([record("promote", "m1"), record("reject", "m1"), record("reject", "m2")], 2) is None
 

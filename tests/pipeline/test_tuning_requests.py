@@ -10,14 +10,16 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.domain import Query
-from corewrite.fusion import default_spec, evaluate_stage
+from corewrite.fusion import FusionSpec, default_spec, evaluate_stage
 from corewrite.fusion.tune import CHAMPION, ndcg10
+from corewrite.pipeline.candidate import write_spec
 from corewrite.pipeline.cycle import CycleError, run_cycle
 from corewrite.pipeline.finished_week import FinishedWeek
 from corewrite.pipeline.from_registry import policy_of
 from corewrite.pipeline.gate_step import served_rewrites
 from corewrite.pipeline.tune_step import read_requests
 from corewrite.pipeline.tuning_requests import log_requests, nearest_other, requests_of
+from corewrite.registry import Candidate
 
 
 def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tmp_path):
@@ -60,6 +62,14 @@ def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tm
     assert tuned.exit_code == 0 and json.loads(tuned.stdout)["requests"] == len(instances)
     with pytest.raises(CycleError, match="'w9' is no finished week"):
         log_requests(config, "w9", 60, steps=steps)
+
+    now, bare = week.champion, stage.model_copy(update={"rewrite": ()})
+    spec = FusionSpec.model_validate(week.deployment.spec.model_copy(update={"finerank": bare}).model_dump(mode="json"))
+    saved = week.registry.save("spec", lambda folder: write_spec(folder, spec), {})
+    triple = Candidate(now.policy, now.relevance, saved.hash)
+    week.registry.promote(triple, expected=now.version, reason="a test needs it", evidence={})
+    with pytest.raises(CycleError, match="no rewrite signal to tune"):
+        log_requests(config, None, 60, steps=steps)
 
 
 class _Scorer:

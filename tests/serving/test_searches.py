@@ -122,6 +122,21 @@ def test_a_rewrite_late_for_recall_counts_at_finerank_and_one_late_for_all_is_re
     asyncio.run(check())
 
 
+def test_a_search_that_still_waits_is_not_dropped_as_stale(made, kit):
+    async def slow(queries, n):
+        await asyncio.sleep(0.15)
+        return [["something else"]] * len(queries)
+
+    async def check():
+        deadlines = {"recall": 5_000, "rawrank": 5_000, "finerank": 5_000}
+        rewriter = {"max_batch": 1, "max_wait_ms": 0, "stale_ms": 100}
+        async with kit.running(made.config(deadlines=deadlines, rewriter=rewriter), slow) as client:
+            answers = await asyncio.gather(*(client.search(query) for query in made.queries(3)))
+            assert [answer["rewrite_status"] for answer in answers] == ["ok"] * 3
+
+    asyncio.run(check())
+
+
 def test_arms_are_sticky_have_their_shares_and_use_the_rewrite_where_they_should(made, kit):
     arms = {"none": 0.2, "launch_1": 0.3, "launch_2": 0.5}
 

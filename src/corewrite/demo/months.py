@@ -234,6 +234,7 @@ class _Months:
     def join(self) -> None:
         """Take back a branch: the arms came to the same."""
         staging = self.folder / ".no_gate.joined"
+        shutil.rmtree(staging, ignore_errors=True)  # of a run that was killed here
         (self.folder / "no_gate").rename(staging)
         shutil.rmtree(staging)
 

@@ -285,7 +285,8 @@ class _Cycle:
             "provenance": self.journal.result("train")["provenance"],
         }
         record["alarms"] += stuck([*self.history, record], self.config.recovery.alarm_after)
-        back = None if self.trusting else suspicious([*self.history, record], self.config.recovery.suspect_after)
+        after = self.config.recovery.suspect_after
+        back = None if self.trusting else suspicious([*self.history, record], after, self._usable)
         if back is not None:
             record = self._go_back(record, back)
         present = self.registry.champion()
@@ -554,6 +555,13 @@ class _Cycle:
 
     def _quarantined(self, kind: str) -> set[str]:
         return {d.quarantined[1] for d in self.registry.decisions() if d.quarantined and d.quarantined[0] == kind}
+
+    def _usable(self, record: Mapping[str, Any]) -> bool:
+        """Whether the record's relevance model and spec are neither collected nor quarantined."""
+        there = {(a.kind, a.hash) for a in self.registry.artifacts()}
+        return all(
+            (kind, record[kind]) in there and record[kind] not in self._quarantined(kind) for kind in ("relevance", "spec")
+        )
 
     def _recent(self) -> list[Rewriter]:
         """Champions of the last weeks but the present one."""

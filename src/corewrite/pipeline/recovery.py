@@ -1,6 +1,6 @@
 """What a cycle does differently after a REJECT, and when it stops trusting the reward (design section 6)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from corewrite.training import TrainingConfig
@@ -74,7 +74,9 @@ def stuck(history: Sequence[Record], after: int) -> list[str]:
     return [f"{n} candidates in a row were rejected, the mitigations do not help: look at the failed checks"]
 
 
-def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
+def suspicious(
+    history: Sequence[Record], after: int, usable: Callable[[Record], bool] = lambda record: True
+) -> dict[str, str] | None:  # fmt: skip
     """The relevance model and spec to go back to, where the newer ones are suspected; None where they are not.
 
     Suspected are a model or spec under which at least `after` candidates were rejected, the present one among them, and none
@@ -83,6 +85,7 @@ def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
     Args:
         history: Finished cycles, oldest first, the present one included.
         after: REJECTs.
+        usable: Whether a record's model and spec can still be promoted; others are passed over.
     """
     if not verdicts_in_a_row(history, "reject"):
         return None
@@ -91,5 +94,5 @@ def suspicious(history: Sequence[Record], after: int) -> dict[str, str] | None:
     sound = [r for r in history if r["verdict"] == "promote" and not r["mitigations_applied"]]
     if any(r in under for r in sound) or sum(r["verdict"] == "reject" for r in under) < after:
         return None
-    before = [r for r in sound if r not in under]
+    before = [r for r in sound if r not in under and usable(r)]
     return {"relevance": before[-1]["relevance"], "spec": before[-1]["spec"]} if before else None

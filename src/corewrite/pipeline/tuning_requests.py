@@ -46,9 +46,11 @@ def log_requests(config: CycleConfig, week: str | None, limit: int, *, steps: St
         The table that `read_requests` reads, and what it is of: week, policy, relevance model, spec.
 
     Raises:
-        CycleError: no champion, no such week, or no search of a gate user in it.
+        CycleError: no champion, no such week, no search of a gate user in it, or no rewrite signal at finerank.
     """
     finished = FinishedWeek(config, week)
+    if not finished.deployment.spec.finerank.rewrite:
+        raise CycleError("finerank of the champion's spec has no rewrite signal to tune: name one under `rewrite`")
     instances = with_documents(finished.window.for_gate(limit), finished.catalogue)
     if not instances:
         raise CycleError(f"the log of {finished.week!r} gives no search of a gate user: take another week, or a longer log")

@@ -145,7 +145,8 @@ class Searcher:
         began = time.monotonic() if arrived is None else arrived
         version = chosen.version
         stages = tuple(s for s in STAGES_OF[arm] if s in version.stages) if switched_on and not self._shadow else ()
-        pending = version.rewriter.ask(query, rewrites) if stages or (switched_on and self._shadow) else None
+        asked = stages or (switched_on and self._shadow)
+        pending = version.rewriter.ask(query, rewrites, self._deadlines.finerank) if asked else None
         run = _Run(version.cascades[arm if stages else "none"], query, depth)
         used_at: tuple[str, ...] = ()
         rewritten = None
