@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import gc
 import json
 import multiprocessing
 import socket
@@ -101,6 +102,8 @@ def _work(connection: socket.socket, folder: Path, max_new_tokens: int | None, t
     # Imported there, not here: the server itself has no use for a language model.
     from corewrite.serving.worker import work
 
+    # As in the server: its modules stay, and a full collection that walks through them holds a batch up for a quarter second.
+    gc.freeze()
     work(connection, folder, max_new_tokens, threads)
 
 
