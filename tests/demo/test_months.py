@@ -34,6 +34,9 @@ def test_three_weeks(tmp_path: Path):
     bad = incident_spec().spec_hash
     assert [r["spec"] == bad for r in rows if r["arm"] == "no_gate"] == [False, False, True]
     assert Registry(tmp_path / "weekly" / "run" / "registry").verify_all() == []
+    first, second = (pq.read_table(tmp_path / "weeks" / f"{week}-labels.parquet") for week in ("00", "03"))
+    assert len(set(second["query"].to_pylist())) <= 50 < len(set(first["query"].to_pylist())), "raters come again in week 2"
+    assert pq.read_table(tmp_path / "labels.parquet").num_rows == first.num_rows + second.num_rows
 
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "weeks").iterdir()}
     assert run_months(config, tmp_path, steps=steps) == rows, "going on with a finished run does nothing"

@@ -177,9 +177,18 @@ class _Months:
             if not self._log("weekly", week).is_file():
                 happened = self._traffic(week, Production(cold, None, ""), week_name(week))
                 if week == 0:
-                    labels = ratings(self.world, happened, cold.cascade, self.config.rated_searches)
-                    write_labels(labels, self.catalogue, self.folder / "labels.parquet")
+                    self.rate(week, happened, cold, self.config.rated_searches)
                 self._write_log(happened, "weekly", week)
+
+    def rate(self, week: int, happened: Week, deployment: Deployment, searches: int) -> None:
+        """Raters grade results of searches of a week; the labels file holds what they ever gave."""
+        write_labels(
+            ratings(self.world, happened, deployment.cascade, searches), self.catalogue,
+            self.folder / "weeks" / f"{week:02d}-labels.parquet",
+        )  # fmt: skip
+        given = [pq.read_table(path) for path in sorted((self.folder / "weeks").glob("*-labels.parquet"))]
+        with whole_file(self.folder / "labels.parquet") as temporary:
+            pq.write_table(pa.concat_tables(given), temporary)
 
     def cycle(self, arm: str, week: int) -> dict[str, Any]:
         """The arm's cycle on the week's log."""
@@ -261,7 +270,12 @@ class _Months:
         for arm in (HOLDBACK, "never", "weekly", "no_gate"):
             like.setdefault(production[arm].key, arm)
         with self.steps.step(f"{week_name(week)}, {HOLDBACK}"):
-            searches = self._some(self.serve_arm(HOLDBACK, week))
+            happened = self.serve_arm(HOLDBACK, week)
+            searches = self._some(happened)
+        every = self.config.rated_every
+        if every and (week - FIRST_WEEK + 1) % every == 0:
+            with self.steps.step(f"{week_name(week)}, raters"):
+                self.rate(week, happened, production[HOLDBACK].deployment, self.config.rated_again)
         # Nothing that is measured needs an arm's traffic: both are asked for at once, the longer ones first.
         wanted: list[_Call] = [(_serve_arm, (arm, week)) for arm in like.values() if arm != HOLDBACK]
         wanted += [(_measure_arm, (arm, week, searches)) for arm in like.values()]

@@ -31,6 +31,11 @@ class MonthsConfig(Settings):
     """Sessions of a week."""
     rated_searches: int = Field(default=4_000, ge=20)
     """Searches of the first week whose results raters grade for the judge."""
+    rated_every: int = Field(default=4, ge=0)
+    """Weeks between the turns of raters after that, 0 for none: a judge of the first week's grades alone falls behind, and takes
+    rewrites with words that have come since for worse than they are."""
+    rated_again: int = Field(default=1_000, ge=1)
+    """Searches that they grade then."""
     measured_searches: int = Field(default=2_000, ge=50)
     """Searches of each week on which nDCG@10 against hidden intents is measured, the same for all arms."""
     refresh: RefreshConfig = RefreshConfig(examples=6_000)
@@ -39,7 +44,8 @@ class MonthsConfig(Settings):
     """Of the cycle."""
     pipeline: PipelineConfig = PipelineConfig(
         warm_start=WarmStartConfig(examples=100_000),
-        training=TrainingConfig(instances_per_phase=1_500),
+        # Half the instances of the default at twice its rate: the week's drift is learnt in a week.
+        training=TrainingConfig(instances_per_phase=1_500, learning_rate=8e-4),
         gate_queries=3_000,
         # Rewrites here are of two to three words, which half of the retrains make half a word longer without harm (judge and
         # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), the exploit of the incident by 1.2.
@@ -76,6 +82,8 @@ def miniature_months(seed: int = 0, weeks: int = 3) -> MonthsConfig:
         world=WorldConfig(videos=2_000, entities=40),
         sessions=1_500,
         rated_searches=200,
+        rated_every=2,
+        rated_again=50,
         measured_searches=200,
         refresh=RefreshConfig(relevance_every=1, examples=1_000),
         pipeline=PipelineConfig(

@@ -605,9 +605,13 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
             begin_ramp(config.run, promoted, config.ramp)
 
 
-@lru_cache(maxsize=2)
 def fitted_judge(labels: Path, documents: Path, seed: int) -> Judge:
-    """The judge of a labels file; fitted once a process."""
+    """The judge of a labels file; fitted once a process, and again when raters have added to the file."""
+    return _fitted_judge(labels, documents, seed, labels.stat().st_mtime_ns if labels.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _fitted_judge(labels: Path, documents: Path, seed: int, written: int) -> Judge:
     catalogue = read_catalogue(documents)
     judge = Judge(catalogue)
     judge.fit(read_labels(labels, catalogue), seed=seed)
