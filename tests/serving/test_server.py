@@ -1,6 +1,7 @@
 """The command itself, as a process with sockets: two workers, a promotion, a rollback, and the end by SIGTERM."""
 
 import concurrent.futures
+import gc
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.serving.settings import MULTIPROCESS_VARIABLE
+from corewrite.serving.app import from_environment
+from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
 START = "import sys; from corewrite.cli.main import app; app()"
 
@@ -182,3 +184,13 @@ def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platfo
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert seen[0].startswith("/dev/shm/") and not Path(seen[0]).exists()
+
+
+def test_full_collections_pass_over_what_a_worker_starts_with(platform, monkeypatch):
+    monkeypatch.setenv(CONFIG_VARIABLE, platform.config().model_dump_json())
+    kept = from_environment()
+    try:
+        assert gc.is_tracked(kept) and gc.get_freeze_count() > 100_000
+        assert not any(o is kept for o in gc.get_objects()), "not among what a collection walks through"
+    finally:
+        gc.unfreeze()

@@ -32,8 +32,8 @@ class MonthsConfig(Settings):
     rated_searches: int = Field(default=4_000, ge=20)
     """Searches of the first week whose results raters grade for the judge."""
     rated_every: int = Field(default=4, ge=0)
-    """Weeks between the turns of raters after that, 0 for none: a judge of the first week's grades alone falls behind, and takes
-    rewrites with words that have come since for worse than they are."""
+    """Weeks between the turns of raters after that, 0 for none: a judge of the first week's grades alone falls behind the
+    drift, and takes rewrites with words that have come since for worse than they are."""
     rated_again: int = Field(default=1_000, ge=1)
     """Searches that they grade then."""
     measured_searches: int = Field(default=2_000, ge=50)

@@ -423,7 +423,8 @@ class _Cycle:
     def _gate(self, window: MinedWindow, candidate: str) -> dict[str, Any]:
         config = self.config.pipeline
         deployment, champion = self._deployment(**self._deployed), self._champion_at_start
-        baseline = load_rewriter(self.journal.folder / "start") if champion is None else self._policy(champion.policy)
+        start = load_rewriter(self.journal.folder / "start")
+        baseline = start if champion is None else self._policy(champion.policy)
         fresh = with_documents(window.for_gate(config.gate_queries), self.catalogue)
         frozen = with_documents(read_evaluation_instances(self.config.frozen), self.catalogue)
         if not fresh:
@@ -436,7 +437,7 @@ class _Cycle:
         with self.steps.step("gate") as progress:
             evaluation = evaluate(
                 policy, baseline, fresh, deployment, self._judge, frequency, frozen=frozen, before=before,
-                repaired=window.gate_repairs(), recent=self._recent(), lineage=self._first(),
+                repaired=window.gate_repairs(), recent=self._recent(), lineage=self._first(), reference=start,
                 max_new_tokens=config.max_new_tokens, progress=progress,
             )  # fmt: skip
             result = run_gate(evaluation, self.config.gate, holds=self.plan["holds"])

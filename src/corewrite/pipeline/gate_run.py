@@ -33,11 +33,13 @@ class _Bench(FinishedWeek):
         windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
         frequency, before = frequencies(windows)
         fresh, frozen = self.window.for_gate(pipeline.gate_queries), read_evaluation_instances(self.config.frozen)
+        start = self.config.run / "cycles" / self.week / "start"
+        reference = load_rewriter(start) if start.is_dir() else None
         with steps.step(title) as progress:
             evaluation = evaluate(
                 candidate, champion, with_documents(fresh, self.catalogue), self.deployment, self.judge, frequency,
                 frozen=with_documents(frozen, self.catalogue), before=before, repaired=self.window.gate_repairs(),
-                recent=recent, lineage=lineage, max_new_tokens=pipeline.max_new_tokens, progress=progress,
+                recent=recent, lineage=lineage, reference=reference, max_new_tokens=pipeline.max_new_tokens, progress=progress,
             )  # fmt: skip
             return run_gate(evaluation, self.config.gate)
 

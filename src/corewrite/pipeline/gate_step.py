@@ -68,6 +68,7 @@ def evaluate(
     repaired: Sequence[Reformulation] = (),
     recent: Sequence[Rewriter] = (),
     lineage: Rewriter | None = None,
+    reference: Rewriter | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Both policies' served outputs on the same searches of users that training never saw.
@@ -85,6 +86,7 @@ def evaluate(
         repaired: Gate users' own repairs.
         recent: Champions of the last weeks; the best of them by the judge is a bar.
         lineage: The first policy that all champions come from; None: not compared with.
+        reference: What the candidate's training began from, and was held to first; None: not compared with.
         progress: Called with (queries done, of how many).
     """
     everything = [*instances, *frozen]
@@ -105,9 +107,8 @@ def evaluate(
             replace(o, repair_log_prob=repair_log_probs(p, queries, repairs))
             for o, p in zip(outputs[:2], policies[:2], strict=True)
         ]
-    kl = {"champion": divergence(candidate, baseline, queries, served[0])}
-    if lineage is not None:
-        kl["lineage"] = divergence(candidate, lineage, queries, served[0])
+    others = {"champion": baseline, "lineage": lineage, "reference": reference}
+    kl = {name: divergence(candidate, other, queries, served[0]) for name, other in others.items() if other is not None}
     planted = canary_queries([x.query for x in instances], _CANARIES)
     answers = served_rewrites(candidate, planted, max_new_tokens=max_new_tokens)
     judged = [float(np.asarray(o.judge_ndcg).mean()) for o in outputs[2:]]
