@@ -5,6 +5,7 @@ import pytest
 
 from corewrite.domain import Context, Query
 from corewrite.pipeline import DocumentsError, read_catalogue, read_labels, write_catalogue, write_labels
+from corewrite.pipeline.cycle import fitted_judge
 from corewrite.relevance import Labels
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world
@@ -64,3 +65,21 @@ def test_labels_of_documents_that_went_are_left_out(catalogue, tmp_path):
     pq.write_table(rated, tmp_path / "l.parquet")
     found = read_labels(tmp_path / "l.parquet", catalogue)
     assert (list(found.queries), found.rows.tolist(), found.grades.tolist()) == ([Query("b")], [4], [2.0])
+
+
+def test_the_judge_is_fitted_again_when_raters_have_added_to_the_file(catalogue, tmp_path):
+    rng = np.random.default_rng(0)
+
+    def rate(n: int) -> None:
+        rows = rng.integers(0, len(catalogue), n)
+        grades = rng.integers(0, 4, n).astype(np.float64)
+        write_labels(Labels([Query(catalogue.titles[r]) for r in rows], rows, grades), catalogue, tmp_path / "l.parquet")
+
+    write_catalogue(catalogue, tmp_path / "d.parquet")
+    rate(200)
+    before = fitted_judge(tmp_path / "l.parquet", tmp_path / "d.parquet", 0)
+    assert fitted_judge(tmp_path / "l.parquet", tmp_path / "d.parquet", 0) is before
+    rate(400)
+    after = fitted_judge(tmp_path / "l.parquet", tmp_path / "d.parquet", 0)
+    asked, rows = [Query(catalogue.titles[0])], np.arange(50)[None, :]
+    assert (after.grade(asked, rows) != before.grade(asked, rows)).any()
