@@ -322,12 +322,12 @@ def searches(run: Path, share: float, rate: float, name: str, a: argparse.Namesp
             added99.append(p99[0][-1] - p99[1][-1])
         for _ in range(a.repeats):
             for k, (server, source) in enumerate(sides):
-                began = time.perf_counter()
                 phase = closed(server.port, source, a.seconds, a.connections)
+                began = time.perf_counter()
                 refused += phase.refused
                 # Until the last other answer is computed and written: they count too.
                 server.drained()
-                most[k].append(len(phase.replies) / (time.perf_counter() - began))
+                most[k].append(len(phase.replies) / (phase.seconds + time.perf_counter() - began))
         after = with_it.drained()
     gone = {key: after[key] - before[key] for key in after}
     made, found = gone["corewrite_counterfactuals_total"], gone["corewrite_searches_total"]

@@ -10,7 +10,7 @@ from corewrite.logs import EvaluationOnlyError, read_instances
 from corewrite.pipeline import cycle as cycle_module
 from corewrite.pipeline import journal as journal_module
 from corewrite.pipeline.cycle import CycleError, cycle_status, history_of, log_files, refit, run_cycle
-from corewrite.pipeline.journal import JournalError
+from corewrite.pipeline.journal import Journal, JournalError
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.pipeline.ramp_step import read_ramp
 from corewrite.pipeline.window import is_gate_user, is_holdback_user
@@ -61,6 +61,9 @@ def test_two_weeks_and_what_they_leave(settings, steps):
         run_cycle(config, "w9", steps=steps)
     status = cycle_status(config)
     assert status["champion"] is not None and status["unfinished"] == {} and len(status["weeks"]) == 2
+    # Training began from the warm start, which is what the first candidate is compared with too.
+    moved = {c["name"]: c["candidate"] for c in Journal(config.run / "cycles" / "w1").result("gate")["checks"]}
+    assert moved["kl_reference"] == moved["kl_champion"] > 0
     # The gate's users are nowhere in what training reads.
     window = MinedWindow(config.run / "windows" / "w2")
     assert window.instances() and not any(is_gate_user(x.user_id) for x in window.instances())

@@ -181,7 +181,11 @@ class _Months:
                 self._write_log(happened, "weekly", week)
 
     def rate(self, week: int, happened: Week, deployment: Deployment, searches: int) -> None:
-        """Raters grade results of searches of a week; the labels file holds what they ever gave."""
+        """Raters grade results of searches of a week; the labels file holds what they ever gave.
+
+        From the same week on the judge is of these grades too, some of them on searches that it is asked about: it compares
+        arms and candidates fairly, but its own level jumps in such a week.
+        """
         write_labels(
             ratings(self.world, happened, deployment.cascade, searches), self.catalogue,
             self.folder / "weeks" / f"{week:02d}-labels.parquet",
@@ -451,7 +455,7 @@ class _Months:
 
 @cache
 def _of_process(settings: str, folder: Path) -> _Months:
-    """The months as a process of the pool knows them: its world, catalogue and judge are made once."""
+    """The months as a process of the pool knows them: its world and catalogue are made once."""
     torch.set_num_threads(1)
     threadpool_limits(1)
     return _Months.open(MonthsConfig.model_validate_json(settings), folder, _Unseen())

@@ -125,7 +125,7 @@ class Evaluation:
             computed.
         protected_words: Normalised words that a rewrite must not drop from a query, such as those of entity
             names; numbers are protected anyway.
-        kl: How far the candidate has moved, by what from: of "reference" (the frozen policy of the loss),
+        kl: How far the candidate has moved, by what from: of "reference" (what its training began from),
             "champion" and "lineage" (the warm start that all champions come from) those that were computed.
             Kullback-Leibler divergence of the candidate from it, mean over the tokens of the candidate's
             rewrite, nats a token, float64 [queries]. None where none was computed.

@@ -607,7 +607,7 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
 
 
 def fitted_judge(labels: Path, documents: Path, seed: int) -> Judge:
-    """The judge of a labels file; fitted once a process, and again when raters have added to the file."""
+    """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file."""
     return _fitted_judge(labels, documents, seed, labels.stat().st_mtime_ns if labels.is_file() else 0)
 
 

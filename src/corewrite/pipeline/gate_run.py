@@ -25,16 +25,20 @@ from corewrite.version import VERSION
 class _Bench(FinishedWeek):
     """A finished week, to gate on."""
 
+    @property
+    def start(self) -> Path:
+        """Folder of what the week's training began from."""
+        return self.config.run / "cycles" / self.week / "start"
+
     def gate(
-        self, candidate: Rewriter, steps: Steps, title: str, recent: Sequence[Rewriter] = (), lineage: Rewriter | None = None
-    ) -> GateResult:
+        self, candidate: Rewriter, steps: Steps, title: str, *, reference: Rewriter | None,
+        recent: Sequence[Rewriter] = (), lineage: Rewriter | None = None,
+    ) -> GateResult:  # fmt: skip
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
         windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
         frequency, before = frequencies(windows)
         fresh, frozen = self.window.for_gate(pipeline.gate_queries), read_evaluation_instances(self.config.frozen)
-        start = self.config.run / "cycles" / self.week / "start"
-        reference = load_rewriter(start) if start.is_dir() else None
         with steps.step(title) as progress:
             evaluation = evaluate(
                 candidate, champion, with_documents(fresh, self.catalogue), self.deployment, self.judge, frequency,
@@ -72,7 +76,11 @@ def gate_candidate(
     else:
         now, last = bench.champion.policy, bench.history[-config.recovery.recent_weeks :]
         recent = recent_champions(bench.registry, last, now)
-        result = bench.gate(policy, steps, "gate", recent, first_champion(bench.registry, now))
+        of_week = name == bench.step("train")["policy"] and bench.start.is_dir()
+        result = bench.gate(
+            policy, steps, "gate", reference=load_rewriter(bench.start) if of_week else None, recent=recent,
+            lineage=first_champion(bench.registry, now),
+        )  # fmt: skip
     deployed = bench.deployment
     provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model.model_hash, config.seed)
     return result, {
@@ -105,15 +113,14 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
         if not made:
             raise CycleError(f"no finished week of {config.run} made its champion: name the week to repeat with --week")
         bench = _Bench(config, made[-1])
-    start = config.run / "cycles" / bench.week / "start"
-    if not start.is_dir():
-        raise CycleError(f"{start} is gone, so the week's training cannot be repeated: name another with --week")
+    if not bench.start.is_dir():
+        raise CycleError(f"{bench.start} is gone, so the week's training cannot be repeated: name another with --week")
     instances, results = with_documents(bench.window.instances(), bench.catalogue), []
     training = TrainingConfig.model_validate(bench.step("train")["settings"])  # mitigations included
     pipeline = config.pipeline.model_copy(update={"training": training})
     for number in range(retrains):
         seed = config.seed + 7_919 * (number + 1)
-        policy = to_train(load_rewriter(start), pipeline, seed)
+        policy = to_train(load_rewriter(bench.start), pipeline, seed)
         with (
             steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder,
             engine_of(pipeline, policy) as engine,
@@ -121,5 +128,5 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
             train(
                 policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine
             )  # fmt: skip
-        results.append(bench.gate(merged(policy), steps, f"gate on retrain {number + 1}"))
+        results.append(bench.gate(merged(policy), steps, f"gate on retrain {number + 1}", reference=load_rewriter(bench.start)))
     return calibrate(results, business=config.pipeline.gate.margins)

@@ -25,7 +25,7 @@ class _Kl(MeanCheck):
 
 @register
 class KlReference(_Kl):
-    """Mean divergence from the frozen policy of the loss, nats a token; the margin is the limit on it."""
+    """Mean divergence from what training began from, nats a token; the margin is the limit on it."""
 
     name = "kl_reference"
     question = "Is the policy still near its reference?"
