@@ -88,15 +88,18 @@ def test_headline_answers(read: Reader, rows: Any, about: Any) -> None:
 def test_headline_does_not_flatter(read: Reader, rows: Any, about: Any) -> None:
     rows[rows.index(row(3, "weekly"))]["verdict"] = "promote"
     about["comparisons"][0] |= {"high": 0.0001}
-    about["below_holdback"][1] |= {"low": -0.05, "high": -0.01}
+    about["below_holdback"][1] |= {"low": -0.05, "high": -0.01, "metric": "cqr"}
     about["below_holdback"][4] |= {"low": None, "high": None}
     page = read(render_weeks(rows, about))
     assert page.definitions["Is retraining every week better than never?"][0] == "not shown"
     assert page.definitions["Did the gate stop the incident?"][0] == "no"
     below = page.definitions["Weeks wholly below no rewriter (the holdback)"]
     assert below == ["1", "95 % intervals corrected for 5 weeks; below: week 2; could not be compared: week 5"]
-    assert page.tables["holdback"][1:3] == [["1", "+0.01 to +0.0423", "no"], ["2", "-0.05 to -0.01", "yes"]]
-    assert page.tables["holdback"][5] == ["5", "–", "–"]
+    assert page.tables["holdback"][1:3] == [
+        ["1", "–", "+0.01 to +0.0423", "no"],
+        ["2", "change-query rate", "-0.05 to -0.01", "yes"],
+    ]
+    assert page.tables["holdback"][5] == ["5", "–", "–", "–"]
 
 
 def test_an_incident_without_a_verdict_is_not_called_stopped(read: Reader, rows: Any, about: Any) -> None:

@@ -157,6 +157,11 @@ def _incident(run: Run) -> Card:
     return Card("Did the gate stop the incident?", value, "; ".join(told))
 
 
+def words_of(metric: str | None) -> str:
+    """A metric's name for a reader, from its key; "–" where it has none."""
+    return next((m.words for m in METRICS if m.key == metric), MISSING)
+
+
 def is_below(row: Json) -> bool | None:
     """Whether an interval of weekly minus holdback, higher is better, lies wholly below 0; None where it is missing."""
     high = finite(row["high"])
@@ -164,8 +169,8 @@ def is_below(row: Json) -> bool | None:
 
 
 def _below(run: Run, rows: Sequence[Json]) -> Card:
-    below = sorted(row["week"] for row in rows if is_below(row))
-    unknown = sorted(row["week"] for row in rows if is_below(row) is None)
+    below = sorted({row["week"] for row in rows if is_below(row)})
+    unknown = sorted({row["week"] for row in rows if is_below(row) is None})
     note = f"95 % intervals corrected for {len(run.weeks)} weeks"
     if below:
         note += f"; below: {in_weeks(below)}"

@@ -23,8 +23,8 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
             many were planned; incident_weeks; rejections, each a week, reason, mitigation and recovered_in (week of the
             next promotion, or null); alarms, each a week and text; promoted_share; comparisons, each a name, difference, low,
             high, weeks and n, with the `metric` (a key of a row) where it is known, the first being weekly minus never
-            retrained; below_holdback, each a week, low and high of weekly minus holdback, higher is better, corrected for the
-            number of weeks.
+            retrained; below_holdback, each a week, `metric` where it is known, low and high of weekly minus holdback, higher is
+            better, corrected for the number of weeks.
 
     Returns:
         The page; equal arguments give equal text.
@@ -43,7 +43,9 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
         metrics=week_views.METRICS,
         chart=_chart(run),
         comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
-        holdback=[(row, week_views.is_below(row)) for row in about.get("below_holdback") or ()],
+        holdback=[
+            (row, week_views.words_of(row.get("metric")), week_views.is_below(row)) for row in about.get("below_holdback") or ()
+        ],
         weekly=week_views.weekly(run, rejections),
         log=week_views.log(run, alarms, rejections),
         in_weeks=week_views.in_weeks,
