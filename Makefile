@@ -27,7 +27,7 @@ lint: .venv/.dev
 TIMED := tests/serving tests/faults tests/training/test_plan.py
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(TIMED:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%)
 	$(BIN)/pytest $(TIMED)
 
 clean:

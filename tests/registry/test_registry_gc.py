@@ -1,5 +1,6 @@
 """Garbage collection: what goes, what stays, and coming back; the format before it; processes that race."""
 
+import fcntl
 import multiprocessing
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 
 from corewrite.registry import Candidate, Kind, Registry, RegistryError, ledger
 from corewrite.registry.content import content_hash, manifest
+from corewrite.registry.staging import remove_abandoned
 
 FORK = multiprocessing.get_context("fork")
 NOW = timedelta(0)
@@ -314,6 +316,23 @@ def work(root: Path, seed: int, until: float, results: "multiprocessing.Queue[st
         results.put("")
     except BaseException as error:
         results.put(f"{type(error).__name__}: {error}")
+
+
+def test_a_folder_whose_owner_removes_it_while_it_is_looked_at_is_not_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    flock = fcntl.flock
+
+    def late(descriptor: int, kind: int) -> None:
+        if kind & fcntl.LOCK_NB:  # opened, and not locked yet
+            mine.rmdir()
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_processes_that_race(registry: Registry) -> None:

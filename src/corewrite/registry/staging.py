@@ -57,11 +57,12 @@ def _alive(path: Path) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A lock that is free because its owner has removed the folder, since it was opened here, abandons nothing.
+        return not os.path.lexists(path)
     except BlockingIOError:
         return True
     finally:
         os.close(descriptor)
-    return False
 
 
 @contextmanager
