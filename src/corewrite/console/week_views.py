@@ -41,6 +41,7 @@ METRICS = (
     Metric("judge", "judge's nDCG@10", "higher"),
     Metric("ndcg10", "true nDCG@10", "higher"),
 )
+_BY_KEY = {metric.key: metric for metric in METRICS}
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ def answer(comparison: Json) -> str:
         return MISSING
     if low <= 0 <= high:
         return "not shown"
-    better = {metric.key: metric.better for metric in METRICS}.get(comparison.get("metric", ""))
-    if better is None:
+    metric = _BY_KEY.get(comparison.get("metric", ""))
+    if metric is None:
         return "interval excludes 0"
-    return "yes" if (high < 0) == (better == "lower") else "no: worse"
+    return "yes" if (high < 0) == (metric.better == "lower") else "no: worse"
 
 
 def _incident(run: Run) -> Card:
@@ -157,9 +158,10 @@ def _incident(run: Run) -> Card:
     return Card("Did the gate stop the incident?", value, "; ".join(told))
 
 
-def words_of(metric: str | None) -> str:
-    """A metric's name for a reader, from its key; "–" where it has none."""
-    return next((m.words for m in METRICS if m.key == metric), MISSING)
+def words_of(row: Json) -> str:
+    """The name, for a reader, of the `metric` that a row is of; "–" where it does not say."""
+    metric = _BY_KEY.get(row.get("metric", ""))
+    return MISSING if metric is None else metric.words
 
 
 def is_below(row: Json) -> bool | None:

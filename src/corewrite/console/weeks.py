@@ -43,9 +43,7 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
         metrics=week_views.METRICS,
         chart=_chart(run),
         comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
-        holdback=[
-            (row, week_views.words_of(row.get("metric")), week_views.is_below(row)) for row in about.get("below_holdback") or ()
-        ],
+        holdback=[(row, week_views.words_of(row), week_views.is_below(row)) for row in about.get("below_holdback") or ()],
         weekly=week_views.weekly(run, rejections),
         log=week_views.log(run, alarms, rejections),
         in_weeks=week_views.in_weeks,

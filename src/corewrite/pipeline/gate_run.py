@@ -116,6 +116,7 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
     if not bench.start.is_dir():
         raise CycleError(f"{bench.start} is gone, so the week's training cannot be repeated: name another with --week")
     instances, results = with_documents(bench.window.instances(), bench.catalogue), []
+    reference = load_rewriter(bench.start)
     training = TrainingConfig.model_validate(bench.step("train")["settings"])  # mitigations included
     pipeline = config.pipeline.model_copy(update={"training": training})
     for number in range(retrains):
@@ -128,5 +129,5 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
             train(
                 policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine
             )  # fmt: skip
-        results.append(bench.gate(merged(policy), steps, f"gate on retrain {number + 1}", reference=load_rewriter(bench.start)))
+        results.append(bench.gate(merged(policy), steps, f"gate on retrain {number + 1}", reference=reference))
     return calibrate(results, business=config.pipeline.gate.margins)
