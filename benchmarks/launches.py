@@ -20,9 +20,10 @@ from corewrite.demo.config import DemoConfig
 from corewrite.demo.platform import LAUNCHES, Launch, run_launch
 from corewrite.demo.run import run_demo
 from corewrite.demo.summary import machine
+from corewrite.deployment.explain import load_champion
 from corewrite.experiment import aa_check, pool_tables, read_launch
 from corewrite.logs import SatisfactionThresholds
-from corewrite.pipeline import load_champion, read_window
+from corewrite.pipeline import read_window
 from corewrite.registry import Registry
 from corewrite.simulation.world import make_world
 

@@ -15,10 +15,12 @@ from corewrite.demo.config import DemoConfig
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import truth_slices
 from corewrite.demo.run import run_demo
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.explain import load_champion
+from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Context, Query, TrainingInstance, normalise
 from corewrite.fusion import FusionSpec, default_spec
-from corewrite.pipeline import Deployment, fused_lists, load_champion, read_labels, read_window, served_rewrites
-from corewrite.pipeline.gate_step import log_rewards
+from corewrite.pipeline import read_labels, read_window
 from corewrite.pipeline.warm_start import warm_start
 from corewrite.registry import Registry
 from corewrite.relevance import Judge

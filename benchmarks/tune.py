@@ -23,10 +23,12 @@ from corewrite.demo.config import DemoConfig
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.summary import machine
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.explain import Served, load_champion
+from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import text_key
 from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec
 from corewrite.fusion.tune import TradeOff, Tuning, TuningRequests, ndcg10, reciprocal_rank, tune
-from corewrite.pipeline import Deployment, Served, fused_lists, load_champion, served_rewrites
 from corewrite.pipeline.tune_step import broken_rewrites, random_pair_eps, tuned_spec
 from corewrite.pipeline.tuning_requests import requests_of, sampled
 from corewrite.registry import Registry

@@ -19,9 +19,9 @@ from corewrite.demo.gate_bench_ground import relative_change
 from corewrite.demo.gate_bench_remember import Remembered, RememberingJudge
 from corewrite.demo.gate_bench_trainings import poisoned, trainings_of
 from corewrite.domain import Catalogue, Context, Query, TrainingInstance
+from corewrite.evaluation.measures import PAYLOAD
 from corewrite.gate import GateResult, Verdict
 from corewrite.gate.decision import CheckResult
-from corewrite.pipeline.policy_measures import PAYLOAD
 from corewrite.relevance import Judge, Labels
 from corewrite.training import TrainingConfig
 

@@ -13,9 +13,11 @@ from corewrite.cli.main import app
 from corewrite.demo.config import miniature
 from corewrite.demo.platform import LAUNCHES, run_launch
 from corewrite.demo.run import DemoFolderError, run_demo
+from corewrite.deployment.deployment import Deployment
+from corewrite.domain.traffic_split import is_gate_user
 from corewrite.experiment import read_launch
 from corewrite.fusion import default_spec, replay
-from corewrite.pipeline import Deployment, is_gate_user, read_catalogue, read_window
+from corewrite.pipeline import read_catalogue, read_window
 from corewrite.registry import Registry
 from corewrite.relevance import LateInteraction
 from corewrite.rewriter import load_rewriter

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydantic import ValidationError
 
+from corewrite.domain.traffic_split import in_treatment
 from corewrite.experiment.ramp import RampState, step
 from corewrite.experiment.ramp_config import RampConfig
-from corewrite.experiment.ramp_users import Observation, Sums, in_treatment, observe
+from corewrite.experiment.ramp_users import Observation, Sums, observe
 from corewrite.experiment.sequential import contrast_bounds
 
 SHADOW, ONE, TEN, HALF = range(4)

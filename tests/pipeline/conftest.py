@@ -7,9 +7,10 @@ import pytest
 
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.platform import ratings
+from corewrite.deployment.deployment import Deployment
 from corewrite.fusion import default_spec
 from corewrite.gate import GateConfig
-from corewrite.pipeline import Deployment, PipelineConfig, WarmStartConfig, write_catalogue, write_labels
+from corewrite.pipeline import PipelineConfig, WarmStartConfig, write_catalogue, write_labels
 from corewrite.pipeline.cycle_config import CycleConfig, RefreshConfig
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig

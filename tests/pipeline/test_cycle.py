@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from corewrite.domain.traffic_split import is_gate_user, is_holdback_user
 from corewrite.logs import EvaluationOnlyError, read_instances
 from corewrite.pipeline import cycle as cycle_module
-from corewrite.pipeline import journal as journal_module
 from corewrite.pipeline.cycle import CycleError, cycle_status, history_of, log_files, refit, run_cycle
-from corewrite.pipeline.journal import Journal, JournalError
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.pipeline.ramp_step import read_ramp
-from corewrite.pipeline.window import is_gate_user, is_holdback_user
 from corewrite.registry import Registry
-from corewrite.registry.durable import whole_file
 from corewrite.relevance.late_interaction import SCALARS
+from corewrite.storage import journal as journal_module
+from corewrite.storage.durable import whole_file
+from corewrite.storage.journal import Journal, JournalError
 
 
 class Killed(BaseException):

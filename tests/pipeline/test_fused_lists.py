@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.served import fused_lists
 from corewrite.domain import Context, Query
 from corewrite.fusion import default_spec
-from corewrite.pipeline import Deployment, fused_lists
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world

@@ -13,8 +13,8 @@ from corewrite.gate.calibrate import MINIMUM_RETRAINS
 from corewrite.pipeline import gate_run
 from corewrite.pipeline.cycle import CycleError, run_cycle
 from corewrite.pipeline.gate_run import _Bench, calibrate_margins
-from corewrite.pipeline.journal import Journal
 from corewrite.registry import Candidate, Registry
+from corewrite.storage.journal import Journal
 
 
 def call(*args):

@@ -10,14 +10,14 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.deployment import load
 from corewrite.gate import GateConfig
 from corewrite.pipeline import cycle as cycle_module
-from corewrite.pipeline import from_registry
 from corewrite.pipeline.cycle import CycleError, _Cycle, cycle_status, log_files, refit, run_cycle
-from corewrite.pipeline.journal import Journal
 from corewrite.pipeline.ramp_step import read_ramp
 from corewrite.pipeline.validate import champion_holds
 from corewrite.registry import Candidate, Registry
+from corewrite.storage.journal import Journal
 
 
 def saved(registry, kind, text):
@@ -160,19 +160,19 @@ def test_champions_that_gc_removed_are_no_bar(settings, monkeypatch):
     policies = [promoted(config, text).candidate.policy for text in "abcd"]
     registry = Registry(config.run / "registry")
     registry.gc(keep=2, grace=timedelta(0))
-    monkeypatch.setattr(from_registry, "load_rewriter", lambda folder: folder.name)
+    monkeypatch.setattr(load, "load_rewriter", lambda folder: folder.name)
     records = [{"policy": p} for p in (None, *policies, policies[2])]
-    assert from_registry.recent_champions(registry, records, policies[3]) == [policies[2]]
-    assert from_registry.first_champion(registry, policies[3]) is None
+    assert load.recent_champions(registry, records, policies[3]) == [policies[2]]
+    assert load.first_champion(registry, policies[3]) is None
 
 
 def test_the_first_champion_is_where_the_lineage_began(settings, monkeypatch):
     config = settings()
     policies = [promoted(config, text).candidate.policy for text in "ab"]
     registry = Registry(config.run / "registry")
-    monkeypatch.setattr(from_registry, "load_rewriter", lambda folder: folder.name)
-    assert from_registry.first_champion(registry, policies[1]) == policies[0]
-    assert from_registry.first_champion(registry, policies[0]) is None
+    monkeypatch.setattr(load, "load_rewriter", lambda folder: folder.name)
+    assert load.first_champion(registry, policies[1]) == policies[0]
+    assert load.first_champion(registry, policies[0]) is None
 
 
 def test_a_finished_week_is_told_whatever_the_settings_are_now(settings, steps):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query
-from corewrite.pipeline import served_rewrites
-from corewrite.pipeline.policy_measures import divergence, repair_log_probs
+from corewrite.evaluation.measures import divergence, repair_log_probs
 from corewrite.rewriter import new_small_decoder
 
 

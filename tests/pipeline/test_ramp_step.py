@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.experiment import RampConfig
-from corewrite.pipeline.journal import cycle_lock
 from corewrite.pipeline.ramp_step import RampError, begin_ramp, carry_ramp, ramp_step, read_ramp, seconds_of
 from corewrite.registry import Candidate, Registry
+from corewrite.storage.journal import cycle_lock
 
 CONFIG = RampConfig()
 

@@ -9,14 +9,14 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.deployment.load import policy_of
+from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query
 from corewrite.fusion import FusionSpec, default_spec, evaluate_stage
 from corewrite.fusion.tune import CHAMPION, ndcg10
 from corewrite.pipeline.candidate import write_spec
 from corewrite.pipeline.cycle import CycleError, run_cycle
 from corewrite.pipeline.finished_week import FinishedWeek
-from corewrite.pipeline.from_registry import policy_of
-from corewrite.pipeline.gate_step import served_rewrites
 from corewrite.pipeline.tune_step import read_requests
 from corewrite.pipeline.tuning_requests import log_requests, nearest_other, requests_of
 from corewrite.registry import Candidate

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-import corewrite.registry.durable
 import corewrite.registry.ledger
 import corewrite.registry.staging
 import corewrite.registry.store
+import corewrite.storage.durable
 from corewrite.registry import Candidate, Champion, Registry
 from corewrite.registry.content import content_hash, manifest
 
 # Where files are written, moved and committed; hashing and reading rows change nothing.
 WRITING = {
-    __file__, corewrite.registry.store.__file__, corewrite.registry.durable.__file__, corewrite.registry.staging.__file__,
+    __file__, corewrite.registry.store.__file__, corewrite.storage.durable.__file__, corewrite.registry.staging.__file__,
 }  # fmt: skip
 COMMIT = corewrite.registry.ledger._transaction.__wrapped__.__code__
 

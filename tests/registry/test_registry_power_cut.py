@@ -13,7 +13,7 @@ import pytest
 
 from corewrite.registry import KINDS, Candidate, Registry
 from corewrite.registry.content import content_hash, manifest
-from corewrite.registry.durable import Disk
+from corewrite.storage.durable import Disk
 
 Entries = dict[str, int]
 Tree = dict[str, "Tree | bytes"]

@@ -1,7 +1,7 @@
 import pytest
 
+from corewrite.deployment.deployment import Deployment
 from corewrite.fusion import default_spec
-from corewrite.pipeline import Deployment
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 
+from corewrite.deployment.backends import Backends
+from corewrite.deployment.replay import ReplayError, replay_log
 from corewrite.domain import ConfigError
+from corewrite.logs.files import log_files
 from corewrite.registry import Candidate
 from corewrite.relevance import DenseScorer, LateInteraction, cold_start
 from corewrite.relevance.backends import ScoreError, ScorerMismatchError
 from corewrite.search.engines import fill_opensearch, fill_qdrant
 from corewrite.serving.app import build_app
-from corewrite.serving.backends import Backends
-from corewrite.serving.replay import ReplayError, replay_log
 from corewrite.serving.settings import load_serve_config
-from corewrite.serving.ubi_log import log_files
 
 TESTS = Path(__file__).parent.parent
 

@@ -9,12 +9,12 @@ import threading
 import numpy as np
 import pytest
 
+from corewrite.deployment.replay import ReplayError, replay_log
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, read_log
 from corewrite.rewriter import load_rewriter
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.process import WorkerError
-from corewrite.serving.replay import ReplayError, replay_log
 from corewrite.serving.service import Service
 from corewrite.serving.settings import LogSettings
 from corewrite.serving.ubi_log import UbiLog

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.cli.serve import _settings
+from corewrite.deployment.replay import replay_log
 from corewrite.experiment import RampConfig, RampState, observe
 from corewrite.experiment.ramp_file import write_ramp
+from corewrite.experiment.ramp_searches import ramp_searches
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError
+from corewrite.logs.files import log_files
 from corewrite.pipeline.ramp_step import ramp_file, ramp_step
-from corewrite.serving.ramp_searches import ramp_searches
-from corewrite.serving.replay import replay_log
-from corewrite.serving.ubi_log import log_files
 
 SHADOW, ONE, TEN, HALF = range(4)
 

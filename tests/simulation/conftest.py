@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from corewrite.demo.engine import NoRewriter
+from corewrite.deployment.deployment import Deployment
 from corewrite.fusion import default_spec
-from corewrite.pipeline import Deployment
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.traffic import Week, simulate_week

@@ -112,9 +112,9 @@ def ramp(
 
 
 def _served_in_the_stage(run: Path, log: Path) -> "pa.Table":
+    from corewrite.experiment.ramp_searches import NOTHING, ramp_searches
+    from corewrite.logs.files import log_files
     from corewrite.pipeline.ramp_step import ramp_of
-    from corewrite.serving.ramp_searches import NOTHING, ramp_searches
-    from corewrite.serving.ubi_log import log_files
 
     state, settings = ramp_of(run)
     if state.status != "running":  # it is over, and what is served now is no part of it

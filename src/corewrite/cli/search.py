@@ -27,7 +27,7 @@ def search(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON; always with factors."),
 ) -> None:
     """Search the embedded cascade with the champion rewriter."""
-    from corewrite.pipeline import explain_search, load_champion
+    from corewrite.deployment.explain import explain_search, load_champion
 
     with reported_errors():
         if not query.strip():

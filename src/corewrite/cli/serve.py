@@ -60,9 +60,9 @@ def warm(
     with reported_errors():
         _needs_serving()
         from corewrite.console.progress import ProgressSteps
+        from corewrite.logs.files import log_files
         from corewrite.registry import Registry
         from corewrite.rewriter import MAX_NEW_TOKENS, load_rewriter
-        from corewrite.serving.ubi_log import log_files
         from corewrite.serving.warm import head_queries, write_warm
         from corewrite.serving.warm import warm as rewrites_of
 
@@ -111,10 +111,10 @@ def replay(
     with reported_errors():
         _needs_serving()
         from corewrite.console.progress import ProgressSteps
+        from corewrite.deployment.backends import Backends
+        from corewrite.deployment.replay import replay_log
         from corewrite.registry import Registry
         from corewrite.search.documents import read_catalogue
-        from corewrite.serving.backends import Backends
-        from corewrite.serving.replay import replay_log
 
         settings = _settings(run, config)
         with ProgressSteps(progress_console(quiet=as_json)).step("replay") as progress:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query
-from corewrite.pipeline import served_rewrites
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade
 from corewrite.simulation.traffic import DISPLAYED, Ranking

@@ -15,9 +15,9 @@ from corewrite.demo.gate_bench_cases import Case, cases
 from corewrite.demo.gate_bench_config import GateBenchConfig
 from corewrite.demo.gate_bench_ground import Ground
 from corewrite.demo.summary import machine
+from corewrite.domain.steps import Steps
 from corewrite.gate.calibrate import Share
-from corewrite.pipeline import Steps
-from corewrite.pipeline.journal import write_json
+from corewrite.storage.journal import write_json
 from corewrite.version import VERSION
 
 Row = Mapping[str, Any]

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from corewrite.domain import Catalogue, Query, keyed_uniform, normalise, text_key, words
-from corewrite.pipeline.policy_measures import PAYLOAD
+from corewrite.evaluation.measures import PAYLOAD
 
 _CYRILLIC = str.maketrans("abcdefghijklmnopqrstuvwxyz", "абцдефгхийклмнопярстуввхуз")
 _HEAD = 20

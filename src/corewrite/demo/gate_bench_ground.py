@@ -26,30 +26,20 @@ from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months import week_name
 from corewrite.demo.platform import ratings
 from corewrite.demo.ratios import ratio_of_sums, standard_error
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import policy_of
+from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
+from corewrite.domain.steps import Steps
+from corewrite.evaluation.build import gate_slices
+from corewrite.evaluation.measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
 from corewrite.fusion import default_spec
 from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, run_gate
-from corewrite.pipeline import (
-    Deployment,
-    Steps,
-    fused_lists,
-    log_rewards,
-    read_catalogue,
-    read_labels,
-    served_rewrites,
-    warm_start,
-    write_catalogue,
-    write_labels,
-)
+from corewrite.pipeline import read_catalogue, read_labels, warm_start, write_catalogue, write_labels
 from corewrite.pipeline.candidate import training_progress
 from corewrite.pipeline.cycle import refit
-from corewrite.pipeline.from_registry import policy_of
-from corewrite.pipeline.gate_step import gate_slices
-from corewrite.pipeline.journal import Journal, write_json
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
-from corewrite.pipeline.policy_measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
 from corewrite.registry import Registry
-from corewrite.registry.durable import make_folder, whole_file
 from corewrite.relevance import Judge, LateInteraction, cold_start
 from corewrite.rewriter import Rewriter, sample
 from corewrite.rewriter.generate import as_rewrite
@@ -57,6 +47,8 @@ from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.storage.durable import make_folder, whole_file
+from corewrite.storage.journal import Journal, write_json
 from corewrite.training import train
 
 IntArray = npt.NDArray[np.int64]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import Query
-from corewrite.pipeline import Deployment, fused_lists, served_rewrites
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites

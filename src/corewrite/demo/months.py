@@ -28,28 +28,19 @@ from corewrite.demo.engine import HOLDBACK, OnePolicyEngine
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.platform import ratings
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import deployment_of, policy_of
+from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Outcome
+from corewrite.domain.steps import Steps
+from corewrite.domain.traffic_split import is_holdback_user
 from corewrite.fusion import FusionSpec, default_spec
 from corewrite.logs import SatisfactionThresholds, read_evaluation_instances
-from corewrite.pipeline import (
-    Deployment,
-    Steps,
-    fused_lists,
-    log_rewards,
-    read_catalogue,
-    read_window,
-    served_rewrites,
-    write_catalogue,
-    write_labels,
-)
+from corewrite.pipeline import read_catalogue, read_window, write_catalogue, write_labels
 from corewrite.pipeline.cycle import Refit, fitted_judge, history_of, refit, run_cycle
 from corewrite.pipeline.cycle_config import CycleConfig
-from corewrite.pipeline.from_registry import deployment_of, policy_of
-from corewrite.pipeline.journal import write_json
 from corewrite.pipeline.mined import MinedWindow
-from corewrite.pipeline.window import is_holdback_user
 from corewrite.registry import Registry
-from corewrite.registry.durable import whole_file
 from corewrite.relevance import Judge, LateInteraction, cold_start
 from corewrite.relevance.late_interaction import SCALARS
 from corewrite.rewriter import Rewriter
@@ -57,6 +48,8 @@ from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.storage.durable import whole_file
+from corewrite.storage.journal import write_json
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]

@@ -10,10 +10,12 @@ import pyarrow as pa
 
 from corewrite.demo.engine import ArmsEngine, NoRewriter
 from corewrite.demo.measure import oracle_gain
+from corewrite.deployment.deployment import Deployment
+from corewrite.domain.steps import Steps
 from corewrite.experiment import CONTROL, TREATMENT, assign
 from corewrite.fusion import default_spec
 from corewrite.logs import SatisfactionThresholds
-from corewrite.pipeline import Deployment, Steps, fit_relevance, read_window, write_catalogue
+from corewrite.pipeline import fit_relevance, read_window, write_catalogue
 from corewrite.relevance import Labels, cold_start
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade, top_overlap

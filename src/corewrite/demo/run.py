@@ -16,10 +16,12 @@ from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import before_and_after, measure, policy_ndcg10
 from corewrite.demo.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.demo.summary import peak_rss_mib, summarise
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import policy_of
+from corewrite.deployment.served import served_rewrites
 from corewrite.experiment import aa_check, read_launch
 from corewrite.fusion import default_spec
 from corewrite.pipeline import (
-    Deployment,
     SpellingDictionary,
     baseline_rewrites,
     fit_relevance,
@@ -27,11 +29,9 @@ from corewrite.pipeline import (
     read_catalogue,
     read_labels,
     read_window,
-    served_rewrites,
     write_catalogue,
     write_labels,
 )
-from corewrite.pipeline.from_registry import policy_of
 from corewrite.registry import Registry
 from corewrite.relevance import Judge, cold_start
 from corewrite.search import top_overlap

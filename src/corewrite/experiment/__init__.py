@@ -5,7 +5,7 @@ from corewrite.experiment.assignment import CONTROL, TREATMENT, assign
 from corewrite.experiment.launch import read_launch
 from corewrite.experiment.ramp import RampDecision, RampState, step
 from corewrite.experiment.ramp_config import Limit, RampConfig, Stage
-from corewrite.experiment.ramp_users import Observation, Sums, in_treatment, observe
+from corewrite.experiment.ramp_users import Observation, Sums, observe
 from corewrite.experiment.result import Effect, LaunchResult
 from corewrite.experiment.searches import check_searches, pool_tables
 from corewrite.experiment.sequential import contrast_bounds
@@ -27,7 +27,6 @@ __all__ = [
     "assign",
     "check_searches",
     "contrast_bounds",
-    "in_treatment",
     "observe",
     "pool_tables",
     "read_launch",

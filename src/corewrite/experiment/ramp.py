@@ -6,8 +6,9 @@ from typing import Final, Literal
 
 from pydantic import TypeAdapter
 
+from corewrite.domain.traffic_split import in_treatment
 from corewrite.experiment.ramp_config import Limit, Metric, RampConfig
-from corewrite.experiment.ramp_users import Observation, Sums, in_treatment
+from corewrite.experiment.ramp_users import Observation, Sums
 from corewrite.experiment.sequential import contrast_bounds
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from corewrite.experiment.ramp import RampState
 from corewrite.experiment.ramp_config import RampConfig
-from corewrite.registry.durable import whole_file
+from corewrite.storage.durable import whole_file
 
 
 class RampFileError(ValueError):

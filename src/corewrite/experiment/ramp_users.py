@@ -7,30 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from corewrite.domain import hash_share
 from corewrite.experiment.assignment import ARMS, CONTROL, TREATMENT
 
 FloatArray = npt.NDArray[np.float64]
 
 _COLUMNS: Final = {"give_up": "gave_up", "errors": "error", "neutral_share": "neutral"}
-
-
-def in_treatment(user_id: str, salt: str, share: float) -> bool:
-    """Whether a user is among the `share` who get the new version; a larger share keeps all of a smaller one.
-
-    Args:
-        user_id: The user.
-        salt: Names the ramp, so that each draws its own users.
-        share: Share of users, 0 for nobody to 1 for all.
-
-    Raises:
-        ValueError: `salt` is empty or `share` is not within [0, 1].
-    """
-    if not salt:
-        raise ValueError("the salt is empty: give every ramp its own, or all would try new versions on the same users")
-    if not 0 <= share <= 1:
-        raise ValueError(f"share {share} of users must lie within [0, 1]")
-    return hash_share(user_id, salt) < share
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,21 @@
 """One run of the cycle's core: probe, warm start, train, gate, and the registry's decision."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Provenance, TrainingInstance
+from corewrite.domain.steps import Steps
+from corewrite.evaluation.build import evaluate, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.pipeline.config import PipelineConfig
-from corewrite.pipeline.deployment import Deployment
-from corewrite.pipeline.gate_step import evaluate, fused_lists, log_rewards, query_frequency, served_rewrites
 from corewrite.pipeline.warm_start import WarmStartReport, warm_start
 from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
@@ -25,14 +27,6 @@ from corewrite.version import VERSION
 
 class ProbeFailedError(RuntimeError):
     """The relevance model pays for adversarial rewrites: training on it would learn them."""
-
-
-class Steps(Protocol):
-    """Shows and times the steps of a run."""
-
-    def step(self, title: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        """Enter a step; the value takes (done, total)."""
-        ...
 
 
 Observe = Callable[[Rewriter], dict[str, float]]

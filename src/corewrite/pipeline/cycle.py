@@ -13,27 +13,28 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.domain import Catalogue, Outcome, Provenance, sha256_json
+from corewrite.domain.steps import Steps
+from corewrite.domain.traffic_split import is_holdback_user
+from corewrite.evaluation.build import evaluate
 from corewrite.fusion import default_spec, load_spec
 from corewrite.gate import Verdict, refuse, run_gate
 from corewrite.logs import read_evaluation_instances
-from corewrite.pipeline.candidate import Steps, engine_of, to_train, training_progress, write_spec
+from corewrite.pipeline.candidate import engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.cycle_config import CycleConfig
-from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue, read_labels
-from corewrite.pipeline.from_registry import deployment_of, first_champion, policy_of, recent_champions
-from corewrite.pipeline.gate_step import evaluate
-from corewrite.pipeline.journal import Journal, JournalError, cycle_lock, running
 from corewrite.pipeline.mined import MinedWindow, freeze, frequencies, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
-from corewrite.pipeline.window import is_holdback_user
 from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
 from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
+from corewrite.storage.journal import Journal, JournalError, cycle_lock, running
 from corewrite.training import train
 from corewrite.version import VERSION
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import deployment_of
 from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
-from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue
-from corewrite.pipeline.from_registry import deployment_of
-from corewrite.pipeline.journal import Journal
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.registry import Champion, Registry
+from corewrite.storage.journal import Journal
 
 
 class FinishedWeek:

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from corewrite.deployment.load import first_champion, policy_of, recent_champions
 from corewrite.domain import Provenance
+from corewrite.domain.steps import Steps
+from corewrite.evaluation.build import evaluate
 from corewrite.gate import GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
-from corewrite.pipeline.candidate import Steps, engine_of, to_train
+from corewrite.pipeline.candidate import engine_of, to_train
 from corewrite.pipeline.cycle import CycleError
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.finished_week import FinishedWeek
-from corewrite.pipeline.from_registry import first_champion, policy_of, recent_champions
-from corewrite.pipeline.gate_step import evaluate
 from corewrite.pipeline.mined import MinedWindow, frequencies, with_documents
 from corewrite.registry import RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged

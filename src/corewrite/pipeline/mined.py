@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corewrite.domain import Catalogue, TrainingInstance
+from corewrite.domain.traffic_split import is_holdback_user
+from corewrite.evaluation.build import query_frequency
 from corewrite.logs import (
     Reformulation,
     SatisfactionThresholds,
@@ -24,10 +26,9 @@ from corewrite.logs import (
     write_reformulations,
 )
 from corewrite.logs.outcomes import Overlap
-from corewrite.pipeline.gate_step import query_frequency
-from corewrite.pipeline.window import is_holdback_user, read_window
-from corewrite.registry.durable import make_folder, move_folder, sync_tree, whole_file
+from corewrite.pipeline.window import read_window
 from corewrite.relevance import Impressions
+from corewrite.storage.durable import make_folder, move_folder, sync_tree, whole_file
 
 _ABOUT = "about.json"
 

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.domain.steps import Steps
 from corewrite.fusion import FusionSpec
-from corewrite.pipeline.candidate import CandidateRun, Steps, make_candidate
+from corewrite.pipeline.candidate import CandidateRun, make_candidate
 from corewrite.pipeline.config import PipelineConfig
-from corewrite.pipeline.deployment import Deployment
 from corewrite.pipeline.documents import read_catalogue, read_labels, write_catalogue
 from corewrite.pipeline.relevance_step import fit_relevance
 from corewrite.pipeline.window import read_window

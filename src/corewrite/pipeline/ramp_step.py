@@ -12,7 +12,7 @@ from corewrite.experiment import RampConfig, RampDecision, RampState, observe, s
 from corewrite.experiment.ramp_file import read_ramp as read_ramp_file
 from corewrite.experiment.ramp_file import write_ramp
 from corewrite.registry import ConflictError, Decision, Registry
-from corewrite.registry.durable import make_folder
+from corewrite.storage.durable import make_folder
 
 _PATIENCE = 60.0
 """Seconds to wait for who changes the ramp at the moment."""

@@ -8,20 +8,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corewrite.deployment.load import policy_of
+from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Catalogue, Query, text_key
+from corewrite.domain.steps import Steps
 from corewrite.fusion import evaluate_stage
 from corewrite.fusion.tune import CHAMPION, TuningRequests, ndcg10
-from corewrite.pipeline.candidate import Steps
 from corewrite.pipeline.cycle import CycleError
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.finished_week import FinishedWeek
-from corewrite.pipeline.from_registry import policy_of
-from corewrite.pipeline.gate_step import served_rewrites
 from corewrite.pipeline.mined import with_documents
 from corewrite.pipeline.tune_step import broken_rewrites
-from corewrite.registry.durable import whole_file
 from corewrite.rewriter import Rewriter, as_rewrite, sample
 from corewrite.search import Cascade
+from corewrite.storage.durable import whole_file
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from corewrite.domain import Catalogue, TrainingInstance, hash_share
+from corewrite.domain import Catalogue, TrainingInstance
+from corewrite.domain.traffic_split import is_gate_user
 from corewrite.logs import (
     IngestReport,
     Outcomes,
@@ -22,21 +23,6 @@ from corewrite.logs import (
 )
 from corewrite.logs.outcomes import Overlap
 from corewrite.relevance import Impressions
-
-GATE_SHARE = 0.2
-"""Share of users kept for the gate, out of warm start, training and relevance fitting."""
-HOLDBACK_SHARE = 0.05
-"""Share of users, all of them the gate's, who are never shown a rewrite's effect: logs favour the champion."""
-
-
-def is_gate_user(user_id: str) -> bool:
-    """Whether a user's searches belong to the gate: a fixed hash, so a user never changes sides."""
-    return hash_share(user_id, "gate") < GATE_SHARE
-
-
-def is_holdback_user(user_id: str) -> bool:
-    """Whether a user is served without a rewriter for good; a fixed hash, and every such user is a gate user."""
-    return hash_share(user_id, "gate") < HOLDBACK_SHARE
 
 
 def _may_train(user_id: str) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 
-from corewrite.registry.durable import DISK, Disk, remove_tree
+from corewrite.storage.durable import DISK, Disk, remove_tree
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from typing import Literal
 
 from corewrite.registry import ledger
 from corewrite.registry.content import content_hash, difference, manifest, size
-from corewrite.registry.durable import DISK, Disk, make_folder, move_folder, sync_tree
 from corewrite.registry.errors import ConflictError, RegistryError
 from corewrite.registry.records import JSON, KINDS, Artifact, Candidate, Champion, Decision, Finding, Garbage, Kind
 from corewrite.registry.staging import abandoned, remove_abandoned, staged
+from corewrite.storage.durable import DISK, Disk, make_folder, move_folder, sync_tree
 
 KEEP = 5
 GRACE = timedelta(days=1)

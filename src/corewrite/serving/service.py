@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from corewrite.deployment.backends import Backends
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
 from corewrite.fusion import explain_stage
 from corewrite.search.documents import read_catalogue
-from corewrite.serving.backends import Backends
 from corewrite.serving.cache import MemoryCache, RedisCache
 from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from corewrite.deployment.settings import EmbeddedIndex, EmbeddedRelevance, EngineSettings, RelevanceSettings
 from corewrite.domain import Settings, read_settings
-from corewrite.serving.backends import EmbeddedIndex, EmbeddedRelevance, EngineSettings, RelevanceSettings
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from corewrite.logs.reader import iso
@@ -210,10 +209,3 @@ class UbiLog:
         except OSError as error:
             _log.error("the log in %s cannot be synced: %s", self._folder, error)
         self._file = None
-
-
-def log_files(path: Path) -> list[Path]:
-    """A log's files: the file itself, or the NDJSON files of a folder, by name."""
-    if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.name.endswith((".ndjson", ".ndjson.gz")))
-    return [path]

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from corewrite.deployment.backends import Backends
 from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
 from corewrite.experiment.ramp_file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
 from corewrite.registry import Champion, Kind, Registry, RegistryError
 from corewrite.search import Cascade
-from corewrite.serving.backends import Backends
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.settings import STAGES_OF, Arm, ServeConfig
 

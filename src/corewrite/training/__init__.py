@@ -15,14 +15,12 @@ from corewrite.training.losses import (
     quality_loss,
 )
 from corewrite.training.pairs import Candidate, Pair, select_pairs
-from corewrite.training.reward import FusedReward, documents_of
 from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
 from corewrite.training.scoring import Reward, Scores, TransientRewardError, score_texts
 
 __all__ = [
     "Candidate",
     "CheckpointError",
-    "FusedReward",
     "InProcessEngine",
     "LoraSettings",
     "NotBitwiseWarning",
@@ -44,7 +42,6 @@ __all__ = [
     "TrainingConfig",
     "TrainingReport",
     "TransientRewardError",
-    "documents_of",
     "generation_loss",
     "mpo_losses",
     "preference_loss",

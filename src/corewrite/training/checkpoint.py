@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from corewrite.domain import sha256_json
-from corewrite.registry.durable import PARTIAL, make_folder, whole_file
 from corewrite.rewriter import Rewriter
+from corewrite.storage.durable import PARTIAL, make_folder, whole_file
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored
 from corewrite.training.losses import RewardShift

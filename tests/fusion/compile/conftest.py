@@ -7,8 +7,8 @@ import pytest
 from hypothesis import strategies as st
 
 from corewrite.demo.engine import NoRewriter
+from corewrite.deployment.deployment import Deployment
 from corewrite.fusion import FusionSpec, StageFusion, default_spec, evaluate_stage, parse_spec
-from corewrite.pipeline import Deployment
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.traffic import simulate_week

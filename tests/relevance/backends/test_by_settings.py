@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from corewrite.deployment.backends import Backends
 from corewrite.relevance.backends import Calibration, ClipEncoder, ClipScorer, CrossEncoderScorer, OnnxScorer, folder_hash
-from corewrite.serving.backends import Backends
 from corewrite.serving.settings import ServeConfig
 
 TEXTS, ROWS = ["red lion", "how to cook"], np.array([[0, 1, 2], [2, 3, -1]])

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import deployment_of, policy_of
+from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Context, Query
 from corewrite.fusion import explain_stage
-from corewrite.pipeline.deployment import Deployment
-from corewrite.pipeline.documents import read_catalogue
-from corewrite.pipeline.from_registry import deployment_of, policy_of
-from corewrite.pipeline.gate_step import served_rewrites
 from corewrite.registry import Champion, Registry
 from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter
 from corewrite.search import Trace
+from corewrite.search.documents import read_catalogue
 
 
 class NoChampionError(RuntimeError):

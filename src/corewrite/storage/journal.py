@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corewrite.registry.durable import make_folder, whole_file
+from corewrite.storage.durable import make_folder, whole_file
 
 _LOCK, _HOLDER = "cycle.lock", "cycle.pid"
 _PATIENCE = 1.0

@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.deployment.reward import FusedReward
 from corewrite.domain import Catalogue
 from corewrite.fusion import FusionSpec
 from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
 from corewrite.search import Cascade, embedded_cascade, signals_of
-from corewrite.training import FusedReward
 
 IntArray = npt.NDArray[np.int64]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from corewrite.deployment.reward import FusedReward
 from corewrite.domain import Catalogue, Query, TrainingInstance
 from corewrite.fusion import default_spec
-from corewrite.training import FusedReward
 
 
 class Constant:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from corewrite.deployment.deployment import Deployment
 from corewrite.domain import Catalogue
 from corewrite.fusion import load_spec
-from corewrite.pipeline.deployment import Deployment
 from corewrite.registry import Kind, Registry
 from corewrite.relevance import LateInteraction
 from corewrite.rewriter import Rewriter, load_rewriter

@@ -1,4 +1,4 @@
-"""What two policies do to the gate's searches, and the gate's verdict on it."""
+"""What the gate looks at: what two policies do to the same searches."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,49 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Query, TrainingInstance, normalise, words
+from corewrite.evaluation.measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
 from corewrite.gate import Canary, Evaluation, PolicyOutputs
 from corewrite.logs import Reformulation
-from corewrite.pipeline.deployment import Deployment
-from corewrite.pipeline.policy_measures import (
-    PAYLOAD,
-    canary_queries,
-    divergence,
-    repair_log_probs,
-    repairs_by_query,
-)
 from corewrite.relevance import Judge
-from corewrite.rewriter import Rewriter, greedy
+from corewrite.rewriter import Rewriter
 
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
 _CANARIES = 100
-
-
-def served_rewrites(
-    policy: Rewriter, queries: Sequence[Query], *, max_new_tokens: int, progress: Progress = lambda done, total: None
-) -> list[str | None]:
-    """The served form of a policy: greedy, cleaned; None where nothing usable came out, or no prompt holds the query."""
-    fitting = policy.template.fitting(queries)
-    found: list[str | None] = [None] * len(queries)
-    written = greedy(policy, [queries[i] for i in fitting], max_new_tokens=max_new_tokens, progress=progress)
-    for i, rewrite in zip(fitting, written, strict=True):
-        found[i] = rewrite.text or None
-    return found
-
-
-def fused_lists(deployment: Deployment, queries: Sequence[Query], rewrites: Sequence[str | None]) -> npt.NDArray[np.int64]:
-    """Top 10 catalogue rows of the fused ranking, int64 [queries, 10], -1 pads."""
-    pairs = [(q.text, r) for q, r in zip(queries, rewrites, strict=True)]
-    places = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}  # contexts differ, searches repeat
-    found = deployment.cascade.search([text for text, _ in places], [r for _, r in places]).rows
-    return found[[places[pair] for pair in pairs]]
-
-
-def log_rewards(deployment: Deployment, instances: Sequence[TrainingInstance], rewrites: Sequence[str | None]) -> FloatArray:
-    """log R of one rewrite per instance; no rewrite stands for the query itself."""
-    texts = [[r or x.query.text] for x, r in zip(instances, rewrites, strict=True)]
-    return np.array([row[0] for row in deployment.reward(instances, texts)])
 
 
 def evaluate(

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from corewrite.pipeline.journal import CycleRunningError, Journal, JournalError, cycle_lock, running
+from corewrite.storage.journal import CycleRunningError, Journal, JournalError, cycle_lock, running
 
 FORK = multiprocessing.get_context("fork")
 HOLD = """
 import sys, time
 from pathlib import Path
-from corewrite.pipeline.journal import cycle_lock
+from corewrite.storage.journal import cycle_lock
 with cycle_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from corewrite.deployment.backends import Backends
+from corewrite.deployment.settings import EmbeddedIndex, EmbeddedRelevance
 from corewrite.domain import Catalogue
 from corewrite.fusion import ReplayResult, load_spec, replay
 from corewrite.fusion.spec import STAGES
+from corewrite.logs.files import log_files
 from corewrite.registry import Kind, Registry
 from corewrite.search import Cascade, Trace
-from corewrite.serving.backends import Backends, EmbeddedIndex, EmbeddedRelevance
-from corewrite.serving.ubi_log import log_files
 
 _EMBEDDED = {"relevance": {"kind": "embedded"}, "engine": {"kind": "embedded"}}
 """What answered where a line, of a server that knew no others, does not say it."""

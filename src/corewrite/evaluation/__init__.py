@@ -1,0 +1,1 @@
+"""The one builder of what the gate looks at."""
