@@ -33,7 +33,8 @@ RESULTS = Path(__file__).parent / "results" / "launches.json"
 
 def table_of(seed: int, launch: Launch, sessions: int, out: Path, steps: ProgressSteps) -> pa.Table:
     """One row per search of a launch under a seed, simulated where it is not there yet."""
-    file = out / f"seed-{seed}-launch-{launch.name[7]}-{sessions}.parquet"
+    # Named otherwise than before launches were salted with the seed: tables from then cannot be pooled.
+    file = out / f"launch-{launch.name[7]}-seed-{seed}-{sessions}.parquet"
     if file.is_file():
         return pq.read_table(file)
     folder = out / f"seed-{seed}"

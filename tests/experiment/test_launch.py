@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from corewrite.experiment import pool_tables, read_launch
+from corewrite.experiment import assign, pool_tables, read_launch
 
 NAN = math.nan
 NAMES = ("user_id", "timestamp", "outcome", "impacted", "plain_changed", "watch_seconds")
@@ -293,6 +293,26 @@ def test_pooled_worlds_share_user_ids(simulate):
     ):
         with pytest.raises(ValueError, match=message):
             pool_tables(bad)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_worlds_split_by_one_salt_are_refused(swapped):
+    """Equal ids in equal arms, or in opposite ones: one coin, counted twice."""
+
+    def world(salt, swap=False):
+        arms = [assign(f"u{k}", salt) for k in range(60)]
+        if swap:
+            arms = ["treatment" if arm == "control" else "control" for arm in arms]
+        columns = dict(zip(NAMES, zip(*([("", 1.0, "satisfied", True, 0.0, 1.0)] * 60), strict=True), strict=True))
+        return pa.table(columns | {"user_id": [f"u{k}" for k in range(60)], "arm": arms})
+
+    with pytest.raises(ValueError, match=r"'a' and 'c' share 60 user ids.*a salt of its own"):
+        pool_tables({"a": world("one"), "b": world("two"), "c": world("one", swapped)})
+    assert len(pool_tables({"a": world("one"), "b": world("two"), "c": world("three")})) == 180
+    # Ids that the worlds do not share say nothing of their salts, nor do too few that they do.
+    renamed = world("one").set_column(0, "user_id", pa.array([f"v{k}" for k in range(60)]))
+    assert len(pool_tables({"a": world("one"), "b": renamed})) == 120
+    assert len(pool_tables({"a": world("one"), "b": world("one").slice(0, 8)})) == 68
 
 
 def changed(**columns):

@@ -34,7 +34,7 @@ class Launch:
     """An A/B launch: two specs under one policy.
 
     Attributes:
-        name: Salts the arms.
+        name: What is launched.
         week: When.
         control, treatment: Stages that use the rewrite in each arm.
     """
@@ -43,6 +43,14 @@ class Launch:
     week: int
     control: tuple[str, ...]
     treatment: tuple[str, ...]
+
+    def salt(self, seed: int) -> str:
+        """What splits the users of the world under `seed`.
+
+        All worlds name their users alike, so that one salt for all would toss a single coin for the equal names of several
+        worlds: pooled, their split would look far less even than it is. Seed 0 keeps the salt it always had, and its figures.
+        """
+        return self.name if seed == 0 else f"{self.name}, seed {seed}"
 
 
 LAUNCHES = (
@@ -90,8 +98,9 @@ def run_launch(
     full = deployment.spec
     cascades = {arm: deployment.cascade.with_spec(full.with_rewrite_stages(stages)) for arm, stages in specs.items()}
     engine = ArmsEngine(cascades, policy, max_new_tokens)
+    salt = launch.salt(world.config.seed)
     week = simulate_week(
-        world, traffic, engine, week=launch.week, sessions=sessions, arm_of=lambda user: assign(user, launch.name),
+        world, traffic, engine, week=launch.week, sessions=sessions, arm_of=lambda user: assign(user, salt),
         progress=progress,
     )  # fmt: skip
     path = folder / f"launch-{launch.name[7]}.ndjson.gz"
