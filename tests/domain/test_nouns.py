@@ -35,8 +35,11 @@ def test_catalogue_refuses_columns_of_other_length(column: str) -> None:
 
 
 def test_catalogue_refuses_repeated_ids() -> None:
-    with pytest.raises(ValueError, match="not unique"):
-        catalogue(ids=("a", "a"))
+    with pytest.raises(ValueError, match="not unique: 'a' is at rows 0 and 2"):
+        catalogue(
+            ids=("a", "b", "a"), titles=("",) * 3, texts=("",) * 3, visual=np.zeros((3, 1), np.float32),
+            seconds=np.ones(3), prior=np.ones(3),
+        )  # fmt: skip
 
 
 def test_catalogue_hash_sees_every_column() -> None:

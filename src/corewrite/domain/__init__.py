@@ -1,6 +1,7 @@
 """The nouns: frozen dataclasses and pure helpers; the only I/O is reading settings."""
 
 from corewrite.domain.catalogue import Catalogue
+from corewrite.domain.documents import ColumnValues, Documents
 from corewrite.domain.file_types import CODE, PICKLES
 from corewrite.domain.hashing import hash_share, sha256_chunks, sha256_json, sha256_text
 from corewrite.domain.instance import TrainingInstance
@@ -15,8 +16,10 @@ __all__ = [
     "CODE",
     "PICKLES",
     "Catalogue",
+    "ColumnValues",
     "ConfigError",
     "Context",
+    "Documents",
     "Outcome",
     "Provenance",
     "Query",

@@ -1,29 +1,43 @@
-"""The documents, column by column; a document is addressed by its row."""
+"""The documents in memory, column by column."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.domain.documents import ColumnValues, checked_rows, column_error, known_rows
 from corewrite.domain.hashing import sha256_chunks, sha256_json
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+Column = tuple[str, ...] | FloatArray | Float32Array | tuple[Float32Array, ...]
+"""All values of a column: texts; numbers, float64 [documents]; vectors, float32 [documents, k]; or lists of vectors, for each
+document float32 [frames, k]. See `ColumnValues` for what is missing."""
+
+_FIELDS = {"id": "ids", "title": "titles", "text": "texts", "visual": "visual", "seconds": "seconds", "prior": "prior"}
 
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """All documents of a search engine at one time.
+    """All documents of a search engine at one time, in memory (`Documents`).
+
+    The six columns that the embedded models know have fields of their own; `column` gives them as `id`, `title`, `text`,
+    `visual`, `seconds` and `prior`.
 
     Attributes:
         ids: Document ids, unique, shape [documents].
         titles: Title of each document.
         texts: Further text of each document (tags, creator, transcript), may be empty strings.
-        visual: Picture embedding, float32 [documents, dimensions]; zero columns where there is no picture.
-        seconds: Duration, float64 [documents].
+        visual: Picture embedding, float32 [documents, dimensions]; a row of NaN where a document has no picture.
+        seconds: Duration, float64 [documents]; NaN where unknown.
         prior: Query-independent quality in (0, 1], float64 [documents] (popularity, freshness, ...).
+        columns: Further columns by name.
+        left_out: Columns that `column` refuses, with the reason. A field of one of them holds its default all through: no
+            text, a visual of one zero, unknown duration, prior 1.
     """
 
     ids: tuple[str, ...]
@@ -32,14 +46,22 @@ class Catalogue:
     visual: npt.NDArray[np.float32]
     seconds: FloatArray
     prior: FloatArray
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        for name in ("titles", "texts", "visual", "seconds", "prior"):
-            if len(getattr(self, name)) != n:
-                raise ValueError(f"catalogue column {name!r} has {len(getattr(self, name))} rows, ids has {n}")
-        if len(set(self.ids)) != n:
-            raise ValueError("catalogue ids are not unique")
+        known: dict[str, Column] = {name: getattr(self, name) for name in ("titles", "texts", "visual", "seconds", "prior")}
+        for name, values in (known | dict(self.columns)).items():
+            if len(values) != n:
+                raise ValueError(f"catalogue column {name!r} has {len(values)} rows, ids has {n}")
+        if taken := sorted(_FIELDS.keys() & self.columns.keys()):
+            raise ValueError(f"column {taken[0]!r} has a field of its own: give it there")
+        if len(self.row_of) != n:
+            first: dict[str, int] = {}
+            for row, doc_id in enumerate(self.ids):
+                if first.setdefault(doc_id, row) != row:
+                    raise ValueError(f"catalogue ids are not unique: {doc_id!r} is at rows {first[doc_id]} and {row}")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,22 +71,54 @@ class Catalogue:
         """Row by document id."""
         return {doc_id: row for row, doc_id in enumerate(self.ids)}
 
-    def rows(self, ids: Sequence[str]) -> IntArray:
-        """Rows of `ids`.
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """See `Documents.column_names`."""
+        return tuple(name for name in (*_FIELDS, *self.columns) if name not in self.left_out)
 
-        Raises:
-            KeyError: an id is not in the catalogue.
-        """
-        return np.array([self.row_of[doc_id] for doc_id in ids], np.int64)
+    def id_at(self, row: int) -> str:
+        """See `Documents.id_at`."""
+        return self.ids_of(np.array([row], np.int64))[0]
+
+    def ids_of(self, rows: IntArray) -> list[str]:
+        """See `Documents.ids_of`."""
+        return [self.ids[row] for row in checked_rows(rows, len(self)).tolist()]
+
+    def rows(self, ids: Sequence[str]) -> IntArray:
+        """See `Documents.rows`."""
+        return known_rows(self.find(ids), ids)
+
+    def find(self, ids: Sequence[str]) -> IntArray:
+        """See `Documents.find`."""
+        return np.array([self.row_of.get(doc_id, -1) for doc_id in ids], np.int64)
+
+    def column(self, name: str, rows: IntArray) -> ColumnValues:
+        """See `Documents.column`."""
+        if name not in self.column_names:
+            raise column_error(name, self.column_names, self.left_out.get(name))
+        values: Column = getattr(self, _FIELDS[name]) if name in _FIELDS else self.columns[name]
+        rows = checked_rows(rows, len(self))
+        if isinstance(values, np.ndarray):
+            return values[rows]  # type: ignore[return-value]
+        return [values[row] for row in rows.tolist()]  # type: ignore[return-value]
 
     @cached_property
     def content_hash(self) -> str:
         """Hash over every column."""
-        return sha256_chunks(
-            [
-                sha256_json([self.ids, self.titles, self.texts]).encode(),
-                np.ascontiguousarray(self.visual).tobytes(),
-                self.seconds.tobytes(),
-                self.prior.tobytes(),
-            ]
-        )
+        known = [
+            sha256_json([self.ids, self.titles, self.texts]).encode(),
+            np.ascontiguousarray(self.visual).tobytes(),
+            # Unknown is hashed as 0, as it was written once.
+            np.where(np.isnan(self.seconds), 0.0, self.seconds).tobytes(),
+            self.prior.tobytes(),
+        ]
+        return sha256_chunks([*known, *(_column_hash(name, self.columns[name]).encode() for name in sorted(self.columns))])
+
+
+def _column_hash(name: str, values: Column) -> str:
+    if isinstance(values, np.ndarray):
+        return sha256_json([name, str(values.dtype), values.shape, sha256_chunks([np.ascontiguousarray(values).tobytes()])])
+    if values and isinstance(values[0], np.ndarray):
+        frames = [np.ascontiguousarray(v) for v in values]
+        return sha256_json([name, [v.shape for v in frames], sha256_chunks(v.tobytes() for v in frames)])  # type: ignore[union-attr]
+    return sha256_json([name, values])

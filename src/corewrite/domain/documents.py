@@ -1,0 +1,139 @@
+"""What the rest of the system asks of the documents; a document is addressed by its row."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+ColumnValues = list[str] | FloatArray | Float32Array | list[Float32Array]
+"""Values of some rows of a column: texts; numbers, float64 [n]; vectors, float32 [n, k]; or lists of vectors, n arrays of
+float32 [frames, k].
+
+What is missing is never zero: a missing number is NaN, a missing vector a row of NaN, a missing list of vectors has no frames
+(shape [0, k]). A missing text is the empty text.
+"""
+
+
+class Documents(Protocol):
+    """The documents of a search engine at one time, in memory (`Catalogue`) or on disk (`DocumentStore`)."""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """Columns that `column` gives: `id` and `title`, and what else the documents have."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def id_at(self, row: int) -> str:
+        """Id of the document at `row`.
+
+        Raises:
+            ValueError: there is no such row.
+        """
+        ...
+
+    def ids_of(self, rows: IntArray) -> list[str]:
+        """Ids of the documents at `rows`, int64 [n].
+
+        Raises:
+            ValueError: a row is not in the documents.
+        """
+        ...
+
+    def rows(self, ids: Sequence[str]) -> IntArray:
+        """Rows of `ids`, int64 [n].
+
+        Raises:
+            KeyError: an id is unknown; it is named.
+        """
+        ...
+
+    def find(self, ids: Sequence[str]) -> IntArray:
+        """Rows of `ids`, int64 [n]; -1 where an id is unknown."""
+        ...
+
+    def column(self, name: str, rows: IntArray) -> ColumnValues:
+        """Values of a column.
+
+        Args:
+            name: One of `column_names`.
+            rows: Int64 [n], without pads.
+
+        Raises:
+            ValueError: there is no such column (both it and those that there are get named), or a row is not in the documents.
+        """
+        ...
+
+
+def checked_rows(rows: IntArray, documents: int) -> IntArray:
+    """`rows` as int64.
+
+    Raises:
+        ValueError: they have more than one dimension, or one is not in [0, documents).
+    """
+    rows = np.asarray(rows, np.int64)
+    if rows.ndim != 1:
+        raise ValueError(f"rows have shape {rows.shape}: give a flat list of them")
+    if len(rows) and (rows.min() < 0 or rows.max() >= documents):
+        bad = rows[(rows < 0) | (rows >= documents)][0]
+        raise ValueError(f"row {bad} is not among the {documents} documents")
+    return rows
+
+
+def known_rows(rows: IntArray, ids: Sequence[str]) -> IntArray:
+    """`rows` as `find` gave them for `ids`.
+
+    Raises:
+        KeyError: one is -1; the id is named.
+    """
+    unknown = np.flatnonzero(rows < 0)
+    if len(unknown):
+        raise KeyError(ids[unknown[0]])
+    return rows
+
+
+def column_error(name: str, names: Sequence[str], reason: str | None = None) -> ValueError:
+    """The error for a column that cannot be given.
+
+    Args:
+        name: What was asked for.
+        names: What there is.
+        reason: Why it is not among them, where that is known.
+    """
+    return ValueError(f"the documents have no column {name!r}{f' ({reason})' if reason else ''}; there are {', '.join(names)}")
+
+
+def text_column(documents: Documents, name: str, rows: IntArray) -> list[str]:
+    """Values of a text column.
+
+    Raises:
+        ValueError: there is no such column, it holds no texts, or a row is not in the documents.
+    """
+    values = documents.column(name, rows)
+    if isinstance(values, np.ndarray) or any(not isinstance(v, str) for v in values):
+        raise ValueError(f"column {name!r} of the documents does not hold texts")
+    return values  # type: ignore[return-value]
+
+
+def number_column(documents: Documents, name: str, rows: IntArray) -> FloatArray:
+    """Values of a number column, float64 [n]; NaN where one is missing.
+
+    Raises:
+        ValueError: there is no such column, it holds no numbers, or a row is not in the documents.
+    """
+    values = documents.column(name, rows)
+    if not isinstance(values, np.ndarray) or values.ndim != 1:
+        raise ValueError(f"column {name!r} of the documents does not hold numbers")
+    return np.asarray(values, np.float64)
+
+
+def prior_of(documents: Documents, rows: IntArray) -> FloatArray:
+    """Query-independent quality in (0, 1] of `rows`, float64 [n]: 1 where the documents say none."""
+    if "prior" not in documents.column_names:
+        return np.ones(len(rows))
+    return number_column(documents, "prior", rows)
