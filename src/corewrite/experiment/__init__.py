@@ -3,11 +3,12 @@
 from corewrite.experiment.aa import AACheck, aa_check
 from corewrite.experiment.assignment import CONTROL, TREATMENT, assign
 from corewrite.experiment.launch import read_launch
+from corewrite.experiment.pooling import pool_tables
 from corewrite.experiment.ramp import RampDecision, RampState, step
 from corewrite.experiment.ramp_config import Limit, RampConfig, Stage
 from corewrite.experiment.ramp_users import Observation, Sums, observe
 from corewrite.experiment.result import Effect, LaunchResult
-from corewrite.experiment.searches import check_searches, pool_tables
+from corewrite.experiment.searches import check_searches
 from corewrite.experiment.sequential import contrast_bounds
 
 __all__ = [
