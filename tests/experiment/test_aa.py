@@ -55,8 +55,8 @@ def test_refused(simulate):
     searches = simulate(np.random.default_rng(5), 200)
     with pytest.raises(ValueError, match="splits 0"):
         aa_check(searches, splits=0, seed=1)
-    with pytest.raises(ValueError, match=r"control has \d+ users .* at least 40"):
+    with pytest.raises(ValueError, match=r"arm 'control' has \d+ users .* at least 40"):
         aa_check(simulate(np.random.default_rng(5), 50), seed=1)
     satisfied = pa.array(["satisfied"] * len(searches))
-    with pytest.raises(ValueError, match="change-query rate is 0"):
+    with pytest.raises(ValueError, match="change-query rate of arm 'control' is 0"):
         aa_check(searches.set_column(searches.column_names.index("outcome"), "outcome", satisfied), seed=1)

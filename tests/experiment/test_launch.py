@@ -329,14 +329,14 @@ N = len(ROWS)
     ("searches", "message"),
     [
         (table().drop("outcome"), "lack column 'outcome'"),
-        (table().slice(0, 0), "arm 'control' has 0 users"),
-        (table([r for r in ROWS if r[0][0] == "c"]), "arm 'treatment' has 0 users"),
+        (table().slice(0, 0), "no search is in arm 'control': there are none"),
+        (table([r for r in ROWS if r[0][0] == "c"]), "no search is in arm 'treatment': there are 'control'"),
         (changed(impacted=[False] * N), "none of the 15 searches is impacted"),
         (
             changed(impacted=[r[0][0] == "c" for r in ROWS]),
             "arm 'treatment' has 0 users with a first impacted",
         ),
-        (changed(arm=["A"] * N), "'arm' holds 'A', must be one of control, treatment"),
+        (changed(arm=["A"] * N), "no search is in arm 'control': there are 'A'"),
         (changed(outcome=["bored"] * N), "'outcome' holds 'bored'"),
         (
             changed(arm=["control", "treatment"] + ["control"] * (N - 2)),

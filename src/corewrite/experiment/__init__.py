@@ -8,7 +8,7 @@ from corewrite.experiment.ramp import RampDecision, RampState, step
 from corewrite.experiment.ramp_config import Limit, RampConfig, Stage
 from corewrite.experiment.ramp_users import Observation, Sums, observe
 from corewrite.experiment.result import Effect, LaunchResult
-from corewrite.experiment.searches import check_searches
+from corewrite.experiment.searches import check_searches, select_arms, trigger_known
 from corewrite.experiment.sequential import contrast_bounds
 
 __all__ = [
@@ -31,5 +31,7 @@ __all__ = [
     "observe",
     "pool_tables",
     "read_launch",
+    "select_arms",
     "step",
+    "trigger_known",
 ]

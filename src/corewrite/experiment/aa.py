@@ -10,7 +10,7 @@ import scipy.stats
 
 from corewrite.domain import keyed_uniform, text_key
 from corewrite.experiment.assignment import CONTROL
-from corewrite.experiment.searches import check_searches, drop_censored, first_impacted
+from corewrite.experiment.searches import check_searches, drop_censored, first_impacted, trigger_known
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -46,32 +46,36 @@ class AACheck:
         return asdict(self)
 
 
-def aa_check(searches: pa.Table, *, splits: int = 500, seed: int) -> AACheck:
+def aa_check(searches: pa.Table, *, control: str = CONTROL, splits: int = 500, seed: int) -> AACheck:
     """Split the control users in two again and again and test the primary change-query rate of each split.
 
     A split is keyed by (seed, split, user): neither the order of rows nor the number of splits changes it.
 
     Args:
-        searches: One row per search, see `check_searches`; treatment's are left out, and may be missing.
+        searches: One row per search, see `check_searches`; those of other arms are left out, and may be missing.
+        control: The arm.
         splits: How often.
         seed: Of the splits.
 
     Raises:
         ValueError: the table is refused by `check_searches`, `splits` is below 1, control has fewer than 40
-            users whose first impacted search is not censored, or these all changed or none did.
+            users whose first impacted search is known and not censored, or these all changed or none did.
     """
     if splits < 1:
         raise ValueError(f"splits {splits} must be at least 1")
     table = check_searches(searches)
-    first = drop_censored(first_impacted(table.filter(pc.equal(table["arm"], CONTROL))))
+    table = table.filter(pc.equal(table["arm"], control))
+    first = drop_censored(first_impacted(table.filter(pa.array(trigger_known(table)))))
     changed = first["changed"].to_numpy()
     if len(changed) < _FEWEST_USERS:
         raise ValueError(
-            f"control has {len(changed)} users with a first impacted search that is not censored, "
+            f"arm {control!r} has {len(changed)} users with a first impacted search that is not censored, "
             f"an A/A check needs at least {_FEWEST_USERS}"
         )
     if changed.min() == changed.max():
-        raise ValueError(f"control's change-query rate is {changed[0]:g}: with no variation nothing can be checked")
+        raise ValueError(
+            f"the change-query rate of arm {control!r} is {changed[0]:g}: with no variation nothing can be checked"
+        )
     users = np.array([text_key(user) for user in first["user_id"].to_pylist()], np.uint64)
     p_values = np.concatenate(
         [

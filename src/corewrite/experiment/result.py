@@ -42,6 +42,7 @@ class LaunchResult:
 
     Attributes:
         name: The launch.
+        control_arm, treatment_arm: The arms compared, as they were served.
         cqr: Primary: change-query rate over each user's first impacted search.
         give_up, satisfied: Shares of the other two outcomes of the same searches; in each arm they sum to 1.
         cqr_all_impacted, give_up_all_impacted: The same over all impacted searches.
@@ -50,15 +51,22 @@ class LaunchResult:
         watch_seconds: Watch time of a user's searches together, mean over users, seconds.
         srm_p_value: Sample-ratio test on all users.
         srm_triggered_p_value: The same on users with an impacted search.
+        trigger_p_value: Test of the trigger being known for the same share of users in both arms.
         users, searches: How many, both arms together.
-        impacted_users: Users with an impacted search, censored or not.
-        impacted_searches: Impacted searches, censored or not.
+        users_without_trigger: Users by arm of whom the log does not say which search was the first impacted one: they
+            count in what is read over all searches only.
+        searches_without_trigger: Searches of which it is not known whether they are impacted.
+        impacted_users: Users whose first impacted search is known, censored or not.
+        impacted_searches: Searches known to be impacted, censored or not.
+        other_arms: Users by arm that was left out; "" stands for searches without an arm.
         give_up_margin: Relative rise of give-up that would still do.
         alpha: Two-sided level of the intervals is 1 - alpha; give-up's bound is one-sided at 1 - alpha / 2.
         share: Share of users that treatment was meant to get.
     """
 
     name: str
+    control_arm: str
+    treatment_arm: str
     cqr: Effect
     give_up: Effect
     satisfied: Effect
@@ -69,18 +77,22 @@ class LaunchResult:
     watch_seconds: Effect
     srm_p_value: float
     srm_triggered_p_value: float
+    trigger_p_value: float
     users: int
+    users_without_trigger: dict[str, int]
     searches: int
+    searches_without_trigger: int
     impacted_users: int
     impacted_searches: int
+    other_arms: dict[str, int]
     give_up_margin: float
     alpha: float
     share: float
 
     @property
     def share_impacted(self) -> float:
-        """Share of searches that are impacted."""
-        return self.impacted_searches / self.searches
+        """Share of searches that are impacted, among those of which it is known."""
+        return self.impacted_searches / (self.searches - self.searches_without_trigger)
 
     @property
     def give_up_upper(self) -> float:

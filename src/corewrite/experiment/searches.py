@@ -1,11 +1,16 @@
 """The table an A/B reader needs, one row per search: checked, and folded to one row per user."""
 
+from collections.abc import Collection
+
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from corewrite.domain import Outcome
-from corewrite.experiment.assignment import ARMS
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 SEARCH_SCHEMA = pa.schema(
     [
@@ -18,36 +23,38 @@ SEARCH_SCHEMA = pa.schema(
         ("watch_seconds", pa.float64()),
     ]
 )
-_NAN_ALLOWED = "plain_changed"
 
 
 def check_searches(searches: pa.Table) -> pa.Table:
     """Check a table of searches and reduce it to the columns that are read.
 
     Args:
-        searches: One row per search: user_id, arm ("control" | "treatment"), timestamp (seconds), outcome
-            (`Outcome` values), impacted (bool), plain_changed (0, 1, NaN or null where censored),
-            watch_seconds (at least 0). Other columns are ignored.
+        searches: One row per search: user_id, arm (as served; "" where none was logged), timestamp (seconds), outcome
+            (`Outcome` values), impacted (bool; null or NaN where it is not known), plain_changed (0, 1, NaN or
+            null where censored), watch_seconds (at least 0). Other columns are ignored.
 
     Returns:
-        The table in `SEARCH_SCHEMA`, rows in their order; a null in plain_changed has become NaN.
+        The table in `SEARCH_SCHEMA`, rows in their order; what is not known is null in impacted and NaN in
+        plain_changed.
 
     Raises:
-        ValueError: a column is missing, of a wrong type, or holds a null or a value it may not hold; or a
-            user is in both arms.
+        ValueError: a column is missing, of a wrong type, or holds a null or a value it may not hold.
     """
     missing = [name for name in SEARCH_SCHEMA.names if name not in searches.column_names]
     if missing:
         there = ", ".join(searches.column_names) or "none"
         raise ValueError(f"the searches lack column {missing[0]!r}, add it: there are {there}")
     columns = {field.name: _cast(searches, field) for field in SEARCH_SCHEMA}
-    columns[_NAN_ALLOWED] = pc.fill_null(columns[_NAN_ALLOWED], float("nan"))
+    columns["plain_changed"] = pc.fill_null(columns["plain_changed"], float("nan"))
     for name, column in columns.items():
-        if column.null_count:
+        if name != "impacted" and column.null_count:
             raise ValueError(f"column {name!r} holds {column.null_count} nulls: fill or drop these searches")
-    _refuse_others("arm", columns["arm"], ARMS, "rename it, or drop searches outside the launch (a holdback's)")
-    _refuse_others("outcome", columns["outcome"], tuple(map(str, Outcome)), "see corewrite.domain.Outcome")
-    plain = columns[_NAN_ALLOWED].to_numpy()
+    outcomes = tuple(map(str, Outcome))
+    if others := sorted(set(columns["outcome"].unique().to_pylist()) - set(outcomes)):
+        raise ValueError(
+            f"column 'outcome' holds {others[0]!r}, must be one of {', '.join(outcomes)}: see corewrite.domain.Outcome"
+        )
+    plain = columns["plain_changed"].to_numpy()
     if not np.isin(plain[~np.isnan(plain)], (0.0, 1.0)).all():
         raise ValueError("column 'plain_changed' must be 0, 1, or NaN where censored")
     watch = columns["watch_seconds"].to_numpy()
@@ -55,15 +62,73 @@ def check_searches(searches: pa.Table) -> pa.Table:
         raise ValueError("column 'watch_seconds' must be finite and at least 0: 0 where nothing was watched")
     if not np.isfinite(columns["timestamp"].to_numpy()).all():
         raise ValueError("column 'timestamp' must be finite: seconds since the epoch")
-    table = pa.table(columns, schema=SEARCH_SCHEMA)
-    arms = table.group_by("user_id").aggregate([("arm", "count_distinct")])
-    torn = arms.filter(pc.greater(arms["arm_count_distinct"], 1))["user_id"].to_pylist()
-    if torn:
+    return pa.table(columns, schema=SEARCH_SCHEMA)
+
+
+def select_arms(searches: pa.Table, control: str, treatment: str) -> tuple[pa.Table, dict[str, int]]:
+    """The searches of two arms.
+
+    Args:
+        searches: A checked table.
+        control, treatment: The arms' names, as served.
+
+    Returns:
+        Their searches, rows in their order, and how many users each arm that was left out has.
+
+    Raises:
+        ValueError: the names are the same, an arm has no search, or a user is in both.
+    """
+    if control == treatment:
+        raise ValueError(f"arm {control!r} is both control and treatment: name two arms")
+    users_of = searches.group_by(["arm", "user_id"]).aggregate([]).group_by("arm").aggregate([("user_id", "count")])
+    users = dict(zip(users_of["arm"].to_pylist(), users_of["user_id_count"].to_pylist(), strict=True))
+    for arm in (control, treatment):
+        if arm not in users:
+            raise ValueError(
+                f"no search is in arm {arm!r}: there are {_names(users)}; name the arms to compare as they were served, "
+                "control and treatment"
+            )
+    pair = searches.filter(pc.is_in(searches["arm"], pa.array([control, treatment])))
+    arms = pair.group_by("user_id").aggregate([("arm", "count_distinct")])
+    if torn := arms.filter(pc.greater(arms["arm_count_distinct"], 1))["user_id"].to_pylist():
         raise ValueError(
             f"{len(torn)} users are in both arms, such as {min(torn)!r}: arms go by user; "
             "where worlds or seeds share user ids, join them with pool_tables"
         )
-    return table
+    return pair, {arm: users[arm] for arm in sorted(users) if arm not in (control, treatment)}
+
+
+def trigger_known(searches: pa.Table) -> BoolArray:
+    """Whether the first impacted search of a search's user is known, or that the user has none.
+
+    A user is lost at the first search of which it is not known whether it is impacted, unless an impacted one came
+    before. Up to the first impacted search both arms show the same, so that users are lost alike in both, whether it was
+    drawn by search or by user which of them are logged. The first impacted search *that was logged* is another matter: a
+    treatment that satisfies leaves fewer searches to draw it from.
+
+    Args:
+        searches: Columns user_id, timestamp and impacted, null where not known; of equal timestamps the earlier row is
+            first.
+
+    Returns:
+        One per row.
+    """
+    # Positions in time: which of two nulls or of two impacted searches of a user is first is asked by the smallest.
+    order = np.argsort(searches["timestamp"].to_numpy(), kind="stable")
+    position = np.empty(len(order), np.int64)
+    position[order] = np.arange(len(order))
+    users, user = np.unique(np.asarray(searches["user_id"].to_pylist(), object), return_inverse=True)
+    impacted = searches["impacted"]
+
+    def first(rows: BoolArray) -> IntArray:
+        found = np.full(len(users), len(order))
+        np.minimum.at(found, user[rows], position[rows])
+        return found
+
+    is_impacted = np.asarray(pc.fill_null(impacted, False).to_numpy(zero_copy_only=False), np.bool_)
+    lost = first(np.asarray(impacted.is_null().to_numpy(zero_copy_only=False), np.bool_))
+    known: BoolArray = (lost == len(order)) | (first(is_impacted) < lost)
+    return known[user]
 
 
 def first_impacted(searches: pa.Table) -> pa.Table:
@@ -73,13 +138,13 @@ def first_impacted(searches: pa.Table) -> pa.Table:
     the arm. Later impacted searches do: a treatment that satisfies leaves fewer of them.
 
     Args:
-        searches: A checked table.
+        searches: A checked table of users whose trigger is known, see `trigger_known`.
 
     Returns:
         user_id, arm, outcome, and changed, gave_up, satisfied as 0.0 or 1.0 (all 0 where censored); sorted by
         user.
     """
-    impacted = searches.filter(searches["impacted"]).sort_by("timestamp")
+    impacted = searches.filter(pc.fill_null(searches["impacted"], False)).sort_by("timestamp")
     first = impacted.group_by("user_id", use_threads=False).aggregate([("arm", "first"), ("outcome", "first")])
     outcome = first["outcome_first"]
     return pa.table(
@@ -110,11 +175,11 @@ def per_user(searches: pa.Table) -> pa.Table:
         searches: A checked table.
 
     Returns:
-        One row per user, sorted: user_id, arm, and float64 sums: searches that are impacted, that ended (not
+        One row per user, sorted: user_id, arm, and float64 sums: searches that are known to be impacted, that ended (not
         censored), changed (unsatisfied), gave up, alone or with "_impacted"; those of which the plain change
         is known, and those where it is true; watch_seconds.
     """
-    impacted = pc.cast(searches["impacted"], pa.float64())
+    impacted = pc.cast(pc.fill_null(searches["impacted"], False), pa.float64())
     changed = _is(searches["outcome"], Outcome.CHANGED)
     gave_up = _is(searches["outcome"], Outcome.GAVE_UP)
     ended = pc.subtract(1.0, _is(searches["outcome"], Outcome.CENSORED))
@@ -141,16 +206,20 @@ def per_user(searches: pa.Table) -> pa.Table:
 
 def _cast(searches: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     column = searches[field.name]
+    if pa.types.is_boolean(field.type) and pa.types.is_floating(column.type):
+        numbers = column.to_numpy()
+        if not np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all():
+            raise ValueError(f"column {field.name!r} must be true, false, or null where it is not known")
+        return pa.chunked_array([pa.array(numbers == 1.0, mask=np.isnan(numbers))])
     try:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {field.name!r} is {column.type}, must be {field.type}: {error}") from error
 
 
-def _refuse_others(name: str, column: pa.ChunkedArray, known: tuple[str, ...], fix: str) -> None:
-    others = sorted(set(column.unique().to_pylist()) - set(known))
-    if others:
-        raise ValueError(f"column {name!r} holds {others[0]!r}, must be one of {', '.join(known)}: {fix}")
+def _names(arms: Collection[str]) -> str:
+    named = [repr(arm) for arm in sorted(arms) if arm]
+    return " and ".join(filter(None, [", ".join(named), "searches without an arm" if "" in arms else ""])) or "none"
 
 
 def _is(outcome: pa.ChunkedArray, wanted: Outcome) -> pa.ChunkedArray:
