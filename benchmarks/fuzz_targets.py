@@ -22,6 +22,7 @@ from starlette.responses import Response
 
 from corewrite.domain import Query, words
 from corewrite.domain.query import Context
+from corewrite.domain.traffic_split import arm_of
 from corewrite.fusion import FusionSpec, SpecError, default_spec, load_spec, parse_spec
 from corewrite.registry import Candidate, Registry
 from corewrite.relevance import cold_start
@@ -34,7 +35,6 @@ from corewrite.serving.edge import Edge
 from corewrite.serving.problems import MEDIA_TYPE, ProblemError
 from corewrite.serving.process import _LINE_LIMIT, PolicyProcess, WorkerError, _greeting
 from corewrite.serving.rewriting import PolicyRewriter
-from corewrite.serving.searching import arm_of
 from corewrite.serving.settings import RewriterSettings, ServeConfig
 from corewrite.serving.ubi_log import Hasher
 from corewrite.serving.wire import ExplainRequest, RewriteBatch, RewriteRequest, SearchRequest

@@ -10,12 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from corewrite.domain import Query, SignalStatus, hash_share
+from corewrite.domain import Query, SignalStatus
+from corewrite.domain.traffic_split import STAGES_OF, Arm
 from corewrite.fusion import FusionSpec, StageFusion
 from corewrite.fusion.spec import STAGES
 from corewrite.search import Candidates, Cascade, Rawranked, Trace
 from corewrite.serving.rewriting import Rewritten
-from corewrite.serving.settings import STAGES_OF, Arm, Deadlines, ServeConfig, Shares
+from corewrite.serving.settings import Deadlines, ServeConfig
 from corewrite.serving.versions import Choice, RampPlace, Version
 
 _log = logging.getLogger(__name__)
@@ -104,14 +105,6 @@ def failed(chosen: Choice, query: Query, arm: Arm, rewrites: int) -> Found:
     """A search that recall itself had no answer to."""
     nothing = Ranked((), (), (), {"recall.original": SignalStatus.ERROR})
     return Found(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.ramp, chosen.shadow)
-
-
-def arm_of(client_id: str, shares: Shares) -> Arm:
-    """Arm of a client: a pure function of id and salt, so that every worker agrees and a client stays where it is."""
-    place = hash_share(client_id, shares.salt)
-    if place < shares.none:
-        return "none"
-    return "launch_1" if place < shares.none + shares.launch_1 else "launch_2"
 
 
 class Searcher:

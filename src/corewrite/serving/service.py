@@ -10,6 +10,7 @@ from typing import Any
 
 from corewrite.deployment.backends import Backends
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
+from corewrite.domain.traffic_split import Arm, arm_of
 from corewrite.fusion import explain_stage
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.cache import MemoryCache, RedisCache
@@ -17,8 +18,8 @@ from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
-from corewrite.serving.searching import Found, Ranked, Searcher, arm_of, failed
-from corewrite.serving.settings import Arm, ServeConfig
+from corewrite.serving.searching import Found, Ranked, Searcher, failed
+from corewrite.serving.settings import ServeConfig
 from corewrite.serving.ubi_log import Hasher, UbiLog, line_of
 from corewrite.serving.versions import Choice, Open, Version, Versions
 from corewrite.serving.warm import read_warm

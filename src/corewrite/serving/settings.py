@@ -2,24 +2,18 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from corewrite.deployment.settings import EmbeddedIndex, EmbeddedRelevance, EngineSettings, RelevanceSettings
 from corewrite.domain import Settings, read_settings
+from corewrite.domain.traffic_split import Shares
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder in which several workers count together."""
-Arm = Literal["none", "launch_1", "launch_2"]
-STAGES_OF: dict[Arm, tuple[str, ...]] = {
-    "none": (),
-    "launch_1": ("finerank",),
-    "launch_2": ("recall", "rawrank", "finerank"),
-}
-"""The stages that use the rewrite in each arm."""
 Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
 
@@ -83,26 +77,6 @@ class CacheSettings(Settings):
     """A Redis that takes longer counts as a miss."""
     warm_folder: Path | None = None
     """Where `corewrite warm` leaves rewrites for a policy that is to be promoted."""
-
-
-class Shares(Settings):
-    """Shares of the clients in each arm; they sum to 1."""
-
-    none: float = Field(default=0.0, ge=0, le=1)
-    """No rewriter."""
-    launch_1: float = Field(default=0.0, ge=0, le=1)
-    """The rewrite at finerank only."""
-    launch_2: float = Field(default=1.0, ge=0, le=1)
-    """The rewrite at all stages of the spec."""
-    salt: str = Field(default="corewrite", min_length=1)
-    """Names the launch: a new salt spreads the clients anew."""
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Shares":
-        total = self.none + self.launch_1 + self.launch_2
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"the arms' shares sum to {total}, not 1")
-        return self
 
 
 class Limits(Settings):

@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 
 from corewrite.deployment.backends import Backends
+from corewrite.domain.traffic_split import STAGES_OF, Arm
 from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
 from corewrite.experiment.ramp_file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
 from corewrite.registry import Champion, Kind, Registry, RegistryError
 from corewrite.search import Cascade
 from corewrite.serving.rewriting import PolicyRewriter
-from corewrite.serving.settings import STAGES_OF, Arm, ServeConfig
+from corewrite.serving.settings import ServeConfig
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS, _GRACE_SECONDS = 5.0, 5.0
