@@ -77,7 +77,7 @@ def test_layouts(tmp_path: Path, content: bytes, zipped: bool) -> None:
 
 def test_columns(tmp_path: Path) -> None:
     attributes = {
-        "session_id": "s", "context_titles": ["old"], "locale": "en", "arm": "b", "impacted": True, "page": 2,
+        "session_id": "s", "context_titles": ["old"], "locale": "en", "arm": "b", "impacted": True, "bucket": 17, "page": 2,
     }  # fmt: skip
     content = ndjson(
         query(query_response_hit_ids=["a", 7], query_attributes=attributes, client_id=12),
@@ -88,8 +88,8 @@ def test_columns(tmp_path: Path) -> None:
     assert rows(log.searches) == [
         {
             "query_id": "q1", "user_id": "12", "session_id": "s", "timestamp": T0, "query": "lion",
-            "hit_ids": ["a", "7"], "context_titles": ["old"], "locale": "en", "arm": "b", "impacted": True,
-            "line": 1,
+            "hit_ids": ["a", "7"], "context_titles": ["old"], "locale": "en", "arm": "b", "bucket": 17,
+            "impacted": True, "texts": None, "line": 1,
         }
     ]  # fmt: skip
     first, second = rows(log.events)
@@ -165,6 +165,11 @@ BAD = {
     "long id": (query("q" * 101), "query_id of 101 characters"),
     "text that is none": (query(user_query=["a"]), r"\['a'\] is not text"),
     "null text": (query(user_query=None), "None is not text"),
+    "impacted": (query(query_attributes={"impacted": "false"}), "impacted 'false' is neither true nor false: leave it out"),
+    "bucket of another kind": (query(query_attributes={"bucket": "B"}), "bucket 'B' is no whole number from 0 to 9999"),
+    "bucket beyond the last": (query(query_attributes={"bucket": 10_000}), "bucket 10000 is no whole number"),
+    "true is no bucket": (query(query_attributes={"bucket": True}), "bucket True is no whole number"),
+    "texts": (query(query_attributes={"served": {"texts": "rot13"}}), "served.texts 'rot13' is none of plain, hashed, sealed"),
     "attributes": (query(query_attributes=3), "query_attributes is not an object"),
     "hits": (query(query_response_hit_ids="abc"), "query_response_hit_ids is not a list"),
     "too many hits": (

@@ -61,6 +61,8 @@ class Platform:
             # Generous: the machine of a test is busy, and a test of lateness sets its own.
             "deadlines": {"recall": 5_000, "rawrank": 5_000, "finerank": 5_000},
             **changes,
+            # So that every client of a test has a rewriter; tests of the holdback say so.
+            "arms": {"holdback": 0, **changes.get("arms", {})},
         }
         return ServeConfig.model_validate(settings)
 

@@ -20,6 +20,7 @@ from corewrite.logs.mining import (
 )
 from corewrite.logs.outcomes import Outcomes, SatisfactionThresholds, find_outcomes
 from corewrite.logs.reader import IngestReport, LogError, SearchLog, parse_time, read_log
+from corewrite.logs.texts import require_texts
 from corewrite.logs.writer import UbiWriter
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "read_instances",
     "read_log",
     "read_reformulations",
+    "require_texts",
     "write_instances",
     "write_reformulations",
 ]

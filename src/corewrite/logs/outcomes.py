@@ -57,7 +57,9 @@ class Outcomes:
     Attributes:
         query_id, user_id, session_id, query, locale, arm: Names and texts, object arrays.
         timestamp: Seconds since the epoch.
-        impacted: Whether the arms' displayed lists differ, as logged.
+        bucket: Of the user, as logged, int or None, object array; see `corewrite.domain.traffic_split`.
+        impacted: Whether the lists of the arms under comparison differ, as logged, bool or None, object array: not logged is
+            not false.
         hit_ids: What was displayed, a tuple of ids each.
         context_queries, context_titles: What came before in the session, tuples, oldest first.
         chain: Number of the reformulation chain.
@@ -77,7 +79,8 @@ class Outcomes:
     locale: npt.NDArray[np.object_]
     arm: npt.NDArray[np.object_]
     timestamp: FloatArray
-    impacted: BoolArray
+    bucket: npt.NDArray[np.object_]
+    impacted: npt.NDArray[np.object_]
     hit_ids: list[tuple[str, ...]]
     context_queries: list[tuple[str, ...]]
     context_titles: list[tuple[str, ...]]
@@ -94,7 +97,7 @@ class Outcomes:
         return len(self.query_id)
 
     def to_arrow(self) -> pa.Table:
-        """One row per search, what an A/B reader needs."""
+        """One row per search, what an A/B reader needs; null where something was not logged."""
         return pa.table(
             {
                 "query_id": pa.array(self.query_id, pa.string()),
@@ -107,7 +110,8 @@ class Outcomes:
                 "watch_seconds": self.watch_seconds,
                 "clicks": np.array([len(c) for c in self.clicked], np.int64),
                 "arm": pa.array(self.arm, pa.string()),
-                "impacted": self.impacted,
+                "bucket": pa.array(self.bucket, pa.int32()),
+                "impacted": pa.array(self.impacted, pa.bool_()),
             }
         )
 
@@ -172,7 +176,8 @@ def find_outcomes(
     return Outcomes(
         query_id=np.array(columns["query_id"], object), user_id=user, session_id=session, query=query,
         locale=np.array(columns["locale"], object), arm=np.array(columns["arm"], object), timestamp=time,
-        impacted=np.array(columns["impacted"], np.bool_), hit_ids=hits, context_queries=context,
+        bucket=np.array(columns["bucket"], object), impacted=np.array(columns["impacted"], object),
+        hit_ids=hits, context_queries=context,
         context_titles=[tuple(t or ()) for t in columns["context_titles"]], chain=chain, outcome=outcome,
         plain_changed=plain, clicked=clicked, satisfied=satisfied,
         watch_seconds=np.array([float(np.nansum([*c.values(), 0.0])) for c in clicked]), rule=rule, thresholds=thresholds,

@@ -19,15 +19,21 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
+from corewrite.domain.traffic_split import NUM_BUCKETS
+from corewrite.logs.served import texts_of
+
 _LINE_LIMIT = 4 * 2**20
 _ID_LIMIT = 100
 SEARCH_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()), ("user_id", pa.string()), ("session_id", pa.string()), ("timestamp", pa.float64()),
         ("query", pa.string()), ("hit_ids", pa.list_(pa.string())), ("context_titles", pa.list_(pa.string())),
-        ("locale", pa.string()), ("arm", pa.string()), ("impacted", pa.bool_()), ("line", pa.int64()),
+        ("locale", pa.string()), ("arm", pa.string()), ("bucket", pa.int32()), ("impacted", pa.bool_()),
+        ("texts", pa.string()), ("line", pa.int64()),
     ]
 )  # fmt: skip
+"""What is not logged is null, never false: `bucket` and `impacted`, and `texts` ("plain", "hashed", "sealed") of a line that
+`corewrite serve` did not write."""
 EVENT_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()), ("user_id", pa.string()), ("action", pa.string()), ("document_id", pa.string()),
@@ -234,6 +240,7 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
     extra = value.get("query_attributes") or {}
     if not isinstance(extra, dict):
         raise ValueError("query_attributes is not an object")
+    served = extra.get("served")
     hits = value.get("query_response_hit_ids") or []
     titles = extra.get("context_titles") or []
     for name, items in (("query_response_hit_ids", hits), ("context_titles", titles)):
@@ -249,7 +256,9 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
         "context_titles": [_text(t) for t in titles],
         "locale": _text(extra.get("locale") or ""),
         "arm": _text(extra.get("arm") or ""),
-        "impacted": bool(extra.get("impacted", False)),
+        "bucket": _bucket(extra.get("bucket")),
+        "impacted": _flag("impacted", extra.get("impacted")),
+        "texts": texts_of(served) if isinstance(served, dict) and "texts" in served else None,
     }
 
 
@@ -293,6 +302,21 @@ def _text(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r:.50} is not text")
     return str(value)
+
+
+def _flag(name: str, value: Any) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} {value!r:.50} is neither true nor false: leave it out where it is not known")
+
+
+def _bucket(value: Any) -> int | None:
+    if value is None or (type(value) is int and 0 <= value < NUM_BUCKETS):
+        return value
+    raise ValueError(
+        f"bucket {value!r:.50} is no whole number from 0 to {NUM_BUCKETS - 1}: leave it out where it is not that of "
+        "corewrite.domain.traffic_split"
+    )
 
 
 def _refuse_surrogates(value: Any) -> None:
@@ -372,6 +396,12 @@ def _report(
         warnings.append("no watch times: conversions, else clicks, count as satisfaction")
     if not any(searches.values["hit_ids"]) and not (actions["impression"] or actions["view"]):
         warnings.append("nothing says what was displayed: D- and examination cannot be found")
+    unreadable = sum(kind in ("hashed", "sealed") for kind in searches.values["texts"])
+    if unreadable:
+        warnings.append(
+            f"{unreadable} of {len(known)} searches hold no text that can be read (log.query_text of `corewrite serve`): "
+            "training, ramps and experiments leave them out"
+        )
     if orphans:
         warnings.append(f"{orphans} events belong to no search of the log")
     return IngestReport(

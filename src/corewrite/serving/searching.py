@@ -174,13 +174,13 @@ class Searcher:
         else:
             pending = found.pending
             if pending is None:
-                if found.arm != "none":
+                if STAGES_OF[found.arm]:
                     return None  # switched off: there is no other answer
                 pending = found.version.rewriter.ask(found.query, found.rewrites)
             rewritten = await asyncio.shield(pending)
             if not rewritten.texts:
                 return None
-            arm: Arm = "launch_2" if found.arm == "none" else found.arm
+            arm: Arm = found.arm if STAGES_OF[found.arm] else "launch_2"
             run = _Run(found.version.cascades[arm], found.query, depth)
             run.texts = rewritten.texts
         await self._in_thread(lambda: run.do(STAGES, time.monotonic()))

@@ -10,7 +10,7 @@ from typing import Any
 
 from corewrite.deployment.backends import Backends
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
-from corewrite.domain.traffic_split import Arm, arm_of
+from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of
 from corewrite.fusion import explain_stage
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.cache import MemoryCache, RedisCache
@@ -133,7 +133,7 @@ class Service:
         """
         version = self.choose(client_id).version
         arm = arm_of(client_id, self.config.arms) if client_id else None
-        if arm == "none" and not self.kill.on:
+        if arm is not None and not STAGES_OF[arm] and not self.kill.on:
             return version, arm, [Rewritten((), SignalStatus.OFF, "arm")] * len(queries)
         found = await self._rewritten(version, queries, n, deadline_ms)
         if self.config.shadow and not self.kill.on:  # computed like any other, and not shown
@@ -327,9 +327,9 @@ class Service:
             if other is not None:
                 self.metrics.counterfactuals.labels(str(other.rows != found.ranked.rows).lower()).inc()
             line = line_of(
-                found, query_id=query_id, client_id=client_id, session_id=session_id, timestamp=timestamp,
-                ids=self.catalogue.ids.__getitem__, other=other, shadow=shadow, backends=self.backends.facts,
-                texts=self.config.log.query_text, hasher=self._hasher,
+                found, query_id=query_id, client_id=client_id, bucket=bucket_of(client_id), session_id=session_id,
+                timestamp=timestamp, ids=self.catalogue.ids.__getitem__, other=other, shadow=shadow,
+                backends=self.backends.facts, texts=self.config.log.query_text, hasher=self._hasher,
             )  # fmt: skip
         except Exception:
             # The search was answered; its entry must not be what brings a worker down.

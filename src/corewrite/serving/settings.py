@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from corewrite.deployment.settings import EmbeddedIndex, EmbeddedRelevance, EngineSettings, RelevanceSettings
 from corewrite.domain import Settings, read_settings
-from corewrite.domain.traffic_split import Shares
+from corewrite.domain.traffic_split import ArmShares
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
@@ -151,7 +151,7 @@ class ServeConfig(Settings):
     """The rewriter's process."""
     cache: CacheSettings = CacheSettings()
     """Rewrites kept."""
-    arms: Shares = Shares()
+    arms: ArmShares = ArmShares()
     """Who gets what."""
     limits: Limits = Limits()
     """Of requests."""

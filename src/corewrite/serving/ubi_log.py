@@ -38,7 +38,7 @@ class Hasher:
 
 
 def line_of(
-    found: Found, *, query_id: str, client_id: str, session_id: str, timestamp: float, ids: Callable[[int], str],
+    found: Found, *, query_id: str, client_id: str, bucket: int, session_id: str, timestamp: float, ids: Callable[[int], str],
     other: Ranked | None, shadow: Found | None, backends: Mapping[str, Any], texts: bool, hasher: Hasher,
 ) -> dict[str, Any]:  # fmt: skip
     """The line of a search.
@@ -47,6 +47,7 @@ def line_of(
         found: The search.
         query_id: Of this search.
         client_id: Of the user; only its hash is written.
+        bucket: Of the user, who is in no other group than all of the bucket; see `corewrite.domain.traffic_split`.
         session_id: Only its hash is written.
         timestamp: Seconds since the epoch.
         ids: Document id by catalogue row.
@@ -65,6 +66,7 @@ def line_of(
         "context_titles": [shown(t) for t in context.titles],
         "locale": context.locale,
         "arm": found.arm,
+        "bucket": bucket,
     }
     if other is not None:
         attributes["impacted"] = [ids(row) for row in other.rows] != hits

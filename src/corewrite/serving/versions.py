@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 from corewrite.deployment.backends import Backends
-from corewrite.domain.traffic_split import STAGES_OF, Arm
+from corewrite.domain.traffic_split import STAGES_OF, Arm, is_holdback_user
 from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
 from corewrite.experiment.ramp_file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
@@ -64,7 +64,7 @@ class RampPlace:
 
     Attributes:
         arm: "treatment" (the champion being ramped up) or "control" (the version before); None: in no arm, and answered with
-            the version before, as without a client id.
+            the version before, as the holdback and requests without a client id are.
         champion: Version being ramped up.
         share: Share of clients who get it.
     """
@@ -109,6 +109,7 @@ class Versions:
     def __init__(self, config: ServeConfig, backends: Backends, make_rewriter: Open) -> None:
         self._registry, self._ramp_file = Registry(config.registry), config.ramp_path
         self._backends, self._make, self._poll_seconds = backends, make_rewriter, config.poll_seconds
+        self._holdback = config.arms.holdback
         self._served: _Served | None = None
         self._bare: Version | None = None
         self._ramp: tuple[RampState, RampConfig] | None = None
@@ -156,9 +157,10 @@ class Versions:
         if served.ramp is None or served.previous is None:
             return Choice(served.present)
         state, config = served.ramp
-        treated = bool(client_id) and state.version_for(client_id, config) == state.champion
+        takes_part = bool(client_id) and not is_holdback_user(client_id, self._holdback)
+        treated = takes_part and state.version_for(client_id, config) == state.champion
         version, share = served.present if treated else served.previous, state.share(config)
-        if not client_id or state.status != "running":
+        if not takes_part or state.status != "running":
             return Choice(version, RampPlace(None, state.champion, share))
         place = RampPlace(TREATMENT if treated else CONTROL, state.champion, share)
         return Choice(version, place, served.present if share == 0 else None)

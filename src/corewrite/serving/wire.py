@@ -109,7 +109,7 @@ class WireRewritten(BaseModel):
 class RewriteResponse(_Answered):
     """One entry per query, in order."""
 
-    arm: str | None = Field(description="none, launch_1 (for finerank only) or launch_2; null without a client_id.")
+    arm: str | None = Field(description="holdback, none, launch_1 (for finerank only) or launch_2; null without a client_id.")
     results: list[WireRewritten]
 
 
@@ -127,7 +127,7 @@ class SearchResponse(_Answered):
     """An answer."""
 
     query_id: str = Field(description="For the events that are logged about it.")
-    arm: str = Field(description="none, launch_1 or launch_2.")
+    arm: str = Field(description="holdback, none, launch_1 or launch_2.")
     ramp: str | None = Field(description="treatment or control while a ramp is under way.")
     rewrites: list[str] = Field(description="What was used.")
     rewrite_status: str = Field(description="What became of the rewrite, in a word.")

@@ -1,0 +1,35 @@
+"""Whether the texts of a log are there to be read: of hashes nobody can learn, nor tell a repaired query from a new one."""
+
+from dataclasses import replace
+
+from corewrite.logs.reader import LogError, SearchLog
+
+
+def require_texts(log: SearchLog) -> SearchLog:
+    """The searches of a log whose texts can be read.
+
+    Args:
+        log: As read. Searches whose line does not say how its texts stand there were not written by `corewrite serve` and
+            hold them as they are.
+
+    Returns:
+        The log without searches whose texts are hashed or sealed; its report warns of those.
+
+    Raises:
+        LogError: they are half of the log or more.
+    """
+    searches = log.searches
+    unreadable = searches.texts.isin(["hashed", "sealed"]).fill_null(False)
+    count = int(searches.filter(unreadable).count().execute())
+    if 2 * count >= log.report.queries:
+        sealed = int(searches.filter((searches.texts == "sealed").fill_null(False)).count().execute())
+        what, fix = (
+            ("sealed texts", "open them first, with the private key")
+            if 2 * sealed > count
+            else ("hashes in the place of texts", "serve with `log.query_text: true`")
+        )
+        raise LogError(
+            f"{', '.join(log.report.files)}: {count} of {log.report.queries} searches hold {what}, from which nothing can be "
+            f"learnt and no repaired query be told from a new one: {fix}"
+        )
+    return replace(log, searches=searches.filter(~unreadable)) if count else log
