@@ -125,12 +125,12 @@ def test_a_server_that_trusts_the_process_is_found(lines, monkeypatch):
 
 
 def test_a_loader_that_lets_the_yaml_library_speak_is_found(specs, monkeypatch):
-    monkeypatch.setattr(corewrite.fusion.spec, "_composed", yaml.SafeLoader.get_single_node)
+    monkeypatch.setattr(corewrite.fusion.spec, "composed", yaml.SafeLoader.get_single_node)
     found(specs, 400, "arg not in range(0x110000)")
 
 
 def test_an_error_without_its_place_is_found(specs, monkeypatch):
-    monkeypatch.setattr(corewrite.fusion.spec, "_line", lambda node, location: 10_000)
+    monkeypatch.setattr(corewrite.fusion.spec, "line_of", lambda node, location: 10_000)
     found(specs, 30, "an error without file and line")
 
 

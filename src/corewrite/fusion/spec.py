@@ -1,10 +1,10 @@
 """The fusion spec: one YAML that ranks, rewards and compiles."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from corewrite.domain import Settings, sha256_json
+from corewrite.domain.strict_yaml import StrictLoader, composed, line_of, visible
 
 
 def _number(value: object) -> object:
@@ -193,40 +194,6 @@ class FusionSpec(Settings):
         return self.model_copy(update={**update, "recall": self.recall.model_copy(update={"use_rewrite": recall})})
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML less what has no place in a spec: aliases, keys that stand twice, numbers beyond any use."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            # A few nested aliases or merge keys stand for gigabytes.
-            alias = self.peek_event()  # type: ignore[no-untyped-call]
-            raise _refused("aliases (*name) are not allowed here: write the value out", alias.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names: set[str] = set()
-        # A list that is tagged as a mapping (!!map [a]) comes here too; the base says what is wrong with it.
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
-                names.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            value = super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            raise _refused(f"{node.value!r:.80} is not a value of type {node.tag}", node.start_mark) from error
-        if isinstance(value, int) and value.bit_length() > 64:
-            raise _refused(f"{node.value!r:.80} is too large a number", node.start_mark)
-        return value
-
-
-def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
 def load_spec(path: Path) -> FusionSpec:
     """Read and validate a spec.
 
@@ -247,12 +214,12 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
         SpecError: it is refused; the message names `name`, the line, the value and the fix.
     """
     try:
-        loader = _Loader(text)
-        node = _composed(loader)
+        loader = StrictLoader(text)
+        node = composed(loader)
         value = loader.construct_document(node) if node is not None else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{name}:{line}: not valid YAML: {_visible(str(error.problem))}") from error
+        raise SpecError(f"{name}:{line}: not valid YAML: {visible(str(error.problem))}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(f"{name}:{line}: not valid YAML: character {error.character!r}: {error.reason}") from error
@@ -265,24 +232,11 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
     except ValidationError as error:
         problems = []
         for e in error.errors():
-            where = ".".join(_visible(str(part)) for part in e["loc"])
+            where = ".".join(visible(str(part)) for part in e["loc"])
             shown = "" if isinstance(e["input"], dict | list) else f" (got {e['input']!r:.80})"
             message = e["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}:{_line(node, e['loc'])}: {where or 'spec'}: {message}{shown}")
+            problems.append(f"{name}:{line_of(node, e['loc'])}: {where or 'spec'}: {message}{shown}")
         raise SpecError("\n".join(problems)) from error
-
-
-def _composed(loader: _Loader) -> yaml.Node | None:
-    try:
-        return loader.get_single_node()
-    except (ValueError, OverflowError) as error:
-        # The scanner lets through what Python says to an escape beyond Unicode, or to a version of thousands of digits.
-        raise _refused(f"an escape or a number beyond any use ({error})", loader.get_mark()) from error  # type: ignore[no-untyped-call]
-
-
-def _visible(text: str) -> str:
-    """Text that a terminal may be given: a key can hold line breaks, escape sequences, half characters, or a whole file."""
-    return text if text.isprintable() and text == text.strip() and len(text) <= 200 else f"{text!r:.200}"
 
 
 def default_spec() -> FusionSpec:
@@ -303,20 +257,3 @@ def recommended_eps(random_pair_scores: Iterable[float]) -> float:
     low = math.floor(place)
     high = min(low + 1, len(scores) - 1)
     return max(0.03, scores[low] + (place - low) * (scores[high] - scores[low]))
-
-
-def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Line of a place in the YAML, or of the nearest place above it that is there."""
-    line = 1
-    for key in location:
-        if isinstance(node, yaml.MappingNode):
-            found = [(k, v) for k, v in node.value if getattr(k, "value", None) == str(key)]
-            if not found:
-                break
-            line, node = found[0][0].start_mark.line + 1, found[0][1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
