@@ -17,9 +17,9 @@ def test_settings_from_yaml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("training: {phasen: 2}", "training.phasen"),
+        ("training: {phasen: 2}", "training.phasen: unknown name; did you mean 'phases'"),
         ("training: {beta: -1}", "training.beta"),
-        ("a: [", "cannot read"),
+        ("a: [", "not valid YAML"),
         ("- 1", "settings"),
     ],
 )

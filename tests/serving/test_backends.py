@@ -238,10 +238,13 @@ def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
     ("text", "said"),
     [
         ("relevance: {kind: kserv}", "relevance: Input tag 'kserv'"),
-        ("relevance: {kind: kserve, url: 'http://x', model: m}", "relevance.kserve.version: Field required"),
-        ("relevance: {kind: onnx, folder: x, pin: abc}", "relevance.onnx.pin"),
-        ("engine: {kind: qdrant, url: 'http://x'}", "engine.qdrant.collection: Field required"),
-        ("engine: {kind: qdrant, url: 'http://x', collection: c, api_key: k}", "engine.qdrant.api_key"),
+        ("relevance: {kind: kserve, url: 'http://x', model: m}", "serve.yaml:1: relevance.version: Field required"),
+        ("relevance: {kind: onnx, folder: x, pin: abc}", "serve.yaml:1: relevance.pin: "),
+        ("engine: {kind: qdrant, url: 'http://x'}", "serve.yaml:1: engine.collection: Field required"),
+        (
+            "engine: {kind: qdrant, url: 'http://x', collection: c, api_key: k}",
+            "serve.yaml:1: engine.api_key: unknown name; did you mean 'api_key_env'?",
+        ),
     ],
 )
 def test_settings_that_are_wrong_are_named(tmp_path, text, said):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import corewrite.fusion.spec
+import corewrite.domain.strict_yaml
 from corewrite.rewriter import PromptTemplate
 from corewrite.serving.service import Service
 
@@ -125,12 +125,12 @@ def test_a_server_that_trusts_the_process_is_found(lines, monkeypatch):
 
 
 def test_a_loader_that_lets_the_yaml_library_speak_is_found(specs, monkeypatch):
-    monkeypatch.setattr(corewrite.fusion.spec, "composed", yaml.SafeLoader.get_single_node)
+    monkeypatch.setattr(corewrite.domain.strict_yaml, "composed", yaml.SafeLoader.get_single_node)
     found(specs, 400, "arg not in range(0x110000)")
 
 
 def test_an_error_without_its_place_is_found(specs, monkeypatch):
-    monkeypatch.setattr(corewrite.fusion.spec, "line_of", lambda node, location: 10_000)
+    monkeypatch.setattr(corewrite.domain.strict_yaml, "line_of", lambda node, location: 10_000)
     found(specs, 30, "an error without file and line")
 
 

@@ -8,8 +8,9 @@ from corewrite.domain.instance import TrainingInstance
 from corewrite.domain.keyed_random import keyed_bits, keyed_uniform, text_key
 from corewrite.domain.provenance import Provenance
 from corewrite.domain.query import Context, Query
-from corewrite.domain.settings import ConfigError, Settings, read_settings
+from corewrite.domain.settings import Settings, read_settings
 from corewrite.domain.status import Outcome, SignalStatus
+from corewrite.domain.strict_yaml import ConfigError
 from corewrite.domain.text import normalise, words
 
 __all__ = [

@@ -1,10 +1,15 @@
 """The base of all settings, and reading them."""
 
+import types
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from corewrite.domain.strict_yaml import ConfigError, Location, YamlDocument, printable, read_yaml, visible
 
 
 class Settings(BaseModel):
@@ -16,23 +21,116 @@ class Settings(BaseModel):
 T = TypeVar("T", bound=Settings)
 
 
-class ConfigError(ValueError):
-    """Settings that are refused; the message names the file, the setting and what is wrong with it."""
-
-
 def read_settings(path: Path, kind: type[T]) -> T:
     """Read settings of a kind from YAML; an empty file gives the defaults.
 
     Raises:
-        ConfigError: the file cannot be read or a setting is refused.
+        ConfigError: the file cannot be read or settings are refused; a line for each.
     """
+    return validated(read_yaml(path), kind)
+
+
+def validated(document: YamlDocument, kind: type[T], what: str = "settings") -> T:
+    """Settings of a kind out of a document; an empty one gives the defaults.
+
+    Raises:
+        ConfigError: settings are refused; a line for each, with file, line, setting, value and what to write instead.
+    """
+    value = {} if document.value is None else document.value
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{document.name}:1: {what}: must be a mapping (`name: value`, a line each), this is a {type(value).__name__}"
+        )
+    booleans = dict(_booleans_for_numbers(value, kind))
+    problems = [(at, _said(document, at, _NO_NUMBER, v, what)) for at, v in booleans.items()]
     try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    # The YAML reader lets through what Python says to odd numbers, escapes and tags.
-    except (OSError, ValueError, ArithmeticError, AttributeError, TypeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot read the settings: {error}") from error
-    try:
-        return kind.model_validate({} if value is None else value)
+        found = kind.model_validate(value)
     except ValidationError as error:
-        problems = [f"{path}: {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("\n".join(problems)) from error
+        problems += [(e["loc"], _problem(document, kind, what, e)) for e in error.errors() if e["loc"] not in booleans]
+    if problems:
+        raise ConfigError("\n".join(said for _, said in sorted(problems, key=lambda p: document.line(p[0]))))
+    return found
+
+
+_NO_NUMBER = "must be a number (YAML reads yes, no, on and off as true and false)"
+
+
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that nothing has: the one that was probably meant, or all there are."""
+    names = sorted(known)
+    if near := get_close_matches(name[:80], names, 1):
+        return f"unknown name; did you mean {near[0]!r}?"
+    return f"unknown name; there are {', '.join(names)}" if names else "unknown name"
+
+
+def _problem(document: YamlDocument, kind: type[Settings], what: str, error: ErrorDetails) -> str:
+    location, value = error["loc"], error["input"]
+    if error["type"] == "extra_forbidden":
+        known = {name for k in _settings_at(kind, location[:-1]) for name in k.model_fields}
+        said, value = unknown_name(str(location[-1]), known), {}  # not shown: it may be a secret put where none belongs
+    elif error["type"] == "union_tag_not_found":
+        said = f"needs `kind`, one of {', '.join(name for k in _settings_at(kind, location) for name in _kind_names(k))}"
+    elif error["type"] == "string_type" and isinstance(value, bool | int | float):
+        said = f"{error['msg']}: put it in quotes"
+    else:
+        said = printable(error["msg"].removeprefix("Value error, "))
+    return _said(document, location, said, value, what)
+
+
+def _said(document: YamlDocument, location: Location, said: str, value: object, what: str) -> str:
+    shown = "" if isinstance(value, dict | list | BaseModel) else f" (got {value!r:.80})"
+    where = ".".join(visible(str(part)) for part in document.path(location)) or what
+    return f"{document.name}:{document.line(location)}: {where}: {said}{shown}"
+
+
+def _booleans_for_numbers(value: object, kind: type[Settings], location: Location = ()) -> Iterator[tuple[Location, object]]:
+    """Where a number is wanted and `yes` would silently be 1."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _booleans_for_numbers(inner, kind, (*location, key))
+    elif isinstance(value, bool):
+        wanted = _types_at(kind, location)
+        if bool not in wanted and (int in wanted or float in wanted):
+            yield location, value
+
+
+def _settings_at(kind: type[Settings], location: Location) -> list[type[Settings]]:
+    """The settings classes that a place may hold."""
+    return [t for t in _types_at(kind, location) if isinstance(t, type) and issubclass(t, Settings)]
+
+
+def _types_at(kind: type[Settings], location: Location) -> list[Any]:
+    """The types that a place may hold."""
+    found: list[Any] = [kind]
+    for key in location:
+        # Where settings come in several kinds, pydantic names the kind as if it were a place.
+        found = [t for outer in found for t in _types_in(outer, key)] or [t for t in found if key in _kind_names(t)]
+    return found
+
+
+def _types_in(outer: Any, key: int | str) -> Iterator[Any]:
+    args = get_args(outer)
+    if isinstance(outer, type) and issubclass(outer, Settings):
+        if key in outer.model_fields:
+            yield from _parts(outer.model_fields[str(key)].annotation)
+    elif get_origin(outer) is dict:
+        yield from _parts(args[1])
+    elif get_origin(outer) in (list, tuple) and isinstance(key, int):
+        yield from _parts(args[0] if args[-1] is Ellipsis or key >= len(args) else args[key])
+
+
+def _kind_names(settings: Any) -> tuple[str, ...]:
+    """What `kind` may be in settings that come in several."""
+    field = settings.model_fields.get("kind") if isinstance(settings, type) and issubclass(settings, Settings) else None
+    return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The types that a type such as `Annotated[int, ...] | None` allows."""
+    if get_origin(annotation) is Annotated:
+        yield from _parts(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for inner in get_args(annotation):
+            yield from _parts(inner)
+    else:
+        yield annotation

@@ -1,9 +1,97 @@
-"""Safe YAML less what has no place in settings or a fusion spec."""
+"""Safe YAML less what has no place in settings or a fusion spec, with the line of everything in it."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+Location = tuple[int | str, ...]
+"""Keys and places in lists that lead to a value."""
+
+
+class ConfigError(ValueError):
+    """Settings that are refused; the message names the file, the line, the setting, the value and the fix."""
+
+
+@dataclass(frozen=True)
+class YamlDocument:
+    """One parsed document.
+
+    Attributes:
+        name: Of the file, for messages.
+        node: Root of the node tree, which knows the lines; None for an empty document.
+        value: The same as plain Python values.
+    """
+
+    name: str
+    node: yaml.Node | None
+    value: object
+
+    def line(self, location: Location) -> int:
+        """Line of a place, counted from 1, or of the nearest place above it that is there."""
+        return line_of(self.node, location)
+
+    def path(self, location: Location) -> Location:
+        """A place as it stands in the file: less the kind that pydantic puts between, of settings that come in several."""
+        found: list[int | str] = []
+        value: Any = self.value
+        for key in location[:-1]:
+            if isinstance(value, dict) and key not in value:
+                continue
+            found.append(key)
+            if isinstance(value, dict) or (isinstance(value, list) and isinstance(key, int)):
+                value = value[key]  # type: ignore[index]
+        return (*found, *location[-1:])
+
+
+def read_yaml(path: Path, what: str = "settings", rewrite: Callable[[yaml.Node], yaml.Node] | None = None) -> YamlDocument:
+    """Read a file that holds one document.
+
+    Args:
+        path: The file.
+        what: What it should hold, for messages.
+        rewrite: See `parse_yaml`.
+
+    Raises:
+        ConfigError: it cannot be read, or is refused.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the {what}: {error}") from error
+    return parse_yaml(text, str(path), what, rewrite)
+
+
+def parse_yaml(
+    text: str, name: str, what: str = "settings", rewrite: Callable[[yaml.Node], yaml.Node] | None = None
+) -> YamlDocument:
+    """Parse one document.
+
+    Args:
+        text: YAML.
+        name: Of the file, for messages.
+        what: What it should hold, for messages.
+        rewrite: Changes the node tree before values are made of it; nodes keep their lines.
+
+    Raises:
+        ConfigError: it is no YAML, or holds an alias, a key twice, or a number beyond any use.
+    """
+    try:
+        loader = StrictLoader(text)
+        node = composed(loader)
+        if node is not None and rewrite is not None:
+            node = rewrite(node)
+        return YamlDocument(name, node, loader.construct_document(node) if node is not None else None)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: {visible(str(error.problem))}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: character {error.character!r}: {error.reason}") from error
+    except RecursionError:
+        raise ConfigError(f"{name}:1: cannot read the {what}: nested too deeply") from None
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -57,14 +145,19 @@ def visible(text: str) -> str:
     return text if text.isprintable() and text == text.strip() and len(text) <= 200 else f"{text!r:.200}"
 
 
-def line_of(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+def printable(text: str) -> str:
+    """Text with what a terminal would obey written out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def line_of(node: yaml.Node | None, location: Location) -> int:
     """Line of a place in the YAML, or of the nearest place above it that is there."""
     line = 1
     for key in location:
         if isinstance(node, yaml.MappingNode):
             found = [(k, v) for k, v in node.value if getattr(k, "value", None) == str(key)]
             if not found:
-                break
+                continue  # the kind that pydantic puts between, of settings that come in several
             line, node = found[0][0].start_mark.line + 1, found[0][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]

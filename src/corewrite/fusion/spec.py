@@ -6,28 +6,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import (
-    BeforeValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from corewrite.domain import Settings, sha256_json
-from corewrite.domain.strict_yaml import StrictLoader, composed, line_of, visible
+from corewrite.domain import ConfigError, Settings, sha256_json
+from corewrite.domain.settings import validated
+from corewrite.domain.strict_yaml import parse_yaml, read_yaml
 
-
-def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("must be a number (YAML reads yes, no, on and off as true and false)")
-    return value
-
-
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
-AtLeastOne = Annotated[int, BeforeValidator(_number), Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 STAGES = ("recall", "rawrank", "finerank")
 
 
@@ -114,7 +101,7 @@ class RecallSpec(Settings):
 
     original_candidates: AtLeastOne = 80
     """Candidates of each original list, lexical and dense; never cut by the rewrite."""
-    rewrite_candidates: Annotated[int, BeforeValidator(_number), Field(ge=0)] = 60
+    rewrite_candidates: Annotated[int, Field(ge=0)] = 60
     """Candidates the rewrite may add at most (m)."""
     use_rewrite: bool = True
     """Whether the rewrite recalls at all."""
@@ -201,10 +188,9 @@ def load_spec(path: Path) -> FusionSpec:
         SpecError: it cannot be read or is refused.
     """
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot read the fusion spec: {error}") from error
-    return parse_spec(text, str(path))
+        return validated(read_yaml(path, "fusion spec"), FusionSpec, "fusion spec")
+    except ConfigError as error:
+        raise SpecError(str(error)) from error
 
 
 def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
@@ -214,29 +200,9 @@ def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
         SpecError: it is refused; the message names `name`, the line, the value and the fix.
     """
     try:
-        loader = StrictLoader(text)
-        node = composed(loader)
-        value = loader.construct_document(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SpecError(f"{name}:{line}: not valid YAML: {visible(str(error.problem))}") from error
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SpecError(f"{name}:{line}: not valid YAML: character {error.character!r}: {error.reason}") from error
-    except RecursionError:
-        raise SpecError(f"{name}:1: not a fusion spec: nested too deeply") from None
-    if not isinstance(value, dict):
-        raise SpecError(f"{name}:1: a fusion spec is a mapping with rawrank and finerank, this is a {type(value).__name__}")
-    try:
-        return FusionSpec.model_validate(value)
-    except ValidationError as error:
-        problems = []
-        for e in error.errors():
-            where = ".".join(visible(str(part)) for part in e["loc"])
-            shown = "" if isinstance(e["input"], dict | list) else f" (got {e['input']!r:.80})"
-            message = e["msg"].removeprefix("Value error, ")
-            problems.append(f"{name}:{line_of(node, e['loc'])}: {where or 'spec'}: {message}{shown}")
-        raise SpecError("\n".join(problems)) from error
+        return validated(parse_yaml(text, name, "fusion spec"), FusionSpec, "fusion spec")
+    except ConfigError as error:
+        raise SpecError(str(error)) from error
 
 
 def default_spec() -> FusionSpec:

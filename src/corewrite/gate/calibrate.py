@@ -11,6 +11,7 @@ import yaml
 from scipy import stats
 
 from corewrite.domain import sha256_json
+from corewrite.domain.strict_yaml import read_yaml
 from corewrite.gate.check import CHECKS
 from corewrite.gate.config import Margins
 from corewrite.gate.decision import GateResult
@@ -196,13 +197,9 @@ def load_margins(path: Path) -> Margins:
     """Read frozen margins.
 
     Raises:
-        ValueError: the file is no margins file, or was changed after it was written.
-        OSError: it cannot be read.
+        ValueError: the file cannot be read, is no margins file, or was changed after it was written.
     """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: cannot read the margins: {error}") from error
+    content = read_yaml(path, "margins").value
     if not isinstance(content, dict) or "content_hash" not in content or "margins" not in content:
         raise ValueError(f"{path}: this is no margins file: `margins` and `content_hash` are not both in it")
     stated = content.pop("content_hash")
