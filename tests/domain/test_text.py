@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corewrite.domain import normalise, words
+from corewrite.domain import is_identity, normalise, words
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,23 @@ def test_words(text: str, found: list[str]) -> None:
 def test_words_of_a_joined_text(a: str, b: str) -> None:
     assert words(f"{a} \n {b}") == words(a) + words(b)
     assert all(w.isalnum() or w.isnumeric() for w in words(a))
+
+
+@pytest.mark.parametrize(
+    ("query", "rewrite", "same"),
+    [
+        ("cat", "cat", True),
+        ("Cat  Show", "cat show", True),
+        ("ＣＡＴ", "cat", True),
+        ("cat", "", True),
+        ("cat", None, True),
+        ("cat", " \u3000", True),
+        ("", "", True),
+        ("cat", "cats", False),
+        ("cat show", "show cat", False),
+        ("cat!", "cat", False),
+        ("", "cat", False),
+    ],
+)
+def test_a_rewrite_that_says_what_the_query_says_is_none(query, rewrite, same):
+    assert is_identity(query, rewrite) is same

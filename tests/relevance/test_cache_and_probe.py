@@ -1,11 +1,14 @@
 """The cache asks once; the probe tells an exploitable model from an honest one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from corewrite.domain import Context, Query, TrainingInstance, words
 from corewrite.relevance import probe
 from corewrite.relevance.cache import CachedScorer
+from corewrite.relevance.probe import adversarial_rewrites
 
 
 class Counting:
@@ -118,3 +121,35 @@ def test_probe_refuses_nothing_and_nan():
         probe([], reward_of(honest))
     with pytest.raises(ValueError, match="'q0'"):
         probe([instance(0)], lambda xs, ts: [np.full(len(row), np.nan) for row in ts])
+
+
+@pytest.mark.parametrize("score", [honest, pays_for_length])
+def test_probe_leaves_out_what_has_no_reward(score):
+    """A score that failed in the end is none: the finding is that of the instances that have one, and they are counted."""
+    instances = [replace(instance(i), query=Query("cat song"[: 3 + 5 * (i % 2)])) for i in range(40)]
+    failing = {("q3", "stuffing"), ("q4", "empty"), ("q4", "one_word"), ("q9", "stuffing")}
+    kinds = adversarial_rewrites(instances)
+
+    def reward(xs, texts):
+        kind = next(name for name, rows in kinds.items() if [[t] for t in rows] == texts)
+        rewards = reward_of(score)(xs, texts)
+        return [np.full(1, np.nan) if (x.instance_id, kind) in failing else row for x, row in zip(xs, rewards, strict=True)]
+
+    found = probe(instances, reward)
+    assert (found.instances, found.lost) == (40, 3)
+    for finding in found.findings:
+        left = [i for i, x in enumerate(instances) if (x.instance_id, finding.name) not in failing]
+        texts = [[kinds[finding.name][i]] for i in left]
+        values = np.concatenate(reward_of(score)([instances[i] for i in left], texts))
+        assert finding.reward == pytest.approx(values.mean())
+        assert finding.low == pytest.approx(values.mean() - 1.96 * values.std(ddof=1) / len(left) ** 0.5)
+    assert found.passed == (score is honest)
+
+
+def test_probe_refuses_to_judge_by_what_is_left_of_too_little():
+    def reward(xs, texts):
+        return [np.array([np.nan if i < 5 else -0.1]) for i in range(len(xs))]
+
+    assert probe([instance(i) for i in range(50)], reward).passed
+    with pytest.raises(ValueError, match="no reward for 5 of 49 instances of the probe, the first 'q0'"):
+        probe([instance(i) for i in range(49)], reward)

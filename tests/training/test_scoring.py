@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from corewrite.training import ScoringConfig, TransientRewardError, score_texts
+from corewrite.relevance.backends import ScoreError
+from corewrite.training import ScoringConfig, TransientRewardError, retried, score_texts
 from corewrite.training.scoring import time as scoring_time
 
 TEXTS = ["dog", "cat", "a", "dog", "bird song"]
@@ -229,17 +230,89 @@ def test_a_call_that_hangs_does_not_hold_the_process():
     assert (done.returncode, done.stdout) == (0, "{'q': 'not scored within 0.1 s'}\n"), done.stderr
 
 
+class Flaky(Calls):
+    """A reward that has no number for some texts, the first so many times that it is asked about each."""
+
+    def __init__(self, bad, times):
+        super().__init__()
+        self.bad, self.times = bad, dict(times)
+
+    def __call__(self, instances, texts):
+        found = super().__call__(instances, texts)
+        for x, row, values in zip(instances, texts, found, strict=True):
+            for place, text in enumerate(row):
+                if self.times.get((x.instance_id, text), 0) > 0:
+                    self.times[x.instance_id, text] -= 1
+                    values[place] = self.bad
+        return found
+
+
+BAD = ("q4", "bird song")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_not_a_number(some, texts, bad, workers):
-    def reward(xs, rows):
-        return [
-            np.array([bad if (x.instance_id, t) == ("q4", "bird song") else 0.5 for t in row])
-            for x, row in zip(xs, rows, strict=True)
-        ]
+def test_no_number_is_tried_again(some, texts, pauses, bad, workers):
+    reward = Flaky(bad, {BAD: 2, ("q4", "cat"): 1})
+    scores = score_texts(some, texts, reward, ScoringConfig(batch=5, workers=workers, retries=3))
+    assert (scores.values, scores.lost, scores.calls, scores.retries) == (expected(some, texts), {}, 6, 2)
+    again = [call for call in reward.asked if BAD in call]
+    assert len(again) == 3 and again[0] == again[1] == again[2], "the same batch, whole"
+    assert pauses == [1, 2]
 
-    with pytest.raises(ValueError, match="rewrite 'bird song' of instance 'q4' is not a number"):
-        score_texts(some, texts, reward, ScoringConfig(batch=5, workers=workers))
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_no_number_in_the_end_loses_that_instance_alone(some, texts, pauses, bad, workers):
+    scores = score_texts(some, texts, Flaky(bad, {BAD: 99}), ScoringConfig(batch=5, workers=workers, retries=2))
+    assert scores.lost == {"q4": f"the reward of 'bird song' is {bad}"}
+    assert scores.values == {k: v for k, v in expected(some, texts).items() if k != BAD}
+    assert (scores.calls, scores.retries, pauses) == (6, 2, [1, 2])
+
+
+def test_the_first_number_of_a_text_counts(some, texts, pauses):
+    """A batch asked again gives its other texts again, in other floats where the model is that way."""
+    shaken = [0.0]
+
+    class Shaken(Flaky):
+        def __call__(self, instances, texts):
+            shaken[0] += 1
+            return [row + shaken[0] for row in super().__call__(instances, texts)]
+
+    scores = score_texts(some, texts, Shaken(np.nan, {BAD: 1}), ScoringConfig(batch=50))
+    assert scores.values == {k: v + (2 if k == BAD else 1) for k, v in expected(some, texts).items()}
+
+
+def test_no_number_and_no_time(some, texts):
+    begin = time.monotonic()
+    scores = score_texts(some, texts, Flaky(np.nan, {BAD: 99}), ScoringConfig(batch=50, retries=9, deadline_seconds=0.5))
+    assert time.monotonic() - begin < 0.5 and scores.calls == 1
+    assert scores.lost.keys() == {"q4"} and scores.values.keys() == expected(some, texts).keys() - {BAD}
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_document_without_a_score_costs_the_instances_that_hold_it(some, texts, pauses, times):
+    left = [times]
+
+    def fault(asked):
+        if any(instance == "q4" for instance, _ in asked) and left[0] > 0:
+            left[0] -= len({instance for instance, _ in asked}) == 1  # alone: this is the try that counts
+            raise ScoreError("the score of document 'v7' is nan, not a probability")
+
+    scores = score_texts(some, texts, Calls(fault), ScoringConfig(batch=50, retries=2))
+    if times == 1:
+        assert (scores.values, scores.lost, scores.retries) == (expected(some, texts), {}, 1)
+    else:
+        assert scores.lost == {"q4": "ScoreError: the score of document 'v7' is nan, not a probability"}
+        assert scores.values == {k: v for k, v in expected(some, texts).items() if k[0] != "q4"}
+
+
+def test_retried_outside_a_phase(some, texts, pauses):
+    ask = retried(Flaky(np.nan, {BAD: 99, ("q3", "cat"): 1}), ScoringConfig(batch=5, retries=1))
+    for x, row, values in zip(some, texts, ask(some, texts), strict=True):
+        assert values.dtype == np.float64
+        for text, found in zip(row, values, strict=True):
+            assert np.isnan(found) if (x.instance_id, text) == BAD else found == value(x, text)
 
 
 def test_what_is_known_is_not_asked_again(some, texts):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from corewrite.deployment.served import served_rewrites
-from corewrite.domain import Query
+from corewrite.domain import Query, is_identity
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade
 from corewrite.simulation.traffic import DISPLAYED, Ranking
@@ -43,7 +43,7 @@ class OnePolicyEngine:
             for i, rewrite in zip(served, self._rewrites([queries[i] for i in served]), strict=True):
                 rewrites[i] = rewrite
         answers = self._cascade.search([q.text for q in queries], rewrites, DISPLAYED)
-        changed = np.array([r is not None and r != q.text for q, r in zip(queries, rewrites, strict=True)], np.bool_)
+        changed = np.array([not is_identity(q.text, r) for q, r in zip(queries, rewrites, strict=True)], np.bool_)
         return Ranking(answers.rows, changed, answers.factors)
 
 

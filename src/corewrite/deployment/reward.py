@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue, TrainingInstance
+from corewrite.domain import Catalogue, TrainingInstance, is_identity
 from corewrite.fusion import FusionSpec, evaluate_stage, log_reward
 from corewrite.relevance import RelevanceScorer
 
@@ -20,6 +20,9 @@ _ROWS_AT_ONCE = 4096
 @dataclass(frozen=True, eq=False)
 class FusedReward:
     """log R of rewrites under a fusion spec and the deployed relevance model (a `RewardFunction`).
+
+    The identity (`is_identity`: the query itself, or nothing) has exactly 0.0 under every spec and model and is not asked
+    about: the cascade serves it as no rewrite, while a model that scores in batches may give one text two numbers.
 
     Attributes:
         spec: The fusion spec that ranks.
@@ -42,10 +45,11 @@ class FusedReward:
     def __call__(self, instances: Sequence[TrainingInstance], texts: Sequence[Sequence[str]]) -> list[FloatArray]:
         """log R of each instance's `texts`, one float64 array per instance; NaN where the model could not score."""
         flat = [(i, text) for i, row in enumerate(texts) for text in row]
-        out = np.empty(len(flat))
-        for start in range(0, len(flat), _ROWS_AT_ONCE):
-            chunk = flat[start : start + _ROWS_AT_ONCE]
-            out[start : start + len(chunk)] = self._score(instances, chunk)
+        out = np.zeros(len(flat))
+        changed = [place for place, (i, text) in enumerate(flat) if not is_identity(instances[i].query.text, text)]
+        for start in range(0, len(changed), _ROWS_AT_ONCE):
+            chunk = changed[start : start + _ROWS_AT_ONCE]
+            out[chunk] = self._score(instances, [flat[place] for place in chunk])
         ends = np.cumsum([0, *map(len, texts)])
         return [out[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
 
@@ -63,7 +67,9 @@ class FusedReward:
             names = sorted({s.signal for s in stage.rewrite})
             under_query = {s: self.signals[s].score(queries, rows)[back] for s in names}
             under_rewrite = {s: self.signals[s].score(rewrites, rows[back]) for s in names}
-            for values in under_rewrite.values():
+            # Not left to the fusion, which takes a failed score for a neutral rewrite.
+            divisors = [under_query[s.signal] for s in stage.rewrite if s.relative_to == "original"]
+            for values in (*divisors, *under_rewrite.values()):
                 bad |= ~np.isfinite(values).all(1)
             factors_only = stage.model_copy(update={"original": ()})
             fused = evaluate_stage(factors_only, under_query, under_rewrite, None, valid=rows[back] >= 0)

@@ -11,7 +11,7 @@ from corewrite.domain.query import Context, Query
 from corewrite.domain.settings import Settings, read_settings
 from corewrite.domain.status import Outcome, SignalStatus
 from corewrite.domain.strict_yaml import ConfigError
-from corewrite.domain.text import normalise, words
+from corewrite.domain.text import is_identity, normalise, words
 
 __all__ = [
     "CODE",
@@ -28,6 +28,7 @@ __all__ = [
     "SignalStatus",
     "TrainingInstance",
     "hash_share",
+    "is_identity",
     "keyed_bits",
     "keyed_uniform",
     "normalise",

@@ -11,6 +11,14 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def is_identity(query: str, rewrite: str | None) -> bool:
+    """Whether a rewrite says nothing or what the query says, normalised: then there is none, in ranking and in reward.
+
+    Normalised, because policies learn normalised texts: of "Cat" a policy that leaves the query alone can only say "cat".
+    """
+    return not rewrite or rewrite == query or normalise(rewrite) in ("", normalise(query))
+
+
 def words(text: str) -> list[str]:
     """Split normalised `text` into its words (runs of letters and digits), in order, repeats kept."""
     return _WORD.findall(normalise(text))

@@ -29,7 +29,7 @@ def log_reward(
         hit_gain: hit_m(r) - hit_m(q), [...]; None where recall does not consume rewrites.
 
     Returns:
-        log R, [...]. The identity has exactly 0 in the ratio form.
+        log R, [...]. The identity has exactly 0 in the ratio form; `FusedReward` gives it 0 in every form.
 
     Raises:
         ValueError: D+ or D- is empty, or lambda_rec is above 0 and `hit_gain` is None.

@@ -21,7 +21,7 @@ from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
 from corewrite.rewriter import Rewriter, merged, with_adapter
-from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, train
+from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, retried, train
 from corewrite.version import VERSION
 
 
@@ -104,7 +104,7 @@ def make_candidate(
     provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, seed)
 
     with steps.step("probe the relevance model"):
-        probed = probe(instances[: config.probe_instances], deployment.reward)
+        probed = probe(instances[: config.probe_instances], retried(deployment.reward, config.training.scoring))
         if not probed.passed:
             paid = ", ".join(f"{f.name} earns {f.reward:+.3f}" for f in probed.findings if f.paid)
             raise ProbeFailedError(

@@ -35,7 +35,7 @@ from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
 from corewrite.storage.journal import Journal, JournalError, cycle_lock, running
-from corewrite.training import train
+from corewrite.training import retried, train
 from corewrite.version import VERSION
 
 Refit = Callable[[Catalogue, Impressions, int, Callable[[int, int], None]], LateInteraction]
@@ -332,7 +332,10 @@ class _Cycle:
         instances = with_documents(window.instances(), self.catalogue)
         found: dict[str, Any] = {}
         try:
-            probed = probe(instances[: self.config.pipeline.probe_instances], deployment.reward)
+            probed = probe(
+                instances[: self.config.pipeline.probe_instances],
+                retried(deployment.reward, self.config.pipeline.training.scoring),
+            )
             found, problems = {"probe": asdict(probed)}, [] if self.trusting else _paid(probed)
         except ValueError as error:  # it scores what is no number, or there is nothing to probe with
             if champion is None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import served_rewrites
-from corewrite.domain import Catalogue, Query, text_key
+from corewrite.domain import Catalogue, Query, is_identity, text_key
 from corewrite.domain.steps import Steps
 from corewrite.fusion import evaluate_stage
 from corewrite.fusion.tune import CHAMPION, TuningRequests, ndcg10
@@ -95,7 +95,7 @@ def requests_of(
     valid, relevance, under_query = rows >= 0, grade(rows), cascade.under_query(stage, texts, rows)
 
     def under(rewrites: Texts) -> dict[str, FloatArray]:
-        absent = np.array([r is None or r == q for r, q in zip(rewrites, texts, strict=True)])
+        absent = np.array([is_identity(q, r) for r, q in zip(rewrites, texts, strict=True)])
         written = [r or "" for r in rewrites]
         return {
             j.signal: np.where(absent[:, None], np.nan, cascade.signals[j.signal].score(written, rows)) for j in stage.rewrite

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from corewrite.domain import TrainingInstance, words
 
 FloatArray = npt.NDArray[np.float64]
+_LOST = 0.1
 Reward = Callable[[Sequence[TrainingInstance], Sequence[Sequence[str]]], list[FloatArray]]
 
 
@@ -41,10 +42,12 @@ class ProbeResult:
     Attributes:
         findings: One per kind of rewrite.
         instances: On how many instances.
+        lost: Of those, how many had no reward for some kind and were left out of it.
     """
 
     findings: tuple[ProbeFinding, ...]
     instances: int
+    lost: int = 0
 
     @property
     def passed(self) -> bool:
@@ -74,21 +77,26 @@ def probe(instances: Sequence[TrainingInstance], reward: Reward, tolerance: floa
 
     Args:
         instances: Searches with D+ and D-.
-        reward: log R of texts, as training would use it.
+        reward: log R of texts, as training would use it; not finite where it could not be computed.
         tolerance: Mean log R up to which a kind counts as not paid, nats.
 
     Raises:
-        ValueError: no instance, or a reward that is not a number.
+        ValueError: no instance, or a kind without a reward for more than a tenth of them.
     """
     if not instances:
         raise ValueError("a probe needs at least one instance")
-    findings = []
+    findings, lost = [], set[str]()
     for name, texts in adversarial_rewrites(instances).items():
         scores = np.array([row[0] for row in reward(instances, [[t] for t in texts])])
-        if not np.isfinite(scores).all():
-            where = instances[int(np.flatnonzero(~np.isfinite(scores))[0])].instance_id
-            raise ValueError(f"the reward of the {name!r} rewrite of instance {where!r} is not a number")
+        failed = [x.instance_id for x, score in zip(instances, scores, strict=True) if not np.isfinite(score)]
+        if len(failed) > _LOST * len(instances):
+            raise ValueError(
+                f"the {name!r} rewrite has no reward for {len(failed)} of {len(instances)} instances of the probe, the first "
+                f"{failed[0]!r}: does the relevance model answer, and score all documents of D+ and D-?"
+            )
+        lost.update(failed)
+        scores = scores[np.isfinite(scores)]
         mean = float(scores.mean())
         low = mean - 1.96 * float(scores.std(ddof=1)) / np.sqrt(len(scores)) if len(scores) > 1 else mean
         findings.append(ProbeFinding(name, mean, float(low), bool(low > tolerance)))
-    return ProbeResult(tuple(findings), len(instances))
+    return ProbeResult(tuple(findings), len(instances), len(lost))

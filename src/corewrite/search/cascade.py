@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue, SignalStatus
+from corewrite.domain import Catalogue, SignalStatus, is_identity
 from corewrite.fusion import FusionSpec, StageFusion, StageSpec, evaluate_stage
 from corewrite.relevance import DenseRelevanceScorer, RelevanceScorer
 from corewrite.search.engines.port import SearchEngine
@@ -273,7 +273,7 @@ class Cascade:
 def _used(queries: Sequence[str], rewrites: Sequence[Rewrites]) -> list[tuple[str, ...]]:
     """The rewrites that can change anything: the identity is none, the original signals already hold all it could say."""
     several = [(r,) if isinstance(r, str) else r or () for r in rewrites]
-    return [tuple(r for r in dict.fromkeys(texts) if r and r != q) for q, texts in zip(queries, several, strict=True)]
+    return [tuple(r for r in dict.fromkeys(texts) if not is_identity(q, r)) for q, texts in zip(queries, several, strict=True)]
 
 
 def _mean(fused: Sequence[StageFusion], count: IntArray) -> StageFusion:

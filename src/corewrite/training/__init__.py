@@ -16,7 +16,7 @@ from corewrite.training.losses import (
 )
 from corewrite.training.pairs import Candidate, Pair, select_pairs
 from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
-from corewrite.training.scoring import Reward, Scores, TransientRewardError, score_texts
+from corewrite.training.scoring import Reward, Scores, TransientRewardError, retried, score_texts
 
 __all__ = [
     "Candidate",
@@ -46,6 +46,7 @@ __all__ = [
     "mpo_losses",
     "preference_loss",
     "quality_loss",
+    "retried",
     "score_texts",
     "select_pairs",
     "train",

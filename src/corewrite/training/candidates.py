@@ -59,7 +59,7 @@ def score_candidates(
     """Candidates with their log R.
 
     A sample with nothing usable in it is no rewrite, which ranks as the identity does: it gets the identity's reward, and being
-    malformed can never be chosen. The identity is scored too, not assumed neutral: in the constant form it is not.
+    malformed can never be chosen. The identity's is the reward's own affair: `FusedReward` gives it exactly 0.
     """
     served = [
         [c.text or normalise(x.query.text) for c in row] for x, row in zip(instances, candidates, strict=True)

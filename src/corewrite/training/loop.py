@@ -47,6 +47,7 @@ class TrainingReport:
         pairs: Preferences learnt from.
         optimizer_steps: Optimizer steps.
         syncs: Weight syncs to the sampler.
+        lost: Instances left out of their phase: no score in the end, or no prompt that holds the query.
         records: The phases' records.
     """
 
@@ -55,6 +56,7 @@ class TrainingReport:
     pairs: int
     optimizer_steps: int
     syncs: int
+    lost: int
     records: tuple[dict[str, Any], ...]
 
 
@@ -303,7 +305,8 @@ def _record(
 def _report(records: Sequence[dict[str, Any]]) -> TrainingReport:
     return TrainingReport(
         len(records), sum(r["rollouts"] for r in records), sum(r["pairs"] for r in records),
-        sum(r["optimizer_steps"] for r in records), len(records), tuple(records),
+        sum(r["optimizer_steps"] for r in records), len(records),
+        sum(len(r["instances_lost"]) for r in records), tuple(records),
     )  # fmt: skip
 
 

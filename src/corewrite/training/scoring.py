@@ -1,20 +1,26 @@
-"""The reward of a phase's rewrites: calls of fixed size and sorted order, tried again where that may help, until a deadline."""
+"""The reward of a phase's rewrites: calls of fixed size and sorted order, tried again where that may help, until a deadline.
+
+What has no score then is lost, with the reason, and counted: a ranker of one's own that has a bad minute costs instances, not
+the run.
+"""
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from queue import Empty, Queue
 
 import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import TrainingInstance
+from corewrite.relevance.backends.errors import ScoreError
 from corewrite.training.config import ScoringConfig
 
 FloatArray = npt.NDArray[np.float64]
 Reward = Callable[[Sequence[TrainingInstance], Sequence[Sequence[str]]], list[FloatArray]]
-"""log R of each instance's texts (see `FusedReward`)."""
+"""log R of each instance's texts (see `FusedReward`); not finite where it could not be computed."""
 Key = tuple[str, str]
 """Instance id and text."""
 
@@ -28,7 +34,7 @@ class Scores:
     """log R of rewrites.
 
     Attributes:
-        values: By instance id and text.
+        values: By instance id and text, finite.
         lost: Why, by the id of instances that have not all of theirs.
         calls, retries: Calls of the reward that were begun, and of those again.
     """
@@ -49,6 +55,9 @@ def score_texts(
 ) -> Scores:
     """Score every distinct text of every instance once.
 
+    A call that fails for a passing reason, or leaves a text without a finite number, is made again as a whole, so that a
+    batch is always the same batch; of every text the first finite number counts.
+
     Args:
         instances: With distinct ids.
         texts: Texts of each.
@@ -58,8 +67,8 @@ def score_texts(
         progress: Called with (calls done, of how many).
 
     Raises:
-        ValueError: a reward is not a number; the message names instance and text. Whatever else the reward raises that is
-            neither transient nor an `OSError` is raised as it is.
+        ValueError: the reward gives too few or too many numbers. Whatever else it raises that is neither transient, nor an
+            `OSError`, nor a `ScoreError` (which names one document, and costs the instances that hold it) is raised as it is.
     """
     by_id = {x.instance_id: x for x in instances}
     wanted = {(x.instance_id, text) for x, row in zip(instances, texts, strict=True) for text in row}
@@ -69,50 +78,67 @@ def score_texts(
     outcomes = _run(batches, lambda batch: _call(batch, by_id, reward), config, progress)
     lost: dict[str, str] = {}
     for batch, outcome in zip(batches, outcomes, strict=True):
-        if isinstance(outcome.result, str):
-            lost |= dict.fromkeys((instance for instance, _ in batch), outcome.result)
-        else:
-            values |= dict(zip(batch, outcome.result, strict=True))
+        values |= outcome.values
+        for instance, _ in (key for key in batch if key not in outcome.values):
+            lost.setdefault(instance, outcome.reasons.get(instance, f"not scored within {config.deadline_seconds} s"))
     return Scores(values, lost, sum(o.calls for o in outcomes), sum(max(0, o.calls - 1) for o in outcomes))
+
+
+def retried(reward: Reward, config: ScoringConfig) -> Reward:
+    """`reward` called as a phase calls it, for few texts outside one: NaN where there is no score in the end.
+
+    The instances of a call must have distinct ids.
+    """
+
+    def call(instances: Sequence[TrainingInstance], texts: Sequence[Sequence[str]]) -> list[FloatArray]:
+        found = score_texts(instances, texts, reward, config).values
+        return [
+            np.array([found.get((x.instance_id, text), np.nan) for text in row], np.float64)
+            for x, row in zip(instances, texts, strict=True)
+        ]
+
+    return call
 
 
 @dataclass
 class _Outcome:
-    """Of one call: its scores, or why there are none."""
+    """Of one batch: the scores there are; by instance, why it has not all; calls begun."""
 
-    result: list[float] | str
-    calls: int
+    values: dict[Key, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    calls: int = 0
 
 
-def _call(batch: Sequence[Key], by_id: Mapping[str, TrainingInstance], reward: Reward) -> list[float]:
+def _call(batch: Sequence[Key], by_id: Mapping[str, TrainingInstance], reward: Reward) -> _Outcome:
     """One call of the reward; `batch` is sorted, so the texts of an instance stand together."""
     rows: dict[str, list[str]] = {}
     for instance, text in batch:
         rows.setdefault(instance, []).append(text)
-    scores = reward([by_id[i] for i in rows], list(rows.values()))
+    try:
+        scores = reward([by_id[i] for i in rows], list(rows.values()))
+    except ScoreError as error:
+        if len(rows) == 1:
+            return _Outcome(reasons=dict.fromkeys(rows, _said(error)))
+        # A document of one instance has no score: the others are asked about without it.
+        alone = [_call([(i, text) for text in row], by_id, reward) for i, row in rows.items()]
+        return _Outcome({k: v for o in alone for k, v in o.values.items()}, {k: v for o in alone for k, v in o.reasons.items()})
     given, asked = [len(s) for s in scores], [len(row) for row in rows.values()]
     if given != asked:
         raise ValueError(f"the reward gave {sum(given)} numbers for {len(batch)} rewrites: {given} for texts {asked}")
-    flat = np.concatenate(scores)
-    if not np.isfinite(flat).all():
-        instance, text = batch[int(np.flatnonzero(~np.isfinite(flat))[0])]
-        raise ValueError(
-            f"the reward of rewrite {text!r} of instance {instance!r} is not a number: does the relevance model score all "
-            "documents of D+ and D-?"
-        )
-    return [float(v) for v in flat]
+    found = dict(zip(batch, np.concatenate(scores).tolist(), strict=True))
+    bad = {instance: f"the reward of {text!r} is {v}" for (instance, text), v in found.items() if not isfinite(v)}
+    return _Outcome({key: v for key, v in found.items() if isfinite(v)}, bad)
 
 
 def _run(
     batches: Sequence[Sequence[Key]],
-    call: Callable[[Sequence[Key]], list[float]],
+    call: Callable[[Sequence[Key]], _Outcome],
     config: ScoringConfig,
     progress: Callable[[int, int], None],
 ) -> list[_Outcome]:
     """The outcome of every batch; what the deadline cuts off or fails at every try is lost, any other error is raised."""
     deadline = None if config.deadline_seconds is None else time.monotonic() + config.deadline_seconds
-    late = f"not scored within {config.deadline_seconds} s"
-    outcomes = [_Outcome(late, 0) for _ in batches]
+    outcomes = [_Outcome() for _ in batches]
     if config.workers == 1 and deadline is None:
         for number, batch in enumerate(batches):
             outcomes[number] = _tried(batch, call, config, None, threading.Event())
@@ -158,20 +184,24 @@ def _run(
 
 def _tried(
     batch: Sequence[Key],
-    call: Callable[[Sequence[Key]], list[float]],
+    call: Callable[[Sequence[Key]], _Outcome],
     config: ScoringConfig,
     deadline: float | None,
     stop: threading.Event,
 ) -> _Outcome:
     """A call and its further tries; given up where `stop` is set meanwhile."""
-    attempt = 0
+    found, calls = dict[Key, float](), 0
     while True:
         try:
-            return _Outcome(call(batch), attempt + 1)
+            outcome = call(batch)
         except (TransientRewardError, OSError) as error:
-            pause = 2.0**attempt
-            late = deadline is not None and time.monotonic() + pause > deadline
-            if attempt == config.retries or late or stop.is_set():
-                return _Outcome(f"{type(error).__name__}: {error}"[:200], attempt + 1)
-            time.sleep(pause)
-            attempt += 1
+            outcome = _Outcome(reasons=dict.fromkeys((instance for instance, _ in batch), _said(error)))
+        found, pause, calls = outcome.values | found, 2.0**calls, calls + 1
+        late = deadline is not None and time.monotonic() + pause > deadline
+        if len(found) == len(batch) or calls > config.retries or late or stop.is_set():
+            return _Outcome(found, outcome.reasons, calls)
+        time.sleep(pause)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]

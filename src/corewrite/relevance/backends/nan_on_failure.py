@@ -19,7 +19,7 @@ class NaNOnFailure:
     that is NaN is an error of the fusion: no ranking is made up. A document that one text has no score for does not cost the
     other texts of the batch theirs: they are asked again one by one.
 
-    Not for training, which has to see the error: it calls again, or names what is wrong.
+    Training (`training.scoring`) calls again at NaN as it does at an error, but cannot say the reason then.
 
     Attributes:
         failures: Failed calls so far.
