@@ -1,7 +1,7 @@
 """The base of all settings, and reading them."""
 
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -30,8 +30,15 @@ def read_settings(path: Path, kind: type[T]) -> T:
     return validated(read_yaml(path), kind)
 
 
-def validated(document: YamlDocument, kind: type[T], what: str = "settings") -> T:
+def validated(document: YamlDocument, kind: type[T], what: str = "settings", sections: Mapping[str, str] | None = None) -> T:
     """Settings of a kind out of a document; an empty one gives the defaults.
+
+    Args:
+        document: What was read.
+        kind: Of the settings.
+        what: They are, for messages.
+        sections: All names that may stand at the top and what they are about, where `kind` has some of them only; the rest is
+            passed over.
 
     Raises:
         ConfigError: settings are refused; a line for each, with file, line, setting, value and what to write instead.
@@ -41,12 +48,14 @@ def validated(document: YamlDocument, kind: type[T], what: str = "settings") -> 
         raise ConfigError(
             f"{document.name}:1: {what}: must be a mapping (`name: value`, a line each), this is a {type(value).__name__}"
         )
+    about = sections or {}
+    value = {name: v for name, v in value.items() if name in kind.model_fields or name not in about}
     booleans = dict(_booleans_for_numbers(value, kind))
     problems = [(at, _said(document, at, _NO_NUMBER, v, what)) for at, v in booleans.items()]
     try:
         found = kind.model_validate(value)
     except ValidationError as error:
-        problems += [(e["loc"], _problem(document, kind, what, e)) for e in error.errors() if e["loc"] not in booleans]
+        problems += [(e["loc"], _problem(document, kind, what, about, e)) for e in error.errors() if e["loc"] not in booleans]
     if problems:
         raise ConfigError("\n".join(said for _, said in sorted(problems, key=lambda p: document.line(p[0]))))
     return found
@@ -63,11 +72,14 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
     return f"unknown name; there are {', '.join(names)}" if names else "unknown name"
 
 
-def _problem(document: YamlDocument, kind: type[Settings], what: str, error: ErrorDetails) -> str:
+def _problem(document: YamlDocument, kind: type[Settings], what: str, sections: Mapping[str, str], error: ErrorDetails) -> str:
     location, value = error["loc"], error["input"]
     if error["type"] == "extra_forbidden":
-        known = {name for k in _settings_at(kind, location[:-1]) for name in k.model_fields}
-        said, value = unknown_name(str(location[-1]), known), {}  # not shown: it may be a secret put where none belongs
+        known = {f.alias or name for k in _settings_at(kind, location[:-1]) for name, f in k.model_fields.items()}
+        said = unknown_name(str(location[-1]), sections if sections and len(location) == 1 else known)
+        value = {}  # not shown: it may be a secret put where none belongs
+    elif error["type"] == "missing" and location[0] in sections and len(location) == 1:
+        said = f"is needed: {sections[str(location[0])]}"
     elif error["type"] == "union_tag_not_found":
         said = f"needs `kind`, one of {', '.join(name for k in _settings_at(kind, location) for name in _kind_names(k))}"
     elif error["type"] == "string_type" and isinstance(value, bool | int | float):
@@ -111,8 +123,9 @@ def _types_at(kind: type[Settings], location: Location) -> list[Any]:
 def _types_in(outer: Any, key: int | str) -> Iterator[Any]:
     args = get_args(outer)
     if isinstance(outer, type) and issubclass(outer, Settings):
-        if key in outer.model_fields:
-            yield from _parts(outer.model_fields[str(key)].annotation)
+        for name, field in outer.model_fields.items():
+            if key == (field.alias or name):
+                yield from _parts(field.annotation)
     elif get_origin(outer) is dict:
         yield from _parts(args[1])
     elif get_origin(outer) in (list, tuple) and isinstance(key, int):
