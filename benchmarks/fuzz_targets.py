@@ -20,8 +20,7 @@ from fuzz_inputs import JSON_WORDS, NUMBERS, TEXTS, YAML_WORDS
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
-from corewrite.domain import Query, words
-from corewrite.domain.query import Context
+from corewrite.domain import Query, query_from_json, query_to_json, words
 from corewrite.domain.traffic_split import STAGES_OF, arm_of
 from corewrite.fusion import FusionSpec, SpecError, default_spec, load_spec, parse_spec
 from corewrite.registry import Candidate, Registry
@@ -248,14 +247,10 @@ class Bodies:
         must(canonical(asked, config) == asked, "the canonical form of a canonical query is another")
         key = cache_key(asked, "policy", config, n)
         must(re.fullmatch(r"[0-9a-f]{64}", key) is not None, "no cache key")
-        c = asked.context
-        line = json.dumps(
-            {"id": 1, "n": n, "queries": [{"text": asked.text, "queries": c.queries, "titles": c.titles}]}
-        ).encode()
+        line = json.dumps({"id": 1, "n": n, "queries": [query_to_json(asked)]}).encode()
         must(b"\n" not in line, "a request of two lines to the process")
         (q,) = json.loads(line)["queries"]
-        back = Query(q["text"], Context(tuple(q["queries"]), tuple(q["titles"]), c.locale))
-        must(back == asked, "the process is asked something else")
+        must(query_from_json(q) == asked, "the process is asked something else")
         try:
             ids = self._template.encode(asked)
         except PromptTooLongError:
@@ -266,6 +261,9 @@ class Bodies:
 
     def _prompt(self, ids: list[int], asked: Query) -> None:
         marks = [i for i in ids if i in self._structure]
+        if ids[0] == self._rewrite:  # a locale stands behind it
+            must(bool(asked.context.locale.strip()), "a locale that nobody gave")
+            del marks[0]
         titles, earlier = marks.count(self._title), marks.count(self._earlier)
         expected = [self._title] * titles + [self._earlier] * earlier + [self._query, self._rewrite]
         must(marks == expected and ids[-1] == self._rewrite, "a text changed the prompt's structure")

@@ -43,6 +43,7 @@ import numpy as np
 from setting import write_rows
 
 from corewrite.demo.summary import machine
+from corewrite.domain import query_to_json
 from corewrite.logs import find_outcomes, query_of, read_log
 from corewrite.serving.settings import Deadlines
 
@@ -173,11 +174,7 @@ def traffic(run: Path, path: str) -> list[bytes]:
     found = []
     for i in np.argsort(outcomes.timestamp, kind="stable"):
         query = query_of(outcomes, i)
-        c = query.context
-        body: dict[str, Any] = {
-            "query": query.text,
-            "context": {"queries": list(c.queries), "titles": list(c.titles), "locale": c.locale},
-        }
+        body: dict[str, Any] = query_to_json(query)
         if path == "/v1/search":
             body["client_id"] = str(outcomes.user_id[i])
         data = json.dumps(body).encode()

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from corewrite.domain import Query
+from corewrite.domain import Context, Query, sha256_chunks
 from corewrite.rewriter import (
+    Example,
     Rewriter,
     RewriterError,
     TemplateConfig,
+    fine_tune,
     greedy,
     load_rewriter,
     new_small_decoder,
@@ -31,6 +33,38 @@ def test_round_trip(trained: Rewriter, queries: list[Query], tmp_path: Path) -> 
     assert greedy(loaded, queries) == greedy(saved, queries)
     assert loaded.parameters == saved.parameters == sum(p.numel() for p in trained.model.parameters())
     assert load_rewriter(str(tmp_path / "a" / "b"), TemplateConfig(max_tokens=9)).template.config == template.config
+
+
+def test_an_artifact_of_format_1_keeps_prompts_tokens_and_hash(rewriter: Rewriter, tmp_path: Path) -> None:
+    """Weights and tokenizer as they are, and the template as earlier versions wrote it."""
+    rewriter.save(tmp_path / "a")
+    text = '{"format": 1, "max_tokens": 96, "part_tokens": 24, "queries": 2, "titles": 3}'
+    (tmp_path / "a" / "prompt_template.json").write_text(text, "utf-8")
+    loaded = load_rewriter(tmp_path / "a")
+    state = sorted(rewriter.model.state_dict().items())
+    chunks = [rewriter.tokenizer.backend_tokenizer.to_str().encode(), text.encode()]
+    for name, tensor in state:
+        chunks += [f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor.numpy().tobytes()]
+    assert loaded.policy_hash == sha256_chunks(chunks)
+    assert len(loaded.tokenizer) == len(rewriter.tokenizer)
+    for query in (Query("lion", Context(locale="de")), Query("lion", Context(("cats",), ("A title",), "de-AT"))):
+        c = query.context
+        assert loaded.template.encode(query) == rewriter.template.encode(Query("lion", Context(c.queries, c.titles)))
+    loaded.copy().save(tmp_path / "b")  # as a week's training does: the champion's format goes on
+    assert (tmp_path / "b" / "prompt_template.json").read_text("utf-8") == text
+
+
+def test_new_policies_have_the_locale_in_the_prompt(rewriter: Rewriter, plain_folder: Path) -> None:
+    for policy in (rewriter, load_rewriter(plain_folder)):
+        prompts = [policy.template.encode(Query("lion", Context(locale=locale))) for locale in ("", "de", "fr")]
+        assert policy.template.config.format == 2 and len({tuple(p) for p in prompts}) == 3
+
+
+def test_a_rewrite_can_depend_on_the_locale(rewriter: Rewriter) -> None:
+    pairs = [("de", "gift"), ("en", "present"), ("", "lion")]
+    examples = [Example(Query("rice", Context(locale=locale)), target) for locale, target in pairs]
+    fine_tune(rewriter, examples, epochs=80, seed=1, batch=3, learning_rate=1e-2)
+    assert [r.text for r in greedy(rewriter, [e.query for e in examples])] == [target for _, target in pairs]
 
 
 def test_a_loaded_rewriter_does_not_hang_on_its_file(trained: Rewriter, queries: list[Query], tmp_path: Path) -> None:
@@ -168,7 +202,7 @@ def spoil(folder: Path, name: str, change) -> None:
         ),
         ("tokenizer.json", lambda b: b"{", "cannot load"),
         ("prompt_template.json", lambda b: b"{", r"prompt_template\.json: "),
-        ("prompt_template.json", lambda b: b.replace(b'"format": 1', b'"format": 9'), "format that this version"),
+        ("prompt_template.json", lambda b: b.replace(b'"format": 2', b'"format": 9'), "format that this version"),
     ],
 )
 def test_a_damaged_folder(folder: Path, name: str, change, message: str) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corewrite.domain import Context, Query
-from corewrite.rewriter import PromptTemplate, PromptTooLongError, Rewriter, TemplateConfig
+from corewrite.rewriter import PromptTemplate, PromptTooLongError, Rewriter, TemplateConfig, folded_locale
 from corewrite.rewriter.template import EARLIER, MARKS, QUERY, REWRITE, TITLE
 
 PIECES = [*MARKS, "<|end|>", "<|pad|>", "<|", "|>", "title", "<|ti", "tle|>", " ", "lion", "<|query|", "\u200b", "\ud800"]
@@ -34,11 +34,63 @@ def sections(rewriter: Rewriter, prompt: list[int]) -> list[tuple[str, str]]:
 
 def test_order_of_parts(rewriter: Rewriter) -> None:
     query = Query("red lion", Context(("cats", "eggs"), ("A", "B"), "en"))
-    prompt = rewriter.template.encode(query)
-    assert sections(rewriter, prompt) == [
-        (TITLE, "A"), (TITLE, "B"), (EARLIER, "cats"), (EARLIER, "eggs"), (QUERY, "red lion"), (REWRITE, ""),
-    ]  # fmt: skip
+    parts = [(TITLE, "A"), (TITLE, "B"), (EARLIER, "cats"), (EARLIER, "eggs"), (QUERY, "red lion"), (REWRITE, "")]
+    assert sections(rewriter, rewriter.template.encode(query)) == [(REWRITE, "en"), *parts]
+    assert sections(rewriter, built(rewriter, format=1).encode(query)) == parts
     assert sections(rewriter, rewriter.template.encode(Query(" red \n lion "))) == [(QUERY, "red lion"), (REWRITE, "")]
+
+
+@given(texts=st.lists(HOSTILE, min_size=3, max_size=3), blank=st.sampled_from(["", " ", "\n\u3000"]))
+def test_without_a_locale_a_prompt_is_that_of_format_1(trained: Rewriter, texts: list[str], blank: str) -> None:
+    limits = {"max_tokens": 60, "part_tokens": 20}
+    old, new = built(trained, format=1, **limits), built(trained, **limits)
+    title, earlier, text = texts
+    for locale in (blank, "de"):
+        query = Query(text, Context((earlier,), (title,), locale))
+        if why := new.too_long(query):
+            assert why == old.too_long(query)
+            continue
+        assert (new.encode(query) == old.encode(query)) == (locale == blank)
+        # Format 1 knows no locale.
+        assert old.encode(query) == old.encode(Query(text, Context((earlier,), (title,))))
+    assert old.truncated >= new.truncated - 1
+
+
+@pytest.mark.parametrize("other", ["en-us", "EN-US", "en_US", " En-Us "])
+def test_a_language_tag_has_one_form(rewriter: Rewriter, other: str) -> None:
+    def encoded(locale: str) -> list[int]:
+        return rewriter.template.encode(Query("lion", Context(locale=locale)))
+
+    assert encoded(other) == encoded("en-US") != encoded("en-GB")
+    assert sections(rewriter, encoded(other))[0] == (REWRITE, "en-us")
+
+
+@given(locale=HOSTILE, texts=st.lists(HOSTILE, min_size=3, max_size=3))
+def test_no_text_can_stand_for_a_locale_nor_a_locale_for_a_text(trained: Rewriter, locale: str, texts: list[str]) -> None:
+    template = built(trained, max_tokens=4000, part_tokens=1000)
+    title, earlier, text = texts
+    marks = [mark for mark, _ in sections(trained, template.encode(Query(text, Context((earlier,), (title,), locale))))]
+    rest = [TITLE, EARLIER, QUERY, REWRITE]
+    assert marks == ([REWRITE, *rest] if template.encode_text(folded_locale(locale)) else rest)
+
+
+def test_a_locale_goes_last(rewriter: Rewriter) -> None:
+    query = Query("rice", Context(("eggs",), ("A long title of cats",), "de"))
+    own, whole = len(built(rewriter).encode(Query("rice"))), len(built(rewriter).encode(query))
+    tag = len(rewriter.template.encode_text("de")) + 1
+    seen = []
+    for limit in range(whole, own - 1, -1):
+        template = built(rewriter, max_tokens=limit)
+        marks = [m for m, _ in sections(rewriter, template.encode(query))]
+        assert template.truncated == (limit < whole)
+        assert (marks[0] == REWRITE) == (limit >= own + tag)
+        seen += [marks] if marks not in seen else []
+    assert seen == [
+        [REWRITE, TITLE, EARLIER, QUERY, REWRITE], [REWRITE, EARLIER, QUERY, REWRITE], [REWRITE, QUERY, REWRITE],
+        [QUERY, REWRITE],
+    ]  # fmt: skip
+    # A log may hold anything: no more than a part's tokens.
+    assert len(built(rewriter, part_tokens=5).encode(Query("rice", Context(locale="x" * 900)))) == own + 6
 
 
 def test_targets_end_with_end_of_sequence(rewriter: Rewriter) -> None:
@@ -133,9 +185,18 @@ def test_a_query_that_does_not_fit_is_refused(rewriter: Rewriter) -> None:
         built(rewriter, max_tokens=size - 1).encode(Query(text, Context(("a",))))
 
 
-def test_config_round_trip() -> None:
-    config = TemplateConfig(max_tokens=50, titles=0, queries=1, part_tokens=7)
+@pytest.mark.parametrize("number", [1, 2])
+def test_config_round_trip(number: int) -> None:
+    config = TemplateConfig(max_tokens=50, titles=0, queries=1, part_tokens=7, format=number)
     assert TemplateConfig.from_json(config.to_json()) == config
+
+
+def test_format_1_reads_and_writes_as_it_did() -> None:
+    """Byte by byte: the text is part of the policy's hash."""
+    text = '{"format": 1, "max_tokens": 60, "part_tokens": 7, "queries": 0, "titles": 1}'
+    assert TemplateConfig.from_json(text) == TemplateConfig(60, 1, 0, 7, format=1)
+    assert TemplateConfig.from_json(text).to_json() == text
+    assert TemplateConfig(60, 1, 0, 7).to_json() == text.replace('"format": 1', '"format": 2')
 
 
 @pytest.mark.parametrize(
@@ -144,7 +205,9 @@ def test_config_round_trip() -> None:
         ("{", "Expecting"),
         ("[]", "format that this version"),
         ("{}", "format that this version"),
-        ('{"format": 2}', "format that this version"),
+        ('{"titles": 2}', "format that this version"),
+        ('{"format": 3}', "format that this version"),
+        ('{"format": true}', "format of the prompt template must be an integer"),
         ('{"format": 1, "extra": 3}', "format that this version"),
         ('{"format": 1, "titles": -1}', "titles of the prompt template must be an integer of at least 0, not -1"),
         ('{"format": 1, "max_tokens": "9"}', "max_tokens of the prompt template must be an integer"),

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from corewrite.domain import Context, Query
-from corewrite.rewriter import greedy, load_rewriter
+from corewrite.rewriter import Example, fine_tune, greedy, load_rewriter, new_small_decoder
 from corewrite.rewriter.template import MARKS
 from corewrite.serving.cache import MemoryCache
 from corewrite.serving.process import PolicyProcess, WorkerError
@@ -56,6 +56,25 @@ def test_it_says_what_the_policy_says_survives_sigterm_and_recovers_from_kill_an
             print(f"{harm.name}: recovered after {time.monotonic() - began:.2f} s")
             assert (await rewriter.ask(Query(f"after {harm}"))).reason in {"ok", "nothing"}
         await rewriter.close()
+
+    asyncio.run(check())
+
+
+def test_the_locale_reaches_the_policy(tmp_path):
+    """Over the socket a query is what it was: all the prompt depends on arrives."""
+    wanted = {"de": "gift", "en": "present", "": "lion"}
+    queries = [Query("lion", Context(("before",), ("A title",), locale)) for locale in wanted]
+    policy = new_small_decoder([*wanted.values(), "before"] * 10, seed=1, vocabulary=300, width=32, layers=2, heads=2)
+    examples = [Example(q, wanted[q.context.locale]) for q in queries]
+    fine_tune(policy, examples, epochs=80, seed=1, batch=3, learning_rate=1e-2)
+    policy.save(tmp_path / "policy")
+
+    async def check():
+        process = await PolicyProcess.start(tmp_path / "policy", SETTINGS)
+        try:
+            assert await process.ask(queries, 1) == [[text] for text in wanted.values()]
+        finally:
+            process.kill()
 
     asyncio.run(check())
 

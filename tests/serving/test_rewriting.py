@@ -69,6 +69,15 @@ def test_a_context_is_in_the_key_and_only_as_far_as_the_prompt_holds_it():
     assert canonical(base, none) == Query("lion", Context((), (), "en"))
 
 
+def test_a_locale_is_in_the_key_as_the_prompt_holds_it():
+    def asked(locale, **template):
+        return canonical(Query("lion", Context(locale=locale)), TemplateConfig(**template))
+
+    assert asked("en_US") == asked(" EN-us") == Query("lion", Context(locale="en-us"))
+    # A template of format 1 leaves it out of the prompt; its keys stay those of before.
+    assert asked("en_US", format=1) == Query("lion", Context(locale="en_US"))
+
+
 def test_what_one_user_did_never_colours_the_rewrite_of_another(kit):
     async def check():
         rewriter, _ = rewriter_over(kit, echo)

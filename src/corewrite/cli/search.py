@@ -20,6 +20,7 @@ def search(
     query: str = typer.Argument(help="What the user types."),
     context: list[str] = typer.Option([], help="An earlier query of the session, oldest first. Repeatable."),
     watched: list[str] = typer.Option([], help="A title watched before, oldest first. Repeatable."),
+    locale: str = typer.Option("", help="BCP-47 language tag of the user, such as de-AT; empty: unknown."),
     run: Path = typer.Option(Path("runs/demo"), help="Run folder with documents and registry."),
     rewrite: str | None = typer.Option(None, help="Use this rewrite instead of the champion's."),
     depth: int = typer.Option(10, min=1, max=100, help="Results."),
@@ -28,12 +29,15 @@ def search(
 ) -> None:
     """Search the embedded cascade with the champion rewriter."""
     from corewrite.deployment.explain import explain_search, load_champion
+    from corewrite.domain import Context, Query
 
     with reported_errors():
         if not query.strip():
             raise typer.BadParameter("the query is empty")
         served = load_champion(run / "documents.parquet", open_registry(run))
-        found = explain_search(served, query, context, watched, rewrite=rewrite, depth=depth)
+        found = explain_search(
+            served, Query(query, Context(tuple(context), tuple(watched), locale)), rewrite=rewrite, depth=depth
+        )
     if as_json:
         print_json(found)
         return

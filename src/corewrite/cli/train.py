@@ -21,7 +21,8 @@ def train(
     ),
     log: list[Path] = typer.Option(help="UBI log of the window whose searches give the reward its instances. Repeatable."),
     labels: Path = typer.Option(
-        help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, context_titles)."
+        help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, "
+        "context_titles, locale)."
     ),
     out: Path = typer.Option(help="Run folder. A run that was killed continues from its last whole phase."),
     spec: Path | None = typer.Option(None, help="Fusion spec, YAML; default: the packaged one."),

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, served_rewrites
-from corewrite.domain import Query
+from corewrite.domain import Query, query_to_row
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites
@@ -101,9 +101,7 @@ def _example(world: World, week: Week, deployment: Deployment, measured: Measure
     query, rewrite = week.queries[i], measured.rewrites["champion"][i]
     slices = [name for name, inside in truth_slices(week).items() if inside[i] and name != "all"]
     return {
-        "query": query.text,
-        "context_queries": list(query.context.queries),
-        "context_titles": list(query.context.titles),
+        **query_to_row(query),
         "rewrite": rewrite or "",
         "slice": slices[0] if slices else "other",
         "ndcg_before": float(measured.by_search["original"][i]),

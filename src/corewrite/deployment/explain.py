@@ -1,6 +1,5 @@
 """The champion out of the registry, ready to search with, and one search explained."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of, policy_of
 from corewrite.deployment.served import served_rewrites
-from corewrite.domain import Context, Query
+from corewrite.domain import Query, query_to_json
 from corewrite.fusion import explain_stage
 from corewrite.registry import Champion, Registry
 from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter
@@ -55,35 +54,30 @@ def load_champion(documents: Path, registry: Registry) -> Served:
 
 
 def explain_search(
-    served: Served, query: str, earlier: Sequence[str] = (), watched: Sequence[str] = (), *, rewrite: str | None = None,
-    depth: int = 10, max_new_tokens: int = MAX_NEW_TOKENS,
+    served: Served, query: Query, *, rewrite: str | None = None, depth: int = 10, max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> dict[str, Any]:  # fmt: skip
     """Search once with and once without the rewrite, and say what it did.
 
     Args:
         served: What is in production.
-        query: As typed.
-        earlier: Earlier queries of the session, oldest first.
-        watched: Titles watched before, oldest first.
+        query: As typed, in its context.
         rewrite: Used instead of the champion's.
         depth: Results.
         max_new_tokens: Length limit of a rewrite, tokens.
 
     Returns:
-        JSON: query, rewrite, signal_status, candidates by source, results with id, title, score, `rank_without` (None: not in
-        the list without the rewrite) and factors whose product is the score, and `dropped`, what left the list.
+        JSON: query and context, rewrite, signal_status, candidates by source, results with id, title, score, `rank_without`
+        (None: not in the list without the rewrite) and factors whose product is the score, and `dropped`, what left the list.
     """
-    asked = Query(query, Context(tuple(earlier), tuple(watched)))
-    used = rewrite or served_rewrites(served.policy, [asked], max_new_tokens=max_new_tokens)[0]
+    used = rewrite or served_rewrites(served.policy, [query], max_new_tokens=max_new_tokens)[0]
     cascade, catalogue = served.deployment.cascade, served.deployment.catalogue
-    with_it, without = cascade.trace([query], [used]), cascade.trace([query], [None])
+    with_it, without = cascade.trace([query.text], [used]), cascade.trace([query.text], [None])
     after, before = _ranked(with_it)[:depth], _ranked(without)
     place = {row: k + 1 for k, row in enumerate(before)}
     columns = {int(row): j for j, row in enumerate(with_it.finerank.rows[0]) if row >= 0}
     fusion = with_it.finerank.fusion
     return {
-        "query": query,
-        "context": {"queries": list(earlier), "titles": list(watched)},
+        **query_to_json(query),
         "rewrite": used or "",
         "policy": served.champion.policy,
         "spec": served.deployment.spec.spec_hash,

@@ -8,6 +8,7 @@ from corewrite.domain.instance import TrainingInstance
 from corewrite.domain.keyed_random import keyed_bits, keyed_uniform, text_key
 from corewrite.domain.provenance import Provenance
 from corewrite.domain.query import Context, Query
+from corewrite.domain.query_codec import query_columns, query_from_json, query_from_row, query_to_json, query_to_row
 from corewrite.domain.settings import Settings, read_settings
 from corewrite.domain.status import Outcome, SignalStatus
 from corewrite.domain.strict_yaml import ConfigError
@@ -32,6 +33,11 @@ __all__ = [
     "keyed_bits",
     "keyed_uniform",
     "normalise",
+    "query_columns",
+    "query_from_json",
+    "query_from_row",
+    "query_to_json",
+    "query_to_row",
     "read_settings",
     "sha256_chunks",
     "sha256_json",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corewrite.domain import Context, Query, TrainingInstance
+from corewrite.domain import TrainingInstance, query_columns, query_from_row
 from corewrite.logs.mining import Reformulation
 
 _USE, _GATE_ONLY = b"corewrite.use", b"evaluation only"
@@ -30,7 +30,7 @@ def write_instances(instances: Sequence[TrainingInstance], path: Path, *, evalua
         {
             "instance_id": [x.instance_id for x in instances],
             "user_id": [x.user_id for x in instances],
-            **_query_columns([x.query for x in instances]),
+            **query_columns([x.query for x in instances]),
             "positives": [list(x.positives) for x in instances],
             "gains": [list(x.gains) for x in instances],
             "negatives": [list(x.negatives) for x in instances],
@@ -69,12 +69,12 @@ def write_reformulations(reformulations: Sequence[Reformulation], path: Path) ->
     """Write reformulations as Parquet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"user_id": [r.user_id for r in reformulations], "target": [r.target for r in reformulations]}
-    pq.write_table(pa.table({**columns, **_query_columns([r.query for r in reformulations])}), path)
+    pq.write_table(pa.table({**columns, **query_columns([r.query for r in reformulations])}), path)
 
 
 def read_reformulations(path: Path) -> list[Reformulation]:
     """Read what `write_reformulations` wrote."""
-    return [Reformulation(_query(r), r["target"], r["user_id"]) for r in pq.read_table(path).to_pylist()]
+    return [Reformulation(query_from_row(r), r["target"], r["user_id"]) for r in pq.read_table(path).to_pylist()]
 
 
 def _gate_only(path: Path) -> bool:
@@ -84,24 +84,8 @@ def _gate_only(path: Path) -> bool:
 def _read(path: Path) -> list[TrainingInstance]:
     return [
         TrainingInstance(
-            r["instance_id"], r["user_id"], _query(r), tuple(r["positives"]), tuple(r["gains"]), tuple(r["negatives"]),
+            r["instance_id"], r["user_id"], query_from_row(r), tuple(r["positives"]), tuple(r["gains"]), tuple(r["negatives"]),
             tuple(r["weights"]), r["timestamp"],
         )
         for r in pq.read_table(path).to_pylist()
     ]  # fmt: skip
-
-
-def _query_columns(queries: Sequence[Query]) -> dict[str, object]:
-    strings = pa.list_(pa.string())
-    return {
-        "query": [q.text for q in queries],
-        "context_queries": pa.array([list(q.context.queries) for q in queries], strings),
-        "context_titles": pa.array([list(q.context.titles) for q in queries], strings),
-        "locale": [q.context.locale for q in queries],
-    }
-
-
-def _query(row: dict[str, object]) -> Query:
-    return Query(
-        str(row["query"]), Context(tuple(row["context_queries"]), tuple(row["context_titles"]), str(row["locale"]))  # type: ignore[arg-type]
-    )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corewrite.domain import Catalogue, Context, Query
+from corewrite.domain import Catalogue, query_columns, query_from_row
 from corewrite.relevance import Labels
 from corewrite.search.documents import DocumentsError, read_catalogue, read_columns, write_catalogue
 
@@ -16,13 +16,9 @@ __all__ = ["DocumentsError", "read_catalogue", "read_labels", "write_catalogue",
 def write_labels(labels: Labels, catalogue: Catalogue, path: Path) -> None:
     """Write raters' labels: query, context_queries, context_titles, locale, document_id, grade."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    contexts = [q.context for q in labels.queries]
     table = pa.table(
         {
-            "query": [q.text for q in labels.queries],
-            "context_queries": pa.array([list(c.queries) for c in contexts], pa.list_(pa.string())),
-            "context_titles": pa.array([list(c.titles) for c in contexts], pa.list_(pa.string())),
-            "locale": [c.locale for c in contexts],
+            **query_columns(labels.queries),
             "document_id": [catalogue.ids[r] for r in labels.rows],
             "grade": labels.grades,
         }
@@ -47,14 +43,6 @@ def read_labels(path: Path, catalogue: Catalogue) -> Labels:
             f"{path}: {len(rated) - len(rows)} of {len(rated)} labels are of documents that are not in the catalogue, such as "
             f"{unknown!r}: bring the labels of these documents"
         )
-    queries = [
-        Query(
-            str(r["query"]),
-            Context(
-                tuple(r.get("context_queries") or ()), tuple(r.get("context_titles") or ()), r.get("locale") or ""
-            ),
-        )
-        for r in rows
-    ]  # fmt: skip
+    queries = [query_from_row(r | {"query": str(r["query"])}) for r in rows]
     places = catalogue.rows([str(r["document_id"]) for r in rows])
     return Labels(queries, places, np.array([r["grade"] for r in rows], np.float64))

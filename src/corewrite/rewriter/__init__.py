@@ -10,7 +10,7 @@ from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_l
 from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
 from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
-from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig
+from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig, folded_locale
 
 __all__ = [
     "MAX_NEW_TOKENS",
@@ -31,6 +31,7 @@ __all__ = [
     "clean",
     "distinct_prompts",
     "fine_tune",
+    "folded_locale",
     "greedy",
     "kl_along",
     "length_buckets",

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corewrite.domain import Query
+from corewrite.domain import Query, normalise
 
 TITLE, EARLIER, QUERY, REWRITE = "<|title|>", "<|earlier|>", "<|query|>", "<|rewrite|>"
 MARKS = (TITLE, EARLIER, QUERY, REWRITE)
+FORMATS = (1, 2)
 _REMEMBERED = 10_000_000
 
 
@@ -25,22 +26,26 @@ class TemplateConfig:
         max_tokens: Tokens of a prompt at most.
         titles: Titles of the context at most, the latest.
         queries: Earlier queries at most, the latest.
-        part_tokens: Tokens of one title or earlier query at most.
+        part_tokens: Tokens of one title, earlier query or locale at most.
+        format: 2, or 1, whose prompts leave the locale out; a policy keeps the format that it was trained with.
     """
 
     max_tokens: int = 96
     titles: int = 3
     queries: int = 2
     part_tokens: int = 24
+    format: int = FORMATS[-1]
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} of the prompt template must be an integer of at least 0, not {value!r:.50}")
+        if self.format not in FORMATS:
+            raise ValueError(f"this prompt template has format {self.format}, which this version of corewrite does not know")
 
     def to_json(self) -> str:
         """Canonical JSON."""
-        return json.dumps(self.__dict__ | {"format": 1}, sort_keys=True)
+        return json.dumps(self.__dict__, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> "TemplateConfig":
@@ -50,14 +55,22 @@ class TemplateConfig:
             ValueError: it is something else.
         """
         value = json.loads(text)
-        known = {"format", *cls.__dataclass_fields__}
-        if not isinstance(value, dict) or value.pop("format", None) != 1 or set(value) - known:
+        if not isinstance(value, dict) or value.get("format") not in FORMATS or set(value) - set(cls.__dataclass_fields__):
             raise ValueError("this prompt template has a format that this version of corewrite does not know")
         return cls(**value)
 
 
+def folded_locale(locale: str) -> str:
+    """A language tag in one form: tags differ neither by case nor, as programs write them, by their hyphens."""
+    return normalise(locale).replace("_", "-")
+
+
 class PromptTemplate:
-    """Builds `title* earlier* query rewrite` as token ids, each part behind a reserved token that no user text can make."""
+    """Builds `title* earlier* query rewrite` as token ids, each part behind a reserved token that no user text can make.
+
+    In format 2 a locale stands before all, behind the token that else only ends a prompt: so a prompt without a locale is that
+    of format 1, token by token, no vocabulary has to grow, and nothing a user types can stand for a locale.
+    """
 
     def __init__(self, tokenizer: Any, config: TemplateConfig) -> None:
         self.config = config
@@ -102,26 +115,35 @@ class PromptTemplate:
         return [i for i, query in enumerate(queries) if not self.too_long(query)]
 
     def encode(self, query: Query) -> list[int]:
-        """Prompt ids. Over the limit the context loses its oldest parts (`truncated` counts such prompts), never the query.
+        """Prompt ids. Over the limit the context loses its oldest parts and last the locale (`truncated` counts such prompts),
+        never the query.
 
         Raises:
             PromptTooLongError: the query alone does not fit.
         """
         c, limit = query.context, self.config
         own = [self._marks[QUERY], *self.encode_text(query.text), self._marks[REWRITE]]
+        locale = self._locale(c.locale)
         if why := self.too_long(query):
             raise PromptTooLongError(f"{why}: {query.text[:60]!r}")
         titles = c.titles[max(0, len(c.titles) - limit.titles) :]
         queries = c.queries[max(0, len(c.queries) - limit.queries) :]
         parts = [(TITLE, t) for t in titles] + [(EARLIER, q) for q in queries]
         context: list[int] = []
+        if len(locale) + len(own) > limit.max_tokens:
+            self.truncated += 1
+            return own
         for mark, text in reversed(parts):
             piece = [self._marks[mark], *self.encode_text(text)[: limit.part_tokens]]
-            if len(piece) + len(context) + len(own) > limit.max_tokens:
+            if len(piece) + len(context) + len(locale) + len(own) > limit.max_tokens:
                 self.truncated += 1
                 break
             context = piece + context
-        return context + own
+        return locale + context + own
+
+    def _locale(self, locale: str) -> list[int]:
+        ids = self.encode_text(folded_locale(locale))[: self.config.part_tokens] if self.config.format > 1 else ()
+        return [self._marks[REWRITE], *ids] if ids else []
 
     def holds_reserved(self, ids: Sequence[int]) -> bool:
         """Whether a reserved token is among the ids."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from corewrite.domain import Context, Query, sha256_json
-from corewrite.rewriter import TemplateConfig, clean
+from corewrite.rewriter import TemplateConfig, clean, folded_locale
 
 MAX_REWRITES = 4
 Texts = tuple[str, ...]
@@ -32,12 +32,14 @@ class Cache(Protocol):
 
 
 def canonical(query: Query, template: TemplateConfig) -> Query:
-    """The query as the prompt will hold it: blanks folded, only the part of the context that the template uses."""
+    """The query as the prompt will hold it: blanks and locale folded, only the part of the context that the template uses."""
     c = query.context
     queries, titles = c.queries[len(c.queries) - min(len(c.queries), template.queries) :], c.titles[
         len(c.titles) - min(len(c.titles), template.titles) :
     ]  # fmt: skip
-    return Query(_folded(query.text), Context(tuple(map(_folded, queries)), tuple(map(_folded, titles)), c.locale))
+    # Of a template that leaves the locale out it stays as it is: keys that were made before are found again.
+    locale = folded_locale(c.locale) if template.format > 1 else c.locale
+    return Query(_folded(query.text), Context(tuple(map(_folded, queries)), tuple(map(_folded, titles)), locale))
 
 
 def cache_key(query: Query, policy: str, template: TemplateConfig, rewrites: int = 1) -> str:

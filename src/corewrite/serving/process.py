@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corewrite.domain import Query
+from corewrite.domain import Query, query_to_json
 from corewrite.rewriter import TemplateConfig
 from corewrite.serving.settings import RewriterSettings
 
@@ -81,7 +81,7 @@ class PolicyProcess:
             WorkerError: it died, or said something that is no answer to this batch.
         """
         self._asked += 1
-        asked = [{"text": q.text, "queries": q.context.queries, "titles": q.context.titles} for q in queries]
+        asked = [query_to_json(q) for q in queries]
         try:
             self._writer.write(json.dumps({"id": self._asked, "n": n, "queries": asked}).encode() + b"\n")
             await self._writer.drain()

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from corewrite.domain import Context, Query
+from corewrite.domain import Query, query_from_json
 from corewrite.serving.cache import MAX_REWRITES
 
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
@@ -37,8 +37,7 @@ class WireQuery(_Strict):
 
     def asked(self) -> Query:
         """As the rest of the system knows it."""
-        c = self.context
-        return Query(self.query, Context(tuple(c.queries), tuple(c.titles), c.locale))
+        return query_from_json(self.model_dump(include={"query", "context"}))
 
 
 class RewriteRequest(WireQuery):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from corewrite.domain import Context, Query
+from corewrite.domain import Query, query_from_json
 from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter, beam, greedy, load_rewriter
 
 
@@ -46,7 +46,7 @@ def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, th
         try:
             for line in stream:
                 asked = json.loads(line)
-                queries = [Query(q["text"], Context(tuple(q["queries"]), tuple(q["titles"]))) for q in asked["queries"]]
+                queries = [query_from_json(q) for q in asked["queries"]]
                 say({"id": asked["id"], "rewrites": rewrites(rewriter, queries, asked["n"], limit)})
         except (BrokenPipeError, ConnectionResetError):
             return  # the server is gone
