@@ -15,7 +15,7 @@ from corewrite.demo.config import DemoConfig
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import truth_slices
 from corewrite.demo.run import run_demo
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.explain import load_champion
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Context, Query, TrainingInstance, normalise
@@ -92,7 +92,7 @@ class Platform:
 
     def under(self, spec: FusionSpec) -> Deployment:
         """The same models under another spec."""
-        return Deployment(self.deployment.catalogue, self.deployment.model, spec)
+        return embedded_deployment(self.deployment.catalogue, self.deployment.ranker.embedder, spec)
 
 
 def platform(seed: int, out: Path) -> Platform:
@@ -101,7 +101,7 @@ def platform(seed: int, out: Path) -> Platform:
     if not (folder / "summary.json").is_file():
         run_demo(config, folder, console=Console(stderr=True), with_launches=False)
     deployment = load_champion(folder / "documents.parquet", Registry(folder / "registry")).deployment
-    deployment = Deployment(deployment.catalogue, deployment.model, default_spec())
+    deployment = embedded_deployment(deployment.catalogue, deployment.ranker.embedder, default_spec())
     overlap = top_overlap(deployment.cascade)
     earlier = read_window(folder / "logs" / "week-0.ndjson.gz", overlap=overlap)
     window = read_window(

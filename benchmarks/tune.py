@@ -23,7 +23,7 @@ from corewrite.demo.config import DemoConfig
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.summary import machine
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.explain import Served, load_champion
 from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import text_key
@@ -166,7 +166,7 @@ def platform(budget: float, run: Path, searches: int) -> Rows:
     tuned = tuned_spec(deployment.spec, found.tuned.stage)
     for name, spec in (("untuned", deployment.spec), ("tuned", tuned)):
         for stages in (("finerank",), ("recall", "rawrank", "finerank")):
-            cascade = Deployment(deployment.catalogue, deployment.model, spec.with_rewrite_stages(stages))
+            cascade = embedded_deployment(deployment.catalogue, deployment.ranker.embedder, spec.with_rewrite_stages(stages))
             quality = {
                 kind: lists_ndcg10(world, to_serve, fused_lists(cascade, to_serve.queries, texts)).mean()
                 for kind, texts in {"none": [None] * len(to_serve), **kinds}.items()

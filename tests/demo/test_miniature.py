@@ -13,7 +13,7 @@ from corewrite.cli.main import app
 from corewrite.demo.config import miniature
 from corewrite.demo.platform import LAUNCHES, run_launch
 from corewrite.demo.run import DemoFolderError, run_demo
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.domain.traffic_split import is_gate_user
 from corewrite.experiment import read_launch
 from corewrite.fusion import default_spec, replay
@@ -95,7 +95,9 @@ def test_replaying_a_logged_request_gives_the_logged_factors(run):
     """The side table of week 1 against the deployed model and spec, out of the registry."""
     registry = Registry(run.folder / "registry")
     folder = registry.path(registry.artifact("relevance", registry.decisions()[0].candidate.relevance))
-    deployment = Deployment(read_catalogue(run.folder / "documents.parquet"), LateInteraction.load(folder), default_spec())
+    deployment = embedded_deployment(
+        read_catalogue(run.folder / "documents.parquet"), LateInteraction.load(folder), default_spec()
+    )
     window = read_window(run.folder / "logs" / "week-1.ndjson.gz")
     table = pq.read_table(run.folder / "logs" / "week-1.signals.parquet").to_pandas()
     some = list(window.outcomes.query_id[:200])
@@ -140,8 +142,8 @@ def test_a_launch_is_served_logged_and_read(run, tmp_path):
     policy = load_rewriter(registry.path(registry.artifact("policy", triple.policy)))
     config = miniature()
     table = run_launch(
-        make_world(config.seeded_world), config.traffic, LAUNCHES[1], Deployment(catalogue, model, default_spec()), policy,
-        600, tmp_path, None, max_new_tokens=14, progress=lambda done, total: None,
+        make_world(config.seeded_world), config.traffic, LAUNCHES[1], embedded_deployment(catalogue, model, default_spec()),
+        policy, 600, tmp_path, None, max_new_tokens=14, progress=lambda done, total: None,
     )  # fmt: skip
     assert set(table["arm"].to_pylist()) == {"control", "treatment"}
     result = read_launch("small", table)

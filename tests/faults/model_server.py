@@ -17,7 +17,7 @@ class ModelServer:
     def __init__(self, catalogue, queries):
         self.fault = ""
         self.asked = 0
-        rows = {text: row for row, text in enumerate(document_texts(catalogue))}
+        rows = {text: row for row, text in enumerate(document_texts(catalogue, np.arange(len(catalogue))))}
         model, lock = cold_start(catalogue).bind(catalogue), threading.Lock()
         outer = self
 

@@ -7,7 +7,7 @@ import pytest
 
 from corewrite.demo.engine import NoRewriter
 from corewrite.demo.platform import ratings
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import default_spec
 from corewrite.gate import GateConfig
 from corewrite.pipeline import PipelineConfig, WarmStartConfig, write_catalogue, write_labels
@@ -39,7 +39,7 @@ def platform(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("platform")
     world = make_world(WorldConfig(seed=3, videos=700, entities=25))
     write_catalogue(world.catalogue, folder / "documents.parquet")
-    cold = Deployment(world.catalogue, cold_start(world.catalogue, seed=3), default_spec())
+    cold = embedded_deployment(world.catalogue, cold_start(world.catalogue, seed=3), default_spec())
     (folder / "logs").mkdir()
     for week in range(4):
         happened = simulate_week(world, TrafficConfig(), NoRewriter(cold.cascade), week=week, sessions=500)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.served import fused_lists
 from corewrite.domain import Context, Query
 from corewrite.fusion import default_spec
@@ -13,7 +13,7 @@ from corewrite.simulation.world import make_world
 
 def test_lists_are_those_of_each_search_alone():
     catalogue = make_world(WorldConfig(seed=3, videos=500, entities=20)).catalogue
-    deployment = Deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
+    deployment = embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
     a, b = catalogue.titles[0], catalogue.titles[1]
     queries = [Query(a), Query(b), Query(a, Context(queries=(b,))), Query(a), Query(b)]
     rewrites = [b, None, b, None, a]

@@ -1,6 +1,6 @@
 import pytest
 
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import default_spec
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import WorldConfig
@@ -10,7 +10,7 @@ from corewrite.simulation.world import make_world
 @pytest.fixture(scope="session")
 def deployment():
     world = make_world(WorldConfig(seed=2, videos=1_200, entities=30))
-    return Deployment(world.catalogue, cold_start(world.catalogue), default_spec())
+    return embedded_deployment(world.catalogue, cold_start(world.catalogue), default_spec())
 
 
 @pytest.fixture(scope="session")

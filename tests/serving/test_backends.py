@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 
-from corewrite.deployment.backends import Backends
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import ReplayError, replay_log
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import ConfigError
 from corewrite.logs.files import log_files
 from corewrite.registry import Candidate
@@ -19,6 +20,12 @@ from corewrite.relevance.backends import ScoreError, ScorerMismatchError
 from corewrite.search.engines import fill_opensearch, fill_qdrant
 from corewrite.serving.app import build_app
 from corewrite.serving.settings import load_serve_config
+
+
+def bundled(catalogue):
+    """Opens what the bundled model and the embedded indexes ranked."""
+    return RankerOpener(RankerSettings(), catalogue)
+
 
 TESTS = Path(__file__).parent.parent
 
@@ -82,7 +89,7 @@ def test_a_model_server_computes_the_signal_relevance_and_is_told_everywhere(mad
 
     config, ready, metrics = asyncio.run(check())
     told = ready["backends"]
-    backends = Backends(config.relevance, config.engine, made.catalogue)
+    opener = RankerOpener(config.what_ranks, made.catalogue, settings_rank=True)
     assert told["relevance"] == {"kind": "kserve", "pin": "1", "hash": told["relevance"]["hash"], "answers": True}
     assert told["engine"] == {"kind": "embedded"} and len(told["relevance"]["hash"]) == 64
     assert "corewrite_relevance_open 0.0" in metrics
@@ -93,8 +100,8 @@ def test_a_model_server_computes_the_signal_relevance_and_is_told_everywhere(mad
         assert served["relevance"] == made.first.relevance and served["spec"] == made.first.spec
     # Another relevance model must not pass for the bundled one in a replay.
     with pytest.raises(ReplayError, match="embedded"):
-        replay_log(log, made.registry, made.catalogue)
-    found = replay_log(log, made.registry, made.catalogue, backends=backends)
+        replay_log(log, made.registry, bundled(made.catalogue))
+    found = replay_log(log, made.registry, opener)
     assert found.factors.share_agreeing == 1.0 and found.same_lists == 4
 
 
@@ -237,7 +244,7 @@ def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("relevance: {kind: kserv}", "relevance: Input tag 'kserv'"),
+        ("relevance: {kind: kserv}", "kind 'kserv' is unknown: there are embedded"),
         ("relevance: {kind: kserve, url: 'http://x', model: m}", "serve.yaml:1: relevance.version: Field required"),
         ("relevance: {kind: onnx, folder: x, pin: abc}", "serve.yaml:1: relevance.pin: "),
         ("engine: {kind: qdrant, url: 'http://x'}", "serve.yaml:1: engine.collection: Field required"),

@@ -9,7 +9,9 @@ import threading
 import numpy as np
 import pytest
 
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import ReplayError, replay_log
+from corewrite.deployment.settings import RankerSettings
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, read_log
 from corewrite.rewriter import load_rewriter
@@ -19,6 +21,12 @@ from corewrite.serving.service import Service
 from corewrite.serving.settings import LogSettings
 from corewrite.serving.ubi_log import UbiLog
 from corewrite.serving.warm import head_queries, read_warm, warm, write_warm
+
+
+def bundled(catalogue):
+    """Opens what the bundled model and the embedded indexes ranked."""
+    return RankerOpener(RankerSettings(), catalogue)
+
 
 ARMS = {"none": 0.3, "launch_1": 0.3, "launch_2": 0.4}
 CONTEXT = {"queries": ["an earlier query"], "titles": ["a title seen"], "locale": "en"}
@@ -93,7 +101,7 @@ def test_texts_and_names_are_hashes_unless_asked_for(made, kit, tmp_path, monkey
     assert not [text for text in private if text in written]
     assert len({line["user_query"] for line in lines}) == 3
     with pytest.raises(ReplayError, match=r"query_text"):
-        replay_log(tmp_path / "plain", made.registry, made.catalogue)
+        replay_log(tmp_path / "plain", made.registry, bundled(made.catalogue))
     with pytest.raises(LogError, match=r"query_text"):
         head_queries(sorted((tmp_path / "plain").iterdir()), 10)
 
@@ -101,7 +109,7 @@ def test_texts_and_names_are_hashes_unless_asked_for(made, kit, tmp_path, monkey
 def test_replay_recomputes_every_factor_also_of_rewrites_that_came_late(made, kit, tmp_path):
     log = tmp_path / "log"
     _, lines = serve_some(made, kit, log)
-    found = replay_log(log, made.registry, read_catalogue(made.folder / "documents.parquet"))
+    found = replay_log(log, made.registry, bundled(read_catalogue(made.folder / "documents.parquet")))
     assert found.factors.share_agreeing == 1.0 and found.searches == found.same_lists == 24 and found.missing == 0
     assert found.factors.compared == sum(len(v) for x in lines for v in x["query_attributes"]["served"]["factors"].values())
 
@@ -110,7 +118,7 @@ def test_replay_recomputes_every_factor_also_of_rewrites_that_came_late(made, ki
     changed = next(x for x in lines if x["query_attributes"]["served"]["used_at"])
     changed["query_attributes"]["served"]["factors"]["original.relevance"][0] *= 1 + 1e-4
     path.write_text("".join(json.dumps(x) + "\n" for x in lines) + "no line\n")
-    found = replay_log(log, made.registry, made.catalogue)
+    found = replay_log(log, made.registry, bundled(made.catalogue))
     assert found.factors.share_agreeing == 1 - 1 / found.factors.compared and found.passed_over == 1
 
     async def late(queries, n):
@@ -125,7 +133,7 @@ def test_replay_recomputes_every_factor_also_of_rewrites_that_came_late(made, ki
                 assert (await client.search(query))["signal_status"]["rawrank.dense"] == "timeout"
 
     asyncio.run(go())
-    found = replay_log(tmp_path / "late", made.registry, made.catalogue)
+    found = replay_log(tmp_path / "late", made.registry, bundled(made.catalogue))
     assert found.factors.share_agreeing == 1.0 and found.same_lists == 4
 
 
@@ -227,8 +235,8 @@ def test_what_could_not_be_scored_is_no_other_answer_and_is_not_replayed(made, k
     assert treated["query_attributes"]["served"]["signal_status"]["finerank.relevance"] == "error"
     assert treated["query_attributes"]["served"]["counterfactual"]  # without a rewrite nothing went wrong
     with pytest.raises(ReplayError, match="1 lines passed over"):
-        replay_log(log / "launch_2", made.registry, made.catalogue)
-    assert replay_log(log / "none", made.registry, made.catalogue).factors.share_agreeing == 1.0
+        replay_log(log / "launch_2", made.registry, bundled(made.catalogue))
+    assert replay_log(log / "none", made.registry, bundled(made.catalogue)).factors.share_agreeing == 1.0
 
 
 def test_a_line_that_cannot_be_made_is_counted(made, kit, tmp_path, monkeypatch):

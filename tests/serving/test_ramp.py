@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.cli.serve import _settings
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import replay_log
+from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RampConfig, RampState, observe
 from corewrite.experiment.ramp_file import write_ramp
 from corewrite.experiment.ramp_searches import ramp_searches
@@ -22,6 +24,11 @@ from corewrite.logs.files import log_files
 from corewrite.pipeline.ramp_step import ramp_file, ramp_step
 
 SHADOW, ONE, TEN, HALF = range(4)
+
+
+def bundled(catalogue):
+    """Opens what the bundled model and the embedded indexes ranked."""
+    return RankerOpener(RankerSettings(), catalogue)
 
 
 def says(text):
@@ -380,7 +387,7 @@ def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_i
     assert (told["kind"], told["reason"]) == ("wait", decided.reason)
     refused = CliRunner().invoke(app, asked[:-2])
     assert refused.exit_code == 1 and "--searches, or --log" in refused.output
-    replayed = replay_log(log, platform.registry, platform.catalogue)
+    replayed = replay_log(log, platform.registry, bundled(platform.catalogue))
     assert replayed.factors.share_agreeing == 1.0 and replayed.searches == replayed.same_lists == 71
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from corewrite.demo.engine import NoRewriter
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import default_spec
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
@@ -25,7 +25,7 @@ class Platform:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory) -> Platform:
     world = make_world(WorldConfig(seed=5, videos=1_500, entities=40))
-    deployment = Deployment(world.catalogue, cold_start(world.catalogue), default_spec())
+    deployment = embedded_deployment(world.catalogue, cold_start(world.catalogue), default_spec())
     engine = NoRewriter(deployment.cascade)
     week = simulate_week(world, TrafficConfig(), engine, week=0, sessions=1_500)
     return Platform(world, engine, week, tmp_path_factory.mktemp("platform"))

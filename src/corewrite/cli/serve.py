@@ -111,7 +111,7 @@ def replay(
     with reported_errors():
         _needs_serving()
         from corewrite.console.progress import ProgressSteps
-        from corewrite.deployment.backends import Backends
+        from corewrite.deployment.open import RankerOpener
         from corewrite.deployment.replay import replay_log
         from corewrite.registry import Registry
         from corewrite.search.documents import read_catalogue
@@ -119,8 +119,8 @@ def replay(
         settings = _settings(run, config)
         with ProgressSteps(progress_console(quiet=as_json)).step("replay") as progress:
             catalogue = read_catalogue(settings.documents)
-            backends = Backends(settings.relevance, settings.engine, catalogue, settings.secret)
-            found = replay_log(log, Registry(settings.registry), catalogue, backends=backends, progress=progress)
+            opener = RankerOpener(settings.what_ranks, catalogue, settings_rank=settings.relevance is not None)
+            found = replay_log(log, Registry(settings.registry), opener, progress=progress)
     if as_json:
         print_json(asdict(found))
     else:
@@ -129,6 +129,9 @@ def replay(
             f"{f.share_agreeing:.4%} of {f.compared} factors agree within 1e-6 (largest difference {f.worst:.2g}); "
             f"{found.same_lists} of {found.searches} lists are the same; {found.passed_over} lines passed over"
         )
+        for name, one in sorted(found.by_factor.items(), key=lambda x: x[1].share_agreeing):
+            if one.share_agreeing < 1:
+                typer.echo(f"  {name}: {one.share_agreeing:.4%} of {one.compared}, largest difference {one.worst:.2g}")
     if found.factors.share_agreeing < least:
         raise typer.Exit(Exit.FAILED)
 
@@ -163,6 +166,7 @@ def _memory() -> str | None:
 def _run_server(settings: "ServeConfig") -> None:
     import uvicorn
 
+    from corewrite.deployment.settings import secret_of
     from corewrite.search.documents import read_catalogue
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
@@ -172,7 +176,7 @@ def _run_server(settings: "ServeConfig") -> None:
             # What is wrong with them is told here, in words: a worker that does not start is started again for ever.
             read_catalogue(settings.documents)
             settings.api_key()
-            settings.secret(settings.log.salt_env)
+            secret_of(settings.log.salt_env)
             # Read by prometheus_client where it is imported: in the workers, which start from here.
             os.environ.setdefault(MULTIPROCESS_VARIABLE, folder)
         # uvicorn sends itself the signal again once it has drained: that must end in exit code 0, and through `finally`.

@@ -26,7 +26,7 @@ from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months import week_name
 from corewrite.demo.platform import ratings
 from corewrite.demo.ratios import ratio_of_sums, standard_error
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
@@ -160,7 +160,7 @@ class Ground:
         if (folder / "about.json").is_file():
             return MinedWindow(folder)
         earlier = None if week == 0 else self.window(week - 1)
-        deployment = Deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
+        deployment = embedded_deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
         if earlier is not None:
             deployment = self.deployed(SOUND).deployment
         platform = self.config.of(self.seed)
@@ -252,7 +252,7 @@ class Ground:
         if under not in self._deployed:
             for other in [u for u in self._deployed if u != SOUND]:
                 del self._deployed[other]
-            self._deployed[under] = _Deployed(self, Deployment(self.catalogue, under.model(self._model), under.spec()))
+            self._deployed[under] = _Deployed(self, embedded_deployment(self.catalogue, under.model(self._model), under.spec()))
         return self._deployed[under]
 
     # Policies.
@@ -318,7 +318,7 @@ class Ground:
             show, after_phase = training_progress(progress, training.config.phases, observe)
             train(
                 policy, instances, deployment.reward, training.config, self.folder / "training" / training.name,
-                seed=training.seed, provenance={"model": deployment.model.model_hash, "spec": deployment.spec.spec_hash},
+                seed=training.seed, provenance={"model": deployment.model_hash, "spec": deployment.spec.spec_hash},
                 observe=after_phase, progress=show,
             )  # fmt: skip
         shutil.rmtree(self.folder / "training" / training.name)

@@ -28,9 +28,11 @@ from corewrite.demo.engine import HOLDBACK, OnePolicyEngine
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.platform import ratings
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.load import deployment_of, policy_of
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Outcome
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import is_holdback_user
@@ -80,7 +82,7 @@ class Production:
     @property
     def key(self) -> tuple[str, str, str]:
         """Of policy, relevance model and spec."""
-        return self.name, self.deployment.model.model_hash, self.deployment.spec.spec_hash
+        return self.name, self.deployment.model_hash, self.deployment.spec.spec_hash
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,7 @@ class _Months:
 
     def first_weeks(self) -> None:
         """Two weeks of log without a rewriter, and raters' labels of the first."""
-        cold = Deployment(self.catalogue, cold_start(self.catalogue, seed=self.config.seed), default_spec())
+        cold = embedded_deployment(self.catalogue, cold_start(self.catalogue, seed=self.config.seed), default_spec())
         for week in range(FIRST_WEEK):
             if not self._log("weekly", week).is_file():
                 happened = self._traffic(week, Production(cold, None, ""), week_name(week))
@@ -366,7 +368,9 @@ class _Months:
         found = {}
         for arm, triple in json.loads(pinned.read_text("utf-8")).items():
             registry, name = self._registry(arm), triple["policy"]
-            deployment = deployment_of(registry, self.catalogue, triple["relevance"], triple["spec"])
+            deployment = deployment_of(
+                registry, RankerOpener(RankerSettings(), self.catalogue), triple["relevance"], triple["spec"]
+            )
             found[arm] = Production(deployment, policy_of(registry, name) if name else None, name)
         return found
 
@@ -427,7 +431,7 @@ class _Months:
                 "ndcg10": float(of.ndcg10.mean()),
                 "verdict": None,
                 "policy": p.name,
-                "relevance": p.deployment.model.model_hash,
+                "relevance": p.deployment.model_hash,
                 "spec": p.deployment.spec.spec_hash,
             }
         return rows

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from corewrite.demo.engine import ArmsEngine, NoRewriter
 from corewrite.demo.measure import oracle_gain
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.domain.steps import Steps
 from corewrite.experiment import CONTROL, TREATMENT, assign
 from corewrite.fusion import default_spec
@@ -123,13 +123,13 @@ def two_weeks(seed: int, sessions: int, folder: Path | None, steps: Steps) -> li
         with steps.step("build the platform"):
             world = make_world(WorldConfig(seed=seed))
             write_catalogue(world.catalogue, place / "documents.parquet")
-            cold = Deployment(world.catalogue, cold_start(world.catalogue, seed=seed), default_spec())
+            cold = embedded_deployment(world.catalogue, cold_start(world.catalogue, seed=seed), default_spec())
         with steps.step("week 0") as progress:
             week0, log0 = log_week(world, TrafficConfig(), NoRewriter(cold.cascade), 0, sessions, place / "logs", progress)
             earlier = read_window(log0, overlap=top_overlap(cold.cascade))
         with steps.step("fit the relevance model") as progress:
             model = fit_relevance(earlier, world.catalogue, seed=seed, progress=progress).model
-            deployment = Deployment(world.catalogue, model, default_spec())
+            deployment = embedded_deployment(world.catalogue, model, default_spec())
             engine = NoRewriter(deployment.cascade)
         with steps.step("week 1") as progress:
             week1, log1 = log_week(world, TrafficConfig(), engine, 1, sessions, place / "logs", progress)

@@ -16,7 +16,7 @@ from corewrite.demo.engine import NoRewriter
 from corewrite.demo.measure import before_and_after, measure, policy_ndcg10
 from corewrite.demo.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.demo.summary import peak_rss_mib, summarise
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import served_rewrites
 from corewrite.experiment import aa_check, read_launch
@@ -84,13 +84,13 @@ def run_demo(
         write_catalogue(world.catalogue, folder / "documents.parquet")
         # From here on the documents are what the file says, as they would be for a user's own engine.
         catalogue = read_catalogue(folder / "documents.parquet")
-        cold = Deployment(catalogue, cold_start(catalogue, seed=seed), default_spec())
+        cold = embedded_deployment(catalogue, cold_start(catalogue, seed=seed), default_spec())
     with steps.step("week 0: searches, no model yet") as progress:
         week0, log0 = log_week(world, traffic, NoRewriter(cold.cascade), 0, config.sessions, logs, progress)
         earlier = read_window(log0, overlap=top_overlap(cold.cascade))
     with steps.step("fit the relevance model") as progress:
         relevance = fit_relevance(earlier, catalogue, seed=seed, progress=progress)
-        deployment = Deployment(catalogue, relevance.model, default_spec())
+        deployment = embedded_deployment(catalogue, relevance.model, default_spec())
     with steps.step("rate results, fit the judge"):
         write_labels(ratings(world, week0, cold.cascade, config.rated_searches), catalogue, folder / "labels.parquet")
         judge = Judge(catalogue)

@@ -1,4 +1,4 @@
-"""What serves at one time: catalogue, relevance model and fusion spec, ready to rank and to reward."""
+"""What serves at one time: documents, ranker and fusion spec, ready to rank and to reward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,48 +7,77 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.deployment.fingerprint import replay_tolerance
+from corewrite.deployment.ranker import Ranker, embedded_ranker, in_memory
 from corewrite.deployment.reward import FusedReward
-from corewrite.domain import Catalogue
+from corewrite.domain import Catalogue, Documents
 from corewrite.fusion import FusionSpec
-from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
-from corewrite.search import Cascade, embedded_cascade, signals_of
+from corewrite.relevance import LateInteraction
+from corewrite.search import Cascade
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Deployment:
-    """A relevance model and a fusion spec over a catalogue.
+    """A ranker and a fusion spec.
 
     The same scorers and the same spec object rank in `cascade` and reward in `reward`: there is no second formula.
 
     Attributes:
-        catalogue: The documents.
-        model: The deployed relevance model.
+        ranker: Computes the signals, and recalls.
         spec: The fusion spec.
+
+    Raises:
+        ValueError: the spec names a signal that nobody computes.
     """
 
-    catalogue: Catalogue
-    model: LateInteraction
+    ranker: Ranker
     spec: FusionSpec
+
+    def __post_init__(self) -> None:
+        missing = self.ranker.missing_signals(self.spec)
+        if missing:
+            raise ValueError(
+                f"nobody computes the signal {missing[0]!r} of the fusion spec: say under ranker.signals where it comes from; "
+                f"a logged one can only be replayed. There are {', '.join(sorted({*self.ranker.signals, 'prior'}))}"
+            )
+
+    @property
+    def documents(self) -> Documents:
+        """What is ranked."""
+        return self.ranker.documents
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The documents as a table in memory; see `in_memory`."""
+        return in_memory(self.ranker.documents)
+
+    @property
+    def model_hash(self) -> str:
+        """Content hash of all that scores: see `Ranker.model_hash`."""
+        return self.ranker.model_hash
+
+    @property
+    def replay_tolerance(self) -> float:
+        """Largest difference between two computations of a factor that is rounding."""
+        return replay_tolerance(self.spec, self.ranker.spreads)
 
     @cached_property
     def cascade(self) -> Cascade:
-        """The embedded cascade."""
-        return embedded_cascade(self.catalogue, self._dense, self.spec)
+        """The cascade."""
+        return Cascade(self.documents, self.ranker.engine, self.ranker.signals, self.ranker.dense, self.spec)
 
     @cached_property
     def reward(self) -> FusedReward:
         """log R under this deployment; recall is asked only where the spec's reward counts it."""
-        return FusedReward(self.spec, self._signals, self.catalogue, self._recall if self.spec.reward.recall_weight else None)
+        recall = self._recall if self.spec.reward.recall_weight else None
+        return FusedReward(self.spec, self.ranker.signals, self.documents, recall)
 
     def _recall(self, texts: Sequence[str]) -> list[IntArray]:
         return self.cascade.recall(texts, max(1, self.spec.recall.rewrite_candidates))
 
-    @cached_property
-    def _dense(self) -> DenseScorer:
-        return DenseScorer(self.model.bind(self.catalogue))
 
-    @cached_property
-    def _signals(self) -> dict[str, RelevanceScorer]:
-        return signals_of(self._dense)
+def embedded_deployment(catalogue: Catalogue, model: LateInteraction, spec: FusionSpec) -> Deployment:
+    """The bundled model, the indexes in the process and a fusion spec over a catalogue."""
+    return Deployment(embedded_ranker(catalogue, model), spec)

@@ -8,8 +8,11 @@ import numpy as np
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of, policy_of
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Query, query_to_json
+from corewrite.domain.documents import text_column
 from corewrite.fusion import explain_stage
 from corewrite.registry import Champion, Registry
 from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter
@@ -36,8 +39,13 @@ class Served:
     policy: Rewriter
 
 
-def load_champion(documents: Path, registry: Registry) -> Served:
+def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | None = None) -> Served:
     """Load the champion; its artifacts are checked against their hashes first.
+
+    Args:
+        documents: Parquet of the documents.
+        registry: Where it is.
+        ranker: Where models and engines run that are not ours; None: there are none.
 
     Raises:
         NoChampionError: nothing was promoted yet.
@@ -49,7 +57,8 @@ def load_champion(documents: Path, registry: Registry) -> Served:
         last = registry.decisions()[-1:]
         why = f"; the last decision was {last[0].verdict}: {last[0].reason}" if last else ""
         raise NoChampionError(f"{registry.root} has no champion: nothing was promoted yet{why}")
-    deployment = deployment_of(registry, read_catalogue(documents), champion.relevance, champion.spec)
+    opener = RankerOpener(ranker or RankerSettings(), read_catalogue(documents))
+    deployment = deployment_of(registry, opener, champion.relevance, champion.spec)
     return Served(champion, deployment, policy_of(registry, champion.policy))
 
 
@@ -70,12 +79,16 @@ def explain_search(
         (None: not in the list without the rewrite) and factors whose product is the score, and `dropped`, what left the list.
     """
     used = rewrite or served_rewrites(served.policy, [query], max_new_tokens=max_new_tokens)[0]
-    cascade, catalogue = served.deployment.cascade, served.deployment.catalogue
+    cascade, documents = served.deployment.cascade, served.deployment.documents
     with_it, without = cascade.trace([query.text], [used]), cascade.trace([query.text], [None])
     after, before = _ranked(with_it)[:depth], _ranked(without)
     place = {row: k + 1 for k, row in enumerate(before)}
     columns = {int(row): j for j, row in enumerate(with_it.finerank.rows[0]) if row >= 0}
     fusion = with_it.finerank.fusion
+
+    def title_of(row: int) -> str:
+        return text_column(documents, "title", np.array([row], np.int64))[0]
+
     return {
         **query_to_json(query),
         "rewrite": used or "",
@@ -95,15 +108,15 @@ def explain_search(
             {
                 "rank": k + 1,
                 "rank_without": place.get(row),
-                "id": catalogue.ids[row],
-                "title": catalogue.titles[row],
+                "id": documents.id_at(row),
+                "title": title_of(row),
                 "score": float(fusion.score[0, columns[row]]),
                 "factors": explain_stage(fusion, (0, columns[row])),
             }
             for k, row in enumerate(after)
         ],
         "dropped": [
-            {"id": catalogue.ids[row], "title": catalogue.titles[row], "rank_without": place[row]}
+            {"id": documents.id_at(row), "title": title_of(row), "rank_without": place[row]}
             for row in before[:depth]
             if row not in after
         ],

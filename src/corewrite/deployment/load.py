@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from corewrite.deployment.deployment import Deployment
-from corewrite.domain import Catalogue
+from corewrite.deployment.open import RankerOpener
 from corewrite.fusion import load_spec
 from corewrite.registry import Kind, Registry
-from corewrite.relevance import LateInteraction
 from corewrite.rewriter import Rewriter, load_rewriter
 
 
@@ -22,14 +21,16 @@ def policy_of(registry: Registry, hash: str) -> Rewriter:
     return load_rewriter(_sound(registry, "policy", hash))
 
 
-def deployment_of(registry: Registry, catalogue: Catalogue, relevance: str, spec: str) -> Deployment:
-    """A relevance model and a spec over a catalogue.
+def deployment_of(registry: Registry, opener: RankerOpener, relevance: str, spec: str) -> Deployment:
+    """A relevance artifact and a spec, opened.
 
     Raises:
         RegistryError: one of them is unknown, missing or damaged.
+        ScorerUnavailableError, ScorerMismatchError, EngineError, ValueError: see `RankerOpener.open` and `Deployment`.
     """
-    model = LateInteraction.load(_sound(registry, "relevance", relevance))
-    return Deployment(catalogue, model, load_spec(_sound(registry, "spec", spec) / "fusion.yaml"))
+    folder = _sound(registry, "relevance", relevance)
+    ranker = opener.open(relevance, folder, registry.artifact("relevance", relevance).metadata)
+    return Deployment(ranker, load_spec(_sound(registry, "spec", spec) / "fusion.yaml"))
 
 
 def recent_champions(registry: Registry, records: Sequence[Mapping[str, Any]], now: str) -> list[Rewriter]:

@@ -2,24 +2,22 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from corewrite.deployment.backends import Backends
-from corewrite.deployment.settings import EmbeddedIndex, EmbeddedRelevance
-from corewrite.domain import Catalogue
-from corewrite.fusion import ReplayResult, load_spec, replay
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.load import deployment_of
+from corewrite.deployment.open import RankerOpener
+from corewrite.deployment.ranker import EMBEDDED_FACTS
+from corewrite.fusion import ReplayResult, replay
 from corewrite.fusion.spec import STAGES
 from corewrite.logs.files import log_files
-from corewrite.registry import Kind, Registry
+from corewrite.registry import Registry
 from corewrite.search import Cascade, Trace
-
-_EMBEDDED = {"relevance": {"kind": "embedded"}, "engine": {"kind": "embedded"}}
-"""What answered where a line, of a server that knew no others, does not say it."""
 
 
 class ReplayError(ValueError):
@@ -36,6 +34,8 @@ class LogReplay:
         same_lists: Of those, with the same documents in the same order.
         passed_over: Lines that hold no search of this server, or only hashes, or one in which the scoring failed.
         missing: Logged documents that the recomputed answer does not hold; each of their factors counts as different.
+        by_factor: The same of each factor alone.
+        tolerance: Largest difference of a factor that is the models' rounding.
     """
 
     factors: ReplayResult
@@ -43,10 +43,12 @@ class LogReplay:
     same_lists: int
     passed_over: int
     missing: int
+    by_factor: Mapping[str, ReplayResult]
+    tolerance: float
 
 
 def replay_log(
-    log: Path, registry: Registry, catalogue: Catalogue, *, backends: Backends | None = None,
+    log: Path, registry: Registry, opener: RankerOpener, *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LogReplay:  # fmt: skip
     """Recompute the searches of a log, each with the triple, the rewrites and the stages that it names.
@@ -54,34 +56,36 @@ def replay_log(
     Args:
         log: A file, or a folder of them.
         registry: Holds the triples.
-        catalogue: The documents of that time.
-        backends: Relevance model and search engine; default: the embedded ones. What others answered is passed over.
+        opener: Opens what ranked, over the documents of that time. What other models or engines answered is passed over.
         progress: Called with (searches done, of how many).
 
     Raises:
         ReplayError: nothing in the log can be recomputed.
         RegistryError: an artifact the log names is gone or damaged.
     """
-    backends = backends or Backends(EmbeddedRelevance(), EmbeddedIndex(), catalogue)
-    entries, passed_over = _entries(log, backends)
-    if not entries:
-        raise ReplayError(
-            f"{log} holds no search that can be recomputed ({passed_over} lines passed over): texts must be logged, set "
-            f"log.query_text, and answers come from {backends.facts}"
-        )
-    triples: dict[tuple[str, str], Cascade] = {}
+    entries, passed_over = _entries(log)
+    deployments: dict[tuple[str, str], Deployment] = {}
     logged: dict[str, list[float]] = defaultdict(list)
     again: dict[str, list[float]] = defaultdict(list)
-    same = missing = 0
+    others: set[str] = set()
+    searches = same = missing = 0
+    documents = opener.documents
     for done, entry in enumerate(entries, 1):
         served = entry["query_attributes"]["served"]
         triple = served["relevance"], served["spec"]
-        if triple not in triples:
-            triples[triple] = _cascade(registry, backends, *triple)
-        trace = _trace(triples[triple], entry["user_query"], served)
-        fusion, order = trace.finerank.fusion, trace.order[0]
-        column = {catalogue.ids[int(row)]: j for j, row in enumerate(trace.finerank.rows[0]) if row >= 0}
-        ranked = [catalogue.ids[int(trace.finerank.rows[0, j])] for j in order if trace.finerank.rows[0, j] >= 0]
+        if triple not in deployments:
+            deployments[triple] = deployment_of(registry, opener, *triple)
+        deployment = deployments[triple]
+        if served.get("backends", EMBEDDED_FACTS) != deployment.ranker.facts:
+            passed_over += 1
+            others.add(json.dumps(served.get("backends"))[:200])
+            continue
+        searches += 1
+        trace = _trace(deployment.cascade, entry["user_query"], served)
+        fusion, order, rows = trace.finerank.fusion, trace.order[0], trace.finerank.rows[0]
+        ids = dict(zip(rows[rows >= 0].tolist(), documents.ids_of(rows[rows >= 0]), strict=True))
+        column = {ids[int(row)]: j for j, row in enumerate(rows) if row >= 0}
+        ranked = [ids[int(rows[j])] for j in order if rows[j] >= 0]
         hits = entry["query_response_hit_ids"]
         same += ranked[: len(hits)] == hits
         missing += sum(hit not in column for hit in hits)
@@ -93,8 +97,17 @@ def replay_log(
                 here = np.broadcast_to(found[name], trace.finerank.rows.shape) if name in found else None
                 again[name].append(float(here[0, column[hit]]) if here is not None and hit in column else np.nan)
         progress(done, len(entries))
-    result = replay({n: np.array(v) for n, v in logged.items()}, {n: np.array(v) for n, v in again.items()})
-    return LogReplay(result, len(entries), same, passed_over, missing)
+    if not searches:
+        answered = f"; other models or engines answered {sorted(others)[0]}" if others else ""
+        raise ReplayError(
+            f"{log} holds no search that can be recomputed ({passed_over} lines passed over{answered}): texts must be logged, "
+            "set log.query_text, and the ranker of the settings must be the one that answered"
+        )
+    both = {n: (np.array(logged[n]), np.array(again[n])) for n in logged}
+    tolerance = max(d.replay_tolerance for d in deployments.values())
+    result = replay({n: x for n, (x, _) in both.items()}, {n: y for n, (_, y) in both.items()})
+    by_factor = {n: replay({n: x}, {n: y}) for n, (x, y) in both.items()}
+    return LogReplay(result, searches, same, passed_over, missing, by_factor, tolerance)
 
 
 def _trace(cascade: Cascade, query: str, served: dict[str, Any]) -> Trace:
@@ -103,14 +116,6 @@ def _trace(cascade: Cascade, query: str, served: dict[str, Any]) -> Trace:
     at = {stage: texts if stage in served["used_at"] else None for stage in STAGES}
     candidates = cascade.candidates(queries, [at["recall"]])
     return cascade.finerank(queries, [at["finerank"]], cascade.rawrank(queries, [at["rawrank"]], candidates))
-
-
-def _cascade(registry: Registry, backends: Backends, relevance: str, spec: str) -> Cascade:
-    def folder(kind: Kind, hash: str) -> Path:
-        registry.verify(kind, hash)
-        return registry.path(registry.artifact(kind, hash))
-
-    return backends.cascade(relevance, folder("relevance", relevance), load_spec(folder("spec", spec) / "fusion.yaml"))
 
 
 def _went_wrong(served: dict[str, Any]) -> bool:
@@ -122,7 +127,7 @@ def _went_wrong(served: dict[str, Any]) -> bool:
     )
 
 
-def _entries(log: Path, backends: Backends) -> tuple[Sequence[dict[str, Any]], int]:
+def _entries(log: Path) -> tuple[Sequence[dict[str, Any]], int]:
     entries, passed_over = [], 0
     for path in log_files(log):
         with path.open("rb") as lines:
@@ -133,7 +138,7 @@ def _entries(log: Path, backends: Backends) -> tuple[Sequence[dict[str, Any]], i
                 except (ValueError, TypeError, KeyError, RecursionError):
                     passed_over += 1
                     continue
-                if served["texts"] and not _went_wrong(served) and served.get("backends", _EMBEDDED) == backends.facts:
+                if served["texts"] and not _went_wrong(served):
                     entries.append(entry)
                 else:
                     passed_over += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue, TrainingInstance, is_identity
+from corewrite.domain import Documents, TrainingInstance, is_identity
 from corewrite.fusion import FusionSpec, evaluate_stage, log_reward
 from corewrite.relevance import RelevanceScorer
 
@@ -33,7 +33,7 @@ class FusedReward:
 
     spec: FusionSpec
     signals: Mapping[str, RelevanceScorer]
-    catalogue: Catalogue
+    catalogue: Documents
     recall: Recall | None = None
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class FusedReward:
         return hits(rewrites, back.tolist()) - hits(queries, range(len(queries)))[back]
 
 
-def documents_of(instances: Sequence[TrainingInstance], catalogue: Catalogue) -> tuple[IntArray, FloatArray, FloatArray]:
+def documents_of(instances: Sequence[TrainingInstance], catalogue: Documents) -> tuple[IntArray, FloatArray, FloatArray]:
     """D+ and D- side by side: catalogue rows (-1 pads), gains (0 off D+) and weights (0 off D-), [instances, documents].
 
     Raises:

@@ -1,15 +1,37 @@
-"""Settings of relevance models and search engines that are not ours; imports nothing heavy."""
+"""Settings of what ranks: the fusion spec, where each of its signals comes from, and what recalls; imports nothing heavy."""
 
+import os
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from corewrite.domain import Settings
 
 Batch = Annotated[int, Field(ge=1, le=4096)]
 Timeout = Annotated[float, Field(gt=0, le=60_000)]
 """Milliseconds."""
+Identity = dict[str, Any]
+"""JSON that says which model this is, and nothing of where it runs or how fast it is asked."""
+SIGNAL_KINDS = ("embedded", "column", "logged", "kserve", "onnx", "cross_encoder", "clip", "python")
+RECALL_KINDS = ("embedded", "qdrant", "opensearch", "python")
+DEFAULT_SIGNALS = ("relevance", "dense", "prior")
+"""Signals that need no setting: the bundled model's score, its pooled form, and the column `prior`."""
+
+
+def secret_of(name: str | None) -> str | None:
+    """The value of an environment variable that a setting names; None where none is named.
+
+    Raises:
+        ValueError: it is not set, or empty.
+    """
+    if name is None:
+        return None
+    value = os.environ.get(name)
+    if not value:
+        raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
+    return value
 
 
 class CalibrationSettings(Settings):
@@ -21,19 +43,79 @@ class CalibrationSettings(Settings):
     """Any number."""
 
 
-class EmbeddedRelevance(Settings):
-    """The registry's relevance artifact."""
+class InputSettings(Settings):
+    """One input of a model, and what it is filled with. A plain text stands for `from` alone."""
+
+    source: str = Field(alias="from", pattern=r"^(text|document|document\.[^\s#]+(#count)?)$")
+    """`text`: the query or rewrite. `document`: title and text joined. `document.id`, or `document.COLUMN` for any column of
+    the documents: text, number, vector, or list of vectors, which is padded with zeros; `document.COLUMN#count` is how many
+    vectors each document has."""
+    missing: float | None = Field(default=None, allow_inf_nan=False)
+    """Stands where a document has no number or vector; None: such a document has no score."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"from": value} if isinstance(value, str) else value
+
+
+Inputs = dict[str, InputSettings]
+
+
+class _Signal(Settings):
+    """What every kind of signal has."""
+
+    @property
+    def identity(self) -> Identity:
+        """Which model this is: what a pin in the registry holds."""
+        return self.model_dump(mode="json", by_alias=True, exclude=self._elsewhere)
+
+    @property
+    def _elsewhere(self) -> set[str]:
+        """Fields that do not say which model it is."""
+        return set()
+
+
+class EmbeddedSignal(_Signal):
+    """The bundled model, fitted on the log and kept in the registry."""
 
     kind: Literal["embedded"] = "embedded"
-    """The default."""
+    """The default of `relevance` and `dense`."""
+    form: Literal["full", "pooled"] | None = None
+    """Word by word, or one vector a text and one a document; None: pooled for a signal named `dense`, else full."""
 
 
-class _Model(Settings):
+class ColumnSignal(_Signal):
+    """A number of the document, whatever the text."""
+
+    kind: Literal["column"]
+    """The default of `prior`, with the column `prior`."""
+    column: str = Field(min_length=1)
+    """A column of numbers of the documents."""
+
+
+class LoggedSignal(_Signal):
+    """A number that production computed and logged. It can be verified by `corewrite replay`, never computed for a new rewrite:
+    training refuses a spec whose rewrite factors use it."""
+
+    kind: Literal["logged"]
+    """Nothing is opened."""
+
+
+class _Model(_Signal):
     cache: int = Field(default=500_000, ge=0)
-    """Scores kept by each worker, about 100 bytes each."""
+    """Scores kept in memory by each process, about 100 bytes each."""
+    batch: Batch = 64
+    """Pairs in one call of the model at most."""
+    inputs: Inputs = Field(default_factory=dict)
+    """What the model's inputs are filled with, by their names."""
+
+    @property
+    def _elsewhere(self) -> set[str]:
+        return {"cache", "batch"}
 
 
-class KServeRelevance(_Model):
+class KServeSignal(_Model):
     """A model server that speaks the Open Inference Protocol (KServe v2) over HTTP."""
 
     kind: Literal["kserve"]
@@ -47,21 +129,33 @@ class KServeRelevance(_Model):
     calibration: CalibrationSettings | None = None
     """Where it answers logits; None: probabilities."""
     timeout_ms: Timeout = 100.0
-    """Of one scoring, all its requests and tries; every search may wait that long."""
+    """Of one scoring of a live search, all its requests and tries; every search may wait that long."""
+    batch_timeout_ms: Timeout = 10_000.0
+    """Of one request in training, gate and replay, all its tries."""
     retries: int = Field(default=1, ge=0, le=10)
     """Further tries of a request."""
-    batch: Batch = 64
-    """Pairs in one request at most."""
     binary: bool = False
     """Whether tensors go as raw bytes."""
-    text_input: str = "text"
-    """Name of a tensor."""
-    document_input: str = "document"
-    """Name of a tensor."""
+    inputs: Inputs = Field(default_factory=lambda: {name: InputSettings.model_validate(name) for name in ("text", "document")})
+    """What its tensors are filled with, by their names."""
     output: str = "score"
     """Name of a tensor."""
     token_env: str | None = None
     """Environment variable with a bearer token."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, value: Any) -> Any:
+        # The two tensors' names stood alone before signals had inputs.
+        if isinstance(value, dict) and {"text_input", "document_input"} & value.keys():
+            value = dict(value)
+            names = value.pop("text_input", "text"), value.pop("document_input", "document")
+            value.setdefault("inputs", {names[0]: "text", names[1]: "document"})
+        return value
+
+    @property
+    def _elsewhere(self) -> set[str]:
+        return super()._elsewhere | {"url", "timeout_ms", "batch_timeout_ms", "retries", "binary", "token_env"}
 
 
 class _Folder(_Model):
@@ -76,19 +170,25 @@ class _Folder(_Model):
     batch: Batch = 32
     """Pairs, or texts, at a time at most."""
 
+    @property
+    def _elsewhere(self) -> set[str]:
+        return super()._elsewhere | {"folder", "threads", "device"}
 
-class OnnxRelevance(_Folder):
-    """A cross-encoder for ONNX Runtime."""
+
+class OnnxSignal(_Folder):
+    """A cross-encoder for ONNX Runtime: `model.onnx`, `tokenizer.json` beside it."""
 
     kind: Literal["onnx"]
     """Needs the extra `onnx`."""
     max_tokens: int = Field(default=256, ge=2)
-    """Longest pair, tokens."""
+    """Longest pair of text and document, tokens."""
     threads: int = Field(default=1, ge=1)
     """Of one run."""
+    inputs: Inputs = Field(default_factory=dict)
+    """What its inputs besides the pair's tokens (`input_ids`, `attention_mask`, `token_type_ids`) are filled with."""
 
 
-class CrossEncoderRelevance(_Folder):
+class CrossEncoderSignal(_Folder):
     """A cross-encoder of sentence-transformers."""
 
     kind: Literal["cross_encoder"]
@@ -98,9 +198,16 @@ class CrossEncoderRelevance(_Folder):
     device: str = "cpu"
     """Where it runs, as torch names it."""
 
+    @field_validator("inputs")
+    @classmethod
+    def _pair_only(cls, inputs: Inputs) -> Inputs:
+        if inputs:
+            raise ValueError("a cross-encoder reads a pair of texts and nothing else: export it to ONNX for further inputs")
+        return inputs
 
-class ClipRelevance(_Folder):
-    """A text-image model; the catalogue's pictures must be embeddings of this very model."""
+
+class ClipSignal(_Folder):
+    """A text-image model; the documents' column `visual` must hold embeddings of this very model."""
 
     kind: Literal["clip"]
     """No extra is needed: pictures are embedded before."""
@@ -108,14 +215,62 @@ class ClipRelevance(_Folder):
     """Where it runs, as torch names it."""
 
 
-class EmbeddedIndex(Settings):
-    """The indexes in the process."""
+class PythonSignal(_Model):
+    """A scorer of your own, made by a function of your own."""
+
+    kind: Literal["python"]
+    """Runs the code that `factory` names."""
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:function`. Without `inputs` it is called with the documents and the options and gives a
+    `RelevanceScorer`; with `inputs`, with the options alone, and gives a function from the inputs of some pairs to as many
+    numbers."""
+    version: str = Field(min_length=1)
+    """The pin: another version is another relevance model."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+    calibration: CalibrationSettings | None = None
+    """With `inputs`, where the numbers are no probabilities."""
+
+
+class PluginSignal(_Signal):
+    """A kind that an installed package brings (entry point `corewrite.signals`): its name, and its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(min_length=1)
+    """Name of the entry point; what it names is called with the documents and all other settings here."""
+    version: str = Field(min_length=1)
+    """The pin: another version is another relevance model."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        return _known_kind("corewrite.signals", SIGNAL_KINDS, value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class EmbeddedRecall(Settings):
+    """The indexes in the process: words and vectors, over the documents in memory."""
 
     kind: Literal["embedded"] = "embedded"
     """The default."""
 
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return True
 
-class QdrantIndex(Settings):
+    @property
+    def identity(self) -> Identity:
+        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
+        return {"kind": self.kind}
+
+
+class QdrantRecall(Settings):
     """A Qdrant collection, such as `fill_qdrant` makes."""
 
     kind: Literal["qdrant"]
@@ -129,9 +284,19 @@ class QdrantIndex(Settings):
     api_key_env: str | None = None
     """Environment variable with the API key."""
 
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return True
 
-class OpenSearchIndex(Settings):
-    """An OpenSearch index, such as `fill_opensearch` makes."""
+    @property
+    def identity(self) -> Identity:
+        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
+        return {"kind": self.kind}
+
+
+class OpenSearchRecall(Settings):
+    """An OpenSearch index, such as `fill_opensearch` makes, or one of yours."""
 
     kind: Literal["opensearch"]
     """Needs the extra `opensearch`."""
@@ -141,14 +306,150 @@ class OpenSearchIndex(Settings):
     """`{relevance}` in it stands for the first 12 digits of the relevance artifact's hash, whose vectors it holds."""
     text_field: str = "words"
     """A text field."""
-    vector_field: str = "dense"
-    """A `knn_vector` field by inner product."""
+    vector_field: str | None = "dense"
+    """A `knn_vector` field by inner product with the vectors of the bundled model; None: the index recalls by words alone."""
     timeout_ms: Timeout = 1_000.0
     """Of one request."""
     login_env: str | None = None
     """Environment variable with `user:password`."""
 
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return self.vector_field is not None
 
-ModelSettings = KServeRelevance | OnnxRelevance | CrossEncoderRelevance | ClipRelevance
-RelevanceSettings = Annotated[EmbeddedRelevance | ModelSettings, Field(discriminator="kind")]
-EngineSettings = Annotated[EmbeddedIndex | QdrantIndex | OpenSearchIndex, Field(discriminator="kind")]
+    @property
+    def identity(self) -> Identity:
+        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
+        return {"kind": self.kind, "fields": [self.text_field, self.vector_field]}
+
+
+class PythonRecall(Settings):
+    """An engine of your own, made by a function of your own."""
+
+    kind: Literal["python"]
+    """Runs the code that `factory` names."""
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:function`, called with the documents and the options; gives a `TextEngine` (see `corewrite.search`)."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return False
+
+    @property
+    def identity(self) -> Identity:
+        """Which engine this is."""
+        return self.model_dump(mode="json")
+
+
+class PluginRecall(Settings):
+    """A kind that an installed package brings (entry point `corewrite.engines`): its name, and its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(min_length=1)
+    """Name of the entry point; what it names is called with the documents and all other settings here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        return _known_kind("corewrite.engines", RECALL_KINDS, value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return False
+
+    @property
+    def identity(self) -> Identity:
+        """Which engine this is."""
+        return self.model_dump(mode="json")
+
+
+def _known_kind(group: str, own: tuple[str, ...], value: Any) -> Any:
+    """Refuse a kind that is neither ours nor an installed package's: it may be a slip of the pen."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if isinstance(kind, str):
+        there = sorted({e.name for e in entry_points(group=group)})
+        if kind not in there:
+            raise ValueError(
+                f"kind {kind!r} is unknown: there are {', '.join((*own, *there))}; others come with a package that has an "
+                f"entry point {group!r}"
+            )
+    return value
+
+
+def _kind(*known: str) -> Discriminator:
+    def tag(value: Any) -> str:
+        kind = value.get("kind", "embedded") if isinstance(value, dict) else getattr(value, "kind", "embedded")
+        return kind if kind in known else "plugin"
+
+    return Discriminator(tag)
+
+
+ModelSettings = KServeSignal | OnnxSignal | CrossEncoderSignal | ClipSignal | PythonSignal | PluginSignal
+SignalSettings = Annotated[
+    Annotated[EmbeddedSignal, Tag("embedded")]
+    | Annotated[ColumnSignal, Tag("column")]
+    | Annotated[LoggedSignal, Tag("logged")]
+    | Annotated[KServeSignal, Tag("kserve")]
+    | Annotated[OnnxSignal, Tag("onnx")]
+    | Annotated[CrossEncoderSignal, Tag("cross_encoder")]
+    | Annotated[ClipSignal, Tag("clip")]
+    | Annotated[PythonSignal, Tag("python")]
+    | Annotated[PluginSignal, Tag("plugin")],
+    _kind(*SIGNAL_KINDS),
+]
+RecallSettings = Annotated[
+    Annotated[EmbeddedRecall, Tag("embedded")]
+    | Annotated[QdrantRecall, Tag("qdrant")]
+    | Annotated[OpenSearchRecall, Tag("opensearch")]
+    | Annotated[PythonRecall, Tag("python")]
+    | Annotated[PluginRecall, Tag("plugin")],
+    _kind(*RECALL_KINDS),
+]
+
+
+class RankerSettings(Settings):
+    """What ranks in production, rewards in training and judges at the gate: one section for every command."""
+
+    spec: Path | None = None
+    """Fusion spec; None: the packaged one."""
+    signals: dict[str, SignalSettings] = Field(default_factory=dict)
+    """Where each signal of the spec comes from, by its name. `relevance`, `dense` and `prior` need not be named: the bundled
+    model and the documents' column `prior`."""
+    recall: RecallSettings = EmbeddedRecall()
+    """What brings candidates."""
+
+    def signal(self, name: str) -> "SignalSettings":
+        """Where a signal comes from.
+
+        Raises:
+            ValueError: the settings do not say.
+        """
+        if name in self.signals:
+            return self.signals[name]
+        if name == "prior":
+            return ColumnSignal(kind="column", column="prior")
+        if name in DEFAULT_SIGNALS:
+            return EmbeddedSignal()
+        known = ", ".join(sorted({*DEFAULT_SIGNALS, *self.signals}))
+        raise ValueError(
+            f"nothing says where the signal {name!r} of the fusion spec comes from: add it to ranker.signals ({known} are "
+            "known)"
+        )
+
+    @property
+    def needs_embedder(self) -> bool:
+        """Whether the bundled model, which is fitted on the log, computes a signal or embeds for recall."""
+        return self.recall.by_vectors or any(
+            self.signal(name).kind == "embedded" for name in {*self.signals, "relevance", "dense"}
+        )

@@ -78,6 +78,11 @@ class StageSpec(Settings):
     rewrite: tuple[RewriteSignal, ...] = ()
     """Factors of the rewrite."""
 
+    @property
+    def signals(self) -> tuple[str, ...]:
+        """Names of the signals, each once, sorted."""
+        return tuple(sorted({i.signal for i in self.original} | {j.signal for j in self.rewrite}))
+
     @model_validator(mode="after")
     def _consistent(self) -> "StageSpec":
         for kind, signals in (("original", self.original), ("rewrite", self.rewrite)):

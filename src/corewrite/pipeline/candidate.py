@@ -101,7 +101,7 @@ def make_candidate(
             f"the log gives {len(instances)} training and {len(for_gate)} gate instances (searches with a satisfying and an "
             "examined unsatisfying document): bring a longer log"
         )
-    provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, seed)
+    provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, seed)
 
     with steps.step("probe the relevance model"):
         probed = probe(instances[: config.probe_instances], retried(deployment.reward, config.training.scoring))
@@ -209,7 +209,7 @@ def _decide(
     about: Mapping[str, Any] = {"provenance": provenance.as_dict()}
     triple = Candidate(
         policy=registry.save("policy", policy.save, {**about, "policy_hash": policy.policy_hash}).hash,
-        relevance=registry.save("relevance", deployment.model.save, {**about, "model_hash": deployment.model.model_hash}).hash,
+        relevance=registry.save("relevance", deployment.ranker.save, {**about, **deployment.ranker.about}).hash,
         spec=registry.save(
             "spec", lambda folder: write_spec(folder, deployment.spec), {**about, "spec_hash": deployment.spec.spec_hash}
         ).hash,

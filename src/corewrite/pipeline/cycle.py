@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
+from corewrite.deployment.open import RankerOpener, load_embedder
 from corewrite.domain import Catalogue, Outcome, Provenance, sha256_json
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import is_holdback_user
@@ -32,6 +33,7 @@ from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
 from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
+from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
 from corewrite.storage.journal import Journal, JournalError, cycle_lock, running
@@ -76,6 +78,8 @@ def run_cycle(
             return finished
         window = cycle.mine()
         champion = cycle.settle(window)
+        if (stopped := cycle.without_ranker()) is not None:
+            return stopped
         candidate = cycle.train(window)
         gate = cycle.gate(window, candidate)
         return cycle.decide(candidate, gate, champion)
@@ -151,6 +155,7 @@ class _Cycle:
     steps: Steps
     refit: Refit
     trusting: bool
+    _gone: str = ""
 
     @classmethod
     def begin(cls, config: CycleConfig, week: str | None, steps: Steps, refit: Refit, trusting: bool) -> "_Cycle":
@@ -200,7 +205,7 @@ class _Cycle:
         """Mine this week, and those before it that the relevance model needs."""
         names = [*self._before, self.week]
         with self.steps.step(f"{self.week}: read and mine the log"):
-            overlap = top_overlap(self._at_start.cascade)
+            overlap = top_overlap((self._at_start or self._of_settings).cascade)
             thresholds = None
             for name in names:
                 window = mine_week(
@@ -246,6 +251,31 @@ class _Cycle:
         if not probed["accepted"]:
             self._put_aside(fitted["relevance"], probed)
         return None if champion is None else champion.version
+
+    def without_ranker(self) -> dict[str, Any] | None:
+        """Close the cycle with a HOLD where neither the new relevance model may be used nor the present one answers."""
+        probed = self.journal.result("probe")
+        if probed["accepted"] or not probed.get("gone"):
+            return None
+        champion = self._champion_at_start
+        assert champion is not None
+        record: dict[str, Any] = {
+            "week": self.week,
+            "verdict": "hold",
+            "reason": f"there is no ranker to train on: {probed['alarms'][-1]}",
+            "failed": [],
+            "mitigations": [],
+            "mitigations_applied": self.plan["mitigations"],
+            "candidate": champion.policy,
+            **self._deployed,
+            "relevance_fitted": False,
+            "alarms": [*probed["alarms"]],
+            "recovered": False,
+            "traffic": self._traffic(),
+            "provenance": {},
+            "policy": champion.policy,
+        }
+        return self.journal.once("record", lambda: record)
 
     def train(self, window: MinedWindow) -> str:
         """Train a candidate from the champion; returns its hash in the registry."""
@@ -297,24 +327,52 @@ class _Cycle:
     # What they are made of.
 
     def _refresh(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
-        champion = self._champion_at_start
-        if champion is not None and not self.plan["relevance_due"]:
+        """Fit the bundled model where it is due, and take in what the settings name that is not ours."""
+        champion, opener = self._champion_at_start, self._opener
+        folder = None if champion is None else self.registry.path(self.registry.artifact("relevance", champion.relevance))
+        named_otherwise = folder is not None and not opener.is_current(folder)
+        kept = folder is not None and not named_otherwise
+        needed = opener.settings.needs_embedder
+        if champion is not None and kept and not (needed and self.plan["relevance_due"]):
             return {"relevance": champion.relevance, "fitted": False}
-        before = self._before
-        seen = impressions_of([self._window(name) for name in before], self.catalogue)
+        model = load_embedder(folder) if folder is not None else None
+        fitted, before, alarm = False, self._before, ""
+        if needed and (model is None or self.plan["relevance_due"]):
+            seen = impressions_of([self._window(name) for name in before], self.catalogue)
+            try:
+                model, fitted = self.refit(self.catalogue, seen, self.config.seed, progress), True
+            except ValueError as error:
+                alarm = f"the relevance model could not be fitted, the champion's stays: {error}"
+                if champion is None:
+                    raise
+                if kept or model is None:
+                    return {"relevance": champion.relevance, "fitted": False, "alarm": alarm}
         try:
-            model = self.refit(self.catalogue, seen, self.config.seed, progress)
-        except ValueError as error:
+            ranker = opener.build(model if needed else None)
+        except (OSError, ValueError) as error:  # it does not answer, is not what is pinned, or gives two answers
             if champion is None:
                 raise
-            alarm = f"the relevance model could not be fitted, the champion's stays: {error}"
-            return {"relevance": champion.relevance, "fitted": False, "alarm": alarm}
-        seed = self.config.seed
-        about: dict[str, JSON] = {"model_hash": model.model_hash, "weeks": before, "code_version": VERSION, "seed": seed}
-        return {"relevance": self.registry.save("relevance", model.save, about).hash, "fitted": True, "weeks": before}
+            alarm = f"the ranker that the settings name cannot be used, the champion's stays: {error}"
+            return {"relevance": champion.relevance, "fitted": False, "alarm": alarm, "refused": True}
+        pins = ranker.about.get("pins")
+        if champion is not None and named_otherwise and pins is not None and pins in self._barred_pins:
+            alarm = "the ranker that the settings name is quarantined, the champion's stays: give a changed one a new version"
+            return {"relevance": champion.relevance, "fitted": False, "alarm": alarm, "refused": True}
+        about: dict[str, JSON] = {**ranker.about, "code_version": VERSION, "seed": self.config.seed}
+        if fitted:
+            about["weeks"] = before
+        found: dict[str, Any] = {"relevance": self.registry.save("relevance", ranker.save, about).hash, "fitted": fitted}
+        return {**found, **({"weeks": before} if fitted else {}), **({"alarm": alarm} if alarm else {})}
+
+    @property
+    def _barred_pins(self) -> set[Any]:
+        """Rankers that are not ours and were quarantined, under whatever bundled model beside them."""
+        barred = self._quarantined("relevance")
+        return {a.metadata.get("pins") for a in self.registry.artifacts() if a.kind == "relevance" and a.hash in barred}
 
     def _save_spec(self) -> str:
-        spec = default_spec() if self.config.spec is None else load_spec(self.config.spec)
+        path = self.config.ranker.spec or self.config.spec
+        spec = default_spec() if path is None else load_spec(path)
         return self.registry.save("spec", lambda folder: write_spec(folder, spec), {"spec_hash": spec.spec_hash}).hash
 
     def _probe(self, window: MinedWindow, relevance: str) -> dict[str, Any]:
@@ -326,8 +384,12 @@ class _Cycle:
             alarms.append(f"spec {spec[:12]} is quarantined: the champion's stays")
             spec = champion.spec
         new = {"relevance": relevance, "spec": spec}
+        gone = None if champion is None or self._at_start is not None else self._gone
+        if gone:
+            alarms.append(gone)
         if champion is not None and (relevance, spec) == (champion.relevance, champion.spec):
-            return {**new, "changed": False, "accepted": True, "alarms": alarms}
+            # The champion's own, and the settings' was refused already where it is gone.
+            return {**new, "changed": False, "accepted": not gone, "gone": bool(gone), "alarms": alarms}
         deployment = self._deployment(relevance, spec)
         instances = with_documents(window.instances(), self.catalogue)
         found: dict[str, Any] = {}
@@ -356,14 +418,14 @@ class _Cycle:
             )
         alarms.append(f"the new relevance model or spec is not used, the champion's stays: {'; '.join(problems)}")
         kept = {"relevance": champion.relevance, "spec": champion.spec}
-        return {**kept, "changed": True, "accepted": False, "refused": new, "alarms": alarms, **found}
+        return {**kept, "changed": True, "accepted": False, "gone": bool(gone), "refused": new, "alarms": alarms, **found}
 
     def _put_aside(self, relevance: str, probed: Mapping[str, Any]) -> None:
         """Bar what was refused, unless the champion itself runs on it."""
         champion = self._champion_at_start
         assert champion is not None
         for kind in ("relevance", "spec"):
-            hash = probed["refused"][kind]
+            hash = probed.get("refused", probed)[kind]
             if hash != champion.hashes[kind]:  # type: ignore[index]
                 self._once_in_the_log(
                     f"refuse {kind}",
@@ -375,7 +437,7 @@ class _Cycle:
     def _train(self, window: MinedWindow) -> dict[str, Any]:
         instances = with_documents(window.instances(), self.catalogue)
         deployment, config = self._deployment(**self._deployed), self.config.pipeline
-        provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model.model_hash, self.config.seed)
+        provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, self.config.seed)
         begin = self._start(window)
         policy = to_train(begin, config, self.config.seed)
         settings = mitigated(config.training, self._mitigations)
@@ -512,12 +574,41 @@ class _Cycle:
         return Champion(**decision.candidate.hashes, version=version, fallback=None)
 
     @cached_property
-    def _at_start(self) -> Deployment:
-        """What ranked the week: the champion's relevance model and spec; before there is one, a cold start."""
+    def _opener(self) -> RankerOpener:
+        return RankerOpener(self.config.ranker, self.catalogue)
+
+    @cached_property
+    def _at_start(self) -> Deployment | None:
+        """What ranked the week: the champion's relevance model and spec; None where its ranker has been replaced and is gone.
+
+        Raises:
+            ScorerUnavailableError: it does not answer at present: run the cycle again when it does.
+        """
         champion = self._champion_at_start
-        if champion is not None:
+        if champion is None:
+            return self._of_settings
+        folder = self.registry.path(self.registry.artifact("relevance", champion.relevance))
+        try:
             return self._deployment(champion.relevance, champion.spec)
-        return Deployment(self.catalogue, cold_start(self.catalogue, seed=self.config.seed), default_spec())
+        except (ScorerUnavailableError, ScorerMismatchError, RegistryError, FileNotFoundError) as error:
+            if self._opener.is_current(folder):
+                raise
+            self._gone = f"the champion's ranker, which the settings do not name any more, is gone: {error}"
+            return None
+
+    @cached_property
+    def _of_settings(self) -> Deployment:
+        """What the settings name, under the champion's bundled model and spec, or a cold start and the packaged one."""
+        champion = self._champion_at_start
+        model: LateInteraction | None = None
+        if champion is not None:
+            model = load_embedder(self.registry.path(self.registry.artifact("relevance", champion.relevance)))
+        if model is None and self.config.ranker.needs_embedder:
+            model = cold_start(self.catalogue, seed=self.config.seed)
+        path = self.config.ranker.spec or self.config.spec
+        ranked_by_others = not self._opener.is_bundled
+        spec = default_spec() if path is None or not ranked_by_others else load_spec(path)
+        return Deployment(self._opener.build(model), spec)
 
     @property
     def _deployed(self) -> dict[str, str]:
@@ -556,7 +647,7 @@ class _Cycle:
         return policy_of(self.registry, hash)
 
     def _deployment(self, relevance: str, spec: str) -> Deployment:
-        return deployment_of(self.registry, self.catalogue, relevance, spec)
+        return deployment_of(self.registry, self._opener, relevance, spec)
 
     def _quarantined(self, kind: str) -> set[str]:
         return {d.quarantined[1] for d in self.registry.decisions() if d.quarantined and d.quarantined[0] == kind}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Settings, read_settings
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
@@ -53,8 +54,10 @@ class CycleConfig(Settings):
     frozen: Path
     """Evaluation set that never changes, readable by the gate only; the first cycle writes it where there is none. Keep it out
     of the run folder, under rights that training does not have."""
+    ranker: RankerSettings = RankerSettings()
+    """What ranks in production: fusion spec, signals, recall."""
     spec: Path | None = None
-    """Fusion spec in production; None: the packaged one."""
+    """Of earlier versions, read for one more release: `ranker.spec`."""
     model: str | None = None
     """Causal LM that the first warm start begins from; None: a small decoder from scratch."""
     seed: int = Field(default=0, ge=0)

@@ -4,6 +4,7 @@ from typing import Any
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of
+from corewrite.deployment.open import RankerOpener
 from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.documents import read_catalogue
@@ -49,7 +50,8 @@ class FinishedWeek:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
         self.window = MinedWindow(config.run / "windows" / self.week)
         self.catalogue = read_catalogue(config.documents)
-        self.deployment: Deployment = deployment_of(self.registry, self.catalogue, champion.relevance, champion.spec)
+        opener = RankerOpener(config.ranker, self.catalogue)
+        self.deployment: Deployment = deployment_of(self.registry, opener, champion.relevance, champion.spec)
         self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
 
     def step(self, name: str) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def gate_candidate(
             lineage=first_champion(bench.registry, now),
         )  # fmt: skip
     deployed = bench.deployment
-    provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model.model_hash, config.seed)
+    provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model_hash, config.seed)
     return result, {
         "candidate": name,
         "champion": bench.champion.policy,

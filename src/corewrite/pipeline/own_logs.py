@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.open import RankerOpener
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain.steps import Steps
 from corewrite.fusion import FusionSpec
 from corewrite.pipeline.candidate import CandidateRun, make_candidate
@@ -18,6 +20,7 @@ from corewrite.search import top_overlap
 
 def train_on_logs(
     documents: Path, earlier_logs: Sequence[Path], logs: Sequence[Path], labels: Path, folder: Path, *, spec: FusionSpec,
+    ranker: RankerSettings = RankerSettings(),
     config: PipelineConfig, seed: int, steps: Steps, model: str | None = None,
 ) -> CandidateRun:  # fmt: skip
     """Fit the relevance model and the judge, train a rewriter, and let the gate decide.
@@ -29,6 +32,7 @@ def train_on_logs(
         labels: Parquet of rated results, see `read_labels`.
         folder: Run folder; a run that was killed continues from its last whole phase.
         spec: Fusion spec.
+        ranker: Where its signals come from, and what recalls; default: the bundled model, fitted here.
         config: Settings.
         seed: The one seed.
         steps: Shows progress.
@@ -39,11 +43,14 @@ def train_on_logs(
     """
     with steps.step("read documents and logs"):
         catalogue = read_catalogue(documents)
-        cold = Deployment(catalogue, cold_start(catalogue, seed=seed), spec)
+        opener = RankerOpener(ranker, catalogue)
+        fits = ranker.needs_embedder
+        cold = Deployment(opener.build(cold_start(catalogue, seed=seed) if fits else None), spec)
         rejects = folder / "rejects"
         earlier = read_window(earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson")
     with steps.step("fit the relevance model") as progress:
-        deployment = Deployment(catalogue, fit_relevance(earlier, catalogue, seed=seed, progress=progress).model, spec)
+        fitted = fit_relevance(earlier, catalogue, seed=seed, progress=progress).model if fits else None
+        deployment = Deployment(opener.build(fitted), spec)
         window = read_window(
             logs, overlap=top_overlap(deployment.cascade), thresholds=earlier.outcomes.thresholds,
             rejects_path=rejects / "log.ndjson",

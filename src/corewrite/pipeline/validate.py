@@ -10,11 +10,12 @@ from corewrite.gate import CHECKS, Evaluation, GateConfig, PolicyOutputs, Resamp
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
-_CHECKS = ("judge_ndcg", "judge_ndcg_vs_no_rewriter", "worst_slice")
+_AGAINST_NONE = ("judge_ndcg_vs_no_rewriter",)
+_CHECKS = ("judge_ndcg", *_AGAINST_NONE, "worst_slice")
 
 
 def champion_holds(
-    champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment, new: Deployment, judge: Judge,
+    champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment | None, new: Deployment, judge: Judge,
     gate: GateConfig, *, max_new_tokens: int,
 ) -> list[str]:  # fmt: skip
     """What speaks against a new relevance model or spec under the champion; nothing: it holds.
@@ -25,7 +26,7 @@ def champion_holds(
     Args:
         champion: The policy in production.
         instances: Searches of gate users.
-        now: What ranks at present.
+        now: What ranks at present; None: it is gone, and the new lists are compared with those without a rewriter alone.
         new: What is proposed.
         judge: Grades the lists.
         gate: Margins.
@@ -36,18 +37,19 @@ def champion_holds(
         return [f"{users} users can say whether the champion holds, {gate.minimum_users} are needed"]
     queries = [x.query for x in instances]
     rewrites = served_rewrites(champion, queries, max_new_tokens=max_new_tokens)
-    asked = ((new, [None] * len(queries)), (now, rewrites), (new, rewrites))
-    original, before, after = judge.ndcg10(queries, [fused_lists(deployment, queries, texts) for deployment, texts in asked])
+    none: list[str | None] = [None] * len(queries)
+    asked = [(new, none), (new, rewrites), *([(now, rewrites)] if now is not None else [])]
+    original, after, *before = judge.ndcg10(queries, [fused_lists(deployment, queries, texts) for deployment, texts in asked])
     texts = [r or "" for r in rewrites]
     evaluation = Evaluation(
         [x.user_id for x in instances], queries, slices_of(queries, {}), PolicyOutputs(texts, None, after),
-        PolicyOutputs(texts, None, before), original,
+        PolicyOutputs(texts, None, before[0] if before else original), original,
     )  # fmt: skip
     resampling = Resampling.draw(
         evaluation.user_ids, resamples=gate.resamples, subsamples=gate.subsamples, seed=gate.seed
     )  # fmt: skip
     problems = []
-    for check in (CHECKS[name](gate) for name in _CHECKS):
+    for check in (CHECKS[name](gate) for name in (_CHECKS if before else _AGAINST_NONE)):
         found = check.compute(evaluation, resampling)
         low, high = found.bounds.low, found.bounds.high
         if low <= -check.margin:

@@ -2,7 +2,7 @@
 
 from corewrite.search.cascade import Answers, Candidates, Cascade, Rawranked, Rewrites, Stage, Trace
 from corewrite.search.embedded import embedded_cascade, signals_of
-from corewrite.search.engines import EmbeddedEngine, SearchEngine
+from corewrite.search.engines import EmbeddedEngine, SearchEngine, TextEngine
 from corewrite.search.overlap import top_overlap
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Rewrites",
     "SearchEngine",
     "Stage",
+    "TextEngine",
     "Trace",
     "embedded_cascade",
     "signals_of",

@@ -8,14 +8,16 @@ answer is the answer of a system that has no rewriter, byte for byte.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue, SignalStatus, is_identity
+from corewrite.domain import Documents, SignalStatus, is_identity
+from corewrite.domain.documents import prior_of
 from corewrite.fusion import FusionSpec, StageFusion, StageSpec, evaluate_stage
 from corewrite.relevance import DenseRelevanceScorer, RelevanceScorer
-from corewrite.search.engines.port import SearchEngine
+from corewrite.search.engines.port import SearchEngine, TextEngine
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -112,10 +114,10 @@ class Cascade:
 
     def __init__(
         self,
-        catalogue: Catalogue,
-        engine: SearchEngine,
+        catalogue: Documents,
+        engine: SearchEngine | TextEngine,
         signals: Mapping[str, RelevanceScorer],
-        dense: DenseRelevanceScorer,
+        dense: DenseRelevanceScorer | None,
         spec: FusionSpec,
     ) -> None:
         """Make a cascade.
@@ -124,7 +126,7 @@ class Cascade:
             catalogue: The documents.
             engine: Recall.
             signals: Scorers by the signal names of the spec. The catalogue's `prior` is always there.
-            dense: Embeds texts for recall.
+            dense: Embeds texts for recall by vectors, which the engine then must have; None: recall goes by words alone.
             spec: The fusion spec.
 
         Raises:
@@ -150,8 +152,19 @@ class Cascade:
         """Scorers by signal name."""
         return self._signals
 
+    @property
+    def embeds(self) -> bool:
+        """Whether recall goes by vectors too."""
+        return self._dense is not None
+
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors of the space that recall searches, float32 [texts, dims]; zero where nothing of a text is known."""
+        """Unit vectors of the space that recall searches, float32 [texts, dims]; zero where nothing of a text is known.
+
+        Raises:
+            ValueError: recall goes by words alone.
+        """
+        if self._dense is None:
+            raise ValueError("recall of this deployment goes by words alone: there is no space to embed texts in")
         return self._dense.embed_texts(texts)
 
     def with_spec(self, spec: FusionSpec) -> "Cascade":
@@ -193,15 +206,16 @@ class Cascade:
         """Rows that a text alone recalls: lexical and dense in turn, best first, at most 2k without repeats."""
         missing = [t for t in dict.fromkeys(texts) if (t, k) not in self._recalled]
         if missing:
-            lexical = self._engine.search_text(missing, k)
-            nearest = self._engine.search_vector(self._dense.embed_texts(missing), k)
-            for text, said, near in zip(missing, lexical, nearest, strict=True):
-                lists = [said[said >= 0].tolist(), near[near >= 0].tolist()]
-                self._recalled[text, k] = np.array(_merged(lists), np.int64)
-        found = [self._recalled[text, k] for text in texts]
+            found = [self._engine.search_text(missing, k)]
+            if self._dense is not None:
+                vectors = self._dense.embed_texts(missing)
+                found.append(cast(SearchEngine, self._engine).search_vector(vectors, k))
+            for text, *lists in zip(missing, *found, strict=True):
+                self._recalled[text, k] = np.array(_merged([rows[rows >= 0].tolist() for rows in lists]), np.int64)
+        remembered = [self._recalled[text, k] for text in texts]
         while len(self._recalled) > _REMEMBERED:
             self._recalled.popitem(last=False)
-        return found
+        return remembered
 
     def trace(self, queries: Sequence[str], rewrites: Sequence[Rewrites]) -> Trace:
         """Answer a small batch and keep every candidate and factor of every stage."""
@@ -245,9 +259,11 @@ class Cascade:
     def under_query(self, stage: StageSpec, queries: Sequence[str], rows: IntArray) -> dict[str, FloatArray]:
         """Every signal of a stage under the queries, by name, float64 [searches, candidates], before anything is fused."""
         names = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
-        found = {name: self._signals[name].score(queries, rows) for name in sorted(names - {"prior"})}
-        if "prior" in names:
-            found["prior"] = np.where(rows < 0, 0.0, self.catalogue.prior[np.maximum(rows, 0)])
+        found = {name: self._signals[name].score(queries, rows) for name in sorted(names & self._signals.keys())}
+        if "prior" in names - self._signals.keys():
+            prior = np.zeros(rows.shape)
+            prior[rows >= 0] = prior_of(self.catalogue, rows[rows >= 0])
+            found["prior"] = prior
         return found
 
     def _fuse(self, stage: StageSpec, queries: Sequence[str], used: Sequence[tuple[str, ...]], rows: IntArray) -> StageFusion:

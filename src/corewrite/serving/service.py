@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corewrite.deployment.backends import Backends
+from corewrite.deployment.open import RankerOpener
+from corewrite.deployment.settings import secret_of
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
 from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of
 from corewrite.fusion import explain_stage
@@ -38,7 +39,6 @@ class Service:
     Attributes:
         config: The settings.
         catalogue: The documents.
-        backends: Relevance model and search engine.
         versions: The champions loaded.
         kill: The kill switch.
         metrics: The counters.
@@ -54,7 +54,7 @@ class Service:
 
         Raises:
             DocumentsError: the documents cannot be read.
-            ImportError, ScorerMismatchError, ScoreError: see `Backends`.
+            ImportError, ScorerMismatchError, ScoreError: see `RankerOpener`.
             ValueError: an environment variable that the settings name is not set.
         """
         self.config = config
@@ -64,10 +64,11 @@ class Service:
         cache = config.cache
         self.memory = MemoryCache(cache.size, cache.seconds)
         self._redis = RedisCache(cache.redis_url, cache.seconds, cache.redis_timeout_ms) if cache.redis_url else None
-        self.backends = Backends(config.relevance, config.engine, self.catalogue, config.secret)
-        self.versions = Versions(config, self.backends, make_rewriter or self._rewriter)
+        opener = RankerOpener(config.what_ranks, self.catalogue, live=True, settings_rank=config.relevance is not None)
+        opener.try_models()
+        self.versions = Versions(config, opener, make_rewriter or self._rewriter)
         self._searcher = Searcher(config)
-        self._hasher = Hasher(config.secret(config.log.salt_env))
+        self._hasher = Hasher(secret_of(config.log.salt_env))
         self._ubi = UbiLog(config.log) if config.log.folder is not None else None
         self._afterwards: set[asyncio.Task[None]] = set()
         self._following: list[asyncio.Task[None]] = []
@@ -241,12 +242,9 @@ class Service:
 
     def state(self) -> dict[str, Any]:
         """What is served: the version that most clients get, the ramp where one is under way, the backends."""
-        ramp, breaker = self.versions.ramp, self.backends.breaker
+        ramp, version = self.versions.ramp, self.choose("").version
         told = None if ramp is None else {"champion": ramp.champion, "share": ramp.share}
-        backends = self.backends.facts
-        if breaker is not None:
-            backends = {**backends, "relevance": {**backends["relevance"], "answers": not breaker.is_open}}
-        return {**names_of(self.choose("").version), "ramp": told, "backends": backends}
+        return {**names_of(version), "ramp": told, "backends": version.ranker.state()}
 
     def gauges(self) -> None:
         """Bring the metrics that are looked at, not counted, up to date."""
@@ -263,10 +261,11 @@ class Service:
             m.waiting.set(present.rewriter.waiting)
             m.restarts.set(present.rewriter.restarts)
             m.shed.set(present.rewriter.shed)
-        if self.backends.breaker is not None:
-            m.relevance_open.set(self.backends.breaker.is_open)
-            m.relevance_opened.set(self.backends.breaker.opened)
-            m.relevance_refused.set(self.backends.breaker.refused)
+        breakers = self.versions.breakers
+        if breakers:
+            m.relevance_open.set(any(b.is_open for b in breakers))
+            m.relevance_opened.set(sum(b.opened for b in breakers))
+            m.relevance_refused.set(sum(b.refused for b in breakers))
         if self._redis is not None:
             m.redis_failures.set(self._redis.failures)
         if self._ubi is not None:
@@ -329,7 +328,7 @@ class Service:
             line = line_of(
                 found, query_id=query_id, client_id=client_id, bucket=bucket_of(client_id), session_id=session_id,
                 timestamp=timestamp, ids=self.catalogue.ids.__getitem__, other=other, shadow=shadow,
-                backends=self.backends.facts, texts=self.config.log.query_text, hasher=self._hasher,
+                backends=found.version.ranker.facts, texts=self.config.log.query_text, hasher=self._hasher,
             )  # fmt: skip
         except Exception:
             # The search was answered; its entry must not be what brings a worker down.

@@ -1,12 +1,11 @@
 """Settings of the server; imports nothing heavy, for the process that only starts the workers."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from corewrite.deployment.settings import EmbeddedIndex, EmbeddedRelevance, EngineSettings, RelevanceSettings
+from corewrite.deployment.settings import RankerSettings, RecallSettings, SignalSettings, secret_of
 from corewrite.domain import Settings, read_settings
 from corewrite.domain.traffic_split import ArmShares
 
@@ -121,10 +120,12 @@ class ServeConfig(Settings):
     """Folder of the registry whose champion is served."""
     documents: Path = Path("documents.parquet")
     """Parquet of the documents."""
-    relevance: RelevanceSettings = EmbeddedRelevance()
-    """What computes the signal `relevance`."""
-    engine: EngineSettings = EmbeddedIndex()
-    """What recalls."""
+    ranker: RankerSettings = RankerSettings()
+    """Where the champion's models and the engine run."""
+    relevance: SignalSettings | None = None
+    """Of earlier versions, read for one more release: what computes the signal `relevance`, under every champion."""
+    engine: RecallSettings | None = None
+    """Of earlier versions, read for one more release: `ranker.recall`."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -159,6 +160,16 @@ class ServeConfig(Settings):
     """What is written down."""
 
     @property
+    def what_ranks(self) -> RankerSettings:
+        """The ranker, whichever way the settings name it."""
+        update: dict[str, object] = {}
+        if self.relevance is not None:
+            update["signals"] = {**self.ranker.signals, "relevance": self.relevance}
+        if self.engine is not None:
+            update["recall"] = self.engine
+        return self.ranker.model_copy(update=update)
+
+    @property
     def kill_path(self) -> Path:
         """The kill switch's file."""
         return self.kill_file or self.registry.parent / "serving.killed"
@@ -168,19 +179,6 @@ class ServeConfig(Settings):
         """The ramp's file."""
         return self.ramp or self.registry.parent / "ramp.json"
 
-    def secret(self, name: str | None) -> str | None:
-        """The value of an environment variable that a setting names.
-
-        Raises:
-            ValueError: it is not set, or empty.
-        """
-        if name is None:
-            return None
-        value = os.environ.get(name)
-        if not value:
-            raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
-        return value
-
     def api_key(self) -> str | None:
         """The key that clients send in a header; None where none is asked for.
 
@@ -188,7 +186,7 @@ class ServeConfig(Settings):
             ValueError: it is not set, empty, or holds what no HTTP header does.
         """
         name = self.api_key_env
-        key = self.secret(name)
+        key = secret_of(name)
         if key is not None and not key.isascii():
             raise ValueError(f"the environment variable {name} holds characters that an HTTP header cannot: use ASCII")
         return key

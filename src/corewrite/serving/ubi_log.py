@@ -53,7 +53,7 @@ def line_of(
         ids: Document id by catalogue row.
         other: The other arm's answer, where it was computed.
         shadow: The answer of the champion that nobody sees yet, where it was computed.
-        backends: What scored and recalled: `Backends.facts`.
+        backends: What scored and recalled: `Ranker.facts`.
         texts: Whether the user's texts are written, or their hashes.
         hasher: Makes the hashes.
     """

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from corewrite.deployment.backends import Backends
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.open import RankerOpener
+from corewrite.deployment.ranker import Ranker
 from corewrite.domain.traffic_split import STAGES_OF, Arm, is_holdback_user
 from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
 from corewrite.experiment.ramp_file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
 from corewrite.registry import Champion, Kind, Registry, RegistryError
+from corewrite.relevance.backends import CircuitBreaker
 from corewrite.search import Cascade
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.settings import ServeConfig
@@ -36,12 +39,14 @@ class Version:
     Attributes:
         champion: The triple and its version number.
         spec: Its fusion spec.
+        ranker: What ranks.
         cascades: The cascade of each arm.
         rewriter: Its policy.
     """
 
     champion: Champion
     spec: FusionSpec
+    ranker: Ranker
     cascades: Mapping[Arm, Cascade]
     rewriter: PolicyRewriter
 
@@ -106,9 +111,9 @@ class Versions:
         switches: Changes of the present version.
     """
 
-    def __init__(self, config: ServeConfig, backends: Backends, make_rewriter: Open) -> None:
+    def __init__(self, config: ServeConfig, opener: RankerOpener, make_rewriter: Open) -> None:
         self._registry, self._ramp_file = Registry(config.registry), config.ramp_path
-        self._backends, self._make, self._poll_seconds = backends, make_rewriter, config.poll_seconds
+        self._opener, self._make, self._poll_seconds = opener, make_rewriter, config.poll_seconds
         self._holdback = config.arms.holdback
         self._served: _Served | None = None
         self._bare: Version | None = None
@@ -130,6 +135,12 @@ class Versions:
         """The ramp under way, as a request without a client id meets it; None where none is."""
         chosen = self.choose("")
         return None if chosen is None else chosen.ramp
+
+    @property
+    def breakers(self) -> tuple[CircuitBreaker, ...]:
+        """Those before the models of the versions that are loaded."""
+        found = {id(b): b for v in self._loaded() for b in v.ranker.breakers.values()}
+        return tuple(found.values())
 
     @property
     def answering(self) -> tuple[Version, ...]:
@@ -197,12 +208,12 @@ class Versions:
                 return
             if self._bare is not None and self._bare.champion.version == champion.version:
                 return
-            spec, cascades = await asyncio.to_thread(self._ranking, champion, [])
+            spec, ranker, cascades = await asyncio.to_thread(self._ranking, champion, [])
         except Exception as error:
             _log.error("nor without its rewriter: %s", _told(error))
             return
         # Never opened: it is not ready, and what is not in a cache has no rewrite.
-        self._bare = Version(champion, spec, cascades, self._make(champion.policy, Path()))
+        self._bare = Version(champion, spec, ranker, cascades, self._make(champion.policy, Path()))
 
     async def close(self) -> None:
         """End the rewriters' processes."""
@@ -275,23 +286,26 @@ class Versions:
     async def _load(self, champion: Champion, kept: list[Version]) -> Version:
         same = next((v for v in kept if v.champion.hashes == champion.hashes), None)
         if same is not None:
-            return Version(champion, same.spec, same.cascades, same.rewriter)
-        spec, cascades = await asyncio.to_thread(self._ranking, champion, kept)
+            return Version(champion, same.spec, same.ranker, same.cascades, same.rewriter)
+        spec, ranker, cascades = await asyncio.to_thread(self._ranking, champion, kept)
         rewriter = next((v.rewriter for v in kept if v.champion.policy == champion.policy), None)
         if rewriter is None:
             folder = await asyncio.to_thread(self._folder, "policy", champion.policy)
             rewriter = self._make(champion.policy, folder)
             await rewriter.open()
-        return Version(champion, spec, cascades, rewriter)
+        return Version(champion, spec, ranker, cascades, rewriter)
 
-    def _ranking(self, champion: Champion, kept: list[Version]) -> tuple[FusionSpec, dict[Arm, Cascade]]:
+    def _ranking(self, champion: Champion, kept: list[Version]) -> tuple[FusionSpec, Ranker, dict[Arm, Cascade]]:
         spec = load_spec(self._folder("spec", champion.spec) / "fusion.yaml")
         same = next((v for v in kept if v.champion.relevance == champion.relevance), None)
         if same is not None:
-            cascade = same.cascades["launch_2"].with_spec(spec)
+            ranker, cascade = same.ranker, same.cascades["launch_2"].with_spec(spec)
         else:
-            cascade = self._backends.cascade(champion.relevance, self._folder("relevance", champion.relevance), spec)
-        return spec, {arm: cascade.with_spec(spec.with_rewrite_stages(stages)) for arm, stages in STAGES_OF.items()}
+            folder = self._folder("relevance", champion.relevance)
+            metadata = self._registry.artifact("relevance", champion.relevance).metadata
+            ranker = self._opener.open(champion.relevance, folder, metadata)
+            cascade = Deployment(ranker, spec).cascade
+        return spec, ranker, {arm: cascade.with_spec(spec.with_rewrite_stages(stages)) for arm, stages in STAGES_OF.items()}
 
     def _folder(self, kind: Kind, hash: str) -> Path:
         self._registry.verify(kind, hash)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from corewrite.demo.engine import NoRewriter
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import FusionSpec, StageFusion, default_spec, evaluate_stage, parse_spec
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
@@ -77,7 +77,7 @@ def requests_of():
 @pytest.fixture(scope="session")
 def simulated() -> Requests:
     world = make_world(WorldConfig(seed=2, videos=800, entities=30))
-    deployment = Deployment(world.catalogue, cold_start(world.catalogue), default_spec())
+    deployment = embedded_deployment(world.catalogue, cold_start(world.catalogue), default_spec())
     week = simulate_week(world, TrafficConfig(), NoRewriter(deployment.cascade), week=0, sessions=1_500)
     texts = [q.text for q in week.queries][:QUERIES]
     assert len(texts) == QUERIES

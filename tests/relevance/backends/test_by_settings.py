@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corewrite.deployment.backends import Backends
+from corewrite.deployment.scorers import build_scorer
 from corewrite.relevance.backends import Calibration, ClipEncoder, ClipScorer, CrossEncoderScorer, OnnxScorer, folder_hash
 from corewrite.serving.settings import ServeConfig
 
@@ -24,8 +24,6 @@ def test_by_settings_as_by_hand(request, catalogue, kind, made, more):
     pin = folder_hash(folder)
     settings = {"kind": kind, "folder": folder, "pin": pin, "calibration": {"slope": 0.5, "offset": 0.25}, **more}
     config = ServeConfig.model_validate_json(ServeConfig.model_validate({"relevance": settings}).model_dump_json())
-    backends = Backends(config.relevance, config.engine, catalogue)
-    by_hand = made(catalogue, folder, pin)
-    np.testing.assert_allclose(backends._scorer.score(TEXTS, ROWS), by_hand.score(TEXTS, ROWS), rtol=1e-6)
-    assert backends.facts["relevance"] == {"kind": kind, "pin": pin, "hash": by_hand.model_hash}
-    assert backends.breaker is None
+    scorer, by_hand = build_scorer(config.relevance, catalogue, live=True), made(catalogue, folder, pin)
+    np.testing.assert_allclose(scorer.score(TEXTS, ROWS), by_hand.score(TEXTS, ROWS), rtol=1e-6)
+    assert scorer.model_hash == by_hand.model_hash and config.what_ranks.signals["relevance"].identity["pin"] == pin

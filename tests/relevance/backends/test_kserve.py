@@ -343,7 +343,7 @@ def test_hash_is_of_what_decides_the_score(catalogue, server):
 def test_addresses_and_limits_are_checked(catalogue):
     for more in ({"base_url": "localhost:8000"}, {"batch": 0}, {"timeout": 0}, {"retries": -1}):
         with pytest.raises(ValueError):
-            KServeScorer(**({"catalogue": catalogue, "base_url": "http://x", "model": "m", "model_version": "1"} | more))
+            KServeScorer(**({"documents": catalogue, "base_url": "http://x", "model": "m", "model_version": "1"} | more))
 
 
 def test_rows_that_fit_nothing_are_refused_before_a_request(catalogue, server):

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from corewrite.domain import Catalogue, sha256_chunks, sha256_json
+from corewrite.domain import Documents, sha256_chunks, sha256_json
 from corewrite.relevance.backends.calibration import LOWEST, Calibration
 from corewrite.relevance.backends.errors import ScoreError, ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, check_safetensors
@@ -99,7 +99,7 @@ class ClipScorer:
     """The calibrated cosine of text and picture (a `DenseRelevanceScorer`: it can also recall).
 
     Args:
-        catalogue: What the rows mean.
+        documents: What the rows mean.
         encoder: The model.
         pictures: Embedding of each document by the same model, float32 [documents, dims]: `catalogue.visual` where it holds
             them, or `encoder.embed_images`. A zero row is a document without a picture: no text matches it, it scores lowest.
@@ -109,17 +109,17 @@ class ClipScorer:
         ValueError: `pictures` does not fit the catalogue or the model, or holds something that is not finite.
     """
 
-    def __init__(self, catalogue: Catalogue, encoder: ClipEncoder, pictures: Float32Array, calibration: Calibration) -> None:
-        if pictures.shape != (len(catalogue), encoder.dimensions):
+    def __init__(self, documents: Documents, encoder: ClipEncoder, pictures: Float32Array, calibration: Calibration) -> None:
+        if pictures.shape != (len(documents), encoder.dimensions):
             raise ValueError(
-                f"pictures have shape {pictures.shape}, not ({len(catalogue)}, {encoder.dimensions}): embed them by this model"
+                f"pictures have shape {pictures.shape}, not ({len(documents)}, {encoder.dimensions}): embed them by this model"
             )
         bad = np.flatnonzero(~np.isfinite(pictures).all(1))
         if len(bad):
-            raise ValueError(f"the picture of document {catalogue.ids[bad[0]]!r} is not finite")
+            raise ValueError(f"the picture of document {documents.id_at(int(bad[0]))!r} is not finite")
         self._vectors = unit(pictures)
         self._seen = np.any(self._vectors != 0, axis=1)
-        self._ids, self._encoder, self._calibration = catalogue.ids, encoder, calibration
+        self._documents, self._encoder, self._calibration = documents, encoder, calibration
         content = sha256_chunks([self._vectors.tobytes()])
         self._hash = sha256_json(["clip", encoder.pin, content, calibration.slope, calibration.offset])
 
@@ -150,13 +150,13 @@ class ClipScorer:
         out = np.zeros(rows.shape)
         for i, text in enumerate(texts):
             there = rows[i] >= 0
-            documents = rows[i][there]
-            if not len(documents):
+            rows_here = rows[i][there]
+            if not len(rows_here):
                 continue
             if not np.isfinite(vectors[place[text]]).all():
-                raise ScoreError(f"the score of document {self._ids[documents[0]]!r} is not a finite number")
-            cosine = self._vectors[documents].astype(np.float64) @ vectors[place[text]]
-            out[i, there] = np.where(self._seen[documents], self._calibration(cosine), LOWEST)
+                raise ScoreError(f"the score of document {self._documents.id_at(int(rows_here[0]))!r} is not a finite number")
+            cosine = self._vectors[rows_here].astype(np.float64) @ vectors[place[text]]
+            out[i, there] = np.where(self._seen[rows_here], self._calibration(cosine), LOWEST)
         return out
 
 

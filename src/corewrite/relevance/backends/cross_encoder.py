@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
-from corewrite.domain import Catalogue, sha256_json
+from corewrite.domain import Documents, sha256_json
 from corewrite.relevance.backends.calibration import Calibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, check_safetensors
@@ -26,7 +26,7 @@ class CrossEncoderScorer:
     the calibration takes its place.
 
     Args:
-        catalogue: What the rows mean.
+        documents: What the rows mean.
         folder: The model folder.
         pin: `folder_hash` of the accepted model.
         calibration: Makes probabilities of logits.
@@ -42,7 +42,7 @@ class CrossEncoderScorer:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        documents: Documents,
         folder: str | Path,
         pin: str,
         calibration: Calibration,
@@ -73,7 +73,7 @@ class CrossEncoderScorer:
             # transformers fills them with random numbers and goes on.
             raise ScorerMismatchError(f"{folder} lacks weights such as {missing[0]} ({len(missing)} in all)")
         self._model.eval()
-        self._ids, self._documents = catalogue.ids, document_texts(catalogue)
+        self._documents = documents
         self._calibration, self._batch = calibration, batch
         self._hash = sha256_json(["cross-encoder", pin, max_tokens, calibration.slope, calibration.offset])
 
@@ -88,10 +88,11 @@ class CrossEncoderScorer:
         Raises:
             ScoreError: the model's answer for a document is no finite number.
         """
-        return score_pairs(texts, rows, self._ids, self._ask, self._batch, self._calibration)
+        return score_pairs(texts, rows, self._documents, self._ask, self._batch, self._calibration)
 
     def _ask(self, pairs: list[Pair]) -> npt.NDArray[np.floating]:
-        both = [(text, self._documents[row]) for text, row in pairs]
+        said = document_texts(self._documents, np.array([row for _, row in pairs], np.int64))
+        both = [(text, document) for (text, _), document in zip(pairs, said, strict=True)]
         logits = self._model.predict(
             both, batch_size=self._batch, show_progress_bar=False, activation_fn=torch.nn.Identity(), convert_to_numpy=True
         )

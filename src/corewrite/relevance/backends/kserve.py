@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue, sha256_json
+from corewrite.domain import Documents, sha256_json
 from corewrite.relevance.backends.calibration import Calibration
 from corewrite.relevance.backends.errors import ScorerMismatchError, ScorerUnavailableError
+from corewrite.relevance.backends.inputs import Input, PairInputs
 from corewrite.relevance.backends.open_inference import JSON_LENGTH, decode, encode
-from corewrite.relevance.backends.pairs import Pair, document_texts, score_pairs
+from corewrite.relevance.backends.pairs import Pair, score_pairs
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -23,23 +25,26 @@ _SHOWN = 200
 class KServeScorer:
     """Scores by a model server (a `RelevanceScorer`).
 
-    The model takes two string tensors (`BYTES`, shape [pairs, 1]), the text and the document's title and text, and answers one
-    tensor of floats, [pairs] or [pairs, 1].
+    The model takes what `inputs` says, strings as `BYTES` in shape [pairs, 1], numbers and vectors as `FP32` in shape
+    [pairs, k], and answers one tensor of floats, [pairs] or [pairs, 1].
 
     Tried again is what may pass: no connection, a lost one, a 5xx. A late answer is not: a server that is slow is not helped
     by being asked twice. These tries are within one call and its time; `training.scoring` repeats whole calls over minutes.
 
     Args:
-        catalogue: What the rows mean.
+        documents: What the rows mean.
         base_url: Where the server listens, such as `http://localhost:8000`.
         model: Its name there.
         model_version: The pinned version: it is asked for, and every answer must come from it.
         calibration: For a model that answers logits; None where it answers probabilities.
         batch: Pairs in one request at most; the server's own limit.
-        timeout: Seconds that one call of `score` may take, with all its requests and further attempts.
+        timeout: Seconds that one call of `score` may take, with all its requests and further attempts; with `each_request`,
+            that each request may.
+        each_request: For batch jobs, whose calls are of any size.
         retries: Further attempts of each request.
         binary: Whether tensors go as raw bytes (an extension of the protocol, which Triton has).
-        text_input, document_input, output: Names of the tensors.
+        inputs: What its tensors are filled with, by their names; default: `text`, and title and text as `document`.
+        output: Name of the tensor it answers.
         headers: Sent with every request: a host name for a gateway, a token.
 
     Raises:
@@ -49,7 +54,7 @@ class KServeScorer:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        documents: Documents,
         base_url: str,
         model: str,
         model_version: str,
@@ -59,8 +64,8 @@ class KServeScorer:
         timeout: float = 2.0,
         retries: int = 2,
         binary: bool = False,
-        text_input: str = "text",
-        document_input: str = "document",
+        inputs: Mapping[str, Input] = MappingProxyType({"text": Input("text"), "document": Input("document")}),
+        each_request: bool = False,
         output: str = "score",
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -73,10 +78,11 @@ class KServeScorer:
             raise ValueError(f"base_url {base_url!r} is no http address: give one such as http://localhost:8000")
         if batch < 1 or timeout <= 0 or retries < 0:
             raise ValueError(f"batch {batch} and timeout {timeout} must be above 0, retries {retries} not below")
-        self._ids, self._documents = catalogue.ids, document_texts(catalogue)
+        self._documents, self._inputs = documents, PairInputs(documents, inputs)
+        self._filled_with = [[name, i.source, i.missing] for name, i in inputs.items()]
         self._model, self._version = model, model_version
         self._calibration, self._batch, self._timeout, self._retries = calibration, batch, timeout, retries
-        self._binary, self._inputs, self._output = binary, (text_input, document_input), output
+        self._binary, self._each, self._output = binary, each_request, output
         path = f"v2/models/{quote(model, safe='')}/versions/{quote(model_version, safe='')}/infer"
         self._url = f"{base_url.rstrip('/')}/{path}"
         self._httpx = httpx
@@ -86,7 +92,12 @@ class KServeScorer:
     def model_hash(self) -> str:
         """Hash over the model's name and pinned version, the tensors read and the calibration; where it runs does not count."""
         calibration = self._calibration and [self._calibration.slope, self._calibration.offset]
-        return sha256_json(["kserve", self._model, self._version, *self._inputs, self._output, calibration])
+        filled = self._filled_with
+        # Two texts alone hash as they did before a model could have other inputs: what was logged under it stays comparable.
+        plain = [f[1:] for f in filled] == [["text", None], ["document", None]]
+        return sha256_json(
+            ["kserve", self._model, self._version, *([f[0] for f in filled] if plain else filled), self._output, calibration]
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -101,11 +112,14 @@ class KServeScorer:
             ScoreError: a score is no probability (or, before calibration, no finite number).
         """
         deadline = time.monotonic() + self._timeout
-        return score_pairs(texts, rows, self._ids, lambda p: self._ask(p, deadline), self._batch, self._calibration)
+
+        def ask(pairs: list[Pair]) -> npt.NDArray[np.floating]:
+            return self._ask(pairs, time.monotonic() + self._timeout if self._each else deadline)
+
+        return score_pairs(texts, rows, self._documents, ask, self._batch, self._calibration)
 
     def _ask(self, pairs: list[Pair], deadline: float) -> npt.NDArray[np.floating]:
-        strings = ([text for text, _ in pairs], [self._documents[row] for _, row in pairs])
-        body, headers = encode(dict(zip(self._inputs, strings, strict=True)), self._output, self._binary)
+        body, headers = encode(self._inputs.tensors(pairs), self._output, self._binary)
         most = 2**20 + 256 * len(pairs)
         failure = ""
         for attempt in range(self._retries + 1):

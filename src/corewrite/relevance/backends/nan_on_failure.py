@@ -19,16 +19,22 @@ class NaNOnFailure:
     that is NaN is an error of the fusion: no ranking is made up. A document that one text has no score for does not cost the
     other texts of the batch theirs: they are asked again one by one.
 
-    Training (`training.scoring`) calls again at NaN as it does at an error, but cannot say the reason then.
+    A batch job has to see that a model cannot be reached, so that it calls again and can say why: see `live`.
 
     Attributes:
         failures: Failed calls so far.
         last_error: Of the latest of them; None before the first.
     """
 
-    def __init__(self, scorer: RelevanceScorer) -> None:
-        """Wrap `scorer`; a `CachedScorer` goes around this one, it keeps no NaN, and a `CircuitBreaker` into it."""
-        self._scorer = scorer
+    def __init__(self, scorer: RelevanceScorer, *, live: bool = True) -> None:
+        """Wrap `scorer`; a `CachedScorer` goes around this one, it keeps no NaN, and a `CircuitBreaker` into it.
+
+        Args:
+            scorer: What is asked.
+            live: False, for a batch job: only a score that is no probability becomes NaN, a model that cannot be reached or is
+                another one stays an error.
+        """
+        self._scorer, self._live = scorer, live
         self.failures = 0
         self.last_error: Exception | None = None
 
@@ -44,6 +50,8 @@ class NaNOnFailure:
         try:
             return self._scorer.score(texts, rows)
         except (ScorerUnavailableError, ScorerMismatchError) as error:
+            if not self._live:
+                raise
             self._note(error)
             return nothing
         except ScoreError as error:
@@ -56,6 +64,8 @@ class NaNOnFailure:
             except ScoreError as error:
                 self._note(error)
             except (ScorerUnavailableError, ScorerMismatchError) as error:
+                if not self._live:
+                    raise
                 self._note(error)
                 break
         return nothing

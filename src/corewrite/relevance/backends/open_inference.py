@@ -18,11 +18,14 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 _FLOATS = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 
 
-def encode(inputs: Mapping[str, Sequence[str]], output: str, binary: bool) -> tuple[bytes, dict[str, str]]:
+def encode(
+    inputs: Mapping[str, Sequence[str] | npt.NDArray[np.float32] | npt.NDArray[np.int64]], output: str, binary: bool
+) -> tuple[bytes, dict[str, str]]:
     """A request.
 
     Args:
-        inputs: Strings of each input tensor by its name, all of one length n; sent in shape [n, 1].
+        inputs: Each input tensor by its name, all of one length n: strings, sent in shape [n, 1], or an array, sent in its
+            shape as FP32 or INT64.
         output: Name of the output tensor wanted.
         binary: Whether tensors go and come as raw bytes.
 
@@ -31,14 +34,22 @@ def encode(inputs: Mapping[str, Sequence[str]], output: str, binary: bool) -> tu
     """
     tensors: list[dict[str, Any]] = []
     raw = b""
-    for name, strings in inputs.items():
-        tensor: dict[str, Any] = {"name": name, "shape": [len(strings), 1], "datatype": "BYTES"}
+    for name, values in inputs.items():
+        tensor: dict[str, Any] = {"name": name, "shape": [len(values), 1], "datatype": "BYTES"}
+        if isinstance(values, np.ndarray):
+            wire = np.dtype("<f4") if values.dtype.kind == "f" else np.dtype("<i8")
+            tensor |= {"shape": list(values.shape), "datatype": "FP32" if wire.kind == "f" else "INT64"}
+            data = values.astype(wire).tobytes() if binary else b""
+            # JSON carries the numbers row by row, as the protocol wants them.
+            plain: list[Any] = [] if binary else values.astype(np.float64 if wire.kind == "f" else np.int64).ravel().tolist()
+        else:
+            data = b"".join(struct.pack("<I", len(b)) + b for b in (s.encode() for s in values)) if binary else b""
+            plain = [] if binary else list(values)
         if binary:
-            data = b"".join(struct.pack("<I", len(b)) + b for b in (s.encode() for s in strings))
             tensor["parameters"] = {"binary_data_size": len(data)}
             raw += data
         else:
-            tensor["data"] = list(strings)
+            tensor["data"] = plain
         tensors.append(tensor)
     request = {"inputs": tensors, "outputs": [{"name": output, "parameters": {"binary_data": binary}}]}
     head = json.dumps(request).encode()

@@ -2,7 +2,7 @@
 
 from corewrite.search.engines.embedded import EmbeddedEngine
 from corewrite.search.engines.opensearch import OpenSearchEngine, fill_opensearch
-from corewrite.search.engines.port import EngineError, SearchEngine
+from corewrite.search.engines.port import EngineError, SearchEngine, TextEngine
 from corewrite.search.engines.qdrant import QdrantEngine, fill_qdrant, point_id
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "OpenSearchEngine",
     "QdrantEngine",
     "SearchEngine",
+    "TextEngine",
     "fill_opensearch",
     "fill_qdrant",
     "point_id",

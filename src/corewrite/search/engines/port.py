@@ -15,8 +15,8 @@ class EngineError(RuntimeError):
     """An engine that answered, but not whole: a partial answer would change the ranking without a trace."""
 
 
-class SearchEngine(Protocol):
-    """Recall behind one port; a document is addressed by its row in the catalogue that the engine was opened with.
+class TextEngine(Protocol):
+    """Recall by words behind one port; a document is addressed by its row in the catalogue that the engine was opened with.
 
     Where an engine holds documents that the catalogue does not, they are left out of its answers.
     """
@@ -33,6 +33,10 @@ class SearchEngine(Protocol):
             them are cut at k is the engine's choice. A text without words finds nothing.
         """
         ...
+
+
+class SearchEngine(TextEngine, Protocol):
+    """Recall by words and by vectors."""
 
     def search_vector(self, vectors: Float32Array, k: int) -> IntArray:
         """The documents whose vectors have the largest inner product with each vector, as far as the engine finds them.

@@ -1,0 +1,51 @@
+"""Code that is not ours, by name: `package.module:function`, or an entry point of an installed package."""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+SIGNALS, ENGINES = "corewrite.signals", "corewrite.engines"
+"""Groups of entry points."""
+
+
+def load_factory(path: str) -> Callable[..., Any]:
+    """The function called `package.module:function`.
+
+    Raises:
+        ValueError: it cannot be imported, or is not callable; the message says which.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except ImportError as error:
+        raise ValueError(
+            f"factory {path!r}: {module!r} cannot be imported ({error}): install it, or put it on PYTHONPATH"
+        ) from error
+    except AttributeError as error:
+        raise ValueError(f"factory {path!r}: {module!r} has no {name!r}") from error
+    if not callable(found):
+        raise ValueError(f"factory {path!r} is a {type(found).__name__}, not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def load_plugin(group: str, kind: str) -> Callable[..., Any]:
+    """What an installed package registered under a name.
+
+    Args:
+        group: Of the entry points.
+        kind: The name.
+
+    Raises:
+        ValueError: no installed package brings it, or it cannot be imported.
+    """
+    found = {e.name: e for e in entry_points(group=group)}
+    if kind not in found:
+        raise ValueError(
+            f"no installed package has an entry point {kind!r} in {group!r}: there are {', '.join(sorted(found)) or 'none'}"
+        )
+    try:
+        made = found[kind].load()
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"kind {kind!r} ({found[kind].value}) cannot be imported: {error}") from error
+    return made  # type: ignore[no-any-return]
