@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corewrite.experiment.sequential import contrast_bounds
+from corewrite.experiment.sequential import contrast_bounds, ratio_bounds
 
 ALPHA = 0.05
 RUNS = 1000
@@ -19,16 +19,20 @@ def peeks(rng, p_control, p_treatment, share, users=5000, looks=40, runs=RUNS):
     return n_c, sums(n_c, p_control), n_t, sums(n_t, p_treatment)
 
 
-def brute_force(n_c, s_c, n_t, s_t, times, alpha, points=1201):
-    """Extremes over a grid of pairs, the evidence written out with scipy's own beta-binomial."""
+def inside(n_c, s_c, n_t, s_t, alpha, points=1201):
+    """A grid of means and which pairs of them are allowed, the evidence written out with scipy's own beta-binomial."""
 
     def log_evidence(n, s, p):
         mixture = stats.betabinom(n, 0.5, 0.5).logpmf(s) - np.log(stats.binom(n, 0.5).pmf(s)) - n * np.log(2)
         return mixture - (s * np.log(p) + (n - s) * np.log1p(-p))
 
     p = (np.arange(points) + 0.5) / points
-    inside = log_evidence(n_c, s_c, p)[:, None] + log_evidence(n_t, s_t, p)[None] < np.log(1 / alpha)
-    contrast = (p[None] - times * p[:, None])[inside]
+    return p, log_evidence(n_c, s_c, p)[:, None] + log_evidence(n_t, s_t, p)[None] < np.log(1 / alpha)
+
+
+def brute_force(n_c, s_c, n_t, s_t, times, alpha):
+    p, allowed = inside(n_c, s_c, n_t, s_t, alpha)
+    contrast = (p[None] - times * p[:, None])[allowed]
     return contrast.min(), contrast.max()
 
 
@@ -43,6 +47,22 @@ def test_against_a_grid_of_pairs(n_c, s_c, n_t, s_t, times):
     # The grid lies inside the region and misses at most a step on each axis.
     assert grid_low - 0.003 < low <= grid_low
     assert grid_high <= high < grid_high + 0.003
+
+
+@pytest.mark.parametrize(("n_c", "s_c", "n_t", "s_t"), [(200, 60, 90, 36), (900, 450, 400, 300), (400, 390, 300, 60)])
+def test_ratios_against_a_grid_of_pairs(n_c, s_c, n_t, s_t):
+    p, allowed = inside(n_c, s_c, n_t, s_t, ALPHA)
+    grid = (p[None] / p[:, None])[allowed]
+    low, high = ratio_bounds(n_c, s_c, n_t, s_t, alpha=ALPHA)
+    assert grid.min() * 0.98 < low <= grid.min() and grid.max() <= high < grid.max() * 1.02
+
+
+def test_ratios_that_nothing_bounds():
+    assert ratio_bounds(0, 0, 0, 0) == (0.0, np.inf)
+    low, high = ratio_bounds(50, 0, 50, 25)
+    assert low > 1 and high == np.inf
+    low, high = ratio_bounds(50, 25, 50, 0)
+    assert low == 0 and high < 1
 
 
 def test_one_arm_by_hand():

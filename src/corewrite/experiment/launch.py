@@ -118,8 +118,8 @@ def _check_trigger(users: pa.Table, known: pa.Table, pair: _Pair) -> float:
     if p_value < LOWEST_SAMPLE_RATIO_P:
         in_control, in_treatment = (100 * known_of[arm] / users_of[arm] for arm in pair)
         raise ValueError(
-            f"the first impacted search is known for {in_control:.1f} % of the users in {pair[0]!r} and {in_treatment:.1f} % in "
-            f"{pair[1]!r} (p = {p_value:.2g}): what is known of one arm rather than of the other is no fair comparison; log "
+            f"the first impacted search is known for {in_control:.1f} % of the users in {pair[0]!r} and {in_treatment:.1f} % "
+            f"in {pair[1]!r} (p = {p_value:.2g}): what is known of one arm rather than of the other is no fair comparison; log "
             "whether the lists differ on both sides alike, late rewrites included"
         )
     return p_value

@@ -2,6 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
+import scipy.optimize
 import scipy.special
 
 FloatArray = npt.NDArray[np.float64]
@@ -9,6 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 _PRIOR = 0.5
 _LOG_SLOPES = (-60.0, 60.0)
 _HALVINGS = 64
+_LOG_RATIOS = (-16.0, 16.0)
 
 
 def contrast_bounds(
@@ -66,6 +68,38 @@ def contrast_bounds(
     pair = (n_c, s_c, n_t, s_t)
     threshold = float(np.log(1 / alpha))
     return _extreme(*pair, times_control, threshold, sign=-1), _extreme(*pair, times_control, threshold, sign=1)
+
+
+def ratio_bounds(
+    control_users: float, control_sum: float, treatment_users: float, treatment_sum: float, *, alpha: float = 0.05
+) -> tuple[float, float]:
+    """Confidence sequence of (mean in treatment) / (mean in control): the ratios of the pairs that `contrast_bounds` allows.
+
+    All ratios are looked at in the same set of pairs, so that the bounds hold at all times at once as the contrast's do.
+
+    Args:
+        control_users, control_sum, treatment_users, treatment_sum: As for `contrast_bounds`, numbers.
+        alpha: Probability that the ratio is ever outside.
+
+    Returns:
+        Lower and upper bound; 0 or infinity where nothing is known on that side.
+
+    Raises:
+        ValueError: see `contrast_bounds`.
+    """
+
+    def bound(side: int, log_ratio: float) -> float:
+        pair = (control_users, control_sum, treatment_users, treatment_sum)
+        return float(contrast_bounds(*pair, times_control=float(np.exp(log_ratio)), alpha=alpha)[side])
+
+    ends: list[float] = []
+    for side, beyond in ((0, 0.0), (1, np.inf)):
+        # A contrast with more of control is smaller: the ratio is where the bound of the contrast passes 0.
+        low, high = (bound(side, end) for end in _LOG_RATIOS)
+        within = low > 0 > high
+        root = scipy.optimize.brentq(lambda x, side=side: bound(side, x), *_LOG_RATIOS, xtol=1e-9) if within else None
+        ends.append(beyond if root is None else float(np.exp(root)))
+    return ends[0], ends[1]
 
 
 def _extreme(
