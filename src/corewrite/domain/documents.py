@@ -1,6 +1,6 @@
 """What the rest of the system asks of the documents; a document is addressed by its row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,12 @@ class Documents(Protocol):
     @property
     def column_names(self) -> tuple[str, ...]:
         """Columns that `column` gives: `id` and `title`, and what else the documents have."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Columns that `column` refuses although their source has them, and `text`, `visual`, `seconds` or `prior` where it
+        has none, with the reason."""
         ...
 
     def __len__(self) -> int: ...

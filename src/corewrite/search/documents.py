@@ -1,12 +1,31 @@
 """The documents as Parquet."""
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corewrite.domain import Catalogue
+from corewrite.domain import Catalogue, ColumnValues, Documents
+from corewrite.domain.catalogue import Column
+from corewrite.search.document_columns import (
+    NEEDED,
+    STANDARD,
+    ColumnError,
+    Kind,
+    Layout,
+    kept,
+    kind_of,
+    layout_of,
+    lengths_of,
+    values_of,
+)
+
+_ROWS = 65_536
+"""Documents read together."""
 
 
 class DocumentsError(ValueError):
@@ -14,64 +33,164 @@ class DocumentsError(ValueError):
 
 
 def write_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write a catalogue: id, title, text, visual (list of float32), seconds, prior."""
+    """Write a catalogue: id, title, text, visual (list of float32), seconds, prior, and its further columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.table(
-        {
-            "id": list(catalogue.ids),
-            "title": list(catalogue.titles),
-            "text": list(catalogue.texts),
-            "visual": pa.array(list(catalogue.visual), pa.list_(pa.float32())),
-            "seconds": catalogue.seconds,
-            "prior": catalogue.prior,
-        }
-    )
-    pq.write_table(table, path)
+    every = np.arange(len(catalogue))
+    columns = {name: _as_arrow(catalogue.column(name, every)) for name in catalogue.column_names}
+    pq.write_table(pa.table(columns), path)
+
+
+def _as_arrow(values: ColumnValues) -> pa.Array:
+    if isinstance(values, np.ndarray):
+        if values.ndim == 1:
+            return pa.array(values, from_pandas=True)  # NaN is missing
+        return pa.array([None if np.isnan(v).all() else v for v in values], pa.list_(pa.float32()))
+    if values and isinstance(values[0], np.ndarray):
+        return pa.array([list(v) for v in values], pa.list_(pa.list_(pa.float32())))
+    return pa.array(values, pa.string())
 
 
 def read_catalogue(path: Path) -> Catalogue:
-    """Read documents from Parquet.
+    """Read documents from a Parquet file, or from a folder of them in the order of their names, into memory.
 
     Needed are `id` and `title`. `text` defaults to nothing, `visual` (a list of floats, of one length) to no picture,
-    `seconds` to 0, `prior` (quality in (0, 1]) to 1.
+    `prior` (quality in (0, 1]) to 1; `seconds` may be unknown. Further columns are kept where they hold texts, numbers
+    (whole numbers, truth values and decimals too), lists of numbers of one length, or lists of such lists.
 
     Raises:
-        DocumentsError: the file cannot be read, lacks a needed column, or a column has an unusable value.
+        DocumentsError: a file cannot be read, lacks a needed column, or a column has an unusable value.
     """
-    table = read_columns(path, ("id", "title"))
-    n = table.num_rows
-    names = set(table.column_names)
+    files = parquet_files(path)
+    layout, _ = read_layout(files)
+    table = pa.Table.from_batches(list(kept_batches(files, layout)), layout.schema)
 
-    def column(name: str, default: object) -> list[object]:
-        values = table[name].to_pylist() if name in names else [default] * n
-        return [default if v is None else v for v in values]
+    def column(name: str) -> ColumnValues:
+        return values_of(table[name].combine_chunks(), layout.types[name])
 
-    if "visual" in names:
-        lengths = {-1 if v is None else len(v) for v in table["visual"].to_pylist()}
-        if len(lengths) != 1 or -1 in lengths:
-            raise DocumentsError(
-                f"{path}: column visual must hold a list of the same length in every row, found {sorted(lengths)}"
-            )
     try:
-        visual = np.array(table["visual"].to_pylist(), np.float32) if "visual" in names else np.zeros((n, 1), np.float32)
-        catalogue = Catalogue(
-            ids=tuple(map(str, column("id", ""))),
-            titles=tuple(map(str, column("title", ""))),
-            texts=tuple(map(str, column("text", ""))),
-            visual=visual,
-            seconds=np.array(column("seconds", 0.0), np.float64),
-            prior=np.array(column("prior", 1.0), np.float64),
-        )
-    except (ValueError, TypeError) as error:
+        return _catalogue(column, tuple(layout.types), layout.left_out, len(table))
+    except ValueError as error:
         raise DocumentsError(f"{path}: {error}") from error
-    bad = np.flatnonzero(~((catalogue.prior > 0) & (catalogue.prior <= 1)))
-    if len(bad):
-        raise DocumentsError(
-            f"{path}: prior {catalogue.prior[bad[0]]} of {catalogue.ids[bad[0]]!r} is not in (0, 1]: rescale it"
-        )
-    if not np.isfinite(catalogue.visual).all():
-        raise DocumentsError(f"{path}: column visual holds values that are not finite numbers")
-    return catalogue
+
+
+def in_memory(documents: Documents) -> Catalogue:
+    """The documents as a catalogue; one is given back as it is."""
+    if isinstance(documents, Catalogue):
+        return documents
+    every = np.arange(len(documents))
+    return _catalogue(lambda name: documents.column(name, every), documents.column_names, documents.left_out, len(documents))
+
+
+def _catalogue(
+    column: Callable[[str], ColumnValues], names: Sequence[str], left_out: Mapping[str, str], documents: int
+) -> Catalogue:
+    def given(name: str, default: ColumnValues) -> Column:
+        values = column(name) if name in names else default
+        return values if isinstance(values, np.ndarray) else tuple(values)  # type: ignore[return-value]
+
+    known: dict[str, Any] = {
+        "ids": given("id", []),
+        "titles": given("title", []),
+        "texts": given("text", [""] * documents),
+        "visual": given("visual", np.zeros((documents, 1), np.float32)),
+        "seconds": given("seconds", np.full(documents, np.nan)),
+        "prior": given("prior", np.ones(documents)),
+    }
+    return Catalogue(**known, columns={n: given(n, []) for n in names if n not in STANDARD}, left_out=left_out)
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The file itself, or the `*.parquet` of a folder in the order of their names.
+
+    Raises:
+        DocumentsError: there is no such file, or none in the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DocumentsError(f"{path}: there are no documents: give a Parquet file or a folder of them")
+    found = sorted(p for p in path.glob("*.parquet") if not p.name.startswith("."))
+    if not found:
+        raise DocumentsError(f"{path} holds no *.parquet file")
+    return found
+
+
+def read_layout(files: Sequence[Path]) -> tuple[Layout, int]:
+    """Which columns the documents have, and how many documents there are. Of the values only the lengths of lists are read.
+
+    Raises:
+        DocumentsError: a file cannot be read or lacks a column, or columns of one name do not hold the same.
+    """
+    kinds: dict[str, Kind | None] = {}
+    unusable: dict[str, str] = {}
+    lengths: dict[str, set[int]] = {}
+    documents = 0
+    for file in files:
+        with _opened(file) as parquet:
+            documents += parquet.metadata.num_rows
+            schema = parquet.schema_arrow
+            _check_names(file, files[0], schema.names, {*kinds, *unusable})
+            for field in schema:
+                if field.name in unusable:
+                    continue
+                try:
+                    kind = kind_of(field.name, field.type)
+                except ColumnError as error:
+                    if field.name in STANDARD:
+                        raise DocumentsError(f"{file}: column {field.name}: {error}") from error
+                    kinds.pop(field.name, None)
+                    unusable[field.name] = str(error)
+                    continue
+                before = kinds.get(field.name)
+                if kind and before and kind != before:
+                    raise DocumentsError(f"{file}: column {field.name!r} holds a {kind}, in {files[0].name} a {before}")
+                kinds[field.name] = kind or before
+            lists = {n: kind for n, kind in kinds.items() if kind is Kind.VECTOR or kind is Kind.FRAMES}
+            for batch in parquet.iter_batches(_ROWS, columns=list(lists)) if lists else ():
+                for name, kind in lists.items():
+                    lengths.setdefault(name, set()).update(lengths_of(kind, batch.column(name)))
+    try:
+        return layout_of(kinds, unusable, lengths), documents
+    except ColumnError as error:
+        raise DocumentsError(f"{files[0] if len(files) == 1 else files[0].parent}: {error}") from error
+
+
+def _check_names(file: Path, first: Path, names: Sequence[str], before: set[str]) -> None:
+    twice = [n for n in names if names.count(n) > 1]
+    if twice:
+        raise DocumentsError(f"{file}: there are two columns {twice[0]!r}")
+    for name in NEEDED:
+        if name not in names:
+            raise DocumentsError(f"{file}: column {name!r} is missing; there are {', '.join(names)}")
+    if before and (differ := sorted(before ^ set(names))):
+        lacks, has = (file, first) if differ[0] in before else (first, file)
+        raise DocumentsError(f"{lacks}: column {differ[0]!r} is missing, {has.name} has it: give every file the same columns")
+
+
+def kept_batches(files: Sequence[Path], layout: Layout) -> Iterator[pa.RecordBatch]:
+    """All documents in the order of the files, as they are kept.
+
+    Raises:
+        DocumentsError: a file cannot be read, or a column has an unusable value.
+    """
+    row = 0
+    for file in files:
+        with _opened(file) as parquet:
+            for batch in parquet.iter_batches(_ROWS, columns=list(layout.types)):
+                try:
+                    yield kept(batch, layout, row)
+                except ColumnError as error:
+                    raise DocumentsError(f"{file}: {error}") from error
+                row += batch.num_rows
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            yield parquet
+    except (OSError, pa.ArrowException) as error:
+        raise DocumentsError(f"{file}: cannot be read as Parquet: {error}") from error
 
 
 def read_columns(path: Path, needed: tuple[str, ...]) -> pa.Table:
