@@ -69,6 +69,13 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are():
         without.column("tags", np.array([0]))
 
 
+def test_documents_of_which_only_ids_are_known():
+    found = Catalogue.of_ids(["b", "a"])
+    assert found.rows(["a"]).tolist() == [1] and found.column_names == ("id",)
+    with pytest.raises(ValueError, match=r"no column 'title' \(only ids are known\)"):
+        found.column("title", np.array([0]))
+
+
 def test_a_prior_that_nobody_gave_is_one():
     rows = np.array([2, 0])
     assert prior_of(CATALOGUE, rows).tolist() == [0.25, 0.5]

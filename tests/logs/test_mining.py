@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from corewrite.domain import Context, Query, TrainingInstance
+from corewrite.domain import Catalogue, Context, Query, TrainingInstance
 from corewrite.logs import (
     Propensity,
     SatisfactionThresholds,
@@ -24,7 +24,8 @@ from corewrite.logs import (
 
 THRESHOLDS = SatisfactionThresholds(np.array([]), np.array([5.0]))
 CURVE = Propensity(np.array([1.0, 0.5, 0.25, 0.05]))
-CATALOGUE = [f"{letter}{i}" for letter in "abcdefgh" for i in range(10)]
+IDS = [f"{letter}{i}" for letter in "abcdefgh" for i in range(10)]
+CATALOGUE = Catalogue.of_ids(IDS)
 END = 36_000.0
 
 
@@ -90,11 +91,11 @@ def test_a_random_negative_brings_at_most_a_tenth_of_the_weight(repaired) -> Non
 
 
 def test_negatives_are_capped_and_lie_in_the_catalogue(repaired) -> None:
-    (first, _) = mine_instances(repaired, CURVE, ["a0", "a2", "b0", "b1", "h0"], seed=3, max_negatives=1)
+    (first, _) = mine_instances(repaired, CURVE, Catalogue.of_ids(["a0", "a2", "b0", "b1", "h0"]), seed=3, max_negatives=1)
     assert first.negatives[0] == "a0"
     assert set(first.negatives[1:]) <= {"h0"}
-    assert mine_instances(repaired, CURVE, ["h0", "a0"], seed=3) == []  # no D+ there
-    assert mine_instances(repaired, CURVE, ["b0", "b1", "h0"], seed=3) == []  # no D- there
+    assert mine_instances(repaired, CURVE, Catalogue.of_ids(["h0", "a0"]), seed=3) == []  # no D+ there
+    assert mine_instances(repaired, CURVE, Catalogue.of_ids(["b0", "b1", "h0"]), seed=3) == []  # no D- there
 
 
 def test_censored_searches_teach_nothing(make_log, search) -> None:
@@ -137,7 +138,7 @@ def test_reformulations(repaired) -> None:
 
 
 def test_labelled_impressions(repaired) -> None:
-    table = labelled_impressions(repaired, CURVE, [d for d in CATALOGUE if d != "a0"])
+    table = labelled_impressions(repaired, CURVE, Catalogue.of_ids([d for d in IDS if d != "a0"]))
     rows = zip(table.query, table.document_id, table.position, table.clicked, table.satisfied, strict=True)
     assert sorted(rows) == sorted(
         [
@@ -155,7 +156,7 @@ def test_labelled_impressions(repaired) -> None:
     )
     assert table.propensity.tolist() == CURVE.at(table.position).tolist()
     with pytest.raises(ValueError, match="are these the documents of this log"):
-        labelled_impressions(repaired, CURVE, ["x"])
+        labelled_impressions(repaired, CURVE, Catalogue.of_ids(["x"]))
 
 
 def test_propensity_beyond_the_last_place_is_the_last() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow.parquet as pq
 import pytest
 
-from corewrite.domain import Query, TrainingInstance
+from corewrite.domain import Catalogue, Query, TrainingInstance
 from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline import mined
 from corewrite.pipeline.mined import freeze, with_documents
@@ -13,16 +13,11 @@ from corewrite.pipeline.mined import freeze, with_documents
 ONE = TrainingInstance("q1", "u1", Query("lion"), ("a", "b"), (1.0, 2.0), ("c", "d"), (3.0, 4.0))
 
 
-class Catalogue:
-    def __init__(self, ids: str) -> None:
-        self.row_of = {d: i for i, d in enumerate(ids)}
-
-
 def test_documents_that_left_the_catalogue_leave_the_instances():
-    assert with_documents([ONE], Catalogue("abcd")) == [ONE]
+    assert with_documents([ONE], Catalogue.of_ids("abcd")) == [ONE]
     left = replace(ONE, positives=("b",), gains=(2.0,), negatives=("c",), weights=(3.0,))
-    assert with_documents([ONE], Catalogue("bc")) == [left]
-    assert with_documents([ONE, ONE], Catalogue("cd")) == [] == with_documents([ONE], Catalogue("ab"))
+    assert with_documents([ONE], Catalogue.of_ids("bc")) == [left]
+    assert with_documents([ONE, ONE], Catalogue.of_ids("cd")) == [] == with_documents([ONE], Catalogue.of_ids("ab"))
 
 
 def test_a_frozen_set_is_there_whole_or_not_at_all(tmp_path, monkeypatch):

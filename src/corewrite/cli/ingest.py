@@ -22,6 +22,7 @@ def ingest(
     """Read a search log: sessions, reformulation chains, how every search ended, training instances."""
     import pyarrow.parquet as pq
 
+    from corewrite.domain import Catalogue
     from corewrite.logs import find_outcomes, fit_propensity, mine_instances, read_log, write_instances
 
     with reported_errors():
@@ -34,7 +35,7 @@ def ingest(
         except ValueError as error:
             instances, why = [], str(error)
         else:
-            instances, why = mine_instances(outcomes, propensity, documents, seed=seed), ""
+            instances, why = mine_instances(outcomes, propensity, Catalogue.of_ids(documents), seed=seed), ""
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             pq.write_table(outcomes.to_arrow(), out / "searches.parquet")

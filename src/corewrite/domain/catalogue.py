@@ -63,6 +63,14 @@ class Catalogue:
                 if first.setdefault(doc_id, row) != row:
                     raise ValueError(f"catalogue ids are not unique: {doc_id!r} is at rows {first[doc_id]} and {row}")
 
+    @classmethod
+    def of_ids(cls, ids: Sequence[str]) -> "Catalogue":
+        """Documents of which nothing but the ids is known."""
+        n = len(ids)
+        unknown = {name: "only ids are known" for name in _FIELDS if name != "id"}
+        visual, seconds = np.zeros((n, 1), np.float32), np.full(n, np.nan)
+        return cls(tuple(ids), ("",) * n, ("",) * n, visual, seconds, np.ones(n), left_out=unknown)
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -1,6 +1,6 @@
 """What the rest of the system asks of the documents; a document is addressed by its row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -101,6 +101,12 @@ def known_rows(rows: IntArray, ids: Sequence[str]) -> IntArray:
     if len(unknown):
         raise KeyError(ids[unknown[0]])
     return rows
+
+
+def known_ids(documents: Documents, ids: Iterable[str]) -> set[str]:
+    """Those of `ids` that the documents have."""
+    distinct = list(dict.fromkeys(ids))
+    return {doc_id for doc_id, row in zip(distinct, documents.find(distinct).tolist(), strict=True) if row >= 0}
 
 
 def column_error(name: str, names: Sequence[str], reason: str | None = None) -> ValueError:

@@ -1,14 +1,15 @@
 """From outcomes to what training needs: instances with D+ and D-, reformulations, impressions with propensities."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.isotonic import IsotonicRegression
 
-from corewrite.domain import Context, Outcome, Query, TrainingInstance, keyed_uniform, normalise, text_key
+from corewrite.domain import Context, Documents, Outcome, Query, TrainingInstance, keyed_uniform, normalise, text_key
+from corewrite.domain.documents import known_ids
 from corewrite.logs.outcomes import Outcomes
 
 FloatArray = npt.NDArray[np.float64]
@@ -118,7 +119,7 @@ def query_of(outcomes: Outcomes, i: int) -> Query:
 def mine_instances(
     outcomes: Outcomes,
     propensity: Propensity,
-    catalogue_ids: Sequence[str],
+    documents: Documents,
     *,
     seed: int,
     max_negatives: int = 8,
@@ -133,12 +134,12 @@ def mine_instances(
     Args:
         outcomes: The log.
         propensity: Of examination.
-        catalogue_ids: Documents that exist; others are dropped.
+        documents: Those that exist; others are dropped.
         seed: For the random negatives.
         max_negatives: Examined negatives per instance at most, the highest ranked first.
         user_filter: Which users may be mined (the gate's are kept out).
     """
-    known = set(catalogue_ids)
+    known = _known(outcomes, documents)
     instances = []
     for chain in _chains(outcomes):
         if not user_filter(outcomes.user_id[chain[0]]):
@@ -162,7 +163,7 @@ def mine_instances(
             if not good or not negatives:
                 continue
             weights = [rejected[d] for d in negatives]
-            random = catalogue_ids[int(keyed_uniform(seed, text_key(outcomes.query_id[i]), _PURPOSE) * len(catalogue_ids))]
+            random = documents.id_at(int(keyed_uniform(seed, text_key(outcomes.query_id[i]), _PURPOSE) * len(documents)))
             if random not in everywhere and random not in bad:
                 negatives.append(random)
                 weights.append(sum(weights) / 9)
@@ -196,9 +197,10 @@ def mine_reformulations(
 
 
 def labelled_impressions(
-    outcomes: Outcomes, propensity: Propensity, known: Collection[str], user_filter: Callable[[str], bool] = lambda user: True
+    outcomes: Outcomes, propensity: Propensity, documents: Documents, user_filter: Callable[[str], bool] = lambda user: True
 ) -> ImpressionTable:
-    """Examined results with what happened to them; unknown documents are dropped."""
+    """Examined results with what happened to them; documents that do not exist are dropped."""
+    known = _known(outcomes, documents)
     rows = [
         (outcomes.query[i], d, outcomes.user_id[i], k, d in outcomes.clicked[i], d in outcomes.satisfied[i])
         for i in range(len(outcomes))
@@ -214,6 +216,11 @@ def labelled_impressions(
         np.array(query, object), np.array(document, object), np.array(user, object), at, propensity.at(at),
         np.array(clicked, np.bool_), np.array(satisfied, np.bool_),
     )  # fmt: skip
+
+
+def _known(outcomes: Outcomes, documents: Documents) -> set[str]:
+    """The documents of the log that exist."""
+    return known_ids(documents, (d for several in (*outcomes.hit_ids, *outcomes.satisfied) for d in several))
 
 
 def _chains(outcomes: Outcomes) -> Iterator[list[int]]:

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corewrite.domain import Catalogue, TrainingInstance
+from corewrite.domain import Documents, TrainingInstance
+from corewrite.domain.documents import known_ids
 from corewrite.domain.traffic_split import is_holdback_user
 from corewrite.evaluation.build import query_frequency
 from corewrite.logs import (
@@ -89,9 +90,10 @@ class MinedWindow:
         return Counter(dict(zip(table["query"].to_pylist(), table["count"].to_pylist(), strict=True)))
 
 
-def with_documents(instances: Sequence[TrainingInstance], catalogue: Catalogue) -> list[TrainingInstance]:
-    """The instances without documents that left the catalogue; those that have no D+ or no D- any more are left out."""
-    known, found = catalogue.row_of, []
+def with_documents(instances: Sequence[TrainingInstance], documents: Documents) -> list[TrainingInstance]:
+    """The instances without documents that are gone; those that have no D+ or no D- any more are left out."""
+    known = known_ids(documents, (d for x in instances for d in (*x.positives, *x.negatives)))
+    found = []
     for x in instances:
         if not all(d in known for d in (*x.positives, *x.negatives)):
             good = [(d, w) for d, w in zip(x.positives, x.gains, strict=True) if d in known]
@@ -118,28 +120,27 @@ def freeze(instances: Sequence[TrainingInstance], path: Path) -> None:
         write_instances(instances, temporary, evaluation_only=True)
 
 
-def impressions_of(windows: Sequence[MinedWindow], catalogue: Catalogue) -> Impressions:
-    """Examined results of several weeks; documents that left the catalogue are dropped."""
+def impressions_of(windows: Sequence[MinedWindow], documents: Documents) -> Impressions:
+    """Examined results of several weeks; documents that are gone are dropped."""
     table = pa.concat_tables([pq.read_table(w.folder / "impressions.parquet") for w in windows])
-    known = catalogue.row_of
-    keep = np.array([d in known for d in table["document_id"].to_pylist()], np.bool_)
-    table = table.filter(pa.array(keep))
+    rows = documents.find(table["document_id"].to_pylist())
+    table = table.filter(pa.array(rows >= 0))
     return Impressions(
-        table["query"].to_pylist(), catalogue.rows(table["document_id"].to_pylist()),
+        table["query"].to_pylist(), rows[rows >= 0],
         np.array(table["satisfied"].to_numpy(zero_copy_only=False), np.bool_), table["weight"].to_numpy(),
         table["user_id"].to_pylist(),
     )  # fmt: skip
 
 
 def mine_week(
-    logs: Sequence[Path], catalogue: Catalogue, folder: Path, *, overlap: Overlap, thresholds: SatisfactionThresholds | None,
+    logs: Sequence[Path], documents: Documents, folder: Path, *, overlap: Overlap, thresholds: SatisfactionThresholds | None,
     seed: int, rejects: Path,
 ) -> MinedWindow:  # fmt: skip
     """Read a week's log, mine it, and keep what was found in `folder`, whole or not at all; what is there is not made again.
 
     Args:
         logs: UBI files of the week.
-        catalogue: The documents.
+        documents: Those that exist.
         folder: Where to.
         overlap: Of two texts' results under the original-only ranking.
         thresholds: Satisfaction frozen on the first week; None: this is the first.
@@ -156,18 +157,18 @@ def mine_week(
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    write_instances(window.instances(catalogue, seed=seed), staging / "instances.parquet")
+    write_instances(window.instances(documents, seed=seed), staging / "instances.parquet")
     write_instances(
-        window.instances(catalogue, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True
+        window.instances(documents, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True
     )  # fmt: skip
     for name, found in zip(("repaired", "good"), window.reformulations(), strict=True):
         write_reformulations(found, staging / f"{name}.parquet")
     write_reformulations(window.gate_repairs(), staging / "gate-repaired.parquet")
-    seen = window.impressions(catalogue)
+    seen = window.impressions(documents)
     pq.write_table(
         pa.table(
             {
-                "query": list(seen.texts), "document_id": [catalogue.ids[r] for r in seen.rows], "satisfied": seen.satisfied,
+                "query": list(seen.texts), "document_id": documents.ids_of(seen.rows), "satisfied": seen.satisfied,
                 "weight": seen.weights, "user_id": list(seen.user_ids),
             }
         ), staging / "impressions.parquet",

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import served_rewrites
-from corewrite.domain import Catalogue, Query, is_identity, text_key
+from corewrite.domain import Documents, Query, is_identity, text_key
 from corewrite.domain.steps import Steps
 from corewrite.fusion import evaluate_stage
 from corewrite.fusion.tune import CHAMPION, TuningRequests, ndcg10
@@ -146,12 +146,12 @@ def nearest_other(cascade: Cascade, queries: Sequence[Query], rewrites: Texts) -
     return found
 
 
-def as_table(requests: TuningRequests, rows: IntArray, ids: Sequence[str], catalogue: Catalogue) -> pa.Table:
+def as_table(requests: TuningRequests, rows: IntArray, ids: Sequence[str], documents: Documents) -> pa.Table:
     """One row per (request, candidate); see `read_requests`."""
     request, place = np.nonzero(requests.valid)
     columns: dict[str, object] = {
         "request_id": [ids[i] for i in request.tolist()],
-        "document_id": [catalogue.ids[r] for r in rows[request, place].tolist()],
+        "document_id": documents.ids_of(rows[request, place]),
         "group": [requests.group[i] for i in request.tolist()],
         "relevance": requests.relevance[request, place],
     }

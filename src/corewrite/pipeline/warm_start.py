@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from corewrite.domain import Catalogue
+from corewrite.domain import Documents
+from corewrite.domain.documents import text_column
 from corewrite.logs import Reformulation
 from corewrite.pipeline.config import WarmStartConfig
 from corewrite.rewriter import (
@@ -27,6 +28,8 @@ _SHARES = {
     "repaired": 0.13, "slips": 0.40, "omissions": 0.08, "told_by_titles": 0.19, "good": 0.12, "other_context": 0.08,
 }  # fmt: skip
 """Share of each kind among the examples, where the log has enough of it."""
+_READ = 200_000
+"""Documents whose words are learnt at most."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class WarmStartReport:
 def warm_start(
     repaired: Sequence[Reformulation],
     good: Sequence[Reformulation],
-    catalogue: Catalogue,
+    documents: Documents,
     config: WarmStartConfig,
     *,
     seed: int,
@@ -59,7 +62,7 @@ def warm_start(
     Args:
         repaired: Queries that failed, with the later query of the chain that satisfied (seen twice).
         good: Queries that satisfied as they were.
-        catalogue: For the tokenizer of a new decoder.
+        documents: For the tokenizer of a new decoder and for titles to leave words to; of many, a sample (`_READ`).
         config: Settings.
         seed: The one seed.
         model: Path or name of a causal LM; None: a small decoder with random weights.
@@ -71,10 +74,11 @@ def warm_start(
     """
     if not good and not repaired:
         raise ValueError("the warm start needs satisfied searches: the log has none")
-    kept = _examples(repaired, good, catalogue, config.examples, seed)
+    kept = _examples(repaired, good, documents, config.examples, seed)
     examples = [example for rows in kept.values() for example in rows]
     if model is None:
-        texts = [*catalogue.titles, *catalogue.texts, *(r.target for r in (*good, *repaired))]
+        said = [text for name in ("title", "text") for text in _texts(documents, name, seed)]
+        texts = [*said, *(r.target for r in (*good, *repaired))]
         rewriter, rate = new_small_decoder(texts, seed=seed), config.learning_rate
     else:
         rewriter, rate = load_rewriter(model), config.learning_rate_pretrained
@@ -83,33 +87,43 @@ def warm_start(
 
 
 def weekly_examples(
-    repaired: Sequence[Reformulation], good: Sequence[Reformulation], catalogue: Catalogue, n: int, *, seed: int
+    repaired: Sequence[Reformulation], good: Sequence[Reformulation], documents: Documents, n: int, *, seed: int
 ) -> list[Example]:
     """At most `n` examples of the same kinds, from one week: what is new since the champion was trained.
 
     Raises:
         ValueError: nothing to learn from.
     """
-    examples = [example for rows in _examples(repaired, good, catalogue, n, seed).values() for example in rows]
+    examples = [example for rows in _examples(repaired, good, documents, n, seed).values() for example in rows]
     if not examples:
         raise ValueError("the week's log has no satisfied search to learn from: bring a longer one, or set refresh.examples: 0")
     return examples
 
 
 def _examples(
-    repaired: Sequence[Reformulation], good: Sequence[Reformulation], catalogue: Catalogue, n: int, seed: int
+    repaired: Sequence[Reformulation], good: Sequence[Reformulation], documents: Documents, n: int, seed: int
 ) -> dict[str, list[Example]]:
     good_queries = [g.query for g in good]
     kinds = {
         "repaired": [Example(r.query, r.target) for r in repaired] * 2,
         "slips": slips(good_queries, seed=seed, copies=2),
         "omissions": omissions(good_queries),
-        "told_by_titles": told_by_titles(good_queries, catalogue.titles, seed=seed),
+        "told_by_titles": told_by_titles(good_queries, _texts(documents, "title", seed), seed=seed),
         "good": [Example(g.query, g.target) for g in good],
         "other_context": other_contexts(good_queries, seed=seed),
     }
     rng = np.random.default_rng([seed, 64])
     return {name: _some(rows, int(_SHARES[name] * n), rng) for name, rows in kinds.items()}
+
+
+def _texts(documents: Documents, name: str, seed: int) -> list[str]:
+    """A column of all documents, or of a sample of `_READ` of them; nothing where there is no such column."""
+    if name not in documents.column_names:
+        return []
+    rows = np.arange(len(documents))
+    if len(rows) > _READ:
+        rows = np.sort(np.random.default_rng([seed, 66]).choice(len(rows), _READ, replace=False))
+    return text_column(documents, name, rows)
 
 
 def _some(rows: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corewrite.domain import Catalogue, TrainingInstance
+from corewrite.domain import Documents, TrainingInstance
 from corewrite.domain.traffic_split import is_gate_user
 from corewrite.logs import (
     IngestReport,
@@ -52,11 +52,11 @@ class LogWindow:
         """How each search ended, by query id."""
         return dict(zip(self.outcomes.query_id, map(str, self.outcomes.outcome), strict=True))
 
-    def impressions(self, catalogue: Catalogue) -> Impressions:
+    def impressions(self, documents: Documents) -> Impressions:
         """Examined results of users who may be trained on, for the relevance model."""
-        table = labelled_impressions(self.outcomes, self.propensity, catalogue.row_of, _may_train)
+        table = labelled_impressions(self.outcomes, self.propensity, documents, _may_train)
         return Impressions(
-            table.query.tolist(), catalogue.rows(table.document_id.tolist()), table.satisfied,
+            table.query.tolist(), documents.rows(table.document_id.tolist()), table.satisfied,
             1.0 / np.maximum(table.propensity, 0.1), table.user_id.tolist(),
         )  # fmt: skip
 
@@ -68,10 +68,10 @@ class LogWindow:
         """Repairs of the gate's users."""
         return mine_reformulations(self.outcomes, is_gate_user)[0]
 
-    def instances(self, catalogue: Catalogue, *, seed: int, for_gate: bool = False) -> list[TrainingInstance]:
+    def instances(self, documents: Documents, *, seed: int, for_gate: bool = False) -> list[TrainingInstance]:
         """Instances of users who may be trained on, or of the gate's."""
         wanted: Callable[[str], bool] = is_gate_user if for_gate else _may_train
-        return mine_instances(self.outcomes, self.propensity, catalogue.ids, seed=seed, user_filter=wanted)
+        return mine_instances(self.outcomes, self.propensity, documents, seed=seed, user_filter=wanted)
 
 
 def read_window(

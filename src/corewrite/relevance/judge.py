@@ -20,6 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
 from corewrite.domain import Catalogue, Query, hash_share, words
+from corewrite.relevance.embedded import pictures_of
 from corewrite.relevance.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
@@ -66,7 +67,11 @@ class JudgeReport:
 
 
 class Judge:
-    """Grades documents for (query, context)."""
+    """Grades documents for (query, context). It holds them all in memory (`check_embedded`).
+
+    Raises:
+        ValueError: some documents have a picture and some have none.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         documents = [f"{a} {b}" for a, b in zip(catalogue.titles, catalogue.texts, strict=True)]
@@ -77,7 +82,8 @@ class Judge:
         self._doc_trigrams = self._trigrams.fit_transform(documents).tocsr()
         binary = self._doc_words.sign()
         count = np.asarray(binary.sum(0)).ravel()
-        pictures = catalogue.visual - catalogue.visual.mean(0)
+        visual = pictures_of(catalogue)
+        pictures = visual - visual.mean(0)
         centroid = (binary.T @ pictures) / (count + 3.0)[:, None]
         # What a word looks like; weak words (of all videos) have near-zero centroids and so say nothing.
         self._word_pictures = np.asarray(centroid, np.float64)

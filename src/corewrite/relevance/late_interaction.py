@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from corewrite.domain import Catalogue, sha256_chunks
+from corewrite.relevance.embedded import pictures_of
 from corewrite.relevance.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
@@ -65,7 +66,7 @@ class LateInteraction:
         """The model ready to score the documents of `catalogue`.
 
         Raises:
-            ValueError: the catalogue's pictures have another number of dimensions than the model's.
+            ValueError: the catalogue's pictures have another number of dimensions than the model's, or a document has none.
         """
         if catalogue.visual.shape[1] != self.picture.shape[1]:
             raise ValueError(
@@ -124,7 +125,7 @@ class BoundLateInteraction:
         self._doc_words = model.vocabulary.encode(
             [f"{title} {text}" for title, text in zip(catalogue.titles, catalogue.texts, strict=True)]
         )
-        self._pictures = catalogue.visual - model.mean_picture
+        self._pictures = pictures_of(catalogue) - model.mean_picture
         size = len(model.vocabulary.words)
         self._capacity = max(64, min(size, table_bytes // (4 * max(1, len(catalogue)))))
         self._table = np.empty((self._capacity, len(catalogue)), np.float32)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from corewrite.domain import Catalogue, ColumnValues, Documents
 from corewrite.domain.catalogue import Column
+from corewrite.relevance.embedded import check_embedded
 from corewrite.search.document_columns import (
     NEEDED,
     STANDARD,
@@ -59,8 +60,10 @@ def read_catalogue(path: Path) -> Catalogue:
 
     Raises:
         DocumentsError: a file cannot be read, lacks a needed column, or a column has an unusable value.
+        TooManyDocumentsError: there are more documents than this machine's memory holds; a `DocumentStore` holds more.
     """
     files = parquet_files(path)
+    check_embedded(sum(_length(file) for file in files))
     layout, _ = read_layout(files)
     table = pa.Table.from_batches(list(kept_batches(files, layout)), layout.schema)
 
@@ -74,9 +77,14 @@ def read_catalogue(path: Path) -> Catalogue:
 
 
 def in_memory(documents: Documents) -> Catalogue:
-    """The documents as a catalogue; one is given back as it is."""
+    """The documents as a catalogue, for what is embedded; one is given back as it is.
+
+    Raises:
+        TooManyDocumentsError: there are more than this machine's memory holds.
+    """
     if isinstance(documents, Catalogue):
         return documents
+    check_embedded(len(documents))
     every = np.arange(len(documents))
     return _catalogue(lambda name: documents.column(name, every), documents.column_names, documents.left_out, len(documents))
 
@@ -182,6 +190,11 @@ def kept_batches(files: Sequence[Path], layout: Layout) -> Iterator[pa.RecordBat
                 except ColumnError as error:
                     raise DocumentsError(f"{file}: {error}") from error
                 row += batch.num_rows
+
+
+def _length(file: Path) -> int:
+    with _opened(file) as parquet:
+        return int(parquet.metadata.num_rows)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import pytest
 from corewrite.domain import Catalogue
 from corewrite.search.engines import QdrantEngine, fill_qdrant, point_id
 from corewrite.search.engines import qdrant as module
+from corewrite.search.engines.port import EngineError
 
 models = pytest.importorskip("qdrant_client").models
 
@@ -51,11 +52,17 @@ def test_a_collection_with_ids_of_its_own(qdrant, catalogue, vectors):
         "own", {"dense": models.VectorParams(size=6, distance=models.Distance.DOT)},
         sparse_vectors_config={"words": models.SparseVectorParams(modifier=models.Modifier.IDF)},
     )  # fmt: skip
-    points = [models.PointStruct(id=100 + i, vector={"dense": v.tolist()}) for i, v in enumerate(vectors)]
+    points = [
+        models.PointStruct(id=100 + i, vector={"dense": v.tolist()}, payload={"id": catalogue.ids[i], "more": "x" * 99})
+        for i, v in enumerate(vectors)
+    ]
     qdrant.upsert("own", points)
     engine = QdrantEngine(qdrant, "own", catalogue, lambda doc_id: 100 + int(doc_id.split("/")[1].split(" ")[0]))
     assert engine.search_vector(vectors[:1], 40)[0].tolist() == np.argsort(-(vectors @ vectors[0])).tolist()
     assert engine.score(vectors[:1], np.array([[7]]))[0, 0] == pytest.approx(float(vectors[0].astype(float) @ vectors[7]))
+    qdrant.clear_payload("own", [103])
+    with pytest.raises(EngineError, match=r"point 103 of 'own' has no document id: keep it in the payload.*'id'"):
+        engine.search_vector(vectors[3:4], 40)
 
 
 def test_a_document_without_words_is_only_found_by_vector(qdrant, vectors):

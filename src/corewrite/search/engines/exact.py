@@ -1,14 +1,25 @@
 """Scores and lists that every engine makes alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.domain import Documents
+from corewrite.domain.documents import text_column
 from corewrite.search.engines.port import Float32Array, FloatArray, IntArray
 
 _FETCHED = 1_000
 """Documents fetched at once."""
+
+
+def each_text(documents: Documents) -> Iterator[tuple[str, str]]:
+    """Id, and title and text, of every document in the order of the rows."""
+    for start in range(0, len(documents), _FETCHED):
+        rows = np.arange(start, min(start + _FETCHED, len(documents)))
+        titles = text_column(documents, "title", rows)
+        texts = text_column(documents, "text", rows) if "text" in documents.column_names else [""] * len(rows)
+        yield from zip(documents.ids_of(rows), (f"{a} {b}" for a, b in zip(titles, texts, strict=True)), strict=True)
 
 
 def exact_scores(
@@ -19,17 +30,17 @@ def exact_scores(
     Args:
         vectors: Float32 [vectors, dims].
         rows: Int64 [vectors, documents]; -1 pads.
-        documents: Size of the catalogue.
+        documents: How many there are.
         fetch: The vector by row, of the rows that the engine holds.
 
     Raises:
-        ValueError: the shapes do not fit, or a row is not in the catalogue.
+        ValueError: the shapes do not fit, or a row is not among the documents.
     """
     rows = np.asarray(rows, np.int64)
     if rows.ndim != 2 or len(rows) != len(vectors):
         raise ValueError(f"rows have shape {rows.shape}, there are {len(vectors)} vectors: give one line of rows per vector")
     if rows.max(initial=-1) >= documents:
-        raise ValueError(f"row {rows.max()} is not in the catalogue of {documents} documents")
+        raise ValueError(f"row {rows.max()} is not among the {documents} documents")
     distinct = np.unique(rows[rows >= 0])
     held = np.full((len(distinct), vectors.shape[1]), np.nan)
     for start in range(0, len(distinct), _FETCHED):

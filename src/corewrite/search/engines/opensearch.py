@@ -7,8 +7,10 @@ checks every request and answers as the documentation says. Unknown are therefor
 from collections.abc import Sequence
 from typing import Any
 
-from corewrite.domain import Catalogue, words
-from corewrite.search.engines.exact import exact_scores, ranked
+import numpy as np
+
+from corewrite.domain import Documents, words
+from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
 
 _SEARCHES = 64
@@ -19,21 +21,21 @@ class OpenSearchEngine:
     """An OpenSearch index (a `SearchEngine`). Errors of the client pass through; timeouts and retries are the client's.
 
     Scores are computed here, from vectors fetched by `_mget`: a `knn` query with a filter on ids may search approximately, and
-    its score is a function of the inner product in single precision. IDs of the index are those of the catalogue.
+    its score is a function of the inner product in single precision. IDs of the index are those of the documents.
 
     Args:
         client: An `opensearchpy.OpenSearch`.
         index: An index such as `fill_opensearch` makes, or one of yours.
-        catalogue: What the rows mean.
+        documents: What the rows mean.
         text_field: A text field. That of `fill_opensearch` holds the words as split here; one of yours is asked with its own
             analyzer.
         vector_field: A `knn_vector` field by inner product, kept in `_source`.
     """
 
     def __init__(
-        self, client: Any, index: str, catalogue: Catalogue, *, text_field: str = "words", vector_field: str = "dense"
+        self, client: Any, index: str, documents: Documents, *, text_field: str = "words", vector_field: str = "dense"
     ) -> None:
-        self._client, self._index, self._catalogue = client, index, catalogue
+        self._client, self._index, self._documents = client, index, documents
         self._text_field, self._vector_field = text_field, vector_field
 
     def search_text(self, texts: Sequence[str], k: int) -> IntArray:
@@ -54,7 +56,7 @@ class OpenSearchEngine:
         Raises:
             EngineError: a document could not be read, or has no vector in its `_source`.
         """
-        return exact_scores(vectors, rows, len(self._catalogue), self._fetch)
+        return exact_scores(vectors, rows, len(self._documents), self._fetch)
 
     def _search(self, queries: Sequence[dict[str, Any] | None], k: int) -> IntArray:
         """Rows for each query; None finds nothing."""
@@ -83,11 +85,13 @@ class OpenSearchEngine:
                 f"a search in {self._index!r} was answered in part: timed_out {answer['timed_out']}, {shards['failed']} of "
                 f"{shards['total']} shards failed"
             )
-        row_of = self._catalogue.row_of
-        return [(float(h["_score"]), row_of[h["_id"]]) for h in answer["hits"]["hits"] if h["_id"] in row_of]
+        hits = answer["hits"]["hits"]
+        rows = self._documents.find([h["_id"] for h in hits]).tolist()
+        return [(float(h["_score"]), row) for h, row in zip(hits, rows, strict=True) if row >= 0]
 
     def _fetch(self, rows: list[int]) -> dict[int, list[float]]:
-        ids = [self._catalogue.ids[row] for row in rows]
+        ids = self._documents.ids_of(np.array(rows, np.int64))
+        row_of = dict(zip(ids, rows, strict=True))
         answer = self._client.mget(body={"ids": ids}, index=self._index, params={"_source_includes": self._vector_field})
         held: dict[int, list[float]] = {}
         for document in answer["docs"]:
@@ -99,29 +103,29 @@ class OpenSearchEngine:
             if vector is None:
                 what = f"document {document['_id']!r} of {self._index!r}"
                 raise EngineError(f"{what} has no {self._vector_field!r} in its _source: keep it there")
-            held[self._catalogue.row_of[document["_id"]]] = vector
+            held[row_of[document["_id"]]] = vector
         return held
 
 
-def fill_opensearch(client: Any, index: str, catalogue: Catalogue, vectors: Float32Array) -> None:
-    """Make an index of the catalogue.
+def fill_opensearch(client: Any, index: str, documents: Documents, vectors: Float32Array) -> None:
+    """Make an index of the documents.
 
     Args:
         client: An `opensearchpy.OpenSearch`.
-        index: Its name; it must not be there yet. Give every catalogue its own, and switch by opening another.
-        catalogue: The documents.
+        index: Its name; it must not be there yet. Documents that changed get another: switch by opening it.
+        documents: The documents.
         vectors: Their vectors, float32 [documents, dims].
 
     Raises:
         ImportError: opensearch-py is not installed.
-        ValueError: the index is there, or the vectors do not fit the catalogue.
+        ValueError: the index is there, or the vectors do not fit the documents.
     """
     try:
         from opensearchpy.helpers import bulk
     except ImportError as error:
         raise ImportError("an OpenSearch index is filled by opensearch-py: pip install 'corewrite[opensearch]'") from error
-    if len(vectors) != len(catalogue):
-        raise ValueError(f"{len(vectors)} vectors for {len(catalogue)} documents")
+    if len(vectors) != len(documents):
+        raise ValueError(f"{len(vectors)} vectors for {len(documents)} documents")
     if client.indices.exists(index=index):
         raise ValueError(f"index {index!r} is there already: give a new name, or delete it first")
     method = {"name": "hnsw", "engine": "faiss", "space_type": "innerproduct"}
@@ -131,10 +135,9 @@ def fill_opensearch(client: Any, index: str, catalogue: Catalogue, vectors: Floa
     }
     mappings = {"dynamic": "strict", "properties": properties}
     client.indices.create(index=index, body={"settings": {"index": {"knn": True}}, "mappings": mappings})
-    columns = zip(catalogue.ids, catalogue.titles, catalogue.texts, vectors, strict=True)
     actions = (
-        {"_index": index, "_id": i, "words": " ".join(words(f"{title} {text}")), "dense": vector.astype(float).tolist()}
-        for i, title, text, vector in columns
+        {"_index": index, "_id": i, "words": " ".join(words(text)), "dense": vector.astype(float).tolist()}
+        for (i, text), vector in zip(each_text(documents), vectors, strict=True)
     )
     bulk(client, actions, chunk_size=500)
     client.indices.refresh(index=index)

@@ -16,9 +16,9 @@ class EngineError(RuntimeError):
 
 
 class TextEngine(Protocol):
-    """Recall by words behind one port; a document is addressed by its row in the catalogue that the engine was opened with.
+    """Recall by words behind one port; a document is addressed by its row in the documents that the engine was opened with.
 
-    Where an engine holds documents that the catalogue does not, they are left out of its answers.
+    Where an engine holds documents that those do not, they are left out of its answers.
     """
 
     def search_text(self, texts: Sequence[str], k: int) -> IntArray:

@@ -6,7 +6,7 @@ Words. Qdrant ranks text by sparse vectors, and a search among them is exact. A 
     tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length)),   k1 = 1.2, b = 0.75,
 
 the query's is 1 for each word, and the collection's IDF modifier brings ln(1 + (N - n + 0.5) / (n + 0.5)). A full-text *filter*
-would only say which documents hold the words, not how well. The mean length is that of the catalogue when the collection was
+would only say which documents hold the words, not how well. The mean length is that of the documents when the collection was
 filled. A word's dimension is a hash of 32 bits: among 50,000 words some two share one with a probability of a quarter, and then
 count as the same word.
 
@@ -22,8 +22,8 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from corewrite.domain import Catalogue, sha256_text, words
-from corewrite.search.engines.exact import exact_scores, ranked
+from corewrite.domain import Documents, sha256_text, words
+from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
 
 _IDS = UUID("5f0d3c1e-8a44-4b57-9a3e-2f6f1c0b7d21")
@@ -32,6 +32,8 @@ _SEARCHES = 64
 """Searches in one request."""
 DENSE, WORDS = "dense", "words"
 """Names of the two vectors of a point."""
+ID = "id"
+"""Where a point's payload has the document id."""
 
 
 def point_id(doc_id: str) -> str:
@@ -44,8 +46,9 @@ class QdrantEngine:
 
     Args:
         client: A `qdrant_client.QdrantClient`.
-        collection: A collection with the vectors `dense` (by inner product) and `words`, such as `fill_qdrant` makes.
-        catalogue: What the rows mean.
+        collection: A collection with the vectors `dense` (by inner product) and `words`, and the document id of each point as
+            `id` in its payload, such as `fill_qdrant` makes.
+        documents: What the rows mean.
         point_of: Point id of a document id, for a collection with ids of its own.
 
     Raises:
@@ -53,12 +56,10 @@ class QdrantEngine:
     """
 
     def __init__(
-        self, client: Any, collection: str, catalogue: Catalogue, point_of: Callable[[str], int | str] = point_id
+        self, client: Any, collection: str, documents: Documents, point_of: Callable[[str], int | str] = point_id
     ) -> None:
         self._models = _models()
-        self._client, self._collection = client, collection
-        self._points = [point_of(doc_id) for doc_id in catalogue.ids]
-        self._row_of = {point: row for row, point in enumerate(self._points)}
+        self._client, self._collection, self._documents, self._point_of = client, collection, documents, point_of
 
     def search_text(self, texts: Sequence[str], k: int) -> IntArray:
         """See `SearchEngine.search_text`."""
@@ -70,7 +71,7 @@ class QdrantEngine:
 
     def score(self, vectors: Float32Array, rows: IntArray) -> FloatArray:
         """See `SearchEngine.score`."""
-        return exact_scores(vectors, rows, len(self._points), self._fetch)
+        return exact_scores(vectors, rows, len(self._documents), self._fetch)
 
     def _sparse(self, values: dict[str, float]) -> Any:
         return _sparse(self._models, values) if values else None
@@ -81,36 +82,46 @@ class QdrantEngine:
         asked = [i for i, query in enumerate(queries) if query is not None and k > 0]
         for start in range(0, len(asked), _SEARCHES):
             part = asked[start : start + _SEARCHES]
-            requests = [self._models.QueryRequest(query=queries[i], using=vector, limit=k, with_payload=False) for i in part]
+            requests = [self._models.QueryRequest(query=queries[i], using=vector, limit=k, with_payload=[ID]) for i in part]
             answers = self._client.query_batch_points(self._collection, requests)
             if len(answers) != len(part):
                 raise EngineError(f"{len(part)} searches in {self._collection!r} got {len(answers)} answers")
             for i, answer in zip(part, answers, strict=True):
-                found[i] = [(p.score, self._row_of[p.id]) for p in answer.points if p.id in self._row_of]
+                rows = self._documents.find([self._id_of(p) for p in answer.points]).tolist()
+                found[i] = [(p.score, row) for p, row in zip(answer.points, rows, strict=True) if row >= 0]
         return ranked(found, k)
 
+    def _id_of(self, point: Any) -> str:
+        doc_id = (point.payload or {}).get(ID)
+        if not isinstance(doc_id, str):
+            raise EngineError(
+                f"point {point.id} of {self._collection!r} has no document id: keep it in the payload, as a text named {ID!r}"
+            )
+        return doc_id
+
     def _fetch(self, rows: list[int]) -> dict[int, list[float]]:
-        points = [self._points[row] for row in rows]
+        points = [self._point_of(doc_id) for doc_id in self._documents.ids_of(np.array(rows, np.int64))]
+        row_of = dict(zip(points, rows, strict=True))
         records = self._client.retrieve(self._collection, points, with_payload=False, with_vectors=[DENSE])
-        return {self._row_of[r.id]: r.vector[DENSE] for r in records if r.vector and DENSE in r.vector}
+        return {row_of[r.id]: r.vector[DENSE] for r in records if r.vector and DENSE in r.vector}
 
 
-def fill_qdrant(client: Any, collection: str, catalogue: Catalogue, vectors: Float32Array) -> None:
-    """Make a collection of the catalogue.
+def fill_qdrant(client: Any, collection: str, documents: Documents, vectors: Float32Array) -> None:
+    """Make a collection of the documents.
 
     Args:
         client: A `qdrant_client.QdrantClient`.
-        collection: Its name; it must not be there yet. Give every catalogue its own, and switch by opening another.
-        catalogue: The documents.
+        collection: Its name; it must not be there yet. Documents that changed get another: switch by opening it.
+        documents: The documents.
         vectors: Their vectors, float32 [documents, dims].
 
     Raises:
         ImportError: qdrant-client is not installed.
-        ValueError: the collection is there, or the vectors do not fit the catalogue.
+        ValueError: the collection is there, or the vectors do not fit the documents.
     """
     models = _models()
-    if len(vectors) != len(catalogue):
-        raise ValueError(f"{len(vectors)} vectors for {len(catalogue)} documents")
+    if len(vectors) != len(documents):
+        raise ValueError(f"{len(vectors)} vectors for {len(documents)} documents")
     if client.collection_exists(collection):
         raise ValueError(f"collection {collection!r} is there already: give a new name, or delete it first")
     client.create_collection(
@@ -118,19 +129,19 @@ def fill_qdrant(client: Any, collection: str, catalogue: Catalogue, vectors: Flo
         vectors_config={DENSE: models.VectorParams(size=vectors.shape[1], distance=models.Distance.DOT)},
         sparse_vectors_config={WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
     )
-    client.upload_points(collection, _points(models, catalogue, vectors), batch_size=256, wait=True)
+    client.upload_points(collection, _points(models, documents, vectors), batch_size=256, wait=True)
 
 
-def _points(models: Any, catalogue: Catalogue, vectors: Float32Array) -> Iterator[Any]:
-    documents = [words(f"{title} {text}") for title, text in zip(catalogue.titles, catalogue.texts, strict=True)]
-    mean = max(1e-9, float(np.mean([len(d) for d in documents])))
-    for doc_id, document, vector in zip(catalogue.ids, documents, vectors, strict=True):
+def _points(models: Any, documents: Documents, vectors: Float32Array) -> Iterator[Any]:
+    mean = max(1e-9, float(np.mean([len(words(text)) for _, text in each_text(documents)])))
+    for (doc_id, text), vector in zip(each_text(documents), vectors, strict=True):
+        document = words(text)
         norm = _K1 * (1 - _B + _B * len(document) / mean)
         values = {word: tf * (_K1 + 1) / (tf + norm) for word, tf in Counter(document).items()}
         both: dict[str, Any] = {DENSE: vector.astype(float).tolist()}
         if values:
             both[WORDS] = _sparse(models, values)
-        yield models.PointStruct(id=point_id(doc_id), vector=both, payload={"id": doc_id})
+        yield models.PointStruct(id=point_id(doc_id), vector=both, payload={ID: doc_id})
 
 
 def _sparse(models: Any, values: dict[str, float]) -> Any:
