@@ -2,7 +2,7 @@
 
 import typer
 
-from corewrite.cli import cycle, demo, fusion, gate, ingest, plan, registry, search, serve, simulate, train
+from corewrite.cli import cycle, demo, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
 from corewrite.version import VERSION
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("search", epilog=search.EXAMPLES)(search.search)
+app.add_typer(log.app, name="log")
 app.add_typer(cycle.app, name="cycle")
 app.add_typer(gate.app, name="gate")
 app.command("serve", epilog=serve.SERVE_EXAMPLES)(serve.serve)

@@ -15,7 +15,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.ranker import EMBEDDED_FACTS
 from corewrite.fusion import ReplayResult, replay
 from corewrite.fusion.spec import STAGES
-from corewrite.logs.files import log_files
+from corewrite.logs.files import log_files, log_lines
 from corewrite.registry import Registry
 from corewrite.search import Cascade, Trace
 
@@ -130,16 +130,15 @@ def _went_wrong(served: dict[str, Any]) -> bool:
 def _entries(log: Path) -> tuple[Sequence[dict[str, Any]], int]:
     entries, passed_over = [], 0
     for path in log_files(log):
-        with path.open("rb") as lines:
-            for line in lines:
-                try:
-                    entry = json.loads(line)
-                    served = entry["query_attributes"]["served"]
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    passed_over += 1
-                    continue
-                if served["texts"] and not _went_wrong(served):
-                    entries.append(entry)
-                else:
-                    passed_over += 1
+        for line in log_lines(path):
+            try:
+                entry = json.loads(line)
+                served = entry["query_attributes"]["served"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                passed_over += 1
+                continue
+            if served["texts"] and not _went_wrong(served):
+                entries.append(entry)
+            else:
+                passed_over += 1
     return entries, passed_over

@@ -10,6 +10,7 @@ import pyarrow as pa
 from corewrite.domain import Outcome, SignalStatus
 from corewrite.experiment import TREATMENT
 from corewrite.logs import LogError, find_outcomes, read_log
+from corewrite.logs.files import log_lines
 
 
 def ramp_searches(files: Sequence[Path], *, champion: int, share: float) -> pa.Table:
@@ -76,10 +77,9 @@ NOTHING = _SCHEMA.empty_table()
 
 def _served(files: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     for file in files:
-        with file.open("rb") as lines:
-            for line in lines:
-                try:
-                    entry = json.loads(line)
-                    yield entry["query_id"], entry["query_attributes"]["served"]
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    continue  # an event, or a line cut off by a full disk
+        for line in log_lines(file):
+            try:
+                entry = json.loads(line)
+                yield entry["query_id"], entry["query_attributes"]["served"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                continue  # an event, or a line cut off by a full disk

@@ -1,5 +1,6 @@
 """Search logs: reading, outcomes, mining, writing."""
 
+from corewrite.logs.files import LogError
 from corewrite.logs.mined_files import (
     EvaluationOnlyError,
     read_evaluation_instances,
@@ -19,7 +20,7 @@ from corewrite.logs.mining import (
     query_of,
 )
 from corewrite.logs.outcomes import Outcomes, SatisfactionThresholds, find_outcomes
-from corewrite.logs.reader import IngestReport, LogError, SearchLog, parse_time, read_log
+from corewrite.logs.reader import IngestReport, SearchLog, parse_time, read_log
 from corewrite.logs.texts import require_texts
 from corewrite.logs.writer import UbiWriter
 

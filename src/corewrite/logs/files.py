@@ -1,10 +1,60 @@
 """Where the lines of a log lie."""
 
+import gzip
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ENDINGS = (".ndjson", ".ndjson.gz", ".parquet")
+"""Of log files: lines, plain or gzipped, or packed by `corewrite log pack`."""
+LINE_LIMIT = 4 * 2**20
+"""Bytes of a line at most; of a longer one the beginning is given, which no reader takes."""
+
+
+class LogError(ValueError):
+    """A log that cannot be used at all."""
 
 
 def log_files(path: Path) -> list[Path]:
-    """A log's files: the file itself, or the NDJSON files of a folder, by name."""
+    """A log's files: the file itself, or the log files of a folder, by name; hidden ones are still being written."""
     if path.is_dir():
-        return sorted(p for p in path.iterdir() if p.name.endswith((".ndjson", ".ndjson.gz")))
+        return sorted(p for p in path.iterdir() if p.name.endswith(ENDINGS) and not p.name.startswith("."))
     return [path]
+
+
+def log_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a log file, whichever way it is kept.
+
+    Raises:
+        LogError: it cannot be read.
+    """
+    try:
+        if path.name.endswith(".parquet"):
+            yield from _packed(path)
+            return
+        with path.open("rb") as probe:
+            zipped = probe.read(2) == b"\x1f\x8b"
+        with gzip.open(path, "rb") if zipped else path.open("rb") as source:
+            # A small gzip file can hold a line larger than memory.
+            while line := source.readline(LINE_LIMIT + 1):
+                rest = line
+                while rest and not rest.endswith(b"\n"):
+                    rest = source.readline(LINE_LIMIT)
+                yield line
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        raise LogError(f"{path}: cannot read the log: {error}") from error
+
+
+def _packed(path: Path) -> Iterator[bytes]:
+    with pq.ParquetFile(path) as file:
+        if "line" not in file.schema_arrow.names:
+            raise LogError(
+                f"{path}: a Parquet log is one that `corewrite log pack` wrote, this one has the columns "
+                f"{', '.join(file.schema_arrow.names)}"
+            )
+        for batch in file.iter_batches(batch_size=4_096, columns=["line"]):
+            for line in batch["line"].to_pylist():
+                yield line if line is not None else b""

@@ -4,11 +4,8 @@ Nothing is lost on bad input: a line that cannot be used goes to a rejects file 
 others are kept.
 """
 
-import gzip
-import io
 import json
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,9 +17,9 @@ import ibis
 import pyarrow as pa
 
 from corewrite.domain.traffic_split import NUM_BUCKETS
+from corewrite.logs.files import LINE_LIMIT, LogError, log_lines
 from corewrite.logs.served import texts_of
 
-_LINE_LIMIT = 4 * 2**20
 _ID_LIMIT = 100
 SEARCH_SCHEMA = pa.schema(
     [
@@ -41,10 +38,6 @@ EVENT_SCHEMA = pa.schema(
         ("duration_seconds", pa.float64()),
     ]
 )  # fmt: skip
-
-
-class LogError(ValueError):
-    """A log that cannot be used at all."""
 
 
 @dataclass(frozen=True)
@@ -173,31 +166,16 @@ def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
     """(line number, bytes, kind if a bulk action line told it) of every document line."""
-    try:
-        with path.open("rb") as probe:
-            zipped = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if zipped else path.open("rb") as source:
-            hint: str | None = None
-            for number, raw in enumerate(_bounded(source), 1):
-                if not raw.strip():
-                    continue
-                action = _bulk_action(raw) if len(raw) < 4096 else None
-                if action is not None:
-                    hint = action
-                    continue
-                yield number, raw, hint
-                hint = None
-    except (OSError, EOFError, zlib.error) as error:
-        raise LogError(f"{path}: cannot read the log: {error}") from error
-
-
-def _bounded(source: io.BufferedIOBase) -> Iterator[bytes]:
-    """Lines, those over the limit cut just beyond it: a small gzip file can hold a line larger than memory."""
-    while line := source.readline(_LINE_LIMIT + 1):
-        rest = line
-        while len(rest) > 0 and not rest.endswith(b"\n"):
-            rest = source.readline(_LINE_LIMIT)
-        yield line
+    hint: str | None = None
+    for number, raw in enumerate(log_lines(path), 1):
+        if not raw.strip():
+            continue
+        action = _bulk_action(raw) if len(raw) < 4096 else None
+        if action is not None:
+            hint = action
+            continue
+        yield number, raw, hint
+        hint = None
 
 
 def _bulk_action(raw: bytes) -> str | None:
@@ -221,8 +199,8 @@ def _parse(raw: bytes, hint: str | None) -> dict[str, Any]:
     Raises:
         ValueError: it is neither; the message says why.
     """
-    if len(raw) > _LINE_LIMIT:
-        raise ValueError(f"line over the limit of {_LINE_LIMIT} bytes")
+    if len(raw) > LINE_LIMIT:
+        raise ValueError(f"line over the limit of {LINE_LIMIT} bytes")
     text = raw.decode("utf-8")
     value = json.loads(text)
     if "\\ud" in text or "\\uD" in text:

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from corewrite.logs.reader import LogError, SearchLog
+from corewrite.logs.files import LogError
+from corewrite.logs.reader import SearchLog
 
 
 def require_texts(log: SearchLog) -> SearchLog:

@@ -23,6 +23,8 @@ from corewrite.evaluation.build import evaluate
 from corewrite.fusion import default_spec, load_spec
 from corewrite.gate import Verdict, refuse, run_gate
 from corewrite.logs import read_evaluation_instances
+from corewrite.logs.files import ENDINGS
+from corewrite.logs.files import log_files as served_files
 from corewrite.pipeline.candidate import engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.documents import read_catalogue, read_labels
@@ -95,9 +97,11 @@ def log_files(config: CycleConfig) -> dict[str, list[Path]]:
         raise CycleError(f"logs {config.logs} is no folder: name the folder with a UBI log for every week")
     weeks: dict[str, list[Path]] = {}
     for path in sorted(p for p in config.logs.iterdir() if not p.name.startswith(".")):  # hidden: still being written
-        name = path.name.removesuffix(".gz").removesuffix(".ndjson")
+        name = path.name
+        for ending in ENDINGS:
+            name = name.removesuffix(ending)
         if path.is_dir():
-            found = sorted(p for end in ("", ".gz") for p in path.glob(f"[!.]*.ndjson{end}"))
+            found = served_files(path)
             if found:  # a folder without a log, such as lost+found, is no week
                 weeks[path.name] = found
         elif path.name != name:

@@ -3,7 +3,8 @@
 import gc
 import hmac
 import os
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -11,16 +12,20 @@ from fastapi import Body, Depends, FastAPI, Request, Security
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
 
 from corewrite.domain import Query
 from corewrite.rewriter import clean
 from corewrite.serving import problems
 from corewrite.serving.edge import Edge
+from corewrite.serving.events import Event
 from corewrite.serving.problems import MEDIA_TYPE, ProblemError
-from corewrite.serving.service import Service, names_of
+from corewrite.serving.service import NoLogError, Service, names_of
 from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig
 from corewrite.serving.versions import Open
 from corewrite.serving.wire import (
+    EventBatch,
+    EventsResponse,
     ExplainRequest,
     ExplainResponse,
     Problem,
@@ -47,18 +52,19 @@ def from_environment() -> FastAPI:
     return app
 
 
-def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI:
+def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Callable[[], float] = time.time) -> FastAPI:
     """The application.
 
     Args:
         config: The settings.
         make_rewriter: Makes the rewriter of a policy; default: one with a process of its own.
+        clock: Seconds since the epoch, for the log.
 
     Raises:
         DocumentsError: the documents cannot be read.
         ValueError: an environment variable that the settings name is not set.
     """
-    service = Service(config, make_rewriter)
+    service = Service(config, make_rewriter, clock)
     key = config.api_key()
 
     @asynccontextmanager
@@ -146,6 +152,31 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None) -> FastAPI
         except ValueError as error:
             raise ProblemError(503, str(error)) from error
         return JSONResponse(found)
+
+    @app.post("/v1/events", dependencies=guarded, responses=_responses(EventsResponse, 400, 401, 408, 413, 422, 429, 503))
+    async def events(body: EventBatch) -> Response:
+        """Take in what users did; events that cannot be used are named, the others are in the log."""
+        if len(body.events) > limits.events:
+            raise _refused("body.events", f"{len(body.events)} events, at most {limits.events} are taken")
+        good, rejected = [], []
+        for index, value in enumerate(body.events):
+            try:
+                good.append(Event.model_validate(value))
+            except ValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                place = ".".join(map(str, first["loc"]))
+                rejected.append({"index": index, "problem": f"{place}: {first['msg']}" if place else first["msg"]})
+        if not good:
+            errors = [{"at": f"body.events.{r['index']}", "problem": r["problem"]} for r in rejected[:10]]
+            raise ProblemError(422, f"none of {len(rejected)} events can be used", errors=errors)
+        try:
+            taken = service.take_events(good)
+        except NoLogError as error:
+            raise ProblemError(503, str(error)) from error
+        if taken < len(good):
+            detail = f"the log has no room: the first {taken} usable events are taken, send the others again"
+            raise ProblemError(429, detail, headers={"Retry-After": "1"})
+        return JSONResponse({"accepted": taken, "rejected": rejected})
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

@@ -31,6 +31,7 @@ class Metrics:
         self.rewrites = counter("rewrites", "Rewrites asked for by searches, by what became of them.", "reason")
         self.signals = counter("signals", "Rewrite signals of searches, by status.", "signal", "status")
         self.counterfactuals = counter("counterfactuals", "Other answers computed, by whether they differed.", "impacted")
+        self.events = counter("events", "Events of users taken into the log.")
         self.seconds = Histogram(
             "corewrite_request_seconds", "Time to answer, by route.", ("route",), registry=own, buckets=_BUCKETS
         )

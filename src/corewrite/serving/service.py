@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of
 from corewrite.fusion import explain_stage
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.cache import MemoryCache, RedisCache
+from corewrite.serving.events import Event, event_line
 from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
@@ -27,6 +28,10 @@ from corewrite.serving.warm import read_warm
 
 _log = logging.getLogger(__name__)
 _AFTERWARDS = 1_000
+
+
+class NoLogError(RuntimeError):
+    """There is no log to write to."""
 
 
 class NotReadyError(RuntimeError):
@@ -45,19 +50,20 @@ class Service:
         memory: The rewrites kept here.
     """
 
-    def __init__(self, config: ServeConfig, make_rewriter: Open | None = None) -> None:
+    def __init__(self, config: ServeConfig, make_rewriter: Open | None = None, clock: Callable[[], float] = time.time) -> None:
         """Read the documents.
 
         Args:
             config: The settings.
             make_rewriter: Makes the rewriter of a policy; default: one with a process of its own.
+            clock: Seconds since the epoch, for the log; a simulation has a time of its own.
 
         Raises:
             DocumentsError: the documents cannot be read.
             ImportError, ScorerMismatchError, ScoreError: see `RankerOpener`.
             ValueError: an environment variable that the settings name is not set.
         """
-        self.config = config
+        self.config, self._clock = config, clock
         self.catalogue: Catalogue = read_catalogue(config.documents)
         self.metrics = Metrics()
         self.kill = KillSwitch(config.kill_path, config.enabled)
@@ -169,6 +175,8 @@ class Service:
         Raises:
             NotReadyError: there is no champion.
         """
+        # Before anything is waited for: users' events are compared with it.
+        timestamp = self._clock()
         chosen, query_id = self.choose(client_id), uuid.uuid4().hex
         client = client_id or f"nobody-{query_id}"
         arm = arm_of(client, self.config.arms)
@@ -178,12 +186,28 @@ class Service:
             )
         except Exception:
             # Written down too: a ramp that saw only the searches that were answered would find no fault.
-            self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, depth, False)
+            self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, timestamp, depth, False)
             raise
         self._count(found)
         other_wanted = hash_share(query_id, "counterfactual") < self.config.log.counterfactual_share
-        self._note(found, query_id, client, session_id, depth, other_wanted)
+        self._note(found, query_id, client, session_id, timestamp, depth, other_wanted)
         return query_id, found
+
+    def take_events(self, events: Sequence[Event]) -> int:
+        """Write what users did into the log; how many of them, the first ones, found room there.
+
+        Raises:
+            NoLogError: the settings name no log.
+        """
+        if self._ubi is None:
+            raise NoLogError("events go into the log of what was served, and there is none: set log.folder")
+        taken = 0
+        for event in events:
+            if not self._ubi.put(event_line(event, self._hasher)):
+                break
+            taken += 1
+        self.metrics.events.inc(taken)
+        return taken
 
     async def explain(
         self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float, *, client_id: str = ""
@@ -301,22 +325,23 @@ class Service:
         for stage, seconds in found.stage_seconds.items():
             m.stages.labels(stage).observe(seconds)
 
-    def _note(self, found: Found, query_id: str, client: str, session_id: str, depth: int, other_wanted: bool) -> None:
+    def _note(
+        self, found: Found, query_id: str, client: str, session_id: str, timestamp: float, depth: int, other_wanted: bool
+    ) -> None:
         if self._ubi is None:
             return
         if len(self._afterwards) >= _AFTERWARDS:
             self._ubi.dropped += 1
             return
-        task = asyncio.create_task(self._write_down(found, query_id, client, session_id, depth, other_wanted))
+        task = asyncio.create_task(self._write_down(found, query_id, client, session_id, timestamp, depth, other_wanted))
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
 
     async def _write_down(
-        self, found: Found, query_id: str, client_id: str, session_id: str, depth: int, other_wanted: bool
+        self, found: Found, query_id: str, client_id: str, session_id: str, timestamp: float, depth: int, other_wanted: bool
     ) -> None:
         other: Ranked | None = None
         shadow: Found | None = None
-        timestamp = time.time()
         try:
             if other_wanted and not self.kill.on:
                 other = await self._searcher.other_answer(found, depth)

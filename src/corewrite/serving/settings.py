@@ -89,6 +89,8 @@ class Limits(Settings):
     """Earlier queries, and titles, of a context."""
     batch: int = Field(default=64, ge=1)
     """Queries of one rewrite request."""
+    events: int = Field(default=1_000, ge=1)
+    """Events of one request."""
     depth: int = Field(default=100, ge=1)
     """Results of a search."""
     in_flight: int = Field(default=512, ge=1)

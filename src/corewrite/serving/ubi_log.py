@@ -135,12 +135,14 @@ class UbiLog:
         self._thread = threading.Thread(target=self._run, name="ubi-log", daemon=True)
         self._thread.start()
 
-    def put(self, line: dict[str, Any]) -> None:
-        """Hand a line over; dropped where too many wait."""
+    def put(self, line: dict[str, Any]) -> bool:
+        """Hand a line over; False where too many wait, so that it is dropped."""
         try:
             self._queue.put_nowait(line)
         except queue.Full:
             self.dropped += 1
+            return False
+        return True
 
     def close(self) -> None:
         """Write what waits, sync it, and end the thread."""

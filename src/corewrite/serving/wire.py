@@ -88,6 +88,49 @@ class ExplainRequest(WireQuery):
     deadline_ms: float = Field(default=1_000, gt=0, le=30_000, description="How long to wait for the rewrite.")
 
 
+class EventBatch(_Strict):
+    """What users did, UBI 1.3.0 events."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "action_name": "watch",
+                            "query_id": "4f7a...",
+                            "client_id": "c-17",
+                            "timestamp": "2026-11-26T09:00:07Z",
+                            "event_attributes": {
+                                "object": {"object_id": "v42"},
+                                "position": {"ordinal": 1},
+                                "watch_seconds": 31.5,
+                                "duration_seconds": 60.0,
+                            },
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    events: list[dict[str, Any]] = Field(min_length=1, description="Each as the UBI event schema says.")
+
+
+class RejectedEvent(BaseModel):
+    """An event that was not taken."""
+
+    index: int = Field(description="Its place in the request, from 0.")
+    problem: str
+
+
+class EventsResponse(BaseModel):
+    """What became of the events."""
+
+    accepted: int = Field(description="Events in the log.")
+    rejected: list[RejectedEvent] = Field(description="Events that cannot be used; the others are in the log.")
+
+
 class _Answered(BaseModel):
     """What answered."""
 
