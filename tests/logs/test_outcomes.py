@@ -223,5 +223,5 @@ def test_arrow_table_has_a_row_per_search(make_log, search) -> None:
     assert rows[order[0]] | {"timestamp": 0} == {
         "query_id": "0", "user_id": "u", "session_id": found.session_id[order[0]], "timestamp": 0,
         "query": "lion", "outcome": "satisfied", "plain_changed": 0.0, "watch_seconds": 9.0, "clicks": 1,
-        "arm": "", "bucket": None, "impacted": None,
+        "arm": "", "bucket": None, "impacted": None, "pair": None,
     }  # fmt: skip

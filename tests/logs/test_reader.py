@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corewrite.logs import LogError, SearchLog, parse_time, read_log
+from corewrite.logs import files as files_module
 from corewrite.logs import reader as reader_module
 
 T0 = 1_733_788_889.5
@@ -89,7 +90,7 @@ def test_columns(tmp_path: Path) -> None:
         {
             "query_id": "q1", "user_id": "12", "session_id": "s", "timestamp": T0, "query": "lion",
             "hit_ids": ["a", "7"], "context_titles": ["old"], "locale": "en", "arm": "b", "bucket": 17,
-            "impacted": True, "texts": None, "line": 1,
+            "impacted": True, "pair": None, "texts": None, "line": 1,
         }
     ]  # fmt: skip
     first, second = rows(log.events)
@@ -219,7 +220,8 @@ def test_an_event_of_a_bulk_log_needs_an_action(tmp_path: Path) -> None:
 
 
 def test_a_line_larger_than_memory_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_module, "_LINE_LIMIT", 1000)
+    for module in (files_module, reader_module):
+        monkeypatch.setattr(module, "LINE_LIMIT", 1000)
     held = []
     monkeypatch.setattr(reader_module, "_shown", lambda raw: held.append(len(raw)) or "")
     log = read(tmp_path, gzip.compress(ndjson(query("q1"), b"x" * 10**6, query("q2")) + b"y" * 10**6))

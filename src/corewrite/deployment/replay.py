@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,11 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.ranker import EMBEDDED_FACTS
+from corewrite.domain import SignalStatus
 from corewrite.fusion import ReplayResult, replay
 from corewrite.fusion.spec import STAGES
 from corewrite.logs.files import log_files, log_lines
+from corewrite.logs.served import Served, ServedLine, read_served
 from corewrite.registry import Registry
 from corewrite.search import Cascade, Trace
 
@@ -60,6 +61,7 @@ def replay_log(
         progress: Called with (searches done, of how many).
 
     Raises:
+        LogError: a file of the log cannot be read.
         ReplayError: nothing in the log can be recomputed.
         RegistryError: an artifact the log names is gone or damaged.
     """
@@ -71,27 +73,27 @@ def replay_log(
     searches = same = missing = 0
     documents = opener.documents
     for done, entry in enumerate(entries, 1):
-        served = entry["query_attributes"]["served"]
-        triple = served["relevance"], served["spec"]
+        served = entry.served
+        triple = served.relevance, served.spec
         if triple not in deployments:
             deployments[triple] = deployment_of(registry, opener, *triple)
         deployment = deployments[triple]
-        if served.get("backends", EMBEDDED_FACTS) != deployment.ranker.facts:
+        if (served.backends or EMBEDDED_FACTS) != deployment.ranker.facts:
             passed_over += 1
-            others.add(json.dumps(served.get("backends"))[:200])
+            others.add(json.dumps(served.backends)[:200])
             continue
         searches += 1
-        trace = _trace(deployment.cascade, entry["user_query"], served)
+        trace = _trace(deployment.cascade, entry.user_query, served)
         fusion, order, rows = trace.finerank.fusion, trace.order[0], trace.finerank.rows[0]
         ids = dict(zip(rows[rows >= 0].tolist(), documents.ids_of(rows[rows >= 0]), strict=True))
         column = {ids[int(row)]: j for j, row in enumerate(rows) if row >= 0}
         ranked = [ids[int(rows[j])] for j in order if rows[j] >= 0]
-        hits = entry["query_response_hit_ids"]
+        hits = list(entry.query_response_hit_ids)
         same += ranked[: len(hits)] == hits
         missing += sum(hit not in column for hit in hits)
         found = {f"original.{n}": v for n, v in fusion.original_factors.items()}
         found |= {f"rewrite.{n}": v for n, v in fusion.rewrite_factors.items()}
-        for name, values in served["factors"].items():
+        for name, values in served.factors.items():
             for hit, value in zip(hits, values, strict=True):
                 logged[name].append(float(value))
                 here = np.broadcast_to(found[name], trace.finerank.rows.shape) if name in found else None
@@ -110,34 +112,33 @@ def replay_log(
     return LogReplay(result, searches, same, passed_over, missing, by_factor, tolerance)
 
 
-def _trace(cascade: Cascade, query: str, served: dict[str, Any]) -> Trace:
+def _trace(cascade: Cascade, query: str, served: Served) -> Trace:
     """With the rewrites at those stages that had them, as it was served."""
-    texts, queries = tuple(served["rewrites"]) or None, [query]
-    at = {stage: texts if stage in served["used_at"] else None for stage in STAGES}
+    texts, queries = served.rewrites or None, [query]
+    at = {stage: texts if stage in served.used_at else None for stage in STAGES}
     candidates = cascade.candidates(queries, [at["recall"]])
     return cascade.finerank(queries, [at["finerank"]], cascade.rawrank(queries, [at["rawrank"]], candidates))
 
 
-def _went_wrong(served: dict[str, Any]) -> bool:
+def _went_wrong(served: Served) -> bool:
     """Whether a stage was answered by the one before, or without a rewrite that could not be scored: it may be scored today."""
-    status = served["signal_status"].items()
+    status = served.signal_status.items()
     return any(
-        name.endswith(".original") or (state == "error" and name.partition(".")[0] in served["used_at"])
+        name.endswith(".original") or (state == SignalStatus.ERROR and name.partition(".")[0] in served.used_at)
         for name, state in status
     )
 
 
-def _entries(log: Path) -> tuple[Sequence[dict[str, Any]], int]:
+def _entries(log: Path) -> tuple[Sequence[ServedLine], int]:
     entries, passed_over = [], 0
     for path in log_files(log):
         for line in log_lines(path):
             try:
-                entry = json.loads(line)
-                served = entry["query_attributes"]["served"]
-            except (ValueError, TypeError, KeyError, RecursionError):
+                entry = read_served(line)
+            except ValueError:
                 passed_over += 1
                 continue
-            if served["texts"] and not _went_wrong(served):
+            if entry.served.texts == "plain" and not _went_wrong(entry.served):
                 entries.append(entry)
             else:
                 passed_over += 1

@@ -9,6 +9,7 @@ different salts are independent; a group that grows keeps its users. The salts:
 | `arms.salt` of the server's settings | all but the holdback into the arms |
 | "ramp-N" | who gets version N first |
 | a launch's own | control and treatment |
+| "counterfactual" | whose searches are answered by both sides of a comparison, for the log |
 
 The hash is of the user's id as the application sends it. A log holds only a keyed hash of that id, of which no group can be
 told, so the place under the salt "gate" travels in the log beside it: the user's `bucket`, one of 10,000. That is coarse on
@@ -28,7 +29,7 @@ GATE_SHARE: Final = 0.2
 """Share of users kept for the gate, out of warm start, training and relevance fitting."""
 HOLDBACK_SHARE: Final = 0.05
 """Default share of users, all of them the gate's, who are served without a rewriter for good: logs favour the champion."""
-_GATE_SALT: Final = "gate"
+_GATE_SALT, _COMPARED_SALT = "gate", "counterfactual"
 _GATE_BUCKETS: Final = round(GATE_SHARE * NUM_BUCKETS)
 
 
@@ -91,6 +92,14 @@ def _refuse_gate_salt(salt: str) -> None:
         )
 
 
+def is_compared(client_id: str, share: float) -> bool:
+    """Whether a client is among the `share` whose searches are answered by both sides of what is compared.
+
+    All searches of a client or none: of a client with some of them nobody could say which was the first to differ.
+    """
+    return hash_share(client_id, _COMPARED_SALT) < share
+
+
 Arm = Literal["holdback", "none", "launch_1", "launch_2"]
 HOLDBACK: Final = "holdback"
 """The arm of users who never get a rewrite; also in a log that others write."""
@@ -137,3 +146,21 @@ def arm_of(client_id: str, shares: ArmShares) -> Arm:
     if place < shares.none:
         return "none"
     return "launch_1" if place < shares.none + shares.launch_1 else "launch_2"
+
+
+def compared_arms(shares: ArmShares) -> tuple[Arm, Arm]:
+    """The two arms that are worth comparing, control first.
+
+    The arm with the most clients and, of those with other stages than it, again the one with the most; where nobody is in
+    such an arm, what it does is compared with no rewriter, and no rewriter with the rewrite at all stages.
+    """
+    others = 1 - shares.holdback
+    share: dict[Arm, float] = {
+        "none": others * shares.none,
+        "launch_2": others * shares.launch_2,
+        "launch_1": others * shares.launch_1,
+        "holdback": shares.holdback,
+    }
+    first, *rest = sorted(share, key=lambda arm: -share[arm])
+    second = next(arm for arm in rest if STAGES_OF[arm] != STAGES_OF[first])
+    return (first, second) if len(STAGES_OF[first]) < len(STAGES_OF[second]) else (second, first)

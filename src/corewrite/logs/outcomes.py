@@ -60,6 +60,7 @@ class Outcomes:
         bucket: Of the user, as logged, int or None, object array; see `corewrite.domain.traffic_split`.
         impacted: Whether the lists of the arms under comparison differ, as logged, bool or None, object array: not logged is
             not false.
+        pair: The two arms, or versions of a ramp, that `impacted` compares, control first; None where not logged.
         hit_ids: What was displayed, a tuple of ids each.
         context_queries, context_titles: What came before in the session, tuples, oldest first.
         chain: Number of the reformulation chain.
@@ -81,6 +82,7 @@ class Outcomes:
     timestamp: FloatArray
     bucket: npt.NDArray[np.object_]
     impacted: npt.NDArray[np.object_]
+    pair: list[tuple[str, ...] | None]
     hit_ids: list[tuple[str, ...]]
     context_queries: list[tuple[str, ...]]
     context_titles: list[tuple[str, ...]]
@@ -112,6 +114,7 @@ class Outcomes:
                 "arm": pa.array(self.arm, pa.string()),
                 "bucket": pa.array(self.bucket, pa.int32()),
                 "impacted": pa.array(self.impacted, pa.bool_()),
+                "pair": pa.array(self.pair, pa.list_(pa.string())),
             }
         )
 
@@ -177,6 +180,7 @@ def find_outcomes(
         query_id=np.array(columns["query_id"], object), user_id=user, session_id=session, query=query,
         locale=np.array(columns["locale"], object), arm=np.array(columns["arm"], object), timestamp=time,
         bucket=np.array(columns["bucket"], object), impacted=np.array(columns["impacted"], object),
+        pair=[None if p is None else tuple(p) for p in columns["pair"]],
         hit_ids=hits, context_queries=context,
         context_titles=[tuple(t or ()) for t in columns["context_titles"]], chain=chain, outcome=outcome,
         plain_changed=plain, clicked=clicked, satisfied=satisfied,

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from corewrite.domain.traffic_split import NUM_BUCKETS
 from corewrite.logs.files import LINE_LIMIT, LogError, log_lines
-from corewrite.logs.served import texts_of
+from corewrite.logs.served import LogPlace, count_lost, marks_of
 
 _ID_LIMIT = 100
 SEARCH_SCHEMA = pa.schema(
@@ -26,11 +26,11 @@ SEARCH_SCHEMA = pa.schema(
         ("query_id", pa.string()), ("user_id", pa.string()), ("session_id", pa.string()), ("timestamp", pa.float64()),
         ("query", pa.string()), ("hit_ids", pa.list_(pa.string())), ("context_titles", pa.list_(pa.string())),
         ("locale", pa.string()), ("arm", pa.string()), ("bucket", pa.int32()), ("impacted", pa.bool_()),
-        ("texts", pa.string()), ("line", pa.int64()),
+        ("pair", pa.list_(pa.string())), ("texts", pa.string()), ("line", pa.int64()),
     ]
 )  # fmt: skip
-"""What is not logged is null, never false: `bucket` and `impacted`, and `texts` ("plain", "hashed", "sealed") of a line that
-`corewrite serve` did not write."""
+"""What is not logged is null, never false: `bucket`, `impacted`, and of a line that `corewrite serve` did not write `pair` (the
+two arms, or versions of a ramp, that `impacted` compares; control first) and `texts` ("plain", "hashed", "sealed")."""
 EVENT_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()), ("user_id", pa.string()), ("action", pa.string()), ("document_id", pa.string()),
@@ -53,6 +53,7 @@ class IngestReport:
         unique_queries: Distinct query texts among them.
         folded: Searches dropped since their query id stood before.
         actions: Events by action.
+        lost: Searches that `corewrite serve` could not log, as far as the gaps in its numbering show.
         orphans: Events whose query is not in the log.
         clients: Distinct users.
         largest_client_share: Share of searches and events of the busiest one.
@@ -68,6 +69,7 @@ class IngestReport:
     unique_queries: int
     folded: int
     actions: dict[str, int]
+    lost: int
     orphans: int
     clients: int
     largest_client_share: float
@@ -131,6 +133,7 @@ def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, 
     seen: set[str] = set()
     lines = folded = 0
     rejects: list[dict[str, Any]] = []
+    places: list[LogPlace] = []
     for file in files:
         for number, raw, kind_hint in _lines(file):
             lines += 1
@@ -145,6 +148,7 @@ def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, 
                 folded += 1
             else:
                 seen.add(row["query_id"])
+                places += [row["place"]] if row["place"] is not None else []
                 searches.add({**row, "line": number})
     if rejects_path is not None and rejects:
         rejects_path.parent.mkdir(parents=True, exist_ok=True)
@@ -154,7 +158,7 @@ def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, 
         reason = f"; the first reason: line {rejects[0]['line']}: {rejects[0]['reason']}" if rejects else ""
         raise LogError(f"{', '.join(map(str, files))}: no usable query in {lines} lines{reason}")
     where = str(rejects_path) if rejects_path is not None and rejects else None
-    report = _report(files, lines, len(rejects), where, folded, searches, events, seen)
+    report = _report(files, lines, len(rejects), where, folded, count_lost(places), searches, events, seen)
     connection = connection or ibis.duckdb.connect()
     return SearchLog(
         connection,
@@ -219,6 +223,8 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(extra, dict):
         raise ValueError("query_attributes is not an object")
     served = extra.get("served")
+    # A server of another make may use the name too.
+    marks = marks_of(served) if isinstance(served, dict) and "texts" in served else None
     hits = value.get("query_response_hit_ids") or []
     titles = extra.get("context_titles") or []
     for name, items in (("query_response_hit_ids", hits), ("context_titles", titles)):
@@ -235,8 +241,11 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
         "locale": _text(extra.get("locale") or ""),
         "arm": _text(extra.get("arm") or ""),
         "bucket": _bucket(extra.get("bucket")),
-        "impacted": _flag("impacted", extra.get("impacted")),
-        "texts": texts_of(served) if isinstance(served, dict) and "texts" in served else None,
+        # Format 1 compared what was displayed with what had no rewriter, which is no pair of arms.
+        "impacted": _flag("impacted", extra.get("impacted")) if marks is None or marks.format > 1 else None,
+        "pair": None if marks is None or marks.pair is None else list(map(str, marks.pair)),
+        "texts": None if marks is None else marks.texts,
+        "place": None if marks is None else marks.log,
     }
 
 
@@ -358,8 +367,8 @@ def iso(seconds: float) -> str:
 
 
 def _report(
-    files: list[Path], lines: int, rejected: int, where: str | None, folded: int, searches: _Columns, events: _Columns,
-    known: set[str],
+    files: list[Path], lines: int, rejected: int, where: str | None, folded: int, lost: int, searches: _Columns,
+    events: _Columns, known: set[str],
 ) -> IngestReport:  # fmt: skip
     clients = Counter(searches.values["user_id"])
     clients.update(user for user in events.values["user_id"] if user)
@@ -380,9 +389,13 @@ def _report(
             f"{unreadable} of {len(known)} searches hold no text that can be read (log.query_text of `corewrite serve`): "
             "training, ramps and experiments leave them out"
         )
+    if lost:
+        warnings.append(
+            f"{lost} searches were not logged, by the gaps in the servers' numbering: see corewrite_log_lines_dropped"
+        )
     if orphans:
         warnings.append(f"{orphans} events belong to no search of the log")
     return IngestReport(
         tuple(f.name for f in files), lines, rejected, where, len(known), len(set(searches.values["query"])), folded,
-        dict(sorted(actions.items())), orphans, len(clients), share, iso(min(times)), iso(max(times)), tuple(warnings),
+        dict(sorted(actions.items())), lost, orphans, len(clients), share, iso(min(times)), iso(max(times)), tuple(warnings),
     )  # fmt: skip

@@ -1,16 +1,262 @@
-"""What a line of `corewrite serve` says beside UBI, under `query_attributes.served`."""
+"""The line that `corewrite serve` writes of a search, and reading it back: the one codec of it, both ways.
 
-from collections.abc import Mapping
+A line is a UBI 1.3.0 query. What UBI has no field for lies under `query_attributes`: for every reader `arm`, `bucket` and
+`impacted`, and under `served` what `corewrite` itself needs to replay the search and to read experiments from it.
+`served.format` numbers its form; a line without one is of format 1, and is read as well.
+
+Null is "not known", in every field, and never "no".
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from corewrite.domain.traffic_split import NUM_BUCKETS
+
+FORMAT: Final = 2
 Texts = Literal["plain", "hashed", "sealed"]
 """How the users' texts stand in a line: as typed, as keyed hashes, or sealed for the cycle alone."""
+Pair = tuple[str, str] | tuple[int, int]
+"""What is compared, control first: two arms, or two versions of a ramp."""
 _KINDS: Final[tuple[Texts, ...]] = get_args(Texts)
-_OF_FORMAT_1: Final[dict[bool, Texts]] = {True: "plain", False: "hashed"}
+
+
+class _Record(BaseModel):
+    # Strict: a number in quotes is another server's mistake. Fields of a later version are passed over.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class RampPlace(_Record):
+    """Where a request stands in the ramp under way.
+
+    Attributes:
+        arm: "treatment" (the champion being ramped up) or "control" (the version before); None: in no arm, and answered with
+            the version before, as the holdback and requests without a client id are.
+        champion: Version being ramped up.
+        share: Share of clients who get it.
+    """
+
+    arm: Literal["control", "treatment"] | None
+    champion: int
+    share: float
+
+
+class LogPlace(_Record):
+    """Where a line belongs, so that lines that were lost can be counted.
+
+    Attributes:
+        writer: Names the process that wrote it, anew with every start.
+        sequence: Number of the search among those that the process was to log, from 0, also of those whose line was dropped.
+    """
+
+    writer: str
+    sequence: int = Field(ge=0)
+
+
+class Answer(_Record):
+    """What answered, and what became of the rewrite.
+
+    Attributes:
+        version: Of the champion in the registry.
+        policy, relevance, spec: Hashes of its artifacts.
+        spec_hash: Hash of the fusion spec itself.
+        signal_status: `SignalStatus` by `stage.signal`; `stage.original` only where a stage itself failed.
+        rewrite: What became of the rewrite, in a word.
+        rewrites: The rewrites that were used, at whatever stage.
+        used_at: The stages that used them.
+    """
+
+    version: int
+    policy: str
+    relevance: str
+    spec: str
+    spec_hash: str
+    signal_status: dict[str, str]
+    rewrite: str
+    rewrites: tuple[str, ...]
+    used_at: tuple[str, ...]
+
+
+class UnseenAnswer(Answer):
+    """An answer that nobody saw, of the champion in the shadow stage of a ramp.
+
+    Attributes:
+        hit_ids: Documents, best first.
+    """
+
+    hit_ids: tuple[str, ...]
+
+
+class Served(Answer):
+    """`query_attributes.served`: what was displayed, by what, and what would have been.
+
+    Attributes:
+        format: Of this record.
+        texts: How `user_query`, contexts and rewrites of the line stand there.
+        context_queries: Earlier queries of the session, oldest first.
+        ramp: Place in the ramp; None where none was under way.
+        backends: What scored and recalled; None in lines of servers that knew the embedded ones only.
+        factors: Of each displayed document by `original.NAME` and `rewrite.NAME`; the product is the score.
+        scores: Of each displayed document.
+        pair: What was compared for this client; None where nothing was.
+        lists: Documents of both sides of `pair`, as many as the search asked for, with the rewrite as it came in the end, in
+            time or not; None where a side could not be computed.
+        shadow: In the shadow stage of a ramp, the champion's answer where it was computed.
+        log: The line's place in the log; None in format 1.
+    """
+
+    format: Literal[1, 2] = FORMAT
+    texts: Texts
+    context_queries: tuple[str, ...]
+    ramp: RampPlace | None
+    backends: dict[str, JsonValue] | None
+    factors: dict[str, tuple[float, ...]]
+    scores: tuple[float, ...]
+    pair: Pair | None
+    lists: tuple[tuple[str, ...], tuple[str, ...]] | None
+    shadow: UnseenAnswer | None
+    log: LogPlace | None
+
+
+class Attributes(_Record):
+    """`query_attributes`.
+
+    Attributes:
+        session_id: A hash of it; empty where there is none.
+        context_titles: Titles watched or clicked before, oldest first.
+        locale: BCP-47 language tag, empty where unknown.
+        arm: Arm of the client, as served.
+        bucket: Of the client, see `corewrite.domain.traffic_split`; None in format 1.
+        impacted: Whether the lists of `served.pair` differ; None where that is not known.
+        served: The rest.
+    """
+
+    session_id: str
+    context_titles: tuple[str, ...]
+    locale: str
+    arm: str
+    bucket: int | None = Field(default=None, ge=0, lt=NUM_BUCKETS)
+    impacted: bool | None = None
+    served: Served
+
+
+class ServedLine(_Record):
+    """A search as it was served: the whole line.
+
+    Attributes:
+        application: Always "corewrite".
+        query_id: Of the search.
+        client_id: A keyed hash of the client's id.
+        user_query: What was typed, as `served.texts` says.
+        timestamp: ISO 8601, UTC.
+        query_response_id: The search's id again.
+        query_response_hit_ids: Displayed documents, best first.
+        query_attributes: All else.
+    """
+
+    application: str
+    query_id: str
+    client_id: str
+    user_query: str
+    timestamp: str
+    query_response_id: str
+    query_response_hit_ids: tuple[str, ...]
+    query_attributes: Attributes
+
+    @model_validator(mode="after")
+    def _aligned(self) -> "ServedLine":
+        columns = {**self.served.factors, "scores": self.served.scores}
+        if odd := [name for name, values in columns.items() if len(values) != len(self.query_response_hit_ids)]:
+            raise ValueError(f"{odd[0]} has another length than query_response_hit_ids")
+        return self
+
+    @property
+    def served(self) -> Served:
+        """What UBI has no field for."""
+        return self.query_attributes.served
+
+    def encoded(self) -> bytes:
+        """The line, with its end."""
+        # Texts with half characters cannot come in, but a log must not depend on that.
+        text = json.dumps(self.model_dump(), separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "replace") + b"\n"
+
+
+def read_served(line: bytes) -> ServedLine:
+    """A line of any format as a record.
+
+    Raises:
+        ValueError: it is no search that `corewrite serve` wrote, or a later format's; the message says why.
+    """
+    try:
+        value = json.loads(line)
+        served = value["query_attributes"]["served"]
+        found = served.get("format", 1)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise ValueError("no search of `corewrite serve`: it has no query_attributes.served") from None
+    if found not in (1, FORMAT) or isinstance(found, bool):
+        raise ValueError(f"served.format is {found!r:.20}, known up to {FORMAT}: read it with the version that wrote it")
+    if found == 1:
+        missing = dict.fromkeys(("ramp", "backends", "pair", "lists", "shadow", "log"))
+        served = {**missing, **served, "format": 1, "texts": texts_of(served)}
+        # It compared what was displayed with what had no rewriter, which is no pair of arms.
+        attributes = {**value["query_attributes"], "served": served, "impacted": None}
+        line = json.dumps({**value, "query_attributes": attributes}).encode()
+    try:
+        return ServedLine.model_validate_json(line)
+    except ValidationError as error:
+        raise ValueError(_first(error)) from error
+
+
+class Marks(_Record):
+    """What a reader of searches wants of `served`, without the rest.
+
+    Attributes:
+        format, texts, pair, log: See `Served`.
+    """
+
+    format: int
+    texts: Texts
+    pair: Pair | None
+    log: LogPlace | None
+
+
+def marks_of(served: Mapping[str, Any]) -> Marks:
+    """The marks of a line of any format.
+
+    Args:
+        served: The line's `query_attributes.served`.
+
+    Raises:
+        ValueError: one is not what it should be.
+    """
+    pair = served.get("pair")
+    found = {"format": served.get("format", 1), "texts": texts_of(served), "log": served.get("log")}
+    try:
+        return Marks.model_validate({**found, "pair": tuple(pair) if isinstance(pair, list) else pair})
+    except ValidationError as error:
+        raise ValueError(f"served.{_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    return f"{'.'.join(map(str, found['loc'])) or 'line'}: {found['msg']}"
+
+
+def count_lost(places: Iterable[LogPlace]) -> int:
+    """How many lines are missing: the gaps in each writer's numbers. What it lost before its first line and after its last
+    leaves none."""
+    numbers = defaultdict(set)
+    for place in places:
+        numbers[place.writer].add(place.sequence)
+    return sum(max(found) - min(found) + 1 - len(found) for found in numbers.values())
 
 
 def texts_of(served: Mapping[str, Any]) -> Texts:
-    """How the texts of a line stand there.
+    """How the texts of a line stand there, in any format.
 
     Args:
         served: The line's `query_attributes.served`.
@@ -19,7 +265,9 @@ def texts_of(served: Mapping[str, Any]) -> Texts:
         ValueError: it does not say so.
     """
     found = served.get("texts")
-    kind = _OF_FORMAT_1.get(found) if isinstance(found, bool) else next((k for k in _KINDS if k == found), None)
+    if isinstance(found, bool):  # format 1
+        return "plain" if found else "hashed"
+    kind = next((k for k in _KINDS if k == found), None)
     if kind is None:
         raise ValueError(f"served.texts {found!r:.50} is none of {', '.join(_KINDS)}")
     return kind

@@ -1,9 +1,11 @@
 """What users did, taken in over HTTP and written into the log of what was served: UBI 1.3.0 events."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
 
 from corewrite.logs.reader import iso, parse_time
 from corewrite.logs.writer import APPLICATION
@@ -62,15 +64,29 @@ class Event(_Lenient):
         return parse_time(value)
 
 
-def event_line(event: Event, hasher: Callable[[str], str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class EventLine:
+    """An event as it stands in the log."""
+
+    document: Mapping[str, JsonValue]
+
+    def encoded(self) -> bytes:
+        """The line, with its end."""
+        text = json.dumps(self.document, separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "replace") + b"\n"
+
+
+def event_line(event: Event, hasher: Callable[[str], str]) -> EventLine:
     """The line of the log: names hashed as those of searches are, free texts left out."""
     about = event.event_attributes
-    attributes: dict[str, Any] = {"position": {} if about.position.ordinal is None else {"ordinal": about.position.ordinal}}
+    attributes: dict[str, JsonValue] = {
+        "position": {} if about.position.ordinal is None else {"ordinal": about.position.ordinal}
+    }
     if about.object is not None:
         attributes["object"] = about.object.model_dump()
     numbers = {"watch_seconds": about.watch_seconds, "duration_seconds": about.duration_seconds}
     attributes |= {name: value for name, value in numbers.items() if value is not None}
-    return {
+    document: dict[str, JsonValue] = {
         "application": APPLICATION,
         "action_name": event.action_name,
         "query_id": event.query_id,
@@ -79,3 +95,4 @@ def event_line(event: Event, hasher: Callable[[str], str]) -> dict[str, Any]:
         "timestamp": iso(float(event.timestamp)),
         "event_attributes": attributes,
     }
+    return EventLine(document)

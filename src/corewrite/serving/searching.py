@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -14,10 +14,11 @@ from corewrite.domain import Query, SignalStatus
 from corewrite.domain.traffic_split import STAGES_OF, Arm
 from corewrite.fusion import FusionSpec, StageFusion
 from corewrite.fusion.spec import STAGES
+from corewrite.logs.served import Pair, RampPlace
 from corewrite.search import Candidates, Cascade, Rawranked, Trace
 from corewrite.serving.rewriting import Rewritten
 from corewrite.serving.settings import Deadlines, ServeConfig
-from corewrite.serving.versions import Choice, RampPlace, Version
+from corewrite.serving.versions import Choice, Version
 
 _log = logging.getLogger(__name__)
 _COMPLAIN_SECONDS = 60.0
@@ -58,11 +59,12 @@ class Found:
         ranked: The answer.
         used_at: The stages that had the rewrite.
         rewritten: What the rewriter said while the answer was made; None where it was not asked or had not answered yet.
-        pending: The rewriter's answer, also when it came too late for this search; None where it was not asked.
+        pending: The rewriter's answer, also when it came too late for this search; None where it was not to be used.
         rewrites: How many rewrites were asked for.
         ramp: The client's place in the ramp; None where none is under way.
         shadow: The version that is to answer unseen too; else None.
         stage_seconds: Time from arrival to the end of each stage, seconds.
+        asked: The rewriters' answers by version, also of those that only `Searcher.compare` will use.
     """
 
     query: Query
@@ -76,6 +78,15 @@ class Found:
     ramp: RampPlace | None = None
     shadow: Version | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    asked: "Mapping[Version, asyncio.Future[Rewritten]]" = field(default_factory=dict)
+
+    @property
+    def unscored(self) -> bool:
+        """Whether a stage was answered by the one before, or without a rewrite that could not be scored."""
+        return any(
+            state == SignalStatus.ERROR and (name.endswith(".original") or name.partition(".")[0] in self.used_at)
+            for name, state in self.ranked.status.items()
+        )
 
     @property
     def reason(self) -> str:
@@ -107,6 +118,27 @@ def failed(chosen: Choice, query: Query, arm: Arm, rewrites: int) -> Found:
     return Found(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.ramp, chosen.shadow)
 
 
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of a comparison: what a version answers in an arm."""
+
+    version: Version
+    arm: Arm
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that use the rewrite."""
+        return tuple(s for s in STAGES_OF[self.arm] if s in self.version.stages)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two sides whose lists are compared, control first, with their names."""
+
+    pair: Pair
+    sides: tuple[Side, Side]
+
+
 class Searcher:
     """Answers searches; the ranking runs in one thread, beside the event loop."""
 
@@ -122,7 +154,7 @@ class Searcher:
 
     async def search(
         self, chosen: Choice, query: Query, arm: Arm, depth: int, *, switched_on: bool, rewrites: int = 1,
-        arrived: float | None = None,
+        arrived: float | None = None, comparison: Comparison | None = None,
     ) -> Found:  # fmt: skip
         """Answer one search.
 
@@ -134,12 +166,18 @@ class Searcher:
             switched_on: False: no rewrite is asked for.
             rewrites: How many rewrites are asked for; their log factors are averaged.
             arrived: When the search came, by `time.monotonic`; the deadlines count from there. Default: now.
+            comparison: What `compare` is going to be asked. Its rewrites are asked for at once, whichever side is served: so
+                they fail and come late for both alike.
         """
         began = time.monotonic() if arrived is None else arrived
         version = chosen.version
-        stages = tuple(s for s in STAGES_OF[arm] if s in version.stages) if switched_on and not self._shadow else ()
-        asked = stages or (switched_on and self._shadow)
-        pending = version.rewriter.ask(query, rewrites, self._deadlines.finerank) if asked else None
+        stages = Side(version, arm).stages if switched_on and not self._shadow else ()
+        sides = comparison.sides if comparison is not None else ()
+        needed = [side.version for side in sides if side.stages]
+        needed += [version] if stages or self._shadow else []
+        patience = self._deadlines.finerank
+        asked = {v: v.rewriter.ask(query, rewrites, patience) for v in dict.fromkeys(needed)} if switched_on else {}
+        pending = asked[version] if stages or (switched_on and self._shadow) else None
         run = _Run(version.cascades[arm if stages else "none"], query, depth)
         used_at: tuple[str, ...] = ()
         rewritten = None
@@ -150,7 +188,7 @@ class Searcher:
         used_at = tuple(stage for stage in used_at if stage not in run.missing)
         ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending, run.missing)
         return Found(
-            query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.ramp, chosen.shadow, seconds
+            query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.ramp, chosen.shadow, seconds, asked
         )  # fmt: skip
 
     async def shadow_answer(self, found: Found, depth: int) -> Found | None:
@@ -164,29 +202,45 @@ class Searcher:
             _log.error("version %d failed unseen: %s: %s", found.shadow.champion.version, type(error).__name__, error)
             return failed(chosen, found.query, found.arm, found.rewrites)
 
-    async def other_answer(self, found: Found, depth: int) -> Ranked | None:
-        """What the client would have seen in the other arm: without the rewrite, or, where it was not used, with it.
+    async def compare(self, found: Found, comparison: Comparison, depth: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """The lists of both sides, catalogue rows, best first; None where one cannot be known.
 
-        Waits for a rewrite that was late. None where no rewrite was to be had, or something could not be scored.
+        A function of the query, the rewrites and the sides, and of nothing that happened to the search: each side has the
+        rewrite as it came in the end, whether it was in time for the answer or not, at all of its stages. Where it never came,
+        or the kill switch is on, the sides have none, as they would have had. So it says the same whichever side was
+        served, and searches may be compared by it.
+
+        Args:
+            found: The search, that was begun with this comparison.
+            comparison: What is compared.
+            depth: Documents of each list.
         """
-        if found.used_at:
-            run = _Run(found.version.cascades["none"], found.query, depth)
-        else:
-            pending = found.pending
-            if pending is None:
-                if STAGES_OF[found.arm]:
-                    return None  # switched off: there is no other answer
-                pending = found.version.rewriter.ask(found.query, found.rewrites)
-            rewritten = await asyncio.shield(pending)
-            if not rewritten.texts:
-                return None
-            arm: Arm = found.arm if STAGES_OF[found.arm] else "launch_2"
-            run = _Run(found.version.cascades[arm], found.query, depth)
-            run.texts = rewritten.texts
-        await self._in_thread(lambda: run.do(STAGES, time.monotonic()))
-        ranked = run.ranked()
-        # What a failed scoring left of it is nothing that the client would have seen.
-        return None if SignalStatus.ERROR in ranked.status.values() else ranked
+        lists = [await self._list_of(found, side, depth) for side in comparison.sides]
+        control, treatment = lists
+        return None if control is None or treatment is None else (control, treatment)
+
+    async def _list_of(self, found: Found, side: Side, depth: int) -> tuple[int, ...] | None:
+        """What a side displays; None where a scoring failed twice."""
+        asked = found.asked.get(side.version) if side.stages else None
+        texts = () if asked is None else (await asyncio.shield(asked)).texts
+        attempts = 2
+        if side.version is found.version and (side.arm == found.arm or not (texts or found.used_at)):
+            if not found.unscored and found.used_at == (side.stages if texts else ()):
+                return found.ranked.rows
+            # The answer was an attempt already: no list is to be known more often for being the one that was served.
+            attempts -= found.unscored
+        for _ in range(attempts):
+            run = _Run(side.version.cascades[side.arm if texts else "none"], found.query, depth)
+            run.texts = texts
+            try:
+                await self._in_thread(lambda run=run: run.do(STAGES, time.monotonic()))  # type: ignore[misc]
+            except RecallError:
+                continue
+            ranked = run.ranked()
+            # What a failed scoring left of it is nothing that the client would have seen.
+            if SignalStatus.ERROR not in ranked.status.values():
+                return ranked.rows
+        return None
 
     async def ranked_with(self, version: Version, query: Query, texts: tuple[str, ...], depth: int) -> tuple[Trace, Ranked]:
         """The answer with given rewrites at all stages, with all that happened.

@@ -11,8 +11,9 @@ from typing import Any
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import secret_of
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
-from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of
+from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of, is_compared
 from corewrite.fusion import explain_stage
+from corewrite.logs.served import LogPlace
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.cache import MemoryCache, RedisCache
 from corewrite.serving.events import Event, event_line
@@ -20,9 +21,9 @@ from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
-from corewrite.serving.searching import Found, Ranked, Searcher, failed
+from corewrite.serving.searching import Comparison, Found, Searcher, Side, failed
 from corewrite.serving.settings import ServeConfig
-from corewrite.serving.ubi_log import Hasher, UbiLog, line_of
+from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, line_of
 from corewrite.serving.versions import Choice, Open, Version, Versions
 from corewrite.serving.warm import read_warm
 
@@ -159,7 +160,7 @@ class Service:
         self, query: Query, *, client_id: str = "", session_id: str = "", depth: int = 10, rewrites: int = 1,
         arrived: float | None = None,
     ) -> tuple[str, Found]:  # fmt: skip
-        """Answer a search, and see to its log entry and its other answer afterwards.
+        """Answer a search, and see to its log entry and what is compared afterwards.
 
         Args:
             query: What is asked.
@@ -180,17 +181,19 @@ class Service:
         chosen, query_id = self.choose(client_id), uuid.uuid4().hex
         client = client_id or f"nobody-{query_id}"
         arm = arm_of(client, self.config.arms)
+        comparison = self._comparison(chosen, client, arm)
         try:
             found = await self._searcher.search(
-                chosen, query, arm, depth, switched_on=not self.kill.on, rewrites=rewrites, arrived=arrived
-            )
+                chosen, query, arm, depth, switched_on=not self.kill.on, rewrites=rewrites, arrived=arrived,
+                comparison=comparison,
+            )  # fmt: skip
         except Exception:
             # Written down too: a ramp that saw only the searches that were answered would find no fault.
-            self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, timestamp, depth, False)
+            self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, timestamp, depth, None, False)
             raise
         self._count(found)
-        other_wanted = hash_share(query_id, "counterfactual") < self.config.log.counterfactual_share
-        self._note(found, query_id, client, session_id, timestamp, depth, other_wanted)
+        shadowed = not self.kill.on and hash_share(query_id, "counterfactual") < self.config.log.counterfactual_share
+        self._note(found, query_id, client, session_id, timestamp, depth, comparison, shadowed)
         return query_id, found
 
     def take_events(self, events: Sequence[Event]) -> int:
@@ -208,6 +211,22 @@ class Service:
             taken += 1
         self.metrics.events.inc(taken)
         return taken
+
+    def _comparison(self, chosen: Choice, client: str, arm: Arm) -> Comparison | None:
+        """What is compared for a client; None where nothing is logged, or the client is on neither side or not drawn."""
+        settings = self.config.log
+        if self._ubi is None or not is_compared(client, settings.counterfactual_share):
+            return None
+        if chosen.ramp is not None and settings.pair is None:
+            if chosen.ramped is None:
+                return None
+            before, champion = chosen.ramped
+            versions = before.champion.version, champion.champion.version
+            return Comparison(versions, (Side(before, arm), Side(champion, arm)))
+        pair = self.config.pair
+        if arm not in pair:
+            return None
+        return Comparison(pair, (Side(chosen.version, pair[0]), Side(chosen.version, pair[1])))
 
     async def explain(
         self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float, *, client_id: str = ""
@@ -326,34 +345,42 @@ class Service:
             m.stages.labels(stage).observe(seconds)
 
     def _note(
-        self, found: Found, query_id: str, client: str, session_id: str, timestamp: float, depth: int, other_wanted: bool
-    ) -> None:
+        self, found: Found, query_id: str, client: str, session_id: str, timestamp: float, depth: int,
+        comparison: Comparison | None, shadowed: bool,
+    ) -> None:  # fmt: skip
         if self._ubi is None:
             return
+        place = self._ubi.next_place()
         if len(self._afterwards) >= _AFTERWARDS:
             self._ubi.dropped += 1
             return
-        task = asyncio.create_task(self._write_down(found, query_id, client, session_id, timestamp, depth, other_wanted))
+        task = asyncio.create_task(
+            self._write_down(found, query_id, client, session_id, timestamp, depth, comparison, shadowed, place)
+        )
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
 
     async def _write_down(
-        self, found: Found, query_id: str, client_id: str, session_id: str, timestamp: float, depth: int, other_wanted: bool
-    ) -> None:
-        other: Ranked | None = None
+        self, found: Found, query_id: str, client_id: str, session_id: str, timestamp: float, depth: int,
+        comparison: Comparison | None, shadowed: bool, place: LogPlace,
+    ) -> None:  # fmt: skip
+        compared: Compared | None = None
         shadow: Found | None = None
         try:
-            if other_wanted and not self.kill.on:
-                other = await self._searcher.other_answer(found, depth)
+            if comparison is not None:
+                lists = await self._searcher.compare(found, comparison, depth)
+                compared = Compared(comparison.pair, lists)
+                if lists is not None:
+                    self.metrics.counterfactuals.labels(str(lists[0] != lists[1]).lower()).inc()
+            if shadowed:
                 shadow = await self._searcher.shadow_answer(found, depth)
             if shadow is not None:
                 self.metrics.ramp_searches.labels("shadow").inc()
-            if other is not None:
-                self.metrics.counterfactuals.labels(str(other.rows != found.ranked.rows).lower()).inc()
             line = line_of(
                 found, query_id=query_id, client_id=client_id, bucket=bucket_of(client_id), session_id=session_id,
-                timestamp=timestamp, ids=self.catalogue.ids.__getitem__, other=other, shadow=shadow,
-                backends=found.version.ranker.facts, texts=self.config.log.query_text, hasher=self._hasher,
+                timestamp=timestamp, ids=self.catalogue.ids.__getitem__, compared=compared, shadow=shadow,
+                backends=found.version.ranker.facts, texts="plain" if self.config.log.query_text else "hashed",
+                hasher=self._hasher, place=place,
             )  # fmt: skip
         except Exception:
             # The search was answered; its entry must not be what brings a worker down.

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from corewrite.deployment.settings import RankerSettings, RecallSettings, SignalSettings, secret_of
 from corewrite.domain import Settings, read_settings
-from corewrite.domain.traffic_split import ArmShares
+from corewrite.domain.traffic_split import STAGES_OF, Arm, ArmShares, compared_arms
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
@@ -103,7 +103,8 @@ class LogSettings(Settings):
     folder: Path | None = None
     """Where it goes; None: nothing is logged."""
     query_text: bool = False
-    """Whether texts of users stand in it; otherwise hashes do. Replay and warming need the texts."""
+    """Whether texts of users stand in it; otherwise hashes do, from which nothing can be learnt: training, ramps, experiments,
+    replay and warming need the texts."""
     salt_env: str | None = None
     """Environment variable with the secret that keys the hashes of clients and texts."""
     queue: int = Field(default=10_000, ge=1)
@@ -111,8 +112,19 @@ class LogSettings(Settings):
     rotate_bytes: int = Field(default=256 * 2**20, ge=2**16)
     """A file that reaches this size is synced to the disk and the next one begun."""
     counterfactual_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the searches for which the other answer (without the rewrite; in arm `none`, with it) is computed too, and in
-    the shadow stage of a ramp the new champion's."""
+    """Share of the clients for whose searches the answers of both arms that are compared are computed, and in the shadow stage
+    of a ramp the share of all searches for which the new champion's is. A launch needs 1."""
+    pair: tuple[Arm, Arm] | None = None
+    """The arms that are compared, control first; None: the two with the most clients, and while a ramp is under way its two
+    versions."""
+
+    @model_validator(mode="after")
+    def _differs(self) -> "LogSettings":
+        if self.pair is not None and len(STAGES_OF[self.pair[0]]) >= len(STAGES_OF[self.pair[1]]):
+            raise ValueError(
+                f"pair {', '.join(self.pair)}: name control first, then a treatment that uses the rewrite at more stages"
+            )
+        return self
 
 
 class ServeConfig(Settings):
@@ -170,6 +182,11 @@ class ServeConfig(Settings):
         if self.engine is not None:
             update["recall"] = self.engine
         return self.ranker.model_copy(update=update)
+
+    @property
+    def pair(self) -> tuple[Arm, Arm]:
+        """The arms that are compared, control first."""
+        return self.log.pair or compared_arms(self.arms)
 
     @property
     def kill_path(self) -> Path:

@@ -1,25 +1,27 @@
 """What was served, as UBI 1.3.0: one line a search, written by a thread of its own.
 
-A line holds the query, what was displayed, and under `query_attributes.served` the arm, the versions, the factors of every
-document and the other arm's answer: all that `replay` needs. A log that cannot be written costs lines, which are counted, and
-never a search.
+What a line says is `corewrite.logs.served`. A log that cannot be written costs lines, which are counted, and never a search.
 """
 
 import hashlib
 import hmac
-import json
+import itertools
 import logging
 import os
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import JsonValue
 
 from corewrite.logs.reader import iso
+from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, Served, ServedLine, Texts, UnseenAnswer
 from corewrite.logs.writer import APPLICATION
-from corewrite.serving.searching import Found, Ranked
+from corewrite.serving.searching import Found
 from corewrite.serving.settings import LogSettings
 
 _log = logging.getLogger(__name__)
@@ -37,76 +39,106 @@ class Hasher:
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
 
+class Line(Protocol):
+    """What a log holds."""
+
+    def encoded(self) -> bytes:
+        """The line, with its end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison came to.
+
+    Attributes:
+        pair: What was compared, control first.
+        lists: Catalogue rows of both sides, best first; None where one cannot be known.
+    """
+
+    pair: Pair
+    lists: tuple[tuple[int, ...], tuple[int, ...]] | None
+
+
 def line_of(
-    found: Found, *, query_id: str, client_id: str, bucket: int, session_id: str, timestamp: float, ids: Callable[[int], str],
-    other: Ranked | None, shadow: Found | None, backends: Mapping[str, Any], texts: bool, hasher: Hasher,
-) -> dict[str, Any]:  # fmt: skip
+    found: Found, *, query_id: str, client_id: str, bucket: int, session_id: str, timestamp: float,
+    ids: Callable[[int], str], compared: Compared | None, shadow: Found | None, backends: Mapping[str, JsonValue],
+    texts: Texts, hasher: Hasher, place: LogPlace,
+) -> ServedLine:  # fmt: skip
     """The line of a search.
 
     Args:
         found: The search.
         query_id: Of this search.
         client_id: Of the user; only its hash is written.
-        bucket: Of the user, who is in no other group than all of the bucket; see `corewrite.domain.traffic_split`.
+        bucket: Of the user; see `corewrite.domain.traffic_split`.
         session_id: Only its hash is written.
         timestamp: Seconds since the epoch.
         ids: Document id by catalogue row.
-        other: The other arm's answer, where it was computed.
+        compared: What a comparison came to, where one was made.
         shadow: The answer of the champion that nobody sees yet, where it was computed.
         backends: What scored and recalled: `Ranker.facts`.
         texts: Whether the user's texts are written, or their hashes.
         hasher: Makes the hashes.
+        place: Of the line in the log.
     """
-    shown: Callable[[str], str] = (lambda text: text) if texts else hasher
+    shown: Callable[[str], str] = hasher if texts == "hashed" else lambda text: text
     ranked, context = found.ranked, found.query.context
-    hits = [ids(row) for row in ranked.rows]
     names = sorted({name for factors in ranked.factors for name in factors})
-    attributes: dict[str, Any] = {
-        "session_id": hasher(session_id) if session_id else "",
-        "context_titles": [shown(t) for t in context.titles],
-        "locale": context.locale,
-        "arm": found.arm,
-        "bucket": bucket,
-    }
-    if other is not None:
-        attributes["impacted"] = [ids(row) for row in other.rows] != hits
-    attributes["served"] = {
-        "texts": texts,
-        "context_queries": [shown(q) for q in context.queries],
-        "ramp": None if found.ramp is None else asdict(found.ramp),
-        **_answered(found, shown),
-        "backends": backends,
-        "factors": {name: [f.get(name, 1.0) for f in ranked.factors] for name in names},
-        "scores": list(ranked.scores),
-        "counterfactual": None if other is None else [ids(row) for row in other.rows],
-        "shadow": None if shadow is None else _answered(shadow, shown) | {"hit_ids": [ids(row) for row in shadow.ranked.rows]},
-    }
-    return {
-        "application": APPLICATION,
-        "query_id": query_id,
-        "client_id": hasher(client_id),
-        "user_query": shown(found.query.text),
-        "timestamp": iso(timestamp),
-        "query_response_id": query_id,
-        "query_response_hit_ids": hits,
-        "query_attributes": attributes,
-    }
+    lists = compared.lists if compared is not None else None
+    served = Served(
+        **dict(_answer(found, shown)),
+        texts=texts,
+        context_queries=tuple(shown(q) for q in context.queries),
+        ramp=found.ramp,
+        backends=dict(backends),
+        factors={name: tuple(f.get(name, 1.0) for f in ranked.factors) for name in names},
+        scores=ranked.scores,
+        pair=None if compared is None else compared.pair,
+        lists=None if lists is None else (_named(lists[0], ids), _named(lists[1], ids)),
+        shadow=None
+        if shadow is None
+        else UnseenAnswer(**dict(_answer(shadow, shown)), hit_ids=_named(shadow.ranked.rows, ids)),
+        log=place,
+    )
+    return ServedLine(
+        application=APPLICATION,
+        query_id=query_id,
+        client_id=hasher(client_id),
+        user_query=shown(found.query.text),
+        timestamp=iso(timestamp),
+        query_response_id=query_id,
+        query_response_hit_ids=_named(ranked.rows, ids),
+        query_attributes=Attributes(
+            session_id=hasher(session_id) if session_id else "",
+            context_titles=tuple(shown(t) for t in context.titles),
+            locale=context.locale,
+            arm=found.arm,
+            bucket=bucket,
+            impacted=None if lists is None else lists[0] != lists[1],
+            served=served,
+        ),
+    )
 
 
-def _answered(found: Found, shown: Callable[[str], str]) -> dict[str, Any]:
+def _named(rows: tuple[int, ...], ids: Callable[[int], str]) -> tuple[str, ...]:
+    return tuple(ids(row) for row in rows)
+
+
+def _answer(found: Found, shown: Callable[[str], str]) -> Answer:
     """What answered, and what became of the rewrite."""
     champion = found.version.champion
-    return {
-        "version": champion.version,
-        "policy": champion.policy,
-        "relevance": champion.relevance,
-        "spec": champion.spec,
-        "spec_hash": found.version.spec_hash,
-        "signal_status": {name: str(state) for name, state in found.ranked.status.items()},
-        "rewrite": found.reason,
-        "rewrites": [shown(t) for t in found.texts],
-        "used_at": list(found.used_at),
-    }
+    return Answer(
+        version=champion.version,
+        policy=champion.policy,
+        relevance=champion.relevance,
+        spec=champion.spec,
+        spec_hash=found.version.spec_hash,
+        signal_status={name: str(state) for name, state in found.ranked.status.items()},
+        rewrite=found.reason,
+        rewrites=tuple(shown(t) for t in found.texts),
+        used_at=found.used_at,
+    )
 
 
 class UbiLog:
@@ -126,7 +158,8 @@ class UbiLog:
         if settings.folder is None:
             raise ValueError("log.folder is not set: there is nowhere to write the log to")
         self._folder, self._limit = settings.folder, settings.rotate_bytes
-        self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(settings.queue)
+        self._queue: queue.Queue[Line | None] = queue.Queue(settings.queue)
+        self._writer, self._places = uuid.uuid4().hex, itertools.count()
         self._file: int | None = None
         self._size = self._number = 0
         self._torn = False
@@ -135,7 +168,11 @@ class UbiLog:
         self._thread = threading.Thread(target=self._run, name="ubi-log", daemon=True)
         self._thread.start()
 
-    def put(self, line: dict[str, Any]) -> bool:
+    def next_place(self) -> LogPlace:
+        """The place of the next search, whether its line gets there or is lost."""
+        return LogPlace(writer=self._writer, sequence=next(self._places))
+
+    def put(self, line: Line) -> bool:
         """Hand a line over; False where too many wait, so that it is dropped."""
         try:
             self._queue.put_nowait(line)
@@ -167,11 +204,8 @@ class UbiLog:
                 break
         self._rotate()
 
-    def _write(self, lines: list[dict[str, Any]]) -> None:
-        # Texts with half characters cannot come in, but a log must not depend on that.
-        data = b"".join(
-            json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace") + b"\n" for line in lines
-        )
+    def _write(self, lines: list[Line]) -> None:
+        data = b"".join(line.encoded() for line in lines)
         try:
             file = self._open()
             # A line that a full disk cut off is ended, so that it spoils itself only.

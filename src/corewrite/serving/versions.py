@@ -20,6 +20,7 @@ from corewrite.domain.traffic_split import STAGES_OF, Arm, is_holdback_user
 from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
 from corewrite.experiment.ramp_file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
+from corewrite.logs.served import RampPlace
 from corewrite.registry import Champion, Kind, Registry, RegistryError
 from corewrite.relevance.backends import CircuitBreaker
 from corewrite.search import Cascade
@@ -63,22 +64,6 @@ class Version:
         return frozenset(ranking | {"recall"} if recall else ranking)
 
 
-@dataclass(frozen=True)
-class RampPlace:
-    """Where a request stands in the ramp under way.
-
-    Attributes:
-        arm: "treatment" (the champion being ramped up) or "control" (the version before); None: in no arm, and answered with
-            the version before, as the holdback and requests without a client id are.
-        champion: Version being ramped up.
-        share: Share of clients who get it.
-    """
-
-    arm: str | None
-    champion: int
-    share: float
-
-
 @dataclass(frozen=True, eq=False)
 class Choice:
     """What a request is answered with.
@@ -87,11 +72,13 @@ class Choice:
         version: Answers it, all of it.
         ramp: Its place in the ramp; None where none is under way.
         shadow: In the shadow stage the champion, which answers unseen; else None.
+        ramped: For a client in an arm of the ramp, the version that it goes up from and the champion; else None.
     """
 
     version: Version
     ramp: RampPlace | None = None
     shadow: Version | None = None
+    ramped: tuple[Version, Version] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +159,10 @@ class Versions:
         treated = takes_part and state.version_for(client_id, config) == state.champion
         version, share = served.present if treated else served.previous, state.share(config)
         if not takes_part or state.status != "running":
-            return Choice(version, RampPlace(None, state.champion, share))
-        place = RampPlace(TREATMENT if treated else CONTROL, state.champion, share)
-        return Choice(version, place, served.present if share == 0 else None)
+            return Choice(version, RampPlace(arm=None, champion=state.champion, share=share))
+        place = RampPlace(arm=TREATMENT if treated else CONTROL, champion=state.champion, share=share)
+        shadow = served.present if share == 0 else None
+        return Choice(version, place, shadow, (served.previous, served.present))
 
     async def follow(self) -> None:
         """Look at registry and ramp for ever; a trouble with them leaves what is in place."""

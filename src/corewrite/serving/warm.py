@@ -2,20 +2,18 @@
 
 import json
 import logging
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from corewrite.domain import Query
-from corewrite.logs import LogError, find_outcomes, query_of, read_log
+from corewrite.logs import find_outcomes, query_of, read_log, require_texts
 from corewrite.rewriter import Rewriter
 from corewrite.serving.cache import Texts, cache_key, canonical, sound
 from corewrite.serving.worker import rewrites
 
 _log = logging.getLogger(__name__)
 _CHUNK = 256
-_HASH = re.compile(r"[0-9a-f]{32}")
 
 
 def head_queries(paths: Sequence[Path], top: int) -> list[Query]:
@@ -24,9 +22,7 @@ def head_queries(paths: Sequence[Path], top: int) -> list[Query]:
     Raises:
         LogError: the log cannot be read, or its texts are hashes.
     """
-    outcomes = find_outcomes(read_log(list(paths)))
-    if all(_HASH.fullmatch(text) for text in outcomes.query):
-        raise LogError(f"{', '.join(map(str, paths))}: hashes in the place of texts: set log.query_text to warm from a log")
+    outcomes = find_outcomes(require_texts(read_log(list(paths))))
     count = Counter(query_of(outcomes, i) for i in range(len(outcomes)))
     return [query for query, _ in sorted(count.items(), key=lambda item: (-item[1], item[0].key))[:top]]
 
