@@ -72,7 +72,7 @@ class Deployment:
     def reward(self) -> FusedReward:
         """log R under this deployment; recall is asked only where the spec's reward counts it."""
         recall = self._recall if self.spec.reward.recall_weight else None
-        return FusedReward(self.spec, self.ranker.signals, self.documents, recall)
+        return FusedReward(self.spec, self.ranker.signals, self.documents, recall, waits=bool(self.ranker.places))
 
     def _recall(self, texts: Sequence[str]) -> list[IntArray]:
         return self.cascade.recall(texts, max(1, self.spec.recall.rewrite_candidates))

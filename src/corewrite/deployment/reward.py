@@ -29,12 +29,14 @@ class FusedReward:
         signals: Scorers by signal name, the very ones the cascade uses.
         catalogue: The documents.
         recall: Catalogue rows that each of some texts recalls, best first; needed where the spec's recall_weight is above 0.
+        waits: Whether a model that is not ours is asked: then a phase scores while it still samples.
     """
 
     spec: FusionSpec
     signals: Mapping[str, RelevanceScorer]
     catalogue: Documents
     recall: Recall | None = None
+    waits: bool = False
 
     def __post_init__(self) -> None:
         if self.spec.reward.recall_weight and self.recall is None:

@@ -125,6 +125,7 @@ def sample(
     phase: int,
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress = lambda done, total: None,
+    ready: Callable[[Sequence[int], Sequence[list[Completion]]], None] = lambda which, found: None,
 ) -> list[list[Completion]]:
     """`n` samples of every prompt at temperature 1.
 
@@ -139,13 +140,14 @@ def sample(
         seed, phase: The other keys.
         max_new_tokens: Length limit in tokens.
         progress: Called with (prompts done, of how many).
+        ready: Called with the numbers of the prompts that are finished, and their samples.
     """
     key = np.array([k & (2**64 - 1) for k in keys], np.uint64)
 
     def choose(log_probs: Tensor, row: Tensor, prompt: IntArray, number: IntArray, position: int) -> Tensor:
         return _inverse_cdf(log_probs, row, keyed_uniform(seed, phase, key[prompt], number, position))
 
-    return _generate(rewriter, prompts, n, max_new_tokens, choose, progress)
+    return _generate(rewriter, prompts, n, max_new_tokens, choose, progress, ready=ready)
 
 
 def distinct_prompts(rewriter: Rewriter, queries: Sequence[Query]) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -193,6 +195,7 @@ def _groups(prompts: Sequence[Sequence[int]], n: int) -> list[list[int]]:
 def _generate(
     rewriter: Rewriter, prompts: Sequence[Sequence[int]], n: int, limit: int, choose: Choose, progress: Progress,
     drafts: Sequence[Sequence[int]] | None = None,
+    ready: Callable[[Sequence[int], Sequence[list[Completion]]], None] = lambda which, found: None,
 ) -> list[list[Completion]]:  # fmt: skip
     rewriter.model.eval()
     out: list[list[Completion]] = [[] for _ in prompts]
@@ -203,6 +206,7 @@ def _generate(
         for i, row in zip(part, found, strict=True):
             out[i] = row
         done += len(part)
+        ready(part, found)
         progress(done, len(prompts))
     return out
 

@@ -7,6 +7,14 @@ from typing import Protocol
 from corewrite.rewriter import Completion, Rewriter
 
 SampleProgress = Callable[[int, int], None]
+Ready = Callable[[Sequence[int], Sequence[list[Completion]]], None]
+"""Takes the numbers of some prompts and their samples, as soon as they are finished."""
+
+
+def _nobody_waits(which: Sequence[int], completions: Sequence[list[Completion]]) -> None: ...
+
+
+NOBODY_WAITS: Ready = _nobody_waits
 
 
 class StalePolicyError(RuntimeError):
@@ -59,6 +67,7 @@ class SamplingEngine(Protocol):
         phase: int,
         max_new_tokens: int,
         progress: SampleProgress = lambda done, total: None,
+        ready: Ready = NOBODY_WAITS,
     ) -> list[list[Completion]]:
         """`n` samples of every prompt at temperature 1, unfiltered.
 
@@ -70,6 +79,7 @@ class SamplingEngine(Protocol):
             seed, phase: The other keys.
             max_new_tokens: Length limit, tokens.
             progress: Called with (prompts done, of how many).
+            ready: Called with the prompts that are finished, in any order, each once.
 
         Raises:
             StalePolicyError: the engine does not hold `expected`.

@@ -6,7 +6,7 @@ import torch
 
 from corewrite.rewriter import Completion, Rewriter, multiplies_bfloat16, sample
 from corewrite.training.config import Precision
-from corewrite.training.engine import SampleProgress, StalePolicyError, Sync
+from corewrite.training.engine import NOBODY_WAITS, Ready, SampleProgress, StalePolicyError, Sync
 
 # In bfloat16 about twice the largest difference per token seen between a sampler right after its sync and the trainer: 0.118
 # nats over 4,800 samples of a 0.95 M decoder, 0.058 over 384 of a 31 M one. In float32 they were 6e-6 and 2e-6.
@@ -70,10 +70,12 @@ class InProcessEngine:
         phase: int,
         max_new_tokens: int,
         progress: SampleProgress = lambda done, total: None,
+        ready: Ready = NOBODY_WAITS,
     ) -> list[list[Completion]]:
         """See `SamplingEngine.sample`."""
         if self._version != expected:
             raise StalePolicyError(f"the sampler holds policy {self._version or 'none'}, not {expected}: sync it first")
         return sample(
-            self._own, prompts, n, keys=keys, seed=seed, phase=phase, max_new_tokens=max_new_tokens, progress=progress
-        )
+            self._own, prompts, n, keys=keys, seed=seed, phase=phase, max_new_tokens=max_new_tokens, progress=progress,
+            ready=ready,
+        )  # fmt: skip

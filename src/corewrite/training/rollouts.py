@@ -16,6 +16,7 @@ from corewrite.training.config import TrainingConfig
 from corewrite.training.engine import SamplingEngine, Sync
 from corewrite.training.in_process import InProcessEngine
 from corewrite.training.scoring import Key, Reward
+from corewrite.training.scoring_beside import ScoringBeside
 
 Progress = Callable[[str, int, int], None]
 _PROBES = 4
@@ -91,13 +92,24 @@ class Rollouts:
         truncated = self.policy.template.truncated
         prompts, place, keys = prompts_of(self.policy, batch)
         truncated = self.policy.template.truncated - truncated
-        completions = parallel.gather(
-            self.engine.sample(
-                parallel.share(prompts), self.config.samples, expected=sync.version, keys=parallel.share(keys), seed=self.seed,
-                phase=phase, max_new_tokens=self.config.max_new_tokens,
-                progress=lambda done, total: progress("sample", done, total),
-            )
-        )  # fmt: skip
+        beside: ScoringBeside | None = None
+        if parallel.world() == 1 and getattr(self.reward, "waits", False):
+            beside = ScoringBeside(
+                batch, place, prompts, self.policy, self.reward, self.config, sync.version, self.known
+            )  # fmt: skip
+        try:
+            completions = parallel.gather(
+                self.engine.sample(
+                    parallel.share(prompts), self.config.samples, expected=sync.version, keys=parallel.share(keys),
+                    seed=self.seed, phase=phase, max_new_tokens=self.config.max_new_tokens,
+                    progress=lambda done, total: progress("sample", done, total),
+                    **({"ready": beside.ready} if beside else {}),
+                )
+            )  # fmt: skip
+        except BaseException:
+            if beside is not None:
+                beside.close()
+            raise
         rewrites = [[as_rewrite(self.policy, c) for c in row] for row in completions]
         sampled = perf_counter() - clock
         every = [r for i in place for r in rewrites[i]]
@@ -115,6 +127,12 @@ class Rollouts:
             "sync_bytes": sync.bytes,
             "sample_seconds": round(sampled, 3),
         }
+        if beside is not None:
+            found, busy = beside.finish(completions, lambda done, total: progress("score", done, total))
+            wait = perf_counter() - clock - sampled
+            facts |= found.sampled | {"score_seconds": round(wait, 3), "score_busy_seconds": round(busy, 3)}
+            in_order = {x.instance_id: found.candidates[x.instance_id] for x in batch if x.instance_id in found.candidates}
+            return Scored(sync.version, in_order, lost | found.lost, facts)
         candidates = [
             distinct_candidates(x, rewrites[i], self.policy, identity=self.config.identity)
             for x, i in zip(batch, place, strict=True)

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from corewrite.domain import Query, keyed_bits
 from corewrite.rewriter import Completion, Rewriter
-from corewrite.training.engine import SampleProgress, StalePolicyError, Sync
+from corewrite.training.engine import NOBODY_WAITS, Ready, SampleProgress, StalePolicyError, Sync
 
 API_KEY_VARIABLE = "COREWRITE_SERVER_KEY"
 _ATTEMPTS = 5
@@ -164,6 +164,7 @@ class ServerEngine:
         phase: int,
         max_new_tokens: int,
         progress: SampleProgress = lambda done, total: None,
+        ready: Ready = NOBODY_WAITS,
     ) -> list[list[Completion]]:
         """`n` samples of every prompt at temperature 1, unfiltered, whatever the server's defaults are.
 
@@ -175,6 +176,7 @@ class ServerEngine:
             seed, phase: The other keys.
             max_new_tokens: Length limit, tokens.
             progress: Called with (prompts done, of how many).
+            ready: Called with the prompts that are finished.
 
         Raises:
             StalePolicyError: the engine does not hold `expected`, or the server lost it meanwhile (a restart, another client).
@@ -186,7 +188,7 @@ class ServerEngine:
             raise StalePolicyError(f"{self._http.base_url} holds policy {version}, not {expected}: sync it first")
         # 53 bits: a JSON number that every reader keeps exactly.
         seeds = [int(keyed_bits(seed, phase, key)) >> 11 for key in keys]
-        completions = self._complete_all(held, prompts, seeds, n, max_new_tokens, progress)
+        completions = self._complete_all(held, prompts, seeds, n, max_new_tokens, progress, ready)
         difference = self._difference(held)
         if difference > self.drift_limit:
             self._held = None
@@ -284,14 +286,16 @@ class ServerEngine:
         n: int,
         limit: int,
         progress: SampleProgress = lambda done, total: None,
+        ready: Ready = NOBODY_WAITS,
     ) -> list[list[Completion]]:
         with ThreadPoolExecutor(self._concurrency) as pool:
             futures = [
                 pool.submit(self._complete, held, prompt, seed, n, limit) for prompt, seed in zip(prompts, seeds, strict=True)
             ]
             try:
+                number = {future: i for i, future in enumerate(futures)}
                 for done, future in enumerate(as_completed(futures), 1):
-                    future.result()
+                    ready([number[future]], [future.result()])
                     progress(done, len(futures))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
