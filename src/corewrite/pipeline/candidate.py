@@ -12,7 +12,8 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Provenance, TrainingInstance
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import evaluate, query_frequency
+from corewrite.evaluation.build import evaluate
+from corewrite.evaluation.searches import GateSearches, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.pipeline.config import PipelineConfig
@@ -130,8 +131,9 @@ def make_candidate(
     candidate = merged(candidate)
     with steps.step("gate") as progress:
         frequency = query_frequency([*earlier.outcomes.query, *window.outcomes.query])
+        searches = GateSearches(for_gate, frequency)
         evaluation = evaluate(
-            candidate, warm, for_gate, deployment, judge, frequency, max_new_tokens=config.max_new_tokens, progress=progress
+            candidate, warm, searches, deployment, judge, max_new_tokens=config.max_new_tokens, progress=progress
         )
         result = run_gate(evaluation, config.gate)
         decision = _decide(registry, candidate, deployment, result, provenance)
