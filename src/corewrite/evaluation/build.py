@@ -1,6 +1,6 @@
 """The one builder of what the gate looks at: what two policies do to the same searches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -121,11 +121,7 @@ def build_evaluation(
                 for o, p in zip(outputs[:2], (candidate.policy, baseline.policy), strict=True)
             ]
         others = {"champion": baseline.policy, "lineage": lineage, "reference": reference}
-        kl = {
-            name: divergence(candidate.policy, other, searches.queries, candidate.rewrites)
-            for name, other in others.items()
-            if other is not None
-        }
+        kl = _divergences(candidate, {name: other for name, other in others.items() if other is not None}, searches)
         if not _finite(candidate.policy):
             found.append("a weight of the candidate is not a finite number")
     canaries = None
@@ -137,6 +133,19 @@ def build_evaluation(
         searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none, kl=kl,
         recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, candidate_problems=found,
     )  # fmt: skip
+
+
+def _divergences(side: Side, others: Mapping[str, Rewriter], searches: GateSearches) -> dict[str, FloatArray]:
+    """By what from; of a policy with another vocabulary there is none."""
+    assert side.policy is not None
+    own, known = side.policy.tokenizer.get_vocab(), dict[int, FloatArray]()
+    found = {}
+    for name, other in others.items():
+        if other.tokenizer.get_vocab() == own:
+            if id(other) not in known:  # in the first week the baseline is what training began from
+                known[id(other)] = divergence(side.policy, other, searches.queries, side.rewrites)
+            found[name] = known[id(other)]
+    return found
 
 
 def _finite(policy: Rewriter) -> bool:

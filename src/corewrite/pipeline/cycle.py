@@ -21,12 +21,13 @@ from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import is_holdback_user
 from corewrite.evaluation.build import evaluate
 from corewrite.fusion import default_spec, load_spec
-from corewrite.gate import Verdict, refuse, run_gate
+from corewrite.gate import refuse, run_gate
 from corewrite.logs import read_evaluation_instances
 from corewrite.logs.files import ENDINGS
 from corewrite.logs.files import log_files as served_files
 from corewrite.pipeline.candidate import engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.decide import decide
 from corewrite.pipeline.documents import read_catalogue, read_labels
 from corewrite.pipeline.gate_searches import gate_searches
 from corewrite.pipeline.mined import MinedWindow, freeze, impressions_of, mine_week, with_documents
@@ -517,12 +518,7 @@ class _Cycle:
         self, triple: Candidate, verdict: str, champion: int | None, gate: dict[str, Any], evidence: dict[str, Any]
     ) -> Decision:
         evidence = {**evidence, **gate, "provenance": self.journal.result("train")["provenance"]}
-        if verdict != Verdict.PROMOTE:
-            return self.registry.record(verdict, triple, gate["reason"], evidence)  # type: ignore[arg-type]
-        try:
-            return self.registry.promote(triple, expected=champion, reason=gate["reason"], evidence=evidence)
-        except ConflictError as error:  # a rollback or an override during the cycle stands
-            return self.registry.record("hold", triple, f"it passed against a champion that has gone since: {error}", evidence)
+        return decide(self.registry, triple, verdict, expected=champion, reason=gate["reason"], evidence=evidence)
 
     def _go_back(self, record: dict[str, Any], back: Mapping[str, str]) -> dict[str, Any]:
         """Put the previous relevance model and spec back under the champion, and bar the suspected ones."""
