@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.served import served_rewrites
 from corewrite.fusion import default_spec
 from corewrite.gate import GateResult, Verdict, run_gate
@@ -24,7 +24,7 @@ PROMOTE = GateResult(Verdict.PROMOTE, "a test says so", 99, 99, ())
 def ground(platform):
     """Two windows, a deployment and a judge."""
     catalogue = read_catalogue(platform / "documents.parquet")
-    deployment = Deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
+    deployment = embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
     judge = Judge(catalogue)
     judge.fit(read_labels(platform / "labels.parquet", catalogue), seed=3)
     overlap = top_overlap(deployment.cascade)
@@ -40,7 +40,7 @@ def run(ground, settings, steps, tmp_path):
     earlier, window, deployment, judge = ground
 
     def make(seed=0, spec=None):
-        under = deployment if spec is None else Deployment(deployment.catalogue, deployment.model, spec)
+        under = deployment if spec is None else Deployment(deployment.ranker, spec)
         return make_candidate(
             earlier, window, under, judge, registry, config, tmp_path / f"run-{seed}", seed=seed, steps=steps
         )  # fmt: skip

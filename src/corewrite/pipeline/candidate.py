@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
@@ -78,6 +80,7 @@ def make_candidate(
     *,
     seed: int,
     steps: Steps,
+    opener: RankerOpener | None = None,
     model: str | None = None,
     observe: Observe = lambda policy: {},
 ) -> CandidateRun:
@@ -96,6 +99,7 @@ def make_candidate(
         folder: For the training run.
         seed: The one seed.
         steps: Shows progress.
+        opener: Opens what the champion ranks under; None: the bundled model and engine over the same documents.
         model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
         observe: More to note of the policy after each phase; nothing of it reaches the training.
 
@@ -150,9 +154,10 @@ def make_candidate(
             recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm, progress=progress,
         )  # fmt: skip
         result = run_gate(evaluation, config.gate)
-        problems = []
+        problems: list[str] = []
         if result.verdict == Verdict.PROMOTE:
-            problems = incumbent.problems(registry, triple, for_gate, deployment, judge, config)
+            opener = opener or RankerOpener(RankerSettings(), deployment.documents)
+            problems = incumbent.problems(registry, triple, for_gate, deployment, opener, judge, config)
         decision = _decide(registry, triple, incumbent, result, problems, provenance)
     compared_with = None if incumbent.champion is None else incumbent.champion.policy
     return CandidateRun(

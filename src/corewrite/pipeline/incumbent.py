@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
+from corewrite.deployment.open import RankerOpener
 from corewrite.domain import TrainingInstance
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.validate import champion_holds
@@ -66,13 +67,13 @@ class Incumbent:
         return None if self.champion is None else first_champion(registry, self.champion.policy)
 
     def problems(
-        self, registry: Registry, triple: Candidate, instances: Sequence[TrainingInstance], new: Deployment, judge: Judge,
-        config: PipelineConfig,
+        self, registry: Registry, triple: Candidate, instances: Sequence[TrainingInstance], new: Deployment,
+        opener: RankerOpener, judge: Judge, config: PipelineConfig,
     ) -> list[str]:  # fmt: skip
         """What speaks against the candidate's relevance model and spec: the champion must hold under them, as in a cycle."""
         champion = self.champion
         if champion is None or (champion.relevance, champion.spec) == (triple.relevance, triple.spec):
             return []
         assert self.policy is not None
-        now = deployment_of(registry, new.catalogue, champion.relevance, champion.spec)
+        now = deployment_of(registry, opener, champion.relevance, champion.spec)
         return champion_holds(self.policy, instances, now, new, judge, config.gate, max_new_tokens=config.max_new_tokens)
