@@ -55,8 +55,8 @@ def test_better_results_satisfy_more(platform):
     world = platform.world
 
     class UpsideDown:
-        def rank(self, queries, arms):
-            answers = platform.engine.rank(queries, arms)
+        def rank(self, asked):
+            answers = platform.engine.rank(asked)
             return Ranking(np.ascontiguousarray(answers.rows[:, ::-1]), answers.impacted)
 
     right = simulate_week(world, TrafficConfig(), platform.engine, week=4, sessions=800)

@@ -9,7 +9,7 @@ from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query, is_identity
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade
-from corewrite.simulation.traffic import DISPLAYED, Ranking
+from corewrite.simulation.traffic import DISPLAYED, Asked, Ranking
 
 _REMEMBERED = 300_000
 HOLDBACK = "holdback"
@@ -22,10 +22,10 @@ class NoRewriter:
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
 
-    def rank(self, queries: Sequence[Query], arms: Sequence[str]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> Ranking:
         """See `simulation.traffic.Engine.rank`."""
-        answers = self._cascade.search([q.text for q in queries], [None] * len(queries), DISPLAYED)
-        return Ranking(answers.rows, np.zeros(len(queries), np.bool_), answers.factors)
+        answers = self._cascade.search([a.query.text for a in asked], [None] * len(asked), DISPLAYED)
+        return Ranking(answers.rows, np.zeros(len(asked), np.bool_), answers.factors)
 
 
 class OnePolicyEngine:
@@ -35,8 +35,9 @@ class OnePolicyEngine:
         self._cascade = cascade
         self._rewrites = None if policy is None else RememberedRewrites(policy, max_new_tokens)
 
-    def rank(self, queries: Sequence[Query], arms: Sequence[str]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> Ranking:
         """See `simulation.traffic.Engine.rank`."""
+        queries, arms = [a.query for a in asked], [a.arm for a in asked]
         rewrites: list[str | None] = [None] * len(queries)
         if self._rewrites is not None:
             served = [i for i, arm in enumerate(arms) if arm != HOLDBACK]
@@ -78,8 +79,9 @@ class ArmsEngine:
         self._cascades = dict(cascades)
         self._rewrites = RememberedRewrites(policy, max_new_tokens)
 
-    def rank(self, queries: Sequence[Query], arms: Sequence[str]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> Ranking:
         """See `simulation.traffic.Engine.rank`."""
+        queries, arms = [a.query for a in asked], [a.arm for a in asked]
         texts, rewrites = [q.text for q in queries], self._rewrites(queries)
         answers = {arm: cascade.search(texts, rewrites, DISPLAYED) for arm, cascade in self._cascades.items()}
         lists = [a.rows for a in answers.values()]

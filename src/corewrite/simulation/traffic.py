@@ -32,10 +32,28 @@ _START = 1_772_409_600.0  # 2026-03-02T00:00:00Z, a Monday
 _P_SESSION, _P_TYPE, _P_SCAN, _P_CLICK, _P_WATCH, _P_NEXT, _P_TITLES, _P_FELT = range(8)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A search that waits for its answer.
+
+    Attributes:
+        query: What was typed, with its context.
+        arm: Of the user.
+        user_id, session_id: Whose it is.
+        timestamp: When it was typed, seconds since the epoch.
+    """
+
+    query: Query
+    arm: str
+    user_id: str
+    session_id: str
+    timestamp: float
+
+
 class Engine(Protocol):
     """What the platform asks of a search engine."""
 
-    def rank(self, queries: Sequence[Query], arms: Sequence[str]) -> "Ranking":
+    def rank(self, asked: Sequence[Asked]) -> "Ranking":
         """Answer a batch of searches, each under its user's arm."""
         ...
 
@@ -48,11 +66,13 @@ class Ranking:
         rows: Catalogue rows displayed, int64 [searches, 10], -1 pads.
         impacted: Whether the two arms' displayed lists differ, bool [searches].
         columns: Per-document signals and factors of what is displayed, name -> float64 [searches, 10].
+        query_ids: Names that the engine gave the searches; empty: it gave none.
     """
 
     rows: IntArray
     impacted: BoolArray
     columns: dict[str, FloatArray] = field(default_factory=dict)
+    query_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +157,7 @@ class _Session:
 class _Search:
     """One search of the log in the making; the fields are those of `Week`, one search each."""
 
+    query_id: str
     time: float
     user: int
     number: int
@@ -327,7 +348,11 @@ def _round(
     queries = [
         Query(t.text, Context(tuple(s.earlier[-3:]), tuple(s.titles[-3:]), "en")) for t, s in zip(typed, active, strict=True)
     ]
-    ranking = engine.rank(queries, [s.arm for s in active])
+    asked = [
+        Asked(query, s.arm, s.user_id, _session_id(week, s.user_id, s.number), round(s.clock, 3))
+        for query, s in zip(queries, active, strict=True)
+    ]
+    ranking = engine.rank(asked)
     intents = Intents(
         np.array([s.entity for s in active]), np.array([s.aspect for s in active]), np.array([s.category for s in active])
     )
@@ -340,6 +365,7 @@ def _round(
         watched = float(seen.watch[i].sum())
         log.append(
             _Search(
+                query_id=ranking.query_ids[i] if ranking.query_ids else f"w{week}-{s.user_id}-{s.number}-{s.step}",
                 time=round(s.clock, 3),
                 user=s.user,
                 number=s.number,
@@ -456,6 +482,10 @@ def _scan(
     return _Seen(click, watch, delay, examined, felt, scent)
 
 
+def _session_id(week: int, user_id: str, number: int) -> str:
+    return f"w{week}-{user_id}-{number}"
+
+
 def _collect(week: int, log: list[_Search]) -> Week:
     log.sort(key=lambda s: (s.time, s.user, s.number))
     times = np.array([s.time for s in log])
@@ -463,9 +493,9 @@ def _collect(week: int, log: list[_Search]) -> Week:
     names = log[0].columns if log else {}
     return Week(
         week=week,
-        query_ids=tuple(f"w{week}-{s.user_id}-{s.number}-{s.step}" for s in log),
+        query_ids=tuple(s.query_id for s in log),
         user_ids=tuple(s.user_id for s in log),
-        session_ids=tuple(f"w{week}-{s.user_id}-{s.number}" for s in log),
+        session_ids=tuple(_session_id(week, s.user_id, s.number) for s in log),
         arms=tuple(s.arm for s in log),
         queries=tuple(s.query for s in log),
         timestamps=times,
