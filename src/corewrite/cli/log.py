@@ -15,6 +15,24 @@ EXAMPLES = (
 )
 
 
+@app.command(
+    epilog="Example: `corewrite log keys secrets`, then `serve.log.seal_to: secrets/NAME.public` and `privacy.keys: secrets`"
+)
+def keys(
+    folder: Path = typer.Argument(help="Where the two files go; keep the private one where the cycle runs, and nowhere else."),
+    as_json: bool = typer.Option(False, "--json", help="Print the files as JSON."),
+) -> None:
+    """Make a pair of keys: a server seals users' texts to the public one, the cycle opens them with the private one."""
+    from corewrite.logs.sealing import make_keys
+
+    with reported_errors():
+        public, private = make_keys(folder)
+    if as_json:
+        print_json({"public": str(public), "private": str(private)})
+    else:
+        typer.echo(f"public   {public}\nprivate  {private}")
+
+
 @app.command(epilog=EXAMPLES)
 def pack(
     log: Path = typer.Argument(help="A log: a file, or a folder of them. Leave out the file that is still being written."),

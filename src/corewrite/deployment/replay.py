@@ -16,6 +16,7 @@ from corewrite.domain import SignalStatus
 from corewrite.fusion import ReplayResult, replay
 from corewrite.fusion.spec import STAGES
 from corewrite.logs.files import log_files, log_lines
+from corewrite.logs.sealing import Unseal
 from corewrite.logs.served import Served, ServedLine, read_served
 from corewrite.registry import Registry
 from corewrite.search import Cascade, Trace
@@ -49,7 +50,7 @@ class LogReplay:
 
 
 def replay_log(
-    log: Path, registry: Registry, opener: RankerOpener, *,
+    log: Path, registry: Registry, opener: RankerOpener, *, unseal: Unseal | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LogReplay:  # fmt: skip
     """Recompute the searches of a log, each with the triple, the rewrites and the stages that it names.
@@ -58,6 +59,7 @@ def replay_log(
         log: A file, or a folder of them.
         registry: Holds the triples.
         opener: Opens what ranked, over the documents of that time. What other models or engines answered is passed over.
+        unseal: Opens sealed texts; None: such searches are passed over.
         progress: Called with (searches done, of how many).
 
     Raises:
@@ -65,7 +67,7 @@ def replay_log(
         ReplayError: nothing in the log can be recomputed.
         RegistryError: an artifact the log names is gone or damaged.
     """
-    entries, passed_over = _entries(log)
+    entries, passed_over = _entries(log, unseal)
     deployments: dict[tuple[str, str], Deployment] = {}
     logged: dict[str, list[float]] = defaultdict(list)
     again: dict[str, list[float]] = defaultdict(list)
@@ -129,12 +131,12 @@ def _went_wrong(served: Served) -> bool:
     )
 
 
-def _entries(log: Path) -> tuple[Sequence[ServedLine], int]:
+def _entries(log: Path, unseal: Unseal | None) -> tuple[Sequence[ServedLine], int]:
     entries, passed_over = [], 0
     for path in log_files(log):
         for line in log_lines(path):
             try:
-                entry = read_served(line)
+                entry = read_served(line if unseal is None else unseal(line))
             except ValueError:
                 passed_over += 1
                 continue

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from corewrite.domain.traffic_split import NUM_BUCKETS
 from corewrite.logs.files import LINE_LIMIT, LogError, log_lines
+from corewrite.logs.sealing import Unseal
 from corewrite.logs.served import LogPlace, count_lost, marks_of
 
 _ID_LIMIT = 100
@@ -117,13 +118,16 @@ class _Columns:
         return pa.table(self.values, schema=self.schema)
 
 
-def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, connection: Any = None) -> SearchLog:
+def read_log(
+    paths: Path | Sequence[Path], *, rejects_path: Path | None = None, connection: Any = None, unseal: Unseal | None = None
+) -> SearchLog:
     """Read log files into tables.
 
     Args:
         paths: One or more files.
         rejects_path: Where unusable lines go (NDJSON: line, reason, text); None: they are only counted.
         connection: An Ibis connection; default DuckDB in memory.
+        unseal: Opens the texts of a line; None: sealed ones stay so.
 
     Raises:
         LogError: a file cannot be read, or none of the lines is a query.
@@ -138,7 +142,7 @@ def read_log(paths: Path | Sequence[Path], *, rejects_path: Path | None = None, 
         for number, raw, kind_hint in _lines(file):
             lines += 1
             try:
-                row = _parse(raw, kind_hint)
+                row = _parse(raw if unseal is None else unseal(raw), kind_hint)
             except (ValueError, RecursionError) as error:
                 rejects.append({"file": file.name, "line": number, "reason": str(error)[:300], "text": _shown(raw)})
                 continue

@@ -37,6 +37,16 @@ class RecoveryConfig(Settings):
     """The best champion of so many weeks is a bar that no candidate may fall below: slow decay."""
 
 
+class PrivacyConfig(Settings):
+    """What may be read of users' texts, and for how long."""
+
+    keys: Path | None = None
+    """Folder of the private keys that sealed logs are opened with (`corewrite log keys`); None: they stay sealed."""
+    retention_weeks: int | None = Field(default=None, ge=1)
+    """Weeks whose mined searches are kept in the run folder, this one included; older ones are removed when a cycle ends. None:
+    all are kept. The frozen set stays."""
+
+
 class CycleConfig(Settings):
     """The weekly cycle on files.
 
@@ -68,6 +78,8 @@ class CycleConfig(Settings):
     """After a REJECT."""
     ramp: RampConfig = RampConfig()
     """Who gets a promoted champion, and when it is rolled back."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """Sealed logs, and how long what was mined is kept."""
     margins: Path | None = None
     """Frozen margins, as `corewrite gate calibrate` wrote them; None: those of `pipeline.gate`."""
     frozen_queries: int = Field(default=1_000, ge=40)
@@ -85,6 +97,16 @@ class CycleConfig(Settings):
         """
         gate = self.pipeline.gate
         return gate if self.margins is None else gate.model_copy(update={"margins": load_margins(self.margins)})
+
+    @model_validator(mode="after")
+    def _remembers_enough(self) -> "CycleConfig":
+        keep, read = self.privacy.retention_weeks, 1 + self.refresh.relevance_windows
+        if keep is not None and keep < read:
+            raise ValueError(
+                f"privacy.retention_weeks {keep} is less than the {read} weeks that a cycle reads: keep {read}, or lower "
+                "refresh.relevance_windows"
+            )
+        return self
 
     @model_validator(mode="after")
     def _apart(self) -> "CycleConfig":

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from corewrite.domain import Documents, TrainingInstance
 from corewrite.domain.documents import known_ids
 from corewrite.domain.traffic_split import is_holdback_user
-from corewrite.evaluation.searches import query_frequency
+from corewrite.evaluation.build import query_frequency
 from corewrite.logs import (
     Reformulation,
     SatisfactionThresholds,
@@ -27,6 +27,7 @@ from corewrite.logs import (
     write_reformulations,
 )
 from corewrite.logs.outcomes import Overlap
+from corewrite.logs.sealing import Unseal
 from corewrite.pipeline.window import read_window
 from corewrite.relevance import Impressions
 from corewrite.storage.durable import make_folder, move_folder, sync_tree, whole_file
@@ -134,7 +135,7 @@ def impressions_of(windows: Sequence[MinedWindow], documents: Documents) -> Impr
 
 def mine_week(
     logs: Sequence[Path], documents: Documents, folder: Path, *, overlap: Overlap, thresholds: SatisfactionThresholds | None,
-    seed: int, rejects: Path,
+    seed: int, rejects: Path, unseal: Unseal | None = None,
 ) -> MinedWindow:  # fmt: skip
     """Read a week's log, mine it, and keep what was found in `folder`, whole or not at all; what is there is not made again.
 
@@ -146,13 +147,14 @@ def mine_week(
         thresholds: Satisfaction frozen on the first week; None: this is the first.
         seed: For the random negatives.
         rejects: Where unusable lines go.
+        unseal: Opens sealed texts; None: they stay sealed.
 
     Raises:
         ValueError: no usable query, or too little to learn from.
     """
     if (folder / _ABOUT).is_file():
         return MinedWindow(folder)
-    window = read_window(logs, overlap=overlap, thresholds=thresholds, rejects_path=rejects)
+    window = read_window(logs, overlap=overlap, thresholds=thresholds, rejects_path=rejects, unseal=unseal)
     make_folder(folder.parent)
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)

@@ -22,6 +22,7 @@ from corewrite.logs import (
     read_log,
 )
 from corewrite.logs.outcomes import Overlap
+from corewrite.logs.sealing import Unseal
 from corewrite.relevance import Impressions
 
 
@@ -80,6 +81,7 @@ def read_window(
     overlap: Overlap | None = None,
     thresholds: SatisfactionThresholds | None = None,
     rejects_path: Path | None = None,
+    unseal: Unseal | None = None,
 ) -> LogWindow:
     """Read a log window.
 
@@ -88,11 +90,12 @@ def read_window(
         overlap: Of two texts' results under the original-only ranking; None: of the displayed lists.
         thresholds: Satisfaction frozen on an earlier window; None: fitted on this one.
         rejects_path: Where unusable lines go.
+        unseal: Opens sealed texts; None: they stay sealed.
 
     Raises:
         LogError: no usable query.
         ValueError: too few clicks to learn from.
     """
-    log = read_log(paths, rejects_path=rejects_path)
+    log = read_log(paths, rejects_path=rejects_path, unseal=unseal)
     outcomes = find_outcomes(log, overlap=overlap, thresholds=thresholds)
     return LogWindow(log.report, outcomes, fit_propensity(outcomes))

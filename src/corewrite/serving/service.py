@@ -13,6 +13,7 @@ from corewrite.deployment.settings import secret_of
 from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
 from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of, is_compared
 from corewrite.fusion import explain_stage
+from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import LogPlace
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.cache import MemoryCache, RedisCache
@@ -62,6 +63,7 @@ class Service:
         Raises:
             DocumentsError: the documents cannot be read.
             ImportError, ScorerMismatchError, ScoreError: see `RankerOpener`.
+            SealError: `log.seal_to` is no public key.
             ValueError: an environment variable that the settings name is not set.
         """
         self.config, self._clock = config, clock
@@ -76,6 +78,7 @@ class Service:
         self.versions = Versions(config, opener, make_rewriter or self._rewriter)
         self._searcher = Searcher(config)
         self._hasher = Hasher(secret_of(config.log.salt_env))
+        self._sealer = None if config.log.seal_to is None else Sealer(config.log.seal_to)
         self._ubi = UbiLog(config.log) if config.log.folder is not None else None
         self._afterwards: set[asyncio.Task[None]] = set()
         self._following: list[asyncio.Task[None]] = []
@@ -379,7 +382,7 @@ class Service:
             line = line_of(
                 found, query_id=query_id, client_id=client_id, bucket=bucket_of(client_id), session_id=session_id,
                 timestamp=timestamp, ids=self.catalogue.ids.__getitem__, compared=compared, shadow=shadow,
-                backends=found.version.ranker.facts, texts="plain" if self.config.log.query_text else "hashed",
+                backends=found.version.ranker.facts, texts=self.config.log.texts, sealer=self._sealer,
                 hasher=self._hasher, place=place,
             )  # fmt: skip
         except Exception:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from corewrite.deployment.settings import RankerSettings, RecallSettings, SignalSettings, secret_of
 from corewrite.domain import Settings, read_settings
 from corewrite.domain.traffic_split import STAGES_OF, Arm, ArmShares, compared_arms
+from corewrite.logs.served import Texts
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
@@ -102,6 +103,9 @@ class LogSettings(Settings):
 
     folder: Path | None = None
     """Where it goes; None: nothing is logged."""
+    seal_to: Path | None = None
+    """Public key file (`corewrite log keys`): texts stand in the log sealed, readable with the private key alone, which only
+    the cycle needs."""
     query_text: bool = False
     """Whether texts of users stand in it; otherwise hashes do, from which nothing can be learnt: training, ramps, experiments,
     replay and warming need the texts."""
@@ -124,6 +128,17 @@ class LogSettings(Settings):
             raise ValueError(
                 f"pair {', '.join(self.pair)}: name control first, then a treatment that uses the rewrite at more stages"
             )
+        return self
+
+    @property
+    def texts(self) -> Texts:
+        """How users' texts stand in the log."""
+        return "sealed" if self.seal_to is not None else "plain" if self.query_text else "hashed"
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "LogSettings":
+        if self.seal_to is not None and self.query_text:
+            raise ValueError("query_text and seal_to exclude each other: texts stand in the log as they are, or sealed")
         return self
 
 

@@ -12,13 +12,14 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from corewrite.logs.reader import iso
+from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, Served, ServedLine, Texts, UnseenAnswer
 from corewrite.logs.writer import APPLICATION
 from corewrite.serving.searching import Found
@@ -63,7 +64,7 @@ class Compared:
 def line_of(
     found: Found, *, query_id: str, client_id: str, bucket: int, session_id: str, timestamp: float,
     ids: Callable[[int], str], compared: Compared | None, shadow: Found | None, backends: Mapping[str, JsonValue],
-    texts: Texts, hasher: Hasher, place: LogPlace,
+    texts: Texts, hasher: Hasher, place: LogPlace, sealer: Sealer | None = None,
 ) -> ServedLine:  # fmt: skip
     """The line of a search.
 
@@ -78,18 +79,27 @@ def line_of(
         compared: What a comparison came to, where one was made.
         shadow: The answer of the champion that nobody sees yet, where it was computed.
         backends: What scored and recalled: `Ranker.facts`.
-        texts: Whether the user's texts are written, or their hashes.
+        texts: Whether the user's texts are written, their hashes, or sealed.
         hasher: Makes the hashes.
         place: Of the line in the log.
+        sealer: Seals texts; needed where `texts` says so.
     """
-    shown: Callable[[str], str] = hasher if texts == "hashed" else lambda text: text
+
+    def shown(field: str, text: str) -> str:
+        if texts == "plain":
+            return text
+        return hasher(text) if sealer is None else sealer.seal(query_id, field, text)
+
+    def all_shown(field: str, several: Iterable[str]) -> tuple[str, ...]:
+        return tuple(shown(f"{field}.{i}", text) for i, text in enumerate(several))
+
     ranked, context = found.ranked, found.query.context
     names = sorted({name for factors in ranked.factors for name in factors})
     lists = compared.lists if compared is not None else None
     served = Served(
-        **dict(_answer(found, shown)),
+        **dict(_answer(found, all_shown("rewrites", found.texts))),
         texts=texts,
-        context_queries=tuple(shown(q) for q in context.queries),
+        context_queries=all_shown("context_queries", context.queries),
         ramp=found.ramp,
         backends=dict(backends),
         factors={name: tuple(f.get(name, 1.0) for f in ranked.factors) for name in names},
@@ -98,20 +108,22 @@ def line_of(
         lists=None if lists is None else (_named(lists[0], ids), _named(lists[1], ids)),
         shadow=None
         if shadow is None
-        else UnseenAnswer(**dict(_answer(shadow, shown)), hit_ids=_named(shadow.ranked.rows, ids)),
+        else UnseenAnswer(
+            **dict(_answer(shadow, all_shown("shadow.rewrites", shadow.texts))), hit_ids=_named(shadow.ranked.rows, ids)
+        ),
         log=place,
     )
     return ServedLine(
         application=APPLICATION,
         query_id=query_id,
         client_id=hasher(client_id),
-        user_query=shown(found.query.text),
+        user_query=shown("user_query", found.query.text),
         timestamp=iso(timestamp),
         query_response_id=query_id,
         query_response_hit_ids=_named(ranked.rows, ids),
         query_attributes=Attributes(
             session_id=hasher(session_id) if session_id else "",
-            context_titles=tuple(shown(t) for t in context.titles),
+            context_titles=all_shown("context_titles", context.titles),
             locale=context.locale,
             arm=found.arm,
             bucket=bucket,
@@ -125,7 +137,7 @@ def _named(rows: tuple[int, ...], ids: Callable[[int], str]) -> tuple[str, ...]:
     return tuple(ids(row) for row in rows)
 
 
-def _answer(found: Found, shown: Callable[[str], str]) -> Answer:
+def _answer(found: Found, rewrites: tuple[str, ...]) -> Answer:
     """What answered, and what became of the rewrite."""
     champion = found.version.champion
     return Answer(
@@ -136,7 +148,7 @@ def _answer(found: Found, shown: Callable[[str], str]) -> Answer:
         spec_hash=found.version.spec_hash,
         signal_status={name: str(state) for name, state in found.ranked.status.items()},
         rewrite=found.reason,
-        rewrites=tuple(shown(t) for t in found.texts),
+        rewrites=rewrites,
         used_at=found.used_at,
     )
 
