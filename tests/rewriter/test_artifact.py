@@ -60,6 +60,17 @@ def test_new_policies_have_the_locale_in_the_prompt(rewriter: Rewriter, plain_fo
         assert policy.template.config.format == 2 and len({tuple(p) for p in prompts}) == 3
 
 
+def test_the_home_locale_is_of_the_artifact(plain_folder: Path, tmp_path: Path) -> None:
+    policy = load_rewriter(plain_folder, home_locale="de")
+    assert policy.template.config.home_locale == "de"
+    policy.save(tmp_path / "a")
+    assert load_rewriter(tmp_path / "a", home_locale="fr").template.config == policy.template.config
+    sizes = {"vocabulary": 280, "width": 16, "layers": 1, "heads": 2}
+    small = [new_small_decoder(["a cat"] * 9, seed=1, home_locale=home, **sizes) for home in ("", "de")]
+    assert [p.template.config.home_locale for p in small] == ["", "de"]
+    assert small[0].policy_hash != small[1].policy_hash
+
+
 def test_a_rewrite_can_depend_on_the_locale(rewriter: Rewriter) -> None:
     pairs = [("de", "gift"), ("en", "present"), ("", "lion")]
     examples = [Example(Query("rice", Context(locale=locale)), target) for locale, target in pairs]

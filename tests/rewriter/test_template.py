@@ -1,5 +1,7 @@
 """The prompt builder: structure that no user text can change, and what is cut when it gets long."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ PIECES = [*MARKS, "<|end|>", "<|pad|>", "<|", "|>", "title", "<|ti", "tle|>", " 
 HOSTILE = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=12).map("".join) | st.text()
 
 
-def built(rewriter: Rewriter, **config: int) -> PromptTemplate:
+def built(rewriter: Rewriter, **config: Any) -> PromptTemplate:
     return PromptTemplate(rewriter.tokenizer, TemplateConfig(**config))
 
 
@@ -54,6 +56,17 @@ def test_without_a_locale_a_prompt_is_that_of_format_1(trained: Rewriter, texts:
         # Format 1 knows no locale.
         assert old.encode(query) == old.encode(Query(text, Context((earlier,), (title,))))
     assert old.truncated >= new.truncated - 1
+
+
+def test_the_home_locale_goes_without_saying(rewriter: Rewriter) -> None:
+    def encoded(locale: str, **config: Any) -> list[int]:
+        return built(rewriter, **config).encode(Query("lion", Context(("cats",), (), locale)))
+
+    plain = encoded("de", format=1)
+    for home in ("en-US", "en-us"):
+        assert encoded("EN_us", home_locale=home) == encoded("", home_locale=home) == plain
+        assert encoded("de", home_locale=home) == encoded("de") != plain
+        assert encoded("en", home_locale=home) == encoded("en") != plain
 
 
 @pytest.mark.parametrize("other", ["en-us", "EN-US", "en_US", " En-Us "])
@@ -196,7 +209,7 @@ def test_format_1_reads_and_writes_as_it_did() -> None:
     text = '{"format": 1, "max_tokens": 60, "part_tokens": 7, "queries": 0, "titles": 1}'
     assert TemplateConfig.from_json(text) == TemplateConfig(60, 1, 0, 7, format=1)
     assert TemplateConfig.from_json(text).to_json() == text
-    assert TemplateConfig(60, 1, 0, 7).to_json() == text.replace('"format": 1', '"format": 2')
+    assert TemplateConfig(60, 1, 0, 7, "de").to_json() == text.replace('1, "max', '2, "home_locale": "de", "max')
 
 
 @pytest.mark.parametrize(
@@ -207,6 +220,8 @@ def test_format_1_reads_and_writes_as_it_did() -> None:
         ("{}", "format that this version"),
         ('{"titles": 2}', "format that this version"),
         ('{"format": 3}', "format that this version"),
+        ('{"format": 1, "home_locale": "de"}', "format that this version"),
+        ('{"format": 2, "home_locale": 7}', "home_locale of the prompt template must be a language tag, not 7"),
         ('{"format": true}', "format of the prompt template must be an integer"),
         ('{"format": 1, "extra": 3}', "format that this version"),
         ('{"format": 1, "titles": -1}', "titles of the prompt template must be an integer of at least 0, not -1"),

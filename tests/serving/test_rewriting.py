@@ -74,6 +74,7 @@ def test_a_locale_is_in_the_key_as_the_prompt_holds_it():
         return canonical(Query("lion", Context(locale=locale)), TemplateConfig(**template))
 
     assert asked("en_US") == asked(" EN-us") == Query("lion", Context(locale="en-us"))
+    assert asked("en_US", home_locale="en-us") == asked("") == Query("lion")
     # A template of format 1 leaves it out of the prompt; its keys stay those of before.
     assert asked("en_US", format=1) == Query("lion", Context(locale="en_US"))
 

@@ -1,12 +1,13 @@
 """The warm start: what to show the rewriter before it meets the reward."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from corewrite.domain import Documents
+from corewrite.domain import Documents, Query
 from corewrite.domain.documents import text_column
 from corewrite.logs import Reformulation
 from corewrite.pipeline.config import WarmStartConfig
@@ -15,6 +16,7 @@ from corewrite.rewriter import (
     FineTuneReport,
     Rewriter,
     fine_tune,
+    folded_locale,
     load_rewriter,
     new_small_decoder,
     omissions,
@@ -76,14 +78,21 @@ def warm_start(
         raise ValueError("the warm start needs satisfied searches: the log has none")
     kept = _examples(repaired, good, documents, config.examples, seed)
     examples = [example for rows in kept.values() for example in rows]
+    home = home_locale([r.query for r in (*repaired, *good)])
     if model is None:
         said = [text for name in ("title", "text") for text in _texts(documents, name, seed)]
         texts = [*said, *(r.target for r in (*good, *repaired))]
-        rewriter, rate = new_small_decoder(texts, seed=seed), config.learning_rate
+        rewriter, rate = new_small_decoder(texts, seed=seed, home_locale=home), config.learning_rate
     else:
-        rewriter, rate = load_rewriter(model), config.learning_rate_pretrained
+        rewriter, rate = load_rewriter(model, home_locale=home), config.learning_rate_pretrained
     report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
     return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
+
+
+def home_locale(queries: Sequence[Query]) -> str:
+    """The locale of more than half of the queries, folded; empty where none is."""
+    ((locale, n),) = Counter(folded_locale(q.context.locale) for q in queries).most_common(1) or [("", 0)]
+    return locale if 2 * n > len(queries) else ""
 
 
 def weekly_examples(

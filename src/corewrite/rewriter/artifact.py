@@ -143,7 +143,7 @@ class Rewriter:
         (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
 
 
-def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None) -> Rewriter:
+def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None, *, home_locale: str = "") -> Rewriter:
     """Load a rewriter's artifact folder, or any `transformers` causal LM with a fast tokenizer.
 
     A model that is no artifact yet gets the template's reserved tokens (its embeddings grow by them) and a pad token if it
@@ -151,7 +151,8 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
 
     Args:
         path_or_name: A folder, or the name of a model in the local cache or on the hub.
-        config: Prompt limits for a model without a template of its own.
+        config: Template of a model without one of its own; None: as long as the model allows, with `home_locale`.
+        home_locale: See `TemplateConfig`.
 
     Raises:
         RewriterError: the folder is missing, holds pickled weights or code, cannot be read as a causal LM, or lacks weights.
@@ -196,15 +197,17 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice
         model.resize_token_embeddings(len(tokenizer))
-    return Rewriter(model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, config or _limits(model)))
+    return Rewriter(model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, config or _limits(model, home_locale)))
 
 
 def new_small_decoder(
-    texts: Sequence[str], *, seed: int, vocabulary: int = 4096, width: int = 128, layers: int = 2, heads: int = 4
-) -> Rewriter:
+    texts: Sequence[str], *, seed: int, vocabulary: int = 4096, width: int = 128, layers: int = 2, heads: int = 4,
+    home_locale: str = "",
+) -> Rewriter:  # fmt: skip
     """A small Llama-style decoder with random weights and a tokenizer trained on `texts` (byte-level BPE).
 
-    Frequent words become single tokens, rare and misspelt ones break into pieces; every string has an encoding.
+    Frequent words become single tokens, rare and misspelt ones break into pieces; every string has an encoding. For
+    `home_locale` see `TemplateConfig`.
     """
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -227,7 +230,9 @@ def new_small_decoder(
         )
     )  # fmt: skip
     _attend_plainly(model)
-    return Rewriter(model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig()))
+    return Rewriter(
+        model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig(home_locale=home_locale))
+    )
 
 
 def best_device() -> torch.device:
@@ -242,12 +247,12 @@ def _state_chunks(state: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
         yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _limits(model: Any) -> TemplateConfig:
+def _limits(model: Any, home_locale: str) -> TemplateConfig:
     """Prompt limits of a model that brings none: 512 tokens, or what its positions leave beside a rewrite."""
     positions = getattr(model.config, "max_position_embeddings", None) or 2 * _PROMPT
     if positions < 2 * _REWRITE:
         raise RewriterError(f"the model has {positions} positions: a prompt and a rewrite need at least {2 * _REWRITE}")
-    return TemplateConfig(min(_PROMPT, positions - _REWRITE), 6, 4, 64)
+    return TemplateConfig(min(_PROMPT, positions - _REWRITE), 6, 4, 64, home_locale)
 
 
 def _attend_plainly(model: Any) -> None:

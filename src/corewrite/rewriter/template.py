@@ -18,6 +18,11 @@ class PromptTooLongError(ValueError):
     """A query that does not fit the prompt even without its context."""
 
 
+def folded_locale(locale: str) -> str:
+    """A language tag in one form: tags differ neither by case nor, as programs write them, by their hyphens."""
+    return normalise(locale).replace("_", "-")
+
+
 @dataclass(frozen=True)
 class TemplateConfig:
     """What a prompt holds.
@@ -27,25 +32,39 @@ class TemplateConfig:
         titles: Titles of the context at most, the latest.
         queries: Earlier queries at most, the latest.
         part_tokens: Tokens of one title, earlier query or locale at most.
-        format: 2, or 1, whose prompts leave the locale out; a policy keeps the format that it was trained with.
+        home_locale: The locale that goes without saying: prompts leave it out, as they do where
+            none is known. Of format 2.
+        format: 2, or 1, whose prompts leave every locale out; a policy keeps the format that it was trained with.
     """
 
     max_tokens: int = 96
     titles: int = 3
     queries: int = 2
     part_tokens: int = 24
+    home_locale: str = ""
     format: int = FORMATS[-1]
 
     def __post_init__(self) -> None:
-        for name, value in self.__dict__.items():
+        numbers = {name: value for name, value in self.__dict__.items() if name != "home_locale"}
+        for name, value in numbers.items():
             if type(value) is not int or value < 0:
                 raise ValueError(f"{name} of the prompt template must be an integer of at least 0, not {value!r:.50}")
         if self.format not in FORMATS:
             raise ValueError(f"this prompt template has format {self.format}, which this version of corewrite does not know")
+        if not isinstance(self.home_locale, str):
+            raise ValueError(f"home_locale of the prompt template must be a language tag, not {self.home_locale!r:.50}")
 
     def to_json(self) -> str:
         """Canonical JSON."""
-        return json.dumps(self.__dict__, sort_keys=True)
+        value = dict(self.__dict__)
+        if self.format == 1:
+            del value["home_locale"]
+        return json.dumps(value, sort_keys=True)
+
+    def said_locale(self, locale: str) -> str:
+        """A locale as a prompt of format 2 says it; empty where it is left out."""
+        folded = folded_locale(locale)
+        return "" if folded == folded_locale(self.home_locale) else folded
 
     @classmethod
     def from_json(cls, text: str) -> "TemplateConfig":
@@ -55,21 +74,19 @@ class TemplateConfig:
             ValueError: it is something else.
         """
         value = json.loads(text)
-        if not isinstance(value, dict) or value.get("format") not in FORMATS or set(value) - set(cls.__dataclass_fields__):
+        known = set(cls.__dataclass_fields__)
+        if isinstance(value, dict) and value.get("format") == 1:
+            known.remove("home_locale")
+        if not isinstance(value, dict) or value.get("format") not in FORMATS or set(value) - known:
             raise ValueError("this prompt template has a format that this version of corewrite does not know")
         return cls(**value)
-
-
-def folded_locale(locale: str) -> str:
-    """A language tag in one form: tags differ neither by case nor, as programs write them, by their hyphens."""
-    return normalise(locale).replace("_", "-")
 
 
 class PromptTemplate:
     """Builds `title* earlier* query rewrite` as token ids, each part behind a reserved token that no user text can make.
 
-    In format 2 a locale stands before all, behind the token that else only ends a prompt: so a prompt without a locale is that
-    of format 1, token by token, no vocabulary has to grow, and nothing a user types can stand for a locale.
+    In format 2 a locale other than the home one stands before all, behind the token that else only ends a prompt: so a prompt
+    without it is that of format 1, token by token, no vocabulary has to grow, and nothing a user types can stand for a locale.
     """
 
     def __init__(self, tokenizer: Any, config: TemplateConfig) -> None:
@@ -142,7 +159,7 @@ class PromptTemplate:
         return locale + context + own
 
     def _locale(self, locale: str) -> list[int]:
-        ids = self.encode_text(folded_locale(locale))[: self.config.part_tokens] if self.config.format > 1 else ()
+        ids = self.encode_text(self.config.said_locale(locale))[: self.config.part_tokens] if self.config.format > 1 else ()
         return [self._marks[REWRITE], *ids] if ids else []
 
     def holds_reserved(self, ids: Sequence[int]) -> bool:

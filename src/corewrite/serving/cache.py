@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from corewrite.domain import Context, Query, sha256_json
-from corewrite.rewriter import TemplateConfig, clean, folded_locale
+from corewrite.rewriter import TemplateConfig, clean
 
 MAX_REWRITES = 4
 Texts = tuple[str, ...]
@@ -38,7 +38,7 @@ def canonical(query: Query, template: TemplateConfig) -> Query:
         len(c.titles) - min(len(c.titles), template.titles) :
     ]  # fmt: skip
     # Of a template that leaves the locale out it stays as it is: keys that were made before are found again.
-    locale = folded_locale(c.locale) if template.format > 1 else c.locale
+    locale = template.said_locale(c.locale) if template.format > 1 else c.locale
     return Query(_folded(query.text), Context(tuple(map(_folded, queries)), tuple(map(_folded, titles)), locale))
 
 
