@@ -1,5 +1,5 @@
 from corewrite.domain import Context, Query
-from corewrite.evaluation.build import query_frequency, slices_of
+from corewrite.evaluation.searches import query_frequency, slices_of
 from corewrite.pipeline import SpellingDictionary, baseline_rewrites
 
 TEXTS = ["interview paris"] * 9 + ["interview london"] * 9 + ["concert"] * 9 + ["interviev"] + ["cats"] * 5 + ["cars"] * 40

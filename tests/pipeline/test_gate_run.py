@@ -13,6 +13,7 @@ from corewrite.gate.calibrate import MINIMUM_RETRAINS
 from corewrite.pipeline import gate_run
 from corewrite.pipeline.cycle import CycleError, run_cycle
 from corewrite.pipeline.gate_run import _Bench, calibrate_margins
+from corewrite.pipeline.mined import frequencies
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import Journal
 
@@ -40,8 +41,9 @@ def test_a_finished_week_s_gate_again(settings, steps, tmp_path, monkeypatch):
     assert (code, found["verdict"], found["week"], found["champion"]) == (3, "hold", "w1", champion.policy)
     assert "judge_ndcg" in table and "judge_ndcg" in (out / "gate.html").read_text("utf-8")
     # The slices are the cycle's: what is head, and what is new, by all weeks it mined.
-    everything, before = gate_run.frequencies([gate_run.MinedWindow(config.run / "windows" / w) for w in ("w0", "w1")])
-    assert asked[0][0][5] == everything and asked[0][1]["before"] == before != everything
+    everything, before = frequencies([gate_run.MinedWindow(config.run / "windows" / w) for w in ("w0", "w1")])
+    searches = asked[0][0][2]
+    assert searches.frequency == everything and searches.before == before != everything
     assert found["checks"] and {c["name"] for c in found["checks"] if c["verdict"] == "skipped"} >= {"judge_ndcg_vs_recent"}
 
     # Once another policy is the champion, the one before is a bar, and where the lineage began.

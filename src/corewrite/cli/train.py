@@ -41,10 +41,17 @@ def train(
             documents, earlier_log, log, labels, out, spec=default_spec() if spec is None else load_spec(spec),
             config=load_config(config), seed=seed, model=model, steps=ProgressSteps(progress_console(quiet=False)),
         )  # fmt: skip
+    decided = run.decision
     if as_json:
-        print_json({"gate": run.gate.as_dict(), "provenance": run.provenance.as_dict(), "decision": run.decision.number})
+        print_json(
+            {
+                "gate": run.gate.as_dict(), "provenance": run.provenance.as_dict(), "decision": decided.number,
+                "verdict": decided.verdict, "reason": decided.reason, "champion": run.compared_with,
+            }
+        )  # fmt: skip
     else:
         for check in run.gate.checks:
             typer.echo(f"{check.verdict:<8} {check.name:<28} {check.reason}")
-        typer.echo(f"{run.gate.verdict.upper()}: {run.gate.reason}")
-    raise typer.Exit(VERDICT_EXITS[run.gate.verdict])
+        against = "the warm start" if run.compared_with is None else f"champion {run.compared_with[:12]}"
+        typer.echo(f"{decided.verdict.upper()}, compared with {against}: {decided.reason}")
+    raise typer.Exit(VERDICT_EXITS[decided.verdict])

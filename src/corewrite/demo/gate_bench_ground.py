@@ -31,13 +31,14 @@ from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import gate_slices
-from corewrite.evaluation.measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
+from corewrite.evaluation.build import Side, build_evaluation
+from corewrite.evaluation.searches import GateSearches
 from corewrite.fusion import default_spec
-from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, run_gate
+from corewrite.gate import Evaluation, GateResult, PolicyOutputs, run_gate
 from corewrite.pipeline import read_catalogue, read_labels, warm_start, write_catalogue, write_labels
 from corewrite.pipeline.candidate import training_progress
 from corewrite.pipeline.cycle import refit
+from corewrite.pipeline.gate_searches import gate_searches
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
 from corewrite.registry import Registry
 from corewrite.relevance import Judge, LateInteraction, cold_start
@@ -57,7 +58,6 @@ BoolArray = npt.NDArray[np.bool_]
 Where = Literal["gate", "truth", "canaries"]
 
 _TRUTH_WEEK = 2
-_CANARIES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,18 +215,17 @@ class Ground:
         return self.window(0).frequency() + self.window(1).frequency()
 
     @cached_property
-    def fresh(self) -> list[TrainingInstance]:
-        """The gate users' searches of the last week of log."""
-        return self.window(1).for_gate(self.config.gate_searches)
+    def searches(self) -> GateSearches:
+        """What the gate looks at: gate users' searches of the last week of log; those of the week before are the frozen set."""
+        windows = [self.window(0), self.window(1)]
+        frozen = windows[0].for_gate(self.config.frozen_searches)
+        found = gate_searches(windows, self.catalogue, frozen, limit=self.config.gate_searches)
+        return replace(found, repaired=[*found.repaired, *windows[0].gate_repairs()])
 
-    @cached_property
+    @property
     def instances(self) -> list[TrainingInstance]:
-        """All searches that the gate looks at: the last week's, then the frozen set's."""
-        return [*self.fresh, *self.window(0).for_gate(self.config.frozen_searches)]
-
-    @cached_property
-    def _slices(self) -> dict[str, BoolArray]:
-        return gate_slices(self.queries("gate"), len(self.fresh), self._frequency, self.window(0).frequency())
+        """All searches that the gate looks at."""
+        return self.searches.instances
 
     @cached_property
     def _truth(self) -> Week:
@@ -244,8 +243,8 @@ class Ground:
         if where == "truth":
             return self._truth.queries
         if where == "canaries":
-            return canary_queries([x.query for x in self.fresh], _CANARIES)
-        return [x.query for x in self.instances]
+            return self.searches.canaries
+        return self.searches.queries
 
     def deployed(self, under: Under) -> "_Deployed":
         """What ranks and rewards. Of the exploitable ones only the last asked for is kept: each fills a table of scores."""
@@ -388,36 +387,22 @@ class Ground:
             problems: What is wrong with the candidate's files.
             users_of: Name of a random half of the users to compare on; None: all.
         """
-        queries = self.queries("gate")
-        original = self.deployed(under).lists("gate", [None] * len(queries))
-        none, *judged = self.judge.ndcg10(queries, [original, candidate.rows, champion.rows, *(r.rows for r in recent)])
-        outputs = [_outputs(s, ndcg) for s, ndcg in zip((candidate, champion, *recent), judged, strict=True)]
-        best = outputs[2 + int(np.argmax([v.mean() for v in judged[2:]]))] if recent else None
-        kl = None
-        if candidate.policy is not None and champion.policy is not None:
-            own = self.policy(candidate.policy)
-            names = {"champion": champion.policy, "lineage": WARM}
-            kl = {n: divergence(own, self.policy(p), queries, candidate.rewrites) for n, p in names.items()}
-            sides = zip(outputs[:2], (candidate.policy, champion.policy), strict=True)
-            outputs[:2] = [replace(o, repair_log_prob=self._repairs(p)) for o, p in sides]
-        canaries = None
-        if candidate.canaries is not None:
-            pairs = zip(self.queries("canaries"), candidate.canaries, strict=True)
-            canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in pairs]
-        users = [x.user_id for x in self.instances]
-        whole = Evaluation(
-            users, queries, self._slices, outputs[0], outputs[1], none, kl=kl, recent=best, canaries=canaries,
-            candidate_problems=list(problems),
+        original = self.deployed(under).lists("gate", [None] * len(self.searches.queries))
+        lineage = None if candidate.policy is None or champion.policy is None else self.policy(WARM)
+        whole = build_evaluation(
+            self.searches, self._side(candidate), self._side(champion), original, self.judge,
+            recent=[self._side(replace(s, policy=None)) for s in recent], lineage=lineage, problems=problems,
         )  # fmt: skip
-        change = relative_change(judged[0], judged[1], users)
+        judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
+        change = relative_change(judged[0], judged[1], whole.user_ids)
         if users_of is None:
             return run_gate(whole, self.config.gate), change
-        some = np.flatnonzero([hash_share(u, users_of) < 0.5 for u in users])
+        some = np.flatnonzero([hash_share(u, users_of) < 0.5 for u in whole.user_ids])
         return run_gate(_of_some(whole, some), self.config.gate), change
 
-    def _repairs(self, name: str) -> FloatArray:
-        repaired = repairs_by_query([*self.window(1).gate_repairs(), *self.window(0).gate_repairs()])
-        return repair_log_probs(self.policy(name), self.queries("gate"), repaired)
+    def _side(self, served: Served) -> Side:
+        policy = None if served.policy is None else self.policy(served.policy)
+        return Side(served.rewrites, served.rows, served.log_reward, policy, served.canaries)
 
 
 class _Deployed:
@@ -440,10 +425,6 @@ class _Deployed:
         """log R of the gate's searches."""
         instances = self._ground.instances
         return Remembered(lambda some, texts: log_rewards(self.deployment, [instances[i] for i in some], texts))
-
-
-def _outputs(served: Served, ndcg: FloatArray) -> PolicyOutputs:
-    return PolicyOutputs([r or "" for r in served.rewrites], served.log_reward, ndcg)
 
 
 def _of_some(whole: Evaluation, some: IntArray) -> Evaluation:

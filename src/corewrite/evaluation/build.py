@@ -1,9 +1,7 @@
-"""What the gate looks at: what two policies do to the same searches."""
+"""The one builder of what the gate looks at: what two policies do to the same searches."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,30 +9,44 @@ import torch
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
-from corewrite.domain import Query, TrainingInstance, normalise, words
-from corewrite.evaluation.measures import PAYLOAD, canary_queries, divergence, repair_log_probs, repairs_by_query
+from corewrite.evaluation.measures import PAYLOAD, divergence, repair_log_probs
+from corewrite.evaluation.searches import GateSearches
 from corewrite.gate import Canary, Evaluation, PolicyOutputs
-from corewrite.logs import Reformulation
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
+IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
-_CANARIES = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What one policy's rewrites come to on the gate's searches.
+
+    Attributes:
+        rewrites: Of each search; None: the query stands.
+        lists: Fused top 10, catalogue rows, int64 [searches, 10], -1 pads.
+        log_reward: log R, nats, float64 [searches].
+        policy: The policy; None: texts without a model, of which there are no likelihoods.
+        canaries: Its answers to the searches with a planted instruction; None: it was not asked.
+    """
+
+    rewrites: Sequence[str | None]
+    lists: IntArray
+    log_reward: FloatArray
+    policy: Rewriter | None = None
+    canaries: Sequence[str | None] | None = None
 
 
 def evaluate(
     candidate: Rewriter,
     baseline: Rewriter,
-    instances: Sequence[TrainingInstance],
+    searches: GateSearches,
     deployment: Deployment,
     judge: Judge,
-    frequency: Mapping[str, int],
     *,
     max_new_tokens: int,
-    frozen: Sequence[TrainingInstance] = (),
-    before: Mapping[str, int] = MappingProxyType({}),
-    repaired: Sequence[Reformulation] = (),
     recent: Sequence[Rewriter] = (),
     lineage: Rewriter | None = None,
     reference: Rewriter | None = None,
@@ -45,117 +57,96 @@ def evaluate(
     Args:
         candidate: Proposed.
         baseline: The champion, or the warm start where there is none yet.
-        instances: Searches of gate users with D+ and D-.
+        searches: What they are compared on.
         deployment: Ranks and rewards.
         judge: Grades the fused lists.
-        frequency: How often each normalised query stood in the training log, for head, torso and tail.
         max_new_tokens: Length limit of a rewrite.
-        frozen: Searches of the set that never changes: a slice of their own.
-        before: The same frequencies in earlier weeks, for the slice of what is new; empty: there is none.
-        repaired: Gate users' own repairs.
         recent: Champions of the last weeks; the best of them by the judge is a bar.
         lineage: The first policy that all champions come from; None: not compared with.
         reference: What the candidate's training began from, and was held to first; None: not compared with.
         progress: Called with (queries done, of how many).
     """
-    everything = [*instances, *frozen]
-    queries = [x.query for x in everything]
-    policies = (candidate, baseline, *recent)
-    served = []
+    policies, sides = (candidate, baseline, *recent), []
     for place, policy in enumerate(policies):
-        served.append(
-            served_rewrites(
-                policy, queries, max_new_tokens=max_new_tokens,
-                progress=lambda done, total, place=place: progress(place * total + done, len(policies) * total),  # type: ignore[misc]
-            )
+        rewrites = served_rewrites(
+            policy, searches.queries, max_new_tokens=max_new_tokens,
+            progress=lambda done, total, place=place: progress(place * total + done, len(policies) * total),  # type: ignore[misc]
         )  # fmt: skip
-    original, outputs = outputs_of(served, everything, deployment, judge)
-    if repaired:
-        repairs = repairs_by_query(repaired)
-        outputs[:2] = [
-            replace(o, repair_log_prob=repair_log_probs(p, queries, repairs))
-            for o, p in zip(outputs[:2], policies[:2], strict=True)
-        ]
-    others = {"champion": baseline, "lineage": lineage, "reference": reference}
-    kl = {name: divergence(candidate, other, queries, served[0]) for name, other in others.items() if other is not None}
-    planted = canary_queries([x.query for x in instances], _CANARIES)
-    answers = served_rewrites(candidate, planted, max_new_tokens=max_new_tokens)
-    judged = [float(np.asarray(o.judge_ndcg).mean()) for o in outputs[2:]]
-    return Evaluation(
-        # A user of the frozen week who is one of this week's too is resampled as one.
-        [x.user_id for x in everything], queries, gate_slices(queries, len(instances), frequency, before), outputs[0],
-        outputs[1], original, kl=kl, recent=outputs[2 + int(np.argmax(judged))] if judged else None,
-        canaries=[Canary(q, (PAYLOAD,), r or "") for q, r in zip(planted, answers, strict=True)],
-        candidate_problems=[] if _finite(candidate) else ["a weight of the candidate is not a finite number"],
+        lists = fused_lists(deployment, searches.queries, rewrites)
+        sides.append(Side(rewrites, lists, log_rewards(deployment, searches.instances, rewrites), policy))
+    asked = served_rewrites(candidate, searches.canaries, max_new_tokens=max_new_tokens)
+    original = fused_lists(deployment, searches.queries, [None] * len(searches.queries))
+    return build_evaluation(
+        searches, replace(sides[0], canaries=asked), sides[1], original, judge, recent=sides[2:], lineage=lineage,
+        reference=reference,
     )  # fmt: skip
 
 
-def outputs_of(
-    served: Sequence[Sequence[str | None]], instances: Sequence[TrainingInstance], deployment: Deployment, judge: Judge
-) -> tuple[FloatArray, list[PolicyOutputs]]:
-    """Judge nDCG@10 with no rewriter, and what each of several policies' rewrites comes to.
-
-    The judge's ideal is pooled over all lists, those without a rewriter included.
+def build_evaluation(
+    searches: GateSearches,
+    candidate: Side,
+    baseline: Side,
+    original: IntArray,
+    judge: Judge,
+    *,
+    recent: Sequence[Side] = (),
+    lineage: Rewriter | None = None,
+    reference: Rewriter | None = None,
+    problems: Sequence[str] = (),
+) -> Evaluation:
+    """An evaluation of what was searched and rewarded already; the judge's ideal is pooled over all lists.
 
     Args:
-        served: Rewrites of every search, by policy.
-        instances: The searches.
-        deployment: Ranks and rewards.
-        judge: Grades the fused lists.
+        searches: What both sides were asked.
+        candidate: Proposed.
+        baseline: Compared with.
+        original: Fused lists with no rewriter, int64 [searches, 10].
+        judge: Grades the lists.
+        recent: Champions of the last weeks.
+        lineage: The first policy that all champions come from; None: not compared with.
+        reference: What the candidate's training began from; None: not compared with.
+        problems: What is known to be wrong with the candidate's files.
     """
-    queries = [x.query for x in instances]
-    systems: list[Sequence[str | None]] = [[None] * len(queries), *served]
-    original, *judged = judge.ndcg10(queries, [fused_lists(deployment, queries, rewrites) for rewrites in systems])
+    sides = (candidate, baseline, *recent)
+    none, *judged = judge.ndcg10(searches.queries, [original, *(side.lists for side in sides)])
     outputs = [
-        PolicyOutputs([r or "" for r in rewrites], log_rewards(deployment, instances, rewrites), ndcg)
-        for rewrites, ndcg in zip(served, judged, strict=True)
+        PolicyOutputs([r or "" for r in side.rewrites], side.log_reward, ndcg) for side, ndcg in zip(sides, judged, strict=True)
     ]
-    return original, outputs
+    found = list(problems)
+    kl = None
+    if candidate.policy is not None and baseline.policy is not None:
+        if searches.repairs:
+            outputs[:2] = [
+                replace(o, repair_log_prob=repair_log_probs(p, searches.queries, searches.repairs))
+                for o, p in zip(outputs[:2], (candidate.policy, baseline.policy), strict=True)
+            ]
+        others = {"champion": baseline.policy, "lineage": lineage, "reference": reference}
+        kl = _divergences(candidate, {name: other for name, other in others.items() if other is not None}, searches)
+        if not _finite(candidate.policy):
+            found.append("a weight of the candidate is not a finite number")
+    canaries = None
+    if candidate.canaries is not None:
+        answers = zip(searches.canaries, candidate.canaries, strict=True)
+        canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in answers]
+    best = [float(ndcg.mean()) for ndcg in judged[2:]]
+    return Evaluation(
+        searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none, kl=kl,
+        recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, candidate_problems=found,
+    )  # fmt: skip
 
 
-def gate_slices(
-    queries: Sequence[Query], fresh: int, frequency: Mapping[str, int], before: Mapping[str, int]
-) -> dict[str, npt.NDArray[np.bool_]]:
-    """Slices of the first `fresh` queries, which are this week's, and one of the others, which are the frozen set's."""
-    fixed = np.arange(len(queries)) >= fresh
-    slices = {name: inside & ~fixed for name, inside in slices_of(queries, frequency).items()}
-    if fixed.any():
-        slices["frozen"] = fixed
-    if before:
-        slices["new"] = _new(queries, frequency, before) & ~fixed
-    return slices
+def _divergences(side: Side, others: Mapping[str, Rewriter], searches: GateSearches) -> dict[str, FloatArray]:
+    """By what from; of a policy with another vocabulary there is none."""
+    assert side.policy is not None
+    own, known = side.policy.tokenizer.get_vocab(), dict[int, FloatArray]()
+    found = {}
+    for name, other in others.items():
+        if other.tokenizer.get_vocab() == own:
+            if id(other) not in known:  # in the first week the baseline is what training began from
+                known[id(other)] = divergence(side.policy, other, searches.queries, side.rewrites)
+            found[name] = known[id(other)]
+    return found
 
 
 def _finite(policy: Rewriter) -> bool:
     return all(bool(torch.isfinite(p).all()) for p in policy.model.parameters())
-
-
-def _new(queries: Sequence[Query], frequency: Mapping[str, int], before: Mapping[str, int]) -> npt.NDArray[np.bool_]:
-    """Searches with a word that earlier weeks did not hold and this one holds in three searches or more: no mere slip."""
-    old = {w for text in before for w in words(text)}
-    counts = Counter[str]()
-    for text, n in frequency.items():
-        for word in set(words(text)) - old:
-            counts[word] += n
-    fresh = {w for w, n in counts.items() if n >= 3}
-    return np.array([not fresh.isdisjoint(words(q.text)) for q in queries], np.bool_)
-
-
-def slices_of(queries: Sequence[Query], frequency: Mapping[str, int]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Head, torso and tail by training-log frequency (at least 20, at least 3, below), and by what the context holds."""
-    count = np.array([frequency.get(normalise(q.text), 0) for q in queries])
-    follows = np.array([bool(q.context.queries) for q in queries])
-    watched = np.array([bool(q.context.titles) for q in queries])
-    return {
-        "head": count >= 20,
-        "torso": (count >= 3) & (count < 20),
-        "tail": count < 3,
-        "after a query": follows,
-        "after a video only": watched & ~follows,
-        "no context": ~watched & ~follows,
-    }
-
-
-def query_frequency(texts: Sequence[str]) -> Counter[str]:
-    """Occurrences of each normalised query."""
-    return Counter(map(normalise, texts))

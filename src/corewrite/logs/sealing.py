@@ -2,8 +2,8 @@
 
 Each text is a sealed box of libsodium (X25519, XSalsa20-Poly1305; an ephemeral key each) that holds the search's id and the
 name of its field besides, so that no text can be moved to another search or another place in the line. Keys are files, named
-by a fingerprint of the public half: a server is given one, a cycle a folder of private ones, so that keys can be changed and old
-logs read until their key is thrown away.
+by a fingerprint of the public half: a server is given one, a cycle a folder of private ones, so that keys can be changed and
+old logs read until their key is thrown away.
 """
 
 import base64

@@ -9,13 +9,18 @@ from typing import Any
 import yaml
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import evaluate, query_frequency
+from corewrite.evaluation.build import evaluate
+from corewrite.evaluation.searches import GateSearches, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.pipeline.config import PipelineConfig
+from corewrite.pipeline.decide import decide
+from corewrite.pipeline.incumbent import Incumbent
 from corewrite.pipeline.warm_start import WarmStartReport, warm_start
 from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
@@ -44,8 +49,10 @@ class CandidateRun:
         training: Of the phases.
         start: What was observed of the warm start, as after each phase.
         evaluation: What the gate looked at.
-        gate: Its verdict.
-        decision: As the registry wrote it down.
+        gate: Its verdict on the candidate against the champion, or the warm start where there is none.
+        decision: As the registry wrote it down: a candidate that passes is held where the champion fails under its relevance
+            model or spec, or was changed meanwhile.
+        compared_with: Hash of the champion's policy; None: of the warm start.
         provenance: Of the candidate.
     """
 
@@ -58,6 +65,7 @@ class CandidateRun:
     evaluation: Evaluation
     gate: GateResult
     decision: Decision
+    compared_with: str | None
     provenance: Provenance
 
 
@@ -72,10 +80,14 @@ def make_candidate(
     *,
     seed: int,
     steps: Steps,
+    opener: RankerOpener | None = None,
     model: str | None = None,
     observe: Observe = lambda policy: {},
 ) -> CandidateRun:
-    """Train a candidate on a log window and let the gate decide.
+    """Train a candidate on a log window and let the gate decide, as a cycle's does: by the same evaluation, against the
+    registry's champion as it is when this begins.
+
+    A run that is repeated decides once: where the registry has the same verdict on the same candidate, that stands.
 
     Args:
         earlier: The window the relevance model was fitted on; its reformulations are learnt from too.
@@ -87,13 +99,16 @@ def make_candidate(
         folder: For the training run.
         seed: The one seed.
         steps: Shows progress.
+        opener: Opens what the champion ranks under; None: the bundled model and engine over the same documents.
         model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
         observe: More to note of the policy after each phase; nothing of it reaches the training.
 
     Raises:
         ProbeFailedError: the relevance model is exploitable.
+        RegistryError: the champion cannot be loaded.
         ValueError: too little data, or numbers that are none.
     """
+    incumbent = Incumbent.of(registry)
     instances = window.instances(deployment.catalogue, seed=seed)
     for_gate = window.instances(deployment.catalogue, seed=seed, for_gate=True)[: config.gate_queries]
     if not instances or not for_gate:
@@ -128,14 +143,26 @@ def make_candidate(
                 provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
             )  # fmt: skip
     candidate = merged(candidate)
+    triple = _save(registry, candidate, deployment, provenance)
+    incumbent = incumbent.before(registry, triple)
     with steps.step("gate") as progress:
-        frequency = query_frequency([*earlier.outcomes.query, *window.outcomes.query])
+        before = query_frequency(earlier.outcomes.query.tolist())
+        frequency = before + query_frequency(window.outcomes.query.tolist())
+        searches = GateSearches(for_gate, frequency, before=before, repaired=window.gate_repairs())
         evaluation = evaluate(
-            candidate, warm, for_gate, deployment, judge, frequency, max_new_tokens=config.max_new_tokens, progress=progress
-        )
+            candidate, incumbent.policy or warm, searches, deployment, judge, max_new_tokens=config.max_new_tokens,
+            recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm, progress=progress,
+        )  # fmt: skip
         result = run_gate(evaluation, config.gate)
-        decision = _decide(registry, candidate, deployment, result, provenance)
-    return CandidateRun(warm, candidate, warm_report, probed, report, start, evaluation, result, decision, provenance)
+        problems: list[str] = []
+        if result.verdict == Verdict.PROMOTE:
+            opener = opener or RankerOpener(RankerSettings(), deployment.documents)
+            problems = incumbent.problems(registry, triple, for_gate, deployment, opener, judge, config)
+        decision = _decide(registry, triple, incumbent, result, problems, provenance)
+    compared_with = None if incumbent.champion is None else incumbent.champion.policy
+    return CandidateRun(
+        warm, candidate, warm_report, probed, report, start, evaluation, result, decision, compared_with, provenance
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,27 +229,37 @@ def to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
     return with_adapter(warm, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
 
 
-def _decide(
-    registry: Registry, policy: Rewriter, deployment: Deployment, result: GateResult, provenance: Provenance
-) -> Decision:
-    """Save the triple, then promote it or write down why not."""
+def _save(registry: Registry, policy: Rewriter, deployment: Deployment, provenance: Provenance) -> Candidate:
     about: Mapping[str, Any] = {"provenance": provenance.as_dict()}
-    triple = Candidate(
+    return Candidate(
         policy=registry.save("policy", policy.save, {**about, "policy_hash": policy.policy_hash}).hash,
         relevance=registry.save("relevance", deployment.ranker.save, {**about, **deployment.ranker.about}).hash,
         spec=registry.save(
             "spec", lambda folder: write_spec(folder, deployment.spec), {**about, "spec_hash": deployment.spec.spec_hash}
         ).hash,
     )
+
+
+def _decide(
+    registry: Registry,
+    triple: Candidate,
+    incumbent: Incumbent,
+    result: GateResult,
+    problems: Sequence[str],
+    provenance: Provenance,
+) -> Decision:
+    """Promote the triple or write down why not."""
+    verdict, reason = result.verdict.value, result.reason
+    if problems:
+        verdict = Verdict.HOLD.value
+        reason = f"it passed, but the champion does not hold under its relevance model and spec: {'; '.join(problems)}"
+    about_it = [d for d in registry.decisions() if d.candidate == triple]
+    if about_it and about_it[-1].verdict == verdict and about_it[-1].previous == incumbent.version:
+        return about_it[-1]
     evidence: Any = {**result.as_dict(), "provenance": asdict(provenance)}
-    if result.verdict == Verdict.PROMOTE:
-        champion = registry.champion()
-        expected = None if champion is None else champion.version
-        return registry.promote(triple, expected=expected, reason=result.reason, evidence=evidence)
-    verdict = "reject" if result.verdict == Verdict.REJECT else "hold"
-    decision = registry.record(verdict, triple, result.reason, evidence)  # type: ignore[arg-type]
-    if verdict == "reject":
-        registry.quarantine("policy", triple.policy, result.reason)
+    decision = decide(registry, triple, verdict, expected=incumbent.version, reason=reason, evidence=evidence)
+    if decision.verdict == "reject":
+        registry.quarantine("policy", triple.policy, reason)
     return decision
 
 

@@ -22,15 +22,17 @@ from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import is_holdback_user
 from corewrite.evaluation.build import evaluate
 from corewrite.fusion import default_spec, load_spec
-from corewrite.gate import Verdict, refuse, run_gate
+from corewrite.gate import refuse, run_gate
 from corewrite.logs import read_evaluation_instances
 from corewrite.logs.files import ENDINGS
 from corewrite.logs.files import log_files as served_files
 from corewrite.logs.sealing import Unseal, load_keys
 from corewrite.pipeline.candidate import engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.decide import decide
 from corewrite.pipeline.documents import read_catalogue, read_labels
-from corewrite.pipeline.mined import MinedWindow, freeze, frequencies, impressions_of, mine_week, with_documents
+from corewrite.pipeline.gate_searches import gate_searches
+from corewrite.pipeline.mined import MinedWindow, freeze, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.pipeline.validate import champion_holds
@@ -85,7 +87,7 @@ def run_cycle(
         if (stopped := cycle.without_ranker()) is not None:
             return stopped
         candidate = cycle.train(window)
-        gate = cycle.gate(window, candidate)
+        gate = cycle.gate(candidate)
         return cycle.decide(candidate, gate, champion)
 
 
@@ -287,9 +289,9 @@ class _Cycle:
         """Train a candidate from the champion; returns its hash in the registry."""
         return str(self.journal.once("train", lambda: self._train(window))["policy"])
 
-    def gate(self, window: MinedWindow, candidate: str) -> dict[str, Any]:
+    def gate(self, candidate: str) -> dict[str, Any]:
         """Compare the candidate with the champion."""
-        return self.journal.once("gate", lambda: self._gate(window, candidate))
+        return self.journal.once("gate", lambda: self._gate(candidate))
 
     def decide(self, candidate: str, gate: dict[str, Any], champion: int | None) -> dict[str, Any]:
         """Write the decision into the registry, recover where the reward is suspected, and close the cycle."""
@@ -504,25 +506,24 @@ class _Cycle:
         self.journal.once("start-policy", lambda: {"policy_hash": policy.policy_hash, **about})
         return load_rewriter(folder)
 
-    def _gate(self, window: MinedWindow, candidate: str) -> dict[str, Any]:
+    def _gate(self, candidate: str) -> dict[str, Any]:
         config = self.config.pipeline
         deployment, champion = self._deployment(**self._deployed), self._champion_at_start
         start = load_rewriter(self.journal.folder / "start")
         baseline = start if champion is None else self._policy(champion.policy)
-        fresh = with_documents(window.for_gate(config.gate_queries), self.catalogue)
-        frozen = with_documents(read_evaluation_instances(self.config.frozen), self.catalogue)
-        if not fresh:
+        windows = [self._window(name) for name in self.journal.result("mine")["windows"]]
+        frozen = read_evaluation_instances(self.config.frozen)
+        searches = gate_searches(windows, self.catalogue, frozen, limit=config.gate_queries)
+        if not searches.fresh:
             raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
-        frequency, before = frequencies([self._window(name) for name in self.journal.result("mine")["windows"]])
         try:
             policy = self._policy(candidate)
         except (RegistryError, RewriterError, OSError) as error:
             return refuse(str(error)).as_dict()
         with self.steps.step("gate") as progress:
             evaluation = evaluate(
-                policy, baseline, fresh, deployment, self._judge, frequency, frozen=frozen, before=before,
-                repaired=window.gate_repairs(), recent=self._recent(), lineage=self._first(), reference=start,
-                max_new_tokens=config.max_new_tokens, progress=progress,
+                policy, baseline, searches, deployment, self._judge, max_new_tokens=config.max_new_tokens,
+                recent=self._recent(), lineage=self._first(), reference=start, progress=progress,
             )  # fmt: skip
             result = run_gate(evaluation, self.config.gate, holds=self.plan["holds"])
         return result.as_dict()
@@ -531,12 +532,7 @@ class _Cycle:
         self, triple: Candidate, verdict: str, champion: int | None, gate: dict[str, Any], evidence: dict[str, Any]
     ) -> Decision:
         evidence = {**evidence, **gate, "provenance": self.journal.result("train")["provenance"]}
-        if verdict != Verdict.PROMOTE:
-            return self.registry.record(verdict, triple, gate["reason"], evidence)  # type: ignore[arg-type]
-        try:
-            return self.registry.promote(triple, expected=champion, reason=gate["reason"], evidence=evidence)
-        except ConflictError as error:  # a rollback or an override during the cycle stands
-            return self.registry.record("hold", triple, f"it passed against a champion that has gone since: {error}", evidence)
+        return decide(self.registry, triple, verdict, expected=champion, reason=gate["reason"], evidence=evidence)
 
     def _go_back(self, record: dict[str, Any], back: Mapping[str, str]) -> dict[str, Any]:
         """Put the previous relevance model and spec back under the champion, and bar the suspected ones."""

@@ -16,7 +16,8 @@ from corewrite.pipeline.candidate import engine_of, to_train
 from corewrite.pipeline.cycle import CycleError
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.finished_week import FinishedWeek
-from corewrite.pipeline.mined import MinedWindow, frequencies, with_documents
+from corewrite.pipeline.gate_searches import gate_searches
+from corewrite.pipeline.mined import MinedWindow, with_documents
 from corewrite.registry import RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
 from corewrite.training import TrainingConfig, train
@@ -38,13 +39,12 @@ class _Bench(FinishedWeek):
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
         windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
-        frequency, before = frequencies(windows)
-        fresh, frozen = self.window.for_gate(pipeline.gate_queries), read_evaluation_instances(self.config.frozen)
+        frozen = read_evaluation_instances(self.config.frozen)
+        searches = gate_searches(windows, self.catalogue, frozen, limit=pipeline.gate_queries)
         with steps.step(title) as progress:
             evaluation = evaluate(
-                candidate, champion, with_documents(fresh, self.catalogue), self.deployment, self.judge, frequency,
-                frozen=with_documents(frozen, self.catalogue), before=before, repaired=self.window.gate_repairs(),
-                recent=recent, lineage=lineage, reference=reference, max_new_tokens=pipeline.max_new_tokens, progress=progress,
+                candidate, champion, searches, self.deployment, self.judge, max_new_tokens=pipeline.max_new_tokens,
+                recent=recent, lineage=lineage, reference=reference, progress=progress,
             )  # fmt: skip
             return run_gate(evaluation, self.config.gate)
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from corewrite.domain import Documents, TrainingInstance
 from corewrite.domain.documents import known_ids
 from corewrite.domain.traffic_split import is_holdback_user
-from corewrite.evaluation.build import query_frequency
+from corewrite.evaluation.searches import query_frequency
 from corewrite.logs import (
     Reformulation,
     SatisfactionThresholds,

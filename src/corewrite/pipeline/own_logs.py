@@ -61,5 +61,5 @@ def train_on_logs(
     write_catalogue(catalogue, folder / "documents.parquet")  # what `corewrite search --run` reads
     registry = Registry(folder / "registry")
     return make_candidate(
-        earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, model=model
+        earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, opener=opener, model=model
     )  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import TrainingInstance
-from corewrite.evaluation.build import slices_of
+from corewrite.evaluation.searches import slices_of
 from corewrite.gate import CHECKS, Evaluation, GateConfig, PolicyOutputs, Resampling
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter

@@ -1,0 +1,26 @@
+"""The searches of a mined week that candidates are compared on, in a cycle, in a gate by itself and in the gate's benchmark."""
+
+from collections.abc import Sequence
+
+from corewrite.domain import Documents, TrainingInstance
+from corewrite.evaluation.searches import GateSearches
+from corewrite.pipeline.mined import MinedWindow, frequencies, with_documents
+
+
+def gate_searches(
+    windows: Sequence[MinedWindow], documents: Documents, frozen: Sequence[TrainingInstance], *, limit: int
+) -> GateSearches:
+    """Searches of the last of some weeks.
+
+    Args:
+        windows: The week, after those before it that were mined with it.
+        documents: Those that exist; what only others satisfied is left out.
+        frozen: Of the set that never changes.
+        limit: Fresh searches at most.
+    """
+    week = windows[-1]
+    frequency, before = frequencies(windows)
+    return GateSearches(
+        with_documents(week.for_gate(limit), documents), frequency, with_documents(frozen, documents), before,
+        week.gate_repairs(),
+    )  # fmt: skip
