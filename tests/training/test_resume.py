@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from corewrite.rewriter import with_adapter
-from corewrite.training import CheckpointError, NotBitwiseWarning, RunFolder, TrainingConfig, parallel, train
+from corewrite.training import CheckpointError, NotBitwiseWarning, ResumeError, RunFolder, TrainingConfig, parallel, train
 from corewrite.training.optimise import Cursor
 
 CONFIG = TrainingConfig(
@@ -171,6 +171,29 @@ def test_another_environment_is_said_before_the_first_checkpoint_too(start, inst
             run(start.copy(), instances, toy_reward, tmp_path, config)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_run_goes_on_under_another_version_of_the_code(start, instances, toy_reward, tmp_path):
+    """Data is read for ever: an upgrade must not cost a training that is half done. What else it comes from stays the same."""
+
+    def under(version, policy, observe=lambda phase, policy: {}, data="toy"):
+        about = {"data": data, "code_version": version}
+        train(policy, instances, toy_reward, CONFIG, tmp_path / "a", seed=3, provenance=about, observe=observe)
+
+    def stop(phase, policy):
+        raise Stop
+
+    with pytest.raises(Stop):
+        under("1.0", start.copy(), stop)
+    begun = (tmp_path / "a/run.json").read_bytes()
+    with pytest.raises(ResumeError, match="another provenance"):
+        under("1.0", start.copy(), data="other")
+    resumed, undisturbed = start.copy(), start.copy()
+    with pytest.warns(NotBitwiseWarning, match=r"corewrite 1\.0 then, 2\.0 now"):
+        under("2.0", resumed)
+    assert (tmp_path / "a/run.json").read_bytes() == begun, "it says who began it"
+    run(undisturbed, instances, toy_reward, tmp_path / "b")
+    assert digest(resumed) == digest(undisturbed)
 
 
 def test_another_number_of_processes_is_said(tmp_path, monkeypatch):

@@ -72,7 +72,8 @@ class RunFolder:
 
         Args:
             root: The folder.
-            identity: JSON of all that determines the run (settings, seed, hashes of policy, data, reward).
+            identity: JSON of all that determines the run (settings, seed, hashes of policy, data, reward). A `code_version` in
+                its `provenance` is no part of it: a later version goes on with what an earlier one began.
             writes: Whether this process writes; of several that train together only one does.
 
         Raises:
@@ -81,6 +82,7 @@ class RunFolder:
         self.root = root
         self._writes = writes
         self._begun: dict[str, str] | None = None
+        self._versions: tuple[str | None, str | None] = None, None
         if not writes:
             return
         make_folder(root / "phases")
@@ -88,7 +90,9 @@ class RunFolder:
         if file.is_file():
             known = json.loads(file.read_text("utf-8"))
             self._begun = known.pop("environment", None)
-            differing = sorted(k for k in {*known, *identity} if sha256_json(known.get(k)) != sha256_json(identity.get(k)))
+            (then, known), (now, given) = _code_version_apart(known), _code_version_apart(identity)
+            self._versions = then, now
+            differing = sorted(k for k in {*known, *given} if sha256_json(known.get(k)) != sha256_json(given.get(k)))
             if differing:
                 raise ResumeError(f"{root} holds a run with another {', '.join(differing)}: give a new folder or remove it")
         else:
@@ -130,10 +134,9 @@ class RunFolder:
         return State(about["phase"], Cursor(**{**cursor, "shift": RewardShift(**cursor["shift"])}), tensors)
 
     def _say_if_elsewhere(self, then: Mapping[str, str]) -> None:
-        now = environment()
-        if differing := [
-            f"{name} {then.get(name)} then, {value} now" for name, value in now.items() if then.get(name) != value
-        ]:
+        begun_by, gone_on_by = self._versions
+        pairs = {name: (then.get(name), value) for name, value in environment().items()} | {"corewrite": (begun_by, gone_on_by)}
+        if differing := [f"{name} {old} then, {new} now" for name, (old, new) in pairs.items() if old != new]:
             warnings.warn(
                 f"{self.root} is resumed in another environment ({'; '.join(differing)}): the result is valid, but not bitwise "
                 "that of an undisturbed run",
@@ -160,6 +163,13 @@ class RunFolder:
             return
         with _whole(final) as file:
             file.write_bytes(content)
+
+
+def _code_version_apart(identity: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The version of the code in an identity's provenance, None where none is; and the identity without it."""
+    provenance = dict(identity.get("provenance") or {})
+    version = provenance.pop("code_version", None)
+    return version, {**identity, "provenance": provenance}
 
 
 def environment() -> dict[str, str]:
