@@ -19,8 +19,8 @@ CONFIG = RampConfig()
 STAGES = CONFIG.stages
 
 
-def sums(users, give_up=0.3, errors=0.001, neutral_share=0.05):
-    return Sums(users, users * give_up, users * errors, users * neutral_share)
+def sums(users, give_up=0.3, errors=0.001, neutral_share=0.05, change_query=0.2, unsatisfied=0.5):
+    return Sums(users, users * give_up, users * errors, users * neutral_share, users * change_query, users * unsatisfied)
 
 
 def observed(state, treated, name="o", **rates):
@@ -122,7 +122,7 @@ def test_no_such_log(searches, options, message):
 
 
 def test_alpha_is_shared_by_all_metrics_and_stages():
-    assert CONFIG.level == pytest.approx(0.05 / 11)
+    assert CONFIG.level == pytest.approx(0.05 / 17)  # 2 limits in the shadow stage, 5 in each of three others
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_no_such_stages(stages, message):
 
 def test_a_good_version_goes_all_the_way():
     state, kinds, shares = RampState(champion=7, previous=6, since=0.0), [], []
-    for users in (3_000, 3_000, 15_000, 100_000):
+    for users in (3_000, 3_000, 30_000, 200_000):
         shares.append(state.share(CONFIG))
         state, decision = step(state, observed(state, users, f"o{users}-{state.stage}"), CONFIG)
         kinds.append(decision.kind)
@@ -199,12 +199,46 @@ def test_waits_for_users():
 def test_waits_for_a_bound_and_says_for_how_long():
     state = at(TEN)
     decision = step(state, observed(state, 6_000), CONFIG)[1]
-    assert (decision.kind, decision.metric) == ("wait", "give_up")
+    assert (decision.kind, decision.metric) == ("wait", "change_query")  # the rarest of what users do
     assert decision.bound > decision.margin
     # The estimate leads to where the ramp goes on, near enough: the width falls a little slower than the root.
     enough = round(1.1 * (6_000 + decision.missing_users))
     assert step(state, observed(state, enough), CONFIG)[1].kind == "advance"
     assert step(state, observed(state, 6_000 + decision.missing_users // 2), CONFIG)[1].kind == "wait"
+
+
+def test_what_users_do_is_watched_beside_giving_up():
+    """Fewer repairs alone can be despair, more satisfaction alone cannot: each of the three has its limit."""
+    state = at(TEN)
+    for metric, rate in (("change_query", 0.3), ("unsatisfied", 0.7)):
+        _, decision = step(state, observed(state, 60_000, **{metric: rate}), CONFIG)
+        assert (decision.kind, decision.metric) == ("rollback", metric)
+    unsaid = replace(observed(state, 60_000), treatment=replace(sums(60_000), change_query=None))
+    with pytest.raises(ValueError, match="says nothing of change_query"):
+        step(state, unsaid, CONFIG)
+
+
+def test_a_log_that_lost_lines_shows_nothing_good():
+    state = at(TEN)
+    good = observed(state, 60_000)
+    assert step(state, good, CONFIG)[1].kind == "advance"
+    decision = step(state, replace(good, lost_share=0.02), CONFIG)[1]
+    assert decision.kind == "wait" and decision.reason.startswith("2.0% of the searches are not in the log, at most 1.0%")
+    # Harm is harm all the same.
+    bad = replace(observed(state, 60_000, give_up=0.6), lost_share=0.02)
+    assert step(state, bad, CONFIG)[1].kind == "rollback"
+
+
+def test_a_ramp_of_before_goes_on():
+    """States written before changed queries were watched lack them; their settings do not limit them."""
+    limits = {"give_up": {"times_control": 1.1}, "errors": {"plus": 0.01}}
+    earlier = RampConfig.model_validate({"stages": [{"share": 0.1, "minimum_users": 10, "limits": limits}]})
+    text = RampState(champion=7, previous=6, since=0.0, control=Sums(9, 1.0, 0.0, 0.0)).to_json()
+    text = text.replace(',"change_query":null,"unsatisfied":null', "")
+    assert "change_query" not in text
+    state = RampState.from_json(text)
+    seen = Observation("o", 0.0, 3600.0, Sums(90_000, 27_000.0, 90.0, 0.0), Sums(10_000, 3_000.0, 10.0, 0.0))
+    assert step(state, seen, earlier)[1].kind == "complete"
 
 
 def test_waits_without_hope():
@@ -216,8 +250,8 @@ def test_waits_without_hope():
 def test_exactly_at_the_limits_nothing_is_decided():
     """Neither a false alarm nor a false pass, however often one looks; how rarely they come: see test_sequential."""
     rng = np.random.default_rng(5)
-    limits = {"give_up": 0.3 * 1.3, "errors": 0.021, "neutral_share": 0.15}
-    control = {"give_up": 0.3, "errors": 0.001, "neutral_share": 0.05}
+    limits = {"give_up": 0.3 * 1.3, "change_query": 0.2 * 1.3, "unsatisfied": 0.5 * 1.3, "errors": 0.021, "neutral_share": 0.15}
+    control = {"give_up": 0.3, "change_query": 0.2, "unsatisfied": 0.5, "errors": 0.001, "neutral_share": 0.05}
     for _ in range(8):
         state = at(ONE)
         seen = dict.fromkeys(limits, (0.0, 0.0))

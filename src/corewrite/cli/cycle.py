@@ -2,14 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote, hold or reject.", no_args_is_help=True)
 
@@ -91,32 +88,23 @@ def ramp(
 
     import pyarrow.parquet as pq
 
+    from corewrite.experiment.ramp_searches import StageSearches
     from corewrite.pipeline.cycle_config import load_cycle_config
-    from corewrite.pipeline.ramp_step import ramp_step
+    from corewrite.pipeline.ramp_step import ramp_step, stage_searches
 
     end = time.time() - 1800 if until is None else until
     with reported_errors():
         if (searches is None) == (log is None):
             raise ValueError("say what to look at: --searches, or --log")
-        run = load_cycle_config(config).run
+        settings = load_cycle_config(config)
         if searches is not None:
-            table, name = pq.read_table(searches), f"{searches.stem} until {end:.0f}"
+            found, name = StageSearches(pq.read_table(searches)), f"{searches.stem} until {end:.0f}"
         else:
-            table, name = _served_in_the_stage(run, log), f"log until {end:.0f}"  # type: ignore[arg-type]
-        decision = ramp_step(run, table, observation=observation or name, until=end)
+            assert log is not None
+            found, name = stage_searches(settings, log), f"log until {end:.0f}"
+        decision = ramp_step(settings.run, found.table, observation=observation or name, until=end, lost_share=found.lost_share)
     if as_json:
         print_json(asdict(decision))
     else:
         typer.echo(f"{decision.kind.upper()} at {decision.share:.0%} of users: {decision.reason}")
     raise typer.Exit(VERDICT_EXITS["reject"] if decision.kind == "rollback" else 0)
-
-
-def _served_in_the_stage(run: Path, log: Path) -> "pa.Table":
-    from corewrite.experiment.ramp_searches import NOTHING, ramp_searches
-    from corewrite.logs.files import log_files
-    from corewrite.pipeline.ramp_step import ramp_of
-
-    state, settings = ramp_of(run)
-    if state.status != "running":  # it is over, and what is served now is no part of it
-        return NOTHING
-    return ramp_searches(log_files(log), champion=state.champion, share=state.share(settings))

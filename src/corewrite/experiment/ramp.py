@@ -175,6 +175,12 @@ def _decide(state: RampState, observation: Observation, config: RampConfig) -> R
         return replace(base, kind="rollback", reason=reason, metric=worst.metric, bound=worst.low, margin=worst.limit.plus)
     arms = {"treatment": observation.treatment.users} | ({"control": observation.control.users} if stage.share else {})
     fewest = min(arms, key=lambda arm: arms[arm])
+    if observation.lost_share > config.lost_share:
+        reason = (
+            f"{observation.lost_share:.1%} of the searches are not in the log, at most {config.lost_share:.1%} may be: what is "
+            "lost may be what is wrong; give the log room, and look again at days that are whole"
+        )
+        return replace(base, reason=reason)
     if arms[fewest] < stage.minimum_users:
         missing = stage.minimum_users - arms[fewest]
         reason = f"{fewest} has {arms[fewest]} of {stage.minimum_users} users: {missing} are missing"
@@ -194,7 +200,14 @@ def _decide(state: RampState, observation: Observation, config: RampConfig) -> R
 
 def _read(metric: Metric, limit: Limit, observation: Observation, level: float) -> _Reading:
     control, treatment, times = observation.control, observation.treatment, limit.times_control
-    sums = getattr(control, metric), getattr(treatment, metric)
+    # Of nobody there is nothing to say, and nothing is missing.
+    found = [getattr(arm, metric) if arm.users else 0.0 for arm in (control, treatment)]
+    if None in found:
+        raise ValueError(
+            f"the observation says nothing of {metric}, which the stage limits: bring the searches with the columns changed "
+            "and unsatisfied, or drop the limit"
+        )
+    sums = float(found[0]), float(found[1])
     low, high = contrast_bounds(control.users, sums[0], treatment.users, sums[1], times_control=times, alpha=level)
     # An arm without users has no mean; its bounds decide nothing, so neither does what stands here.
     means = [sum / max(users, 1) for sum, users in zip(sums, (control.users, treatment.users), strict=True)]

@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from corewrite.domain import Settings
 
-Metric = Literal["give_up", "errors", "neutral_share"]
+Metric = Literal["give_up", "change_query", "unsatisfied", "errors", "neutral_share"]
+_OF_USERS = frozenset({"give_up", "change_query", "unsatisfied"})
+"""What users do with what they see: nothing in the shadow stage."""
 
 
 class Limit(Settings):
@@ -31,7 +33,7 @@ class Stage(Settings):
     @model_validator(mode="after")
     def _shadow_has_no_control(self) -> Self:
         absolute = all(limit.times_control == 0 for limit in self.limits.values())
-        if self.share == 0 and ("give_up" in self.limits or not absolute):
+        if self.share == 0 and (_OF_USERS & self.limits.keys() or not absolute):
             raise ValueError("nobody sees the shadow stage (share 0): limit errors and neutral_share, with times_control 0")
         return self
 
@@ -42,8 +44,10 @@ def _shadow(minimum_users: int, *, errors: float, neutral_share: float) -> Stage
     return Stage.model_validate({"share": 0.0, "minimum_users": minimum_users, "limits": limits})
 
 
-def _seen(share: float, minimum_users: int, *, give_up: float, errors: float, neutral_share: float) -> Stage:
-    limits = {"give_up": {"times_control": give_up}, "errors": {"plus": errors}, "neutral_share": {"plus": neutral_share}}
+def _seen(share: float, minimum_users: int, *, harm: float, errors: float, neutral_share: float) -> Stage:
+    """Users may give up, change their query or stay unsatisfied in at most `harm` times as many searches as in control."""
+    limits = {name: {"times_control": harm} for name in ("give_up", "change_query", "unsatisfied")}
+    limits |= {"errors": {"plus": errors}, "neutral_share": {"plus": neutral_share}}
     return Stage.model_validate({"share": share, "minimum_users": minimum_users, "limits": limits})
 
 
@@ -53,9 +57,9 @@ class RampConfig(Settings):
     stages: tuple[Stage, ...] = Field(
         default=(
             _shadow(2_000, errors=0.02, neutral_share=0.2),
-            _seen(0.01, 1_000, give_up=1.3, errors=0.02, neutral_share=0.1),
-            _seen(0.10, 5_000, give_up=1.1, errors=0.01, neutral_share=0.05),
-            _seen(0.50, 20_000, give_up=1.05, errors=0.005, neutral_share=0.02),
+            _seen(0.01, 1_000, harm=1.3, errors=0.02, neutral_share=0.1),
+            _seen(0.10, 5_000, harm=1.1, errors=0.01, neutral_share=0.05),
+            _seen(0.50, 20_000, harm=1.05, errors=0.005, neutral_share=0.02),
         ),
         min_length=1,
     )
@@ -63,6 +67,9 @@ class RampConfig(Settings):
     alpha: float = Field(default=0.05, gt=0, lt=1)
     """Probability that any bound of the whole ramp is ever wrong: that it rolls back what is within all limits, or
     goes on with what is not."""
+
+    lost_share: float = Field(default=0.01, ge=0, lt=1)
+    """Share of the searches whose line the log may lose: with more of them lost the ramp does not go on."""
 
     @model_validator(mode="after")
     def _shares_rise(self) -> Self:

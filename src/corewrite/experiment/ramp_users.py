@@ -12,6 +12,8 @@ from corewrite.experiment.assignment import ARMS, CONTROL, TREATMENT
 FloatArray = npt.NDArray[np.float64]
 
 _COLUMNS: Final = {"give_up": "gave_up", "errors": "error", "neutral_share": "neutral"}
+_LATER: Final = {"change_query": "changed", "unsatisfied": "unsatisfied"}
+"""Columns that tables of earlier versions lack."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,15 @@ class Sums:
     Attributes:
         users: How many.
         give_up, errors, neutral_share: Sum of the users' shares.
+        change_query, unsatisfied: The same; None where the table did not say.
     """
 
     users: int = 0
     give_up: float = 0.0
     errors: float = 0.0
     neutral_share: float = 0.0
+    change_query: float | None = None
+    unsatisfied: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Observation:
         since: When the stage began, seconds.
         until: End of the log it was made from, seconds.
         control, treatment: The arms; control is not read in the shadow stage.
+        lost_share: Share of the searches whose line the log has lost.
     """
 
     id: str
@@ -45,9 +51,12 @@ class Observation:
     until: float
     control: Sums
     treatment: Sums
+    lost_share: float = 0.0
 
 
-def observe(searches: pa.Table, *, observation_id: str, since: float, until: float, window: float = 3600.0) -> Observation:
+def observe(
+    searches: pa.Table, *, observation_id: str, since: float, until: float, window: float = 3600.0, lost_share: float = 0.0
+) -> Observation:
     """Fold the searches of a stage into sums over users.
 
     A user counts with the mean over the searches of the first window they search in, once that window is over.
@@ -57,12 +66,13 @@ def observe(searches: pa.Table, *, observation_id: str, since: float, until: flo
     Args:
         searches: One row per search: user_id, arm ("control" | "treatment"), timestamp (seconds), and gave_up,
             error, neutral as bool or share in [0, 1]. Rows before `since` or after the last whole window are left
-            out, other columns ignored. For the shadow stage: the shadow's answers as arm "treatment", gave_up not
-            read but there.
+            out, other columns ignored; changed and unsatisfied likewise where they are there. For the shadow stage:
+            the shadow's answers as arm "treatment", gave_up not read but there.
         observation_id: Names the observation.
         since: When the stage began, seconds: `RampState.since`.
         until: End of the log, seconds; by then outcomes must be settled (no search be censored any more).
         window: Length of a window, seconds; the same throughout a ramp.
+        lost_share: Share of the searches whose line the log has lost.
 
     Raises:
         ValueError: a column is missing, of a wrong type, or holds a null or a value it may not hold; a user is in
@@ -72,7 +82,8 @@ def observe(searches: pa.Table, *, observation_id: str, since: float, until: flo
         raise ValueError(f"window {window} must be above 0 seconds")
     if until < since:
         raise ValueError(f"until {until} is before since {since}: the log ends before the stage began")
-    names = ("user_id", "arm", "timestamp", *_COLUMNS.values())
+    columns = _COLUMNS | {metric: column for metric, column in _LATER.items() if column in searches.column_names}
+    names = ("user_id", "arm", "timestamp", *columns.values())
     missing = [name for name in names if name not in searches.column_names]
     if missing:
         raise ValueError(f"the searches lack column {missing[0]!r}, add it: there are {', '.join(searches.column_names)}")
@@ -96,7 +107,7 @@ def observe(searches: pa.Table, *, observation_id: str, since: float, until: flo
     kept = windows == first[rows]
     searched = np.bincount(rows[kept], minlength=len(users))
     shares = {}
-    for metric, column in _COLUMNS.items():
+    for metric, column in columns.items():
         values = _floats(searches, column)
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError(f"column {column!r} must be a bool or a share in [0, 1]")
@@ -106,7 +117,7 @@ def observe(searches: pa.Table, *, observation_id: str, since: float, until: flo
         Sums(int(of.sum()), **{metric: float(share[of].sum()) for metric, share in shares.items()})
         for of in (members[CONTROL], members[TREATMENT])
     )
-    return Observation(observation_id, since, until, control, treatment)
+    return Observation(observation_id, since, until, control, treatment, lost_share)
 
 
 def _floats(searches: pa.Table, name: str) -> FloatArray:

@@ -10,6 +10,7 @@ Null is "not known", in every field, and never "no".
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
@@ -172,6 +173,11 @@ class ServedLine(_Record):
         if odd := [name for name, values in columns.items() if len(values) != len(self.query_response_hit_ids)]:
             raise ValueError(f"{odd[0]} has another length than query_response_hit_ids")
         return self
+
+    @property
+    def seconds(self) -> float:
+        """When it was typed, seconds since the epoch."""
+        return datetime.fromisoformat(self.timestamp).timestamp()
 
     @property
     def served(self) -> Served:

@@ -32,7 +32,7 @@ from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.decide import decide
 from corewrite.pipeline.documents import read_catalogue, read_labels
 from corewrite.pipeline.gate_searches import gate_searches
-from corewrite.pipeline.mined import MinedWindow, freeze, impressions_of, mine_week, with_documents
+from corewrite.pipeline.mined import MinedWindow, first_thresholds, freeze, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.pipeline.validate import champion_holds
@@ -218,7 +218,7 @@ class _Cycle:
             for name in names:
                 window = mine_week(
                     self.weeks[name], self.catalogue, self._window(name).folder, overlap=overlap,
-                    thresholds=thresholds or self._first_thresholds, seed=self.config.seed,
+                    thresholds=thresholds or first_thresholds(self.config.run), seed=self.config.seed,
                     rejects=self.config.run / "rejects" / f"{name}.ndjson", unseal=self._unseal,
                 )  # fmt: skip
                 thresholds = thresholds or window.thresholds
@@ -633,12 +633,6 @@ class _Cycle:
     def _deployed(self) -> dict[str, str]:
         probed = self.journal.result("probe")
         return {"relevance": probed["relevance"], "spec": probed["spec"]}
-
-    @property
-    def _first_thresholds(self) -> Any:
-        windows = self.config.run / "windows"
-        known = sorted(p for p in windows.glob("*") if (p / "about.json").is_file()) if windows.is_dir() else []
-        return MinedWindow(known[0]).thresholds if known else None
 
     @cached_property
     def _judge(self) -> Judge:

@@ -113,6 +113,13 @@ def frequencies(windows: Sequence[MinedWindow]) -> tuple[Counter[str], Counter[s
     return sum(counts, Counter()), sum(counts[:-1], Counter())
 
 
+def first_thresholds(run: Path) -> SatisfactionThresholds | None:
+    """Watch times that satisfy, as they were frozen on the first week that a run mined; None where there is none."""
+    windows = run / "windows"
+    known = sorted(p for p in windows.glob("*") if (p / _ABOUT).is_file()) if windows.is_dir() else []
+    return MinedWindow(known[0]).thresholds if known else None
+
+
 def freeze(instances: Sequence[TrainingInstance], path: Path) -> None:
     """Write the evaluation set that never changes, whole or not at all: half of one would stand for ever."""
     make_folder(path.parent)

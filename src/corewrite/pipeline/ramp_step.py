@@ -8,10 +8,19 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from corewrite.deployment.load import deployment_of
+from corewrite.deployment.open import RankerOpener
 from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
 from corewrite.experiment.ramp_file import read_ramp as read_ramp_file
 from corewrite.experiment.ramp_file import write_ramp
+from corewrite.experiment.ramp_searches import NOTHING, StageSearches, ramp_searches
+from corewrite.logs.files import log_files
+from corewrite.logs.sealing import load_keys
+from corewrite.pipeline.cycle_config import CycleConfig
+from corewrite.pipeline.mined import first_thresholds
 from corewrite.registry import ConflictError, Decision, Registry
+from corewrite.search import top_overlap
+from corewrite.search.documents import read_catalogue
 from corewrite.storage.durable import make_folder
 
 _PATIENCE = 60.0
@@ -107,13 +116,46 @@ def ramp_lock(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float) -> RampDecision:
+def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
+    """What the log says of the stage that a run's ramp is at.
+
+    Outcomes are those of the cycle: by the texts' overlap under the ranking without a rewriter of the version before, and by
+    the run's frozen thresholds.
+
+    Args:
+        config: Settings of the cycle.
+        log: Of the server: a file, or a folder of them.
+
+    Raises:
+        RampError: there is no ramp.
+        LogError: see `ramp_searches`.
+    """
+    state, settings = ramp_of(config.run)
+    if state.status != "running":  # it is over, and what is served now is no part of it
+        return NOTHING
+    share = state.share(settings)
+    unseal = None if config.privacy.keys is None else load_keys(config.privacy.keys).open_line
+    if share == 0:
+        return ramp_searches(log_files(log), champion=state.champion, share=share, unseal=unseal)
+    registry = Registry(config.run / "registry")
+    before = registry.decisions()[state.previous - 1].candidate
+    assert before is not None
+    opener = RankerOpener(config.ranker, read_catalogue(config.documents))
+    overlap = top_overlap(deployment_of(registry, opener, before.relevance, before.spec).cascade)
+    return ramp_searches(
+        log_files(log), champion=state.champion, share=share, overlap=overlap, thresholds=first_thresholds(config.run),
+        unseal=unseal,
+    )  # fmt: skip
+
+
+def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, lost_share: float = 0.0) -> RampDecision:
     """Take the stage's searches in, and roll back in the registry where the sequential stop says so.
 
     Args:
         run: Run folder.
         searches: One row a search since the stage began: user_id, arm, timestamp, gave_up, error, neutral.
         observation: Names the observation; one that was taken in before changes nothing.
+        lost_share: Share of the searches whose line the log has lost.
         until: End of the log, seconds, all outcomes settled. Before the stage began, nobody has been seen yet.
 
     Raises:
@@ -122,7 +164,8 @@ def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float) 
     """
     with ramp_lock(run):
         before, config = ramp_of(run)
-        seen = observe(searches, observation_id=observation, since=before.since, until=max(until, before.since))
+        end = max(until, before.since)
+        seen = observe(searches, observation_id=observation, since=before.since, until=end, lost_share=lost_share)
         state, decision = step(before, seen, config)
         write_ramp(ramp_file(run), state, config)
         # The state first: killed here, the same observation gives the same decision, and the registry follows.
