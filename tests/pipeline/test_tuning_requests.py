@@ -45,7 +45,7 @@ def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tm
         assert read.group[i] == x.user_id
         # The ranker's own scores of the same candidates come out of what stands in the file.
         trace = cascade.trace([x.query.text], [None]).finerank
-        ids = np.array([week.catalogue.ids[r] for r in trace.rows[0]])
+        ids = np.array([week.documents.id_at(r) for r in trace.rows[0]])
         order, n = np.argsort(ids), int(read.valid[i].sum())
         under = {name: v[i : i + 1, :n] for name, v in read.under_query.items()}
         plain = evaluate_stage(stage, under, None, valid=read.valid[i : i + 1, :n])

@@ -10,8 +10,8 @@ import pytest
 
 from corewrite.relevance import Judge, cold_start, embedded
 from corewrite.relevance.embedded import TooManyDocumentsError, check_embedded, memory_bytes
-from corewrite.search.document_store import DocumentStore
-from corewrite.search.documents import in_memory, read_catalogue
+from corewrite.search.document_store import DocumentStore, in_memory
+from corewrite.search.documents import read_catalogue
 
 
 def test_the_limit_follows_from_the_memory():
@@ -34,10 +34,12 @@ def test_a_container_has_the_memory_that_it_is_given(monkeypatch, tmp_path, said
 def test_what_is_read_into_memory_is_counted_first(monkeypatch, tmp_path):
     pq.write_table(pa.table({"id": list("abc"), "title": ["x"] * 3}), tmp_path / "d.parquet")
     store = DocumentStore.open(tmp_path / "d.parquet")
+    assert in_memory(store) is in_memory(store)
     assert in_memory(store).ids == read_catalogue(tmp_path / "d.parquet").ids == ("a", "b", "c")
     monkeypatch.setattr("corewrite.relevance.embedded.memory_bytes", lambda: 2 * 8192)
     monkeypatch.setattr("corewrite.search.documents.kept_batches", None)
-    for read in (lambda: read_catalogue(tmp_path / "d.parquet"), lambda: in_memory(store)):
+    again = DocumentStore.open(tmp_path / "d.parquet")
+    for read in (lambda: read_catalogue(tmp_path / "d.parquet"), lambda: in_memory(again)):
         with pytest.raises(TooManyDocumentsError, match="3 documents are over the embedded engine's limit of 2"):
             read()
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from corewrite.domain import Catalogue
 from corewrite.search import document_store
-from corewrite.search.document_store import DocumentStore
-from corewrite.search.documents import DocumentsError, in_memory, read_catalogue, write_catalogue
+from corewrite.search.document_store import DocumentStore, in_memory
+from corewrite.search.documents import DocumentsError, read_catalogue, write_catalogue
 from corewrite.search.id_index import IdIndex, hash_ids, sorted_hashes
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)

@@ -111,15 +111,16 @@ def replay(
     with reported_errors():
         _needs_serving()
         from corewrite.console.progress import ProgressSteps
+        from corewrite.deployment.documents import open_documents
         from corewrite.deployment.open import RankerOpener
         from corewrite.deployment.replay import replay_log
         from corewrite.registry import Registry
-        from corewrite.search.documents import read_catalogue
 
         settings = _settings(run, config)
-        with ProgressSteps(progress_console(quiet=as_json)).step("replay") as progress:
-            catalogue = read_catalogue(settings.documents)
-            opener = RankerOpener(settings.what_ranks, catalogue, settings_rank=settings.relevance is not None)
+        steps = ProgressSteps(progress_console(quiet=as_json))
+        documents = open_documents(settings.documents, settings.what_ranks, steps)
+        with steps.step("replay") as progress:
+            opener = RankerOpener(settings.what_ranks, documents, settings_rank=settings.relevance is not None)
             found = replay_log(log, Registry(settings.registry), opener, progress=progress)
     if as_json:
         print_json(asdict(found))
@@ -166,15 +167,18 @@ def _memory() -> str | None:
 def _run_server(settings: "ServeConfig") -> None:
     import uvicorn
 
+    from corewrite.console.progress import ProgressSteps
+    from corewrite.deployment.documents import open_documents
     from corewrite.deployment.settings import secret_of
-    from corewrite.search.documents import read_catalogue
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
     os.environ[CONFIG_VARIABLE] = settings.model_dump_json()
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
+        if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:
+            # Documents on disk are converted here, where it can be watched. What is wrong is told here, in words: a worker
+            # that does not start is started again for ever.
+            open_documents(settings.documents, settings.what_ranks, ProgressSteps(progress_console(quiet=False)))
         if settings.workers > 1:
-            # What is wrong with them is told here, in words: a worker that does not start is started again for ever.
-            read_catalogue(settings.documents)
             settings.api_key()
             secret_of(settings.log.salt_env)
             # Read by prometheus_client where it is imported: in the workers, which start from here.

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.deployment.fingerprint import replay_tolerance
-from corewrite.deployment.ranker import Ranker, embedded_ranker, in_memory
+from corewrite.deployment.ranker import Ranker, embedded_ranker
 from corewrite.deployment.reward import FusedReward
 from corewrite.domain import Catalogue, Documents
 from corewrite.fusion import FusionSpec
 from corewrite.relevance import LateInteraction
 from corewrite.search import Cascade
+from corewrite.search.document_store import in_memory
 
 IntArray = npt.NDArray[np.int64]
 

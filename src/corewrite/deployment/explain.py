@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of, policy_of
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
@@ -17,7 +18,6 @@ from corewrite.fusion import explain_stage
 from corewrite.registry import Champion, Registry
 from corewrite.rewriter import MAX_NEW_TOKENS, Rewriter
 from corewrite.search import Trace
-from corewrite.search.documents import read_catalogue
 
 
 class NoChampionError(RuntimeError):
@@ -57,7 +57,8 @@ def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | 
         last = registry.decisions()[-1:]
         why = f"; the last decision was {last[0].verdict}: {last[0].reason}" if last else ""
         raise NoChampionError(f"{registry.root} has no champion: nothing was promoted yet{why}")
-    opener = RankerOpener(ranker or RankerSettings(), read_catalogue(documents))
+    settings = ranker or RankerSettings()
+    opener = RankerOpener(settings, open_documents(documents, settings))
     deployment = deployment_of(registry, opener, champion.relevance, champion.spec)
     return Served(champion, deployment, policy_of(registry, champion.policy))
 

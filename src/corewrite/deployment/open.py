@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from corewrite.deployment.fingerprint import Fingerprint, check_fingerprint, take_fingerprint
 from corewrite.deployment.pins import PinnedRanker, load_pins
-from corewrite.deployment.ranker import EMBEDDED_FACTS, Facts, Ranker, embedded_ranker, in_memory
+from corewrite.deployment.ranker import EMBEDDED_FACTS, Facts, Ranker, embedded_ranker
 from corewrite.deployment.recall import RecallOpener
 from corewrite.deployment.scorers import ColumnScorer, build_scorer
 from corewrite.deployment.settings import (
@@ -31,6 +31,7 @@ from corewrite.registry import RegistryError
 from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
 from corewrite.relevance.backends import CircuitBreaker, NaNOnFailure, ScorerUnavailableError
 from corewrite.relevance.cache import CachedScorer
+from corewrite.search.document_store import in_memory
 
 _log = logging.getLogger(__name__)
 _SIGNAL: TypeAdapter[SignalSettings] = TypeAdapter(SignalSettings)

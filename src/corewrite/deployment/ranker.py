@@ -94,20 +94,6 @@ class Ranker:
         return sorted(wanted - {*self.signals, "prior"})
 
 
-def in_memory(documents: Documents) -> Catalogue:
-    """The documents as a table in memory, which the bundled model and the embedded indexes need.
-
-    Raises:
-        ValueError: they are on disk.
-    """
-    if not isinstance(documents, Catalogue):
-        raise ValueError(
-            f"{len(documents)} documents are read from the disk by id, and the bundled model and the embedded indexes need "
-            "them in memory: name other signals under ranker.signals and another engine under ranker.recall"
-        )
-    return documents
-
-
 def embedded_ranker(documents: Catalogue, model: LateInteraction) -> Ranker:
     """The bundled model and the indexes in the process.
 

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from corewrite.deployment.plugins import ENGINES, load_factory, load_plugin
-from corewrite.deployment.ranker import in_memory
 from corewrite.deployment.settings import OpenSearchRecall, PluginRecall, PythonRecall, QdrantRecall, RecallSettings, secret_of
 from corewrite.domain import Documents
 from corewrite.relevance import DenseScorer
 from corewrite.search import SearchEngine, TextEngine
+from corewrite.search.document_store import in_memory
 from corewrite.search.engines import EmbeddedEngine, EngineError, OpenSearchEngine, QdrantEngine
 
 _SAMPLE = 16
@@ -51,12 +51,12 @@ class RecallOpener:
         if isinstance(settings, QdrantRecall):
             assert dense is not None
             name = settings.collection.replace("{relevance}", relevance[:12])
-            return self._checked(QdrantEngine(self._client, name, in_memory(self._documents)), name, relevance, dense)
+            return self._checked(QdrantEngine(self._client, name, self._documents), name, relevance, dense)
         if isinstance(settings, OpenSearchRecall):
             name = settings.index.replace("{relevance}", relevance[:12])
             field = settings.vector_field
             engine = OpenSearchEngine(
-                self._client, name, in_memory(self._documents), text_field=settings.text_field, vector_field=field or "dense"
+                self._client, name, self._documents, text_field=settings.text_field, vector_field=field or "dense"
             )
             return engine if field is None or dense is None else self._checked(engine, name, relevance, dense)
         assert dense is not None

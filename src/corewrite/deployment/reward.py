@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -106,9 +107,10 @@ def documents_of(instances: Sequence[TrainingInstance], catalogue: Documents) ->
     width = max(len(x.positives) + len(x.negatives) for x in instances)
     rows = np.full((len(instances), width), -1, np.int64)
     gains, weights = np.zeros(rows.shape), np.zeros(rows.shape)
+    found = iter(catalogue.rows([d for x in instances for d in (*x.positives, *x.negatives)]).tolist())
     for i, x in enumerate(instances):
         p, n = len(x.positives), len(x.negatives)
-        rows[i, : p + n] = catalogue.rows([*x.positives, *x.negatives])
+        rows[i, : p + n] = list(islice(found, p + n))
         gains[i, :p] = x.gains
         weights[i, p : p + n] = x.weights
     return rows, gains, weights

@@ -24,6 +24,7 @@ from corewrite.domain.documents import number_column
 from corewrite.relevance import RelevanceScorer, backends
 from corewrite.relevance.backends.inputs import Input, PairInputs
 from corewrite.relevance.backends.pairs import Pair, score_pairs
+from corewrite.relevance.embedded import check_embedded
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -111,6 +112,7 @@ def build_scorer(settings: ModelSettings, documents: Documents, *, live: bool, b
         FileNotFoundError: the model's folder is missing.
         ScorerMismatchError: the model is not the pinned one, or wants other inputs.
         ValueError: an environment variable is not set, a factory cannot be imported, or a setting does not fit the model.
+        TooManyDocumentsError: CLIP compares with every picture in memory, and there are more than fit.
     """
     if isinstance(settings, PluginSignal):
         made = load_plugin(SIGNALS, settings.kind)(documents, **settings.options)
@@ -146,6 +148,7 @@ def build_scorer(settings: ModelSettings, documents: Documents, *, live: bool, b
             documents, folder, pin, calibration, max_tokens=settings.max_tokens, batch=size, device=settings.device
         )
     assert isinstance(settings, ClipSignal)
+    check_embedded(len(documents))  # it holds every picture
     encoder = backends.ClipEncoder(folder, pin, batch=size, device=settings.device)
     pictures = documents.column("visual", np.arange(len(documents), dtype=np.int64))
     return backends.ClipScorer(documents, encoder, np.asarray(pictures, np.float32), calibration)

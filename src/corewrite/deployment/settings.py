@@ -450,6 +450,13 @@ class RankerSettings(Settings):
     @property
     def needs_embedder(self) -> bool:
         """Whether the bundled model, which is fitted on the log, computes a signal or embeds for recall."""
-        return self.recall.by_vectors or any(
-            self.signal(name).kind == "embedded" for name in {*self.signals, "relevance", "dense"}
-        )
+        return self.recall.by_vectors or "embedded" in self._kinds
+
+    @property
+    def needs_documents_in_memory(self) -> bool:
+        """Whether something here holds all documents: what is embedded, and CLIP."""
+        return self.needs_embedder or self.recall.kind == "embedded" or "clip" in self._kinds
+
+    @property
+    def _kinds(self) -> set[str]:
+        return {self.signal(name).kind for name in {*self.signals, "relevance", "dense"}}

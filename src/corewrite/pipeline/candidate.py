@@ -109,8 +109,8 @@ def make_candidate(
         ValueError: too little data, or numbers that are none.
     """
     incumbent = Incumbent.of(registry)
-    instances = window.instances(deployment.catalogue, seed=seed)
-    for_gate = window.instances(deployment.catalogue, seed=seed, for_gate=True)[: config.gate_queries]
+    instances = window.instances(deployment.documents, seed=seed)
+    for_gate = window.instances(deployment.documents, seed=seed, for_gate=True)[: config.gate_queries]
     if not instances or not for_gate:
         raise ValueError(
             f"the log gives {len(instances)} training and {len(for_gate)} gate instances (searches with a satisfying and an "
@@ -129,7 +129,7 @@ def make_candidate(
     with steps.step("warm start") as progress:
         repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
         warm, warm_report = warm_start(
-            repaired, good, deployment.catalogue, config.warm_start, seed=seed, model=model, progress=progress
+            repaired, good, deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
         )
 
     watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)

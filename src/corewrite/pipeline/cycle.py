@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
-from corewrite.domain import Catalogue, Outcome, Provenance, sha256_json
+from corewrite.domain import Catalogue, Documents, Outcome, Provenance, sha256_json
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import is_holdback_user
 from corewrite.evaluation.build import evaluate
@@ -42,6 +43,7 @@ from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult
 from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
+from corewrite.search.document_store import in_memory
 from corewrite.storage.journal import Journal, JournalError, cycle_lock, running
 from corewrite.training import retried, train
 from corewrite.version import VERSION
@@ -157,7 +159,7 @@ class _Cycle:
     weeks: Mapping[str, list[Path]]
     journal: Journal
     registry: Registry
-    catalogue: Catalogue
+    documents: Documents
     history: list[dict[str, Any]]
     plan: dict[str, Any]
     steps: Steps
@@ -203,9 +205,8 @@ class _Cycle:
             raise JournalError(
                 f"the cycle of {week!r} began under other settings: put them back, or remove {journal.folder} to begin anew"
             )
-        return cls(
-            config, week, weeks, journal, registry, read_catalogue(config.documents), history, plan, steps, refit, trusting
-        )  # fmt: skip
+        documents = open_documents(config.documents, config.ranker, steps)
+        return cls(config, week, weeks, journal, registry, documents, history, plan, steps, refit, trusting)
 
     # Steps, in order.
 
@@ -217,7 +218,7 @@ class _Cycle:
             thresholds = None
             for name in names:
                 window = mine_week(
-                    self.weeks[name], self.catalogue, self._window(name).folder, overlap=overlap,
+                    self.weeks[name], self.documents, self._window(name).folder, overlap=overlap,
                     thresholds=thresholds or first_thresholds(self.config.run), seed=self.config.seed,
                     rejects=self.config.run / "rejects" / f"{name}.ndjson", unseal=self._unseal,
                 )  # fmt: skip
@@ -358,9 +359,9 @@ class _Cycle:
         model = load_embedder(folder) if folder is not None else None
         fitted, before, alarm = False, self._before, ""
         if needed and (model is None or self.plan["relevance_due"]):
-            seen = impressions_of([self._window(name) for name in before], self.catalogue)
+            seen = impressions_of([self._window(name) for name in before], self.documents)
             try:
-                model, fitted = self.refit(self.catalogue, seen, self.config.seed, progress), True
+                model, fitted = self.refit(in_memory(self.documents), seen, self.config.seed, progress), True
             except ValueError as error:
                 alarm = f"the relevance model could not be fitted, the champion's stays: {error}"
                 if champion is None:
@@ -411,7 +412,7 @@ class _Cycle:
             # The champion's own, and the settings' was refused already where it is gone.
             return {**new, "changed": False, "accepted": not gone, "gone": bool(gone), "alarms": alarms}
         deployment = self._deployment(relevance, spec)
-        instances = with_documents(window.instances(), self.catalogue)
+        instances = with_documents(window.instances(), self.documents)
         found: dict[str, Any] = {}
         try:
             probed = probe(
@@ -424,7 +425,7 @@ class _Cycle:
                 raise
             problems = [str(error)]
         if champion is not None and not problems and not self.trusting:
-            gated = with_documents(window.for_gate(self.config.pipeline.gate_queries), self.catalogue)
+            gated = with_documents(window.for_gate(self.config.pipeline.gate_queries), self.documents)
             problems = champion_holds(
                 self._policy(champion.policy), gated, self._at_start, deployment, self._judge, self.config.gate,
                 max_new_tokens=self.config.pipeline.max_new_tokens,
@@ -455,7 +456,7 @@ class _Cycle:
                 )
 
     def _train(self, window: MinedWindow) -> dict[str, Any]:
-        instances = with_documents(window.instances(), self.catalogue)
+        instances = with_documents(window.instances(), self.documents)
         deployment, config = self._deployment(**self._deployed), self.config.pipeline
         provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, self.config.seed)
         begin = self._start(window)
@@ -489,7 +490,7 @@ class _Cycle:
                 windows = [self._window(name) for name in self.journal.result("mine")["windows"]]
                 repaired, good = ([r for w in windows for r in w.reformulations()[i]] for i in (0, 1))
                 policy, made = warm_start(
-                    repaired, good, self.catalogue, config.pipeline.warm_start, seed=seed, model=config.model, progress=progress
+                    repaired, good, self.documents, config.pipeline.warm_start, seed=seed, model=config.model, progress=progress
                 )
                 about: dict[str, Any] = {"kinds": made.kinds, **asdict(made.fit)}
         else:
@@ -497,7 +498,7 @@ class _Cycle:
             if config.refresh.examples:
                 with self.steps.step("show it the week's repairs") as progress:
                     repaired, good = window.reformulations()
-                    examples = weekly_examples(repaired, good, self.catalogue, config.refresh.examples, seed=self._week_seed)
+                    examples = weekly_examples(repaired, good, self.documents, config.refresh.examples, seed=self._week_seed)
                     rate = shown_rate(config.refresh.learning_rate, self._mitigations)
                     about = asdict(
                         fine_tune(policy, examples, epochs=1.0, seed=self._week_seed, learning_rate=rate, progress=progress)
@@ -513,7 +514,7 @@ class _Cycle:
         baseline = start if champion is None else self._policy(champion.policy)
         windows = [self._window(name) for name in self.journal.result("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
-        searches = gate_searches(windows, self.catalogue, frozen, limit=config.gate_queries)
+        searches = gate_searches(windows, self.documents, frozen, limit=config.gate_queries)
         if not searches.fresh:
             raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
         try:
@@ -594,7 +595,7 @@ class _Cycle:
 
     @cached_property
     def _opener(self) -> RankerOpener:
-        return RankerOpener(self.config.ranker, self.catalogue)
+        return RankerOpener(self.config.ranker, self.documents)
 
     @cached_property
     def _at_start(self) -> Deployment | None:
@@ -623,7 +624,7 @@ class _Cycle:
         if champion is not None:
             model = load_embedder(self.registry.path(self.registry.artifact("relevance", champion.relevance)))
         if model is None and self.config.ranker.needs_embedder:
-            model = cold_start(self.catalogue, seed=self.config.seed)
+            model = cold_start(in_memory(self.documents), seed=self.config.seed)
         path = self.config.ranker.spec or self.config.spec
         ranked_by_others = not self._opener.is_bundled
         spec = default_spec() if path is None or not ranked_by_others else load_spec(path)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of
 from corewrite.deployment.open import RankerOpener
 from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
-from corewrite.pipeline.documents import read_catalogue
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.registry import Champion, Registry
 from corewrite.storage.journal import Journal
@@ -23,7 +23,7 @@ class FinishedWeek:
         champion: What is in production now.
         week: Name of the week.
         window: What its log gave.
-        catalogue: The documents.
+        documents: What is ranked.
         deployment: The champion's relevance model and spec.
         judge: Fitted on the raters' labels.
     """
@@ -49,8 +49,8 @@ class FinishedWeek:
         if self.week not in weeks:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
         self.window = MinedWindow(config.run / "windows" / self.week)
-        self.catalogue = read_catalogue(config.documents)
-        opener = RankerOpener(config.ranker, self.catalogue)
+        self.documents = open_documents(config.documents, config.ranker)
+        opener = RankerOpener(config.ranker, self.documents)
         self.deployment: Deployment = deployment_of(self.registry, opener, champion.relevance, champion.spec)
         self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed)
 

@@ -40,7 +40,7 @@ class _Bench(FinishedWeek):
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
         windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
-        searches = gate_searches(windows, self.catalogue, frozen, limit=pipeline.gate_queries)
+        searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries)
         with steps.step(title) as progress:
             evaluation = evaluate(
                 candidate, champion, searches, self.deployment, self.judge, max_new_tokens=pipeline.max_new_tokens,
@@ -116,7 +116,7 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
         bench = _Bench(config, made[-1])
     if not bench.start.is_dir():
         raise CycleError(f"{bench.start} is gone, so the week's training cannot be repeated: name another with --week")
-    instances, results = with_documents(bench.window.instances(), bench.catalogue), []
+    instances, results = with_documents(bench.window.instances(), bench.documents), []
     reference = load_rewriter(bench.start)
     training = TrainingConfig.model_validate(bench.step("train")["settings"])  # mitigations included
     pipeline = config.pipeline.model_copy(update={"training": training})

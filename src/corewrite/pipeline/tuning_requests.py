@@ -51,7 +51,7 @@ def log_requests(config: CycleConfig, week: str | None, limit: int, *, steps: St
     finished = FinishedWeek(config, week)
     if not finished.deployment.spec.finerank.rewrite:
         raise CycleError("finerank of the champion's spec has no rewrite signal to tune: name one under `rewrite`")
-    instances = with_documents(finished.window.for_gate(limit), finished.catalogue)
+    instances = with_documents(finished.window.for_gate(limit), finished.documents)
     if not instances:
         raise CycleError(f"the log of {finished.week!r} gives no search of a gate user: take another week, or a longer log")
     queries, users = [x.query for x in instances], [x.user_id for x in instances]
@@ -68,7 +68,7 @@ def log_requests(config: CycleConfig, week: str | None, limit: int, *, steps: St
     with steps.step("grade and score"):
         requests, rows = requests_of(cascade, queries, users, kinds, samples, lambda r: finished.judge.grade(queries, r))
     about = {"week": finished.week} | {str(kind): hash for kind, hash in finished.champion.hashes.items()}
-    return as_table(requests, rows, [x.instance_id for x in instances], finished.catalogue), about
+    return as_table(requests, rows, [x.instance_id for x in instances], finished.documents), about
 
 
 def requests_of(

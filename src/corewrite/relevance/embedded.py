@@ -48,8 +48,9 @@ def check_embedded(documents: int, memory: int | None = None) -> None:
     if documents > limit:
         raise TooManyDocumentsError(
             f"{documents:,} documents are over the embedded engine's limit of {limit:,}, one for each "
-            f"{BYTES_PER_DOCUMENT // 1024} KiB of the {memory / 2**30:.1f} GiB of memory: use recall: {{kind: opensearch}} or "
-            "{kind: qdrant}, and a relevance model that is not the embedded one"
+            f"{BYTES_PER_DOCUMENT // 1024} KiB of the {memory / 2**30:.1f} GiB of memory: use "
+            "ranker.recall: {kind: opensearch} or another engine of yours, and a kind that is not embedded or clip "
+            "for the signals relevance and dense"
         )
 
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 from filelock import FileLock
 
-from corewrite.domain import ColumnValues, sha256_json
+from corewrite.domain import Catalogue, ColumnValues, Documents, sha256_json
 from corewrite.domain.documents import checked_rows, column_error, known_rows
+from corewrite.relevance.embedded import check_embedded
 from corewrite.search.document_columns import ColumnType, Kind, Layout, values_of
-from corewrite.search.documents import DocumentsError, kept_batches, parquet_files, read_layout
+from corewrite.search.documents import DocumentsError, catalogue_of, kept_batches, parquet_files, read_layout
 from corewrite.search.id_index import IdIndex, hash_ids, sorted_hashes
 from corewrite.storage.durable import PARTIAL, make_folder, move_folder, sync, sync_tree, whole_file
 
@@ -145,6 +147,15 @@ class DocumentStore:
         together = pa.concat_arrays(parts) if parts else pa.array([], wanted.arrow)
         return values_of(together.take(pa.array(back)), wanted)
 
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """All documents in memory, kept there.
+
+        Raises:
+            TooManyDocumentsError: there are more than fit.
+        """
+        return _in_memory(self)
+
     def first_repeated(self) -> tuple[str, int, int] | None:
         """The first id that stands at two rows, with the two; none in what `open` gives."""
         return self._index.first_repeated()
@@ -153,6 +164,23 @@ class DocumentStore:
     def left_out(self) -> dict[str, str]:
         """Columns of the files that `column` refuses, and standard ones that they lack, with the reason."""
         return dict(self._layout.left_out)
+
+
+def in_memory(documents: Documents) -> Catalogue:
+    """The documents as a table in memory, which the bundled models and the embedded engine need.
+
+    Raises:
+        TooManyDocumentsError: there are more than this machine's memory holds.
+    """
+    if isinstance(documents, Catalogue):
+        return documents
+    return documents.catalogue if isinstance(documents, DocumentStore) else _in_memory(documents)
+
+
+def _in_memory(documents: Documents) -> Catalogue:
+    check_embedded(len(documents))
+    every = np.arange(len(documents))
+    return catalogue_of(lambda name: documents.column(name, every), documents.column_names, documents.left_out, len(every))
 
 
 def _opened(folder: Path) -> DocumentStore | None:

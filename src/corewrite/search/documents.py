@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corewrite.domain import Catalogue, ColumnValues, Documents
+from corewrite.domain import Catalogue, ColumnValues
 from corewrite.domain.catalogue import Column
 from corewrite.relevance.embedded import check_embedded
 from corewrite.search.document_columns import (
@@ -71,27 +71,23 @@ def read_catalogue(path: Path) -> Catalogue:
         return values_of(table[name].combine_chunks(), layout.types[name])
 
     try:
-        return _catalogue(column, tuple(layout.types), layout.left_out, len(table))
+        return catalogue_of(column, tuple(layout.types), layout.left_out, len(table))
     except ValueError as error:
         raise DocumentsError(f"{path}: {error}") from error
 
 
-def in_memory(documents: Documents) -> Catalogue:
-    """The documents as a catalogue, for what is embedded; one is given back as it is.
-
-    Raises:
-        TooManyDocumentsError: there are more than this machine's memory holds.
-    """
-    if isinstance(documents, Catalogue):
-        return documents
-    check_embedded(len(documents))
-    every = np.arange(len(documents))
-    return _catalogue(lambda name: documents.column(name, every), documents.column_names, documents.left_out, len(documents))
-
-
-def _catalogue(
+def catalogue_of(
     column: Callable[[str], ColumnValues], names: Sequence[str], left_out: Mapping[str, str], documents: int
 ) -> Catalogue:
+    """A catalogue of whole columns.
+
+    Args:
+        column: Gives one by its name.
+        names: Those that there are.
+        left_out: Why others are not.
+        documents: How many rows they have.
+    """
+
     def given(name: str, default: ColumnValues) -> Column:
         values = column(name) if name in names else default
         return values if isinstance(values, np.ndarray) else tuple(values)  # type: ignore[return-value]

@@ -118,10 +118,10 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             query, client_id=body.client_id, session_id=body.session_id, depth=_depth(body.depth, limits),
             rewrites=body.rewrites, arrived=request.state.arrived,
         )  # fmt: skip
-        ids, titles, ranked = service.catalogue.ids, service.catalogue.titles, found.ranked
+        ranked = found.ranked
         results: list[dict[str, Any]] = [
-            {"rank": k + 1, "id": ids[row], "title": titles[row], "score": score}
-            for k, (row, score) in enumerate(zip(ranked.rows, ranked.scores, strict=True))
+            {"rank": k + 1, **shown, "score": score}
+            for k, (shown, score) in enumerate(zip(service.shown(ranked.rows), ranked.scores, strict=True))
         ]
         if body.explain:
             results = [{**r, "factors": factors} for r, factors in zip(results, ranked.factors, strict=True)]

@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from corewrite.deployment.documents import open_documents
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import secret_of
-from corewrite.domain import Catalogue, Query, SignalStatus, hash_share
+from corewrite.domain import Query, SignalStatus, hash_share
+from corewrite.domain.documents import text_column
 from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of, is_compared
 from corewrite.fusion import explain_stage
 from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import LogPlace
-from corewrite.search.documents import read_catalogue
 from corewrite.serving.cache import MemoryCache, RedisCache
 from corewrite.serving.events import Event, event_line
 from corewrite.serving.kill import KillSwitch
@@ -45,7 +48,7 @@ class Service:
 
     Attributes:
         config: The settings.
-        catalogue: The documents.
+        documents: What is searched.
         versions: The champions loaded.
         kill: The kill switch.
         metrics: The counters.
@@ -67,13 +70,13 @@ class Service:
             ValueError: an environment variable that the settings name is not set.
         """
         self.config, self._clock = config, clock
-        self.catalogue: Catalogue = read_catalogue(config.documents)
+        self.documents = open_documents(config.documents, config.what_ranks)
         self.metrics = Metrics()
         self.kill = KillSwitch(config.kill_path, config.enabled)
         cache = config.cache
         self.memory = MemoryCache(cache.size, cache.seconds)
         self._redis = RedisCache(cache.redis_url, cache.seconds, cache.redis_timeout_ms) if cache.redis_url else None
-        opener = RankerOpener(config.what_ranks, self.catalogue, live=True, settings_rank=config.relevance is not None)
+        opener = RankerOpener(config.what_ranks, self.documents, live=True, settings_rank=config.relevance is not None)
         opener.try_models()
         self.versions = Versions(config, opener, make_rewriter or self._rewriter)
         self._searcher = Searcher(config)
@@ -252,10 +255,10 @@ class Service:
             rewritten = await self._rewritten(version, [query], 1, deadline_ms)
             texts, reason = rewritten[0].texts, rewritten[0].reason
         trace, after = await self._searcher.ranked_with(version, query, texts, depth)
-        bare, before = await self._searcher.ranked_with(version, query, (), len(self.catalogue))
+        bare, before = await self._searcher.ranked_with(version, query, (), len(self.documents))
         place = {row: k + 1 for k, row in enumerate(before.rows)}
         columns = {int(row): j for j, row in enumerate(trace.rawrank.rows[0]) if row >= 0}
-        ids, titles = self.catalogue.ids, self.catalogue.titles
+        gone = [row for row in before.rows[:depth] if row not in after.rows]
         return {
             "query": query.text,
             "rewrites": list(texts),
@@ -271,20 +274,23 @@ class Service:
                 {
                     "rank": k + 1,
                     "rank_without": place.get(row),
-                    "id": ids[row],
-                    "title": titles[row],
+                    **shown,
                     "score": score,
                     "factors": factors,
                     "rawrank_factors": explain_stage(trace.rawrank.fusion, (0, columns[row])),
                 }
-                for k, (row, score, factors) in enumerate(zip(after.rows, after.scores, after.factors, strict=True))
+                for k, (row, shown, score, factors) in enumerate(
+                    zip(after.rows, self.shown(after.rows), after.scores, after.factors, strict=True)
+                )
             ],
-            "dropped": [
-                {"id": ids[row], "title": titles[row], "rank_without": place[row]}
-                for row in before.rows[:depth]
-                if row not in after.rows
-            ],
+            "dropped": [{**shown, "rank_without": place[row]} for row, shown in zip(gone, self.shown(gone), strict=True)],
         }
+
+    def shown(self, rows: Sequence[int]) -> list[dict[str, str]]:
+        """Id and title of the documents at `rows`."""
+        at = np.array(rows, np.int64)
+        titles = text_column(self.documents, "title", at)
+        return [{"id": doc_id, "title": title} for doc_id, title in zip(self.documents.ids_of(at), titles, strict=True)]
 
     def state(self) -> dict[str, Any]:
         """What is served: the version that most clients get, the ramp where one is under way, the backends."""
@@ -381,7 +387,7 @@ class Service:
                 self.metrics.ramp_searches.labels("shadow").inc()
             line = line_of(
                 found, query_id=query_id, client_id=client_id, bucket=bucket_of(client_id), session_id=session_id,
-                timestamp=timestamp, ids=self.catalogue.ids.__getitem__, compared=compared, shadow=shadow,
+                timestamp=timestamp, ids=self.documents.id_at, compared=compared, shadow=shadow,
                 backends=found.version.ranker.facts, texts=self.config.log.texts, sealer=self._sealer,
                 hasher=self._hasher, place=place,
             )  # fmt: skip
