@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from corewrite.demo.engine import NoRewriter
+from corewrite.demo.engine import NoRewriter, arm_of
 from corewrite.demo.platform import ratings
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import default_spec
@@ -42,7 +42,7 @@ def platform(tmp_path_factory) -> Path:
     cold = embedded_deployment(world.catalogue, cold_start(world.catalogue, seed=3), default_spec())
     (folder / "logs").mkdir()
     for week in range(4):
-        happened = simulate_week(world, TrafficConfig(), NoRewriter(cold.cascade), week=week, sessions=500)
+        happened = simulate_week(world, TrafficConfig(), NoRewriter(cold.cascade), week=week, sessions=500, arm_of=arm_of)
         write_log(happened, world.catalogue, folder / "logs" / f"w{week}.ndjson")
         if week == 0:
             write_labels(ratings(world, happened, cold.cascade, 80), world.catalogue, folder / "labels.parquet")

@@ -8,6 +8,7 @@ from corewrite.domain.traffic_split import bucket_of, is_gate_user, is_holdback_
 from corewrite.experiment import RampConfig, RampState
 from corewrite.experiment.ramp_file import write_ramp
 from corewrite.logs import find_outcomes, read_log
+from corewrite.pipeline.users import users_of
 from corewrite.serving.ubi_log import Hasher
 
 CLIENTS = [f"client-{i}" for i in range(300)]
@@ -41,6 +42,10 @@ def test_the_holdback_and_the_gates_users_are_known_from_the_log(made, kit, tmp_
     assert {by_user[u] for u, arm in zip(outcomes.user_id, outcomes.arm, strict=True) if arm == "holdback"} == HELD_BACK
     buckets = {by_user[u]: b for u, b in zip(outcomes.user_id, outcomes.bucket, strict=True)}
     assert buckets == {c: bucket_of(c) for c in CLIENTS}
+    # And so it is read by the cycle.
+    users = users_of(outcomes)
+    assert {by_user[u] for u in users.held_back} == HELD_BACK and users.warnings == ()
+    assert {by_user[u] for u in users.gate} == {c for c in CLIENTS if is_gate_user(c)} > HELD_BACK
     # What the log's own ids would have said: another twentieth of the users.
     assert {c for u, c in by_user.items() if is_holdback_user(u)} != HELD_BACK
     assert {c for u, c in by_user.items() if is_gate_user(u)} != {c for c in CLIENTS if is_gate_user(c)}

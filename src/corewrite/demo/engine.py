@@ -7,13 +7,17 @@ import numpy as np
 
 from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query, is_identity
+from corewrite.domain.traffic_split import HOLDBACK, is_holdback_user
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade
 from corewrite.simulation.traffic import DISPLAYED, Asked, Ranking
 
 _REMEMBERED = 300_000
-HOLDBACK = "holdback"
-"""Arm of the users who are served without a rewriter for good."""
+
+
+def arm_of(user_id: str) -> str:
+    """Arm of a user of the platform: "holdback", who are served without a rewriter for good, or "served"."""
+    return HOLDBACK if is_holdback_user(user_id) else "served"
 
 
 class NoRewriter:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from corewrite.demo.engine import NoRewriter
+from corewrite.demo.engine import NoRewriter, arm_of
 from corewrite.demo.gate_bench_config import GateBenchConfig
 from corewrite.demo.gate_bench_families import Lore
 from corewrite.demo.gate_bench_remember import Remembered, RememberingJudge, Rewrites
@@ -181,7 +181,7 @@ class Ground:
         with self.steps.step(f"seed {self.seed}: searches of {week_name(week)}") as progress:
             return simulate_week(
                 self.world, self.config.platform.traffic, NoRewriter(deployment.cascade), week=week, sessions=sessions,
-                progress=progress,
+                arm_of=arm_of, progress=progress,
             )  # fmt: skip
 
     @cached_property

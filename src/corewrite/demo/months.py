@@ -24,7 +24,7 @@ import torch
 import yaml
 from threadpoolctl import threadpool_limits
 
-from corewrite.demo.engine import HOLDBACK, OnePolicyEngine
+from corewrite.demo.engine import OnePolicyEngine, arm_of
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.platform import ratings
@@ -35,7 +35,7 @@ from corewrite.deployment.served import fused_lists, log_rewards, served_rewrite
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Outcome
 from corewrite.domain.steps import Steps
-from corewrite.domain.traffic_split import is_holdback_user
+from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.fusion import FusionSpec, default_spec
 from corewrite.logs import SatisfactionThresholds, read_evaluation_instances
 from corewrite.pipeline import read_catalogue, read_window, write_catalogue, write_labels
@@ -323,7 +323,7 @@ class _Months:
         )  # fmt: skip
         with self.steps.step(title) as progress:
             return simulate_week(
-                self.world, self.config.traffic, engine, week=week, sessions=self.config.sessions, arm_of=_arm_of,
+                self.world, self.config.traffic, engine, week=week, sessions=self.config.sessions, arm_of=arm_of,
                 progress=progress,
             )  # fmt: skip
 
@@ -341,7 +341,7 @@ class _Months:
         """Searches that ended, were changed and were given up, by user, of users who may see a rewrite."""
         window = read_window(log, overlap=top_overlap(deployment.cascade), thresholds=self._thresholds)
         outcome, user = window.outcomes.outcome, window.outcomes.user_id
-        counted = (outcome != Outcome.CENSORED) & ~np.array([is_holdback_user(u) for u in user], np.bool_)
+        counted = (outcome != Outcome.CENSORED) & (window.outcomes.arm != HOLDBACK)
         names, of = np.unique(user[counted].astype(str), return_inverse=True)
         kept = outcome[counted]
         return pa.table(
@@ -527,7 +527,3 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _arm_of(user_id: str) -> str:
-    return HOLDBACK if is_holdback_user(user_id) else "served"

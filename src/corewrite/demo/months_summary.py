@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
-from corewrite.demo.engine import HOLDBACK
 from corewrite.demo.months import FIRST_WEEK, months_history, week_name
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.ratios import ratio_of_sums, standard_error
 from corewrite.demo.summary import machine
+from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.version import VERSION
 
 FloatArray = npt.NDArray[np.float64]

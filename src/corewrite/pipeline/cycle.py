@@ -5,22 +5,18 @@ that was killed goes on where it was, and ends as one that was not.
 """
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
-from corewrite.domain import Catalogue, Documents, Outcome, Provenance, sha256_json
+from corewrite.domain import Catalogue, Documents, Provenance, sha256_json
 from corewrite.domain.steps import Steps
-from corewrite.domain.traffic_split import is_holdback_user
 from corewrite.evaluation.build import evaluate
 from corewrite.fusion import default_spec, load_spec
 from corewrite.gate import refuse, run_gate
@@ -36,6 +32,7 @@ from corewrite.pipeline.gate_searches import gate_searches
 from corewrite.pipeline.mined import MinedWindow, first_thresholds, freeze, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
+from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
@@ -226,7 +223,7 @@ class _Cycle:
         self.journal.once("mine", lambda: {"windows": names, **window.about})
         if not self.config.frozen.is_file():
             freeze(self._window(names[0]).for_gate(self.config.frozen_queries), self.config.frozen)
-        return window
+        return self._window(self.week)
 
     def settle(self, window: MinedWindow) -> int | None:
         """Decide which relevance model and spec rank and reward: new ones only where probe and champion say so.
@@ -655,7 +652,16 @@ class _Cycle:
         return self.config.seed + 1000 * (1 + self._place)
 
     def _window(self, name: str) -> MinedWindow:
-        return MinedWindow(self.config.run / "windows" / name)
+        return MinedWindow(self.config.run / "windows" / name, self._frozen_users)
+
+    @property
+    def _frozen_users(self) -> frozenset[str]:
+        """Nobody, until there is a frozen set."""
+        return self._in_frozen if self.config.frozen.is_file() else frozenset()
+
+    @cached_property
+    def _in_frozen(self) -> frozenset[str]:
+        return frozen_users(self.config.frozen)
 
     def _policy(self, hash: str) -> Rewriter:
         return policy_of(self.registry, hash)
@@ -685,15 +691,9 @@ class _Cycle:
 
     def _traffic(self) -> dict[str, Any]:
         """How the week's searches ended, of users with and without a rewriter."""
-        table = pq.read_table(self._window(self.week).folder / "searches.parquet", columns=["user_id", "outcome"])
-        apart: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-        for user, outcome in zip(table["user_id"].to_pylist(), table["outcome"].to_pylist(), strict=True):
-            if outcome != Outcome.CENSORED:
-                apart[is_holdback_user(user)][outcome] += 1
-        names = {False: "served", True: "holdback"}
         return {
-            names[held]: {k: n / sum(counts.values()) for k, n in sorted(counts.items())} | {"searches": sum(counts.values())}
-            for held, counts in apart.items()
+            name: {k: n / counts.total() for k, n in sorted(counts.items())} | {"searches": counts.total()}
+            for name, counts in self._window(self.week).endings().items()
             if counts
         }
 

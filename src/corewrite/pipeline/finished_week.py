@@ -9,6 +9,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.mined import MinedWindow
+from corewrite.pipeline.users import frozen_users
 from corewrite.registry import Champion, Registry
 from corewrite.storage.journal import Journal
 
@@ -48,7 +49,7 @@ class FinishedWeek:
         self.week = week or weeks[-1]
         if self.week not in weeks:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
-        self.window = MinedWindow(config.run / "windows" / self.week)
+        self.window = MinedWindow(config.run / "windows" / self.week, frozen_users(config.frozen))
         self.documents = open_documents(config.documents, config.ranker)
         opener = RankerOpener(config.ranker, self.documents)
         self.deployment: Deployment = deployment_of(self.registry, opener, champion.relevance, champion.spec)

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corewrite.domain import Documents, TrainingInstance
+from corewrite.domain import Documents, Outcome, TrainingInstance
 from corewrite.domain.documents import known_ids
-from corewrite.domain.traffic_split import is_holdback_user
+from corewrite.domain.traffic_split import HOLDBACK, is_holdback_user
 from corewrite.evaluation.searches import query_frequency
 from corewrite.logs import (
     Reformulation,
@@ -28,11 +29,12 @@ from corewrite.logs import (
 )
 from corewrite.logs.outcomes import Overlap
 from corewrite.logs.sealing import Unseal
+from corewrite.pipeline.users import read_users
 from corewrite.pipeline.window import read_window
 from corewrite.relevance import Impressions
 from corewrite.storage.durable import make_folder, move_folder, sync_tree, whole_file
 
-_ABOUT = "about.json"
+_ABOUT, _USERS = "about.json", "users.parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +43,11 @@ class MinedWindow:
 
     Attributes:
         folder: Where it lies.
+        left_out: Users who are not to be trained on, whatever split them when the week was mined: the frozen set's.
     """
 
     folder: Path
+    left_out: frozenset[str] = frozenset()
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -64,12 +68,13 @@ class MinedWindow:
 
     def instances(self) -> list[TrainingInstance]:
         """Instances of users who may be trained on."""
-        return read_instances(self.folder / "instances.parquet")
+        return [x for x in read_instances(self.folder / "instances.parquet") if x.user_id not in self.left_out]
 
     def for_gate(self, limit: int) -> list[TrainingInstance]:
         """At most `limit` of the gate users' instances, at least a third of users without a rewriter where there are any."""
         found = read_evaluation_instances(self.folder / "gate.parquet")
-        apart = [is_holdback_user(x.user_id) for x in found]
+        held_back = self._held_back
+        apart = [is_holdback_user(x.user_id) if held_back is None else x.user_id in held_back for x in found]
         held = [x for x, h in zip(found, apart, strict=True) if h]
         served = [x for x, h in zip(found, apart, strict=True) if not h]
         held = held[: max(limit // 3, limit - len(served))]
@@ -79,11 +84,35 @@ class MinedWindow:
 
     def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
         """Repairs and queries good as they were, of users who may be trained on."""
-        return read_reformulations(self.folder / "repaired.parquet"), read_reformulations(self.folder / "good.parquet")
+        repaired, good = (read_reformulations(self.folder / f"{name}.parquet") for name in ("repaired", "good"))
+        left_out = self.left_out
+        return [r for r in repaired if r.user_id not in left_out], [r for r in good if r.user_id not in left_out]
 
     def gate_repairs(self) -> list[Reformulation]:
         """Repairs of the gate's users."""
         return read_reformulations(self.folder / "gate-repaired.parquet")
+
+    def impressions(self) -> pa.Table:
+        """Examined results of users who may be trained on."""
+        table = pq.read_table(self.folder / "impressions.parquet")
+        return table.filter(pc.invert(pc.is_in(table["user_id"], pa.array(sorted(self.left_out), pa.string()))))
+
+    def endings(self) -> dict[str, Counter[str]]:
+        """How searches ended, but for censored ones: of users without a rewriter for good ("holdback"), and of all others."""
+        table = pq.read_table(self.folder / "searches.parquet", columns=["user_id", "arm", "outcome"])
+        told = self._held_back is not None
+        found: dict[str, Counter[str]] = {"holdback": Counter(), "served": Counter()}
+        for user, arm, outcome in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+            if outcome != Outcome.CENSORED:
+                held = arm == HOLDBACK if told else is_holdback_user(user)
+                found["holdback" if held else "served"][outcome] += 1
+        return found
+
+    @cached_property
+    def _held_back(self) -> frozenset[str] | None:
+        """Who was served without a rewriter, as logged; None of a week that was mined before that was kept."""
+        path = self.folder / _USERS
+        return (read_users(path).held_back or frozenset()) if path.is_file() else None
 
     def frequency(self) -> Counter[str]:
         """Occurrences of each normalised query."""
@@ -130,7 +159,7 @@ def freeze(instances: Sequence[TrainingInstance], path: Path) -> None:
 
 def impressions_of(windows: Sequence[MinedWindow], documents: Documents) -> Impressions:
     """Examined results of several weeks; documents that are gone are dropped."""
-    table = pa.concat_tables([pq.read_table(w.folder / "impressions.parquet") for w in windows])
+    table = pa.concat_tables([w.impressions() for w in windows])
     rows = documents.find(table["document_id"].to_pylist())
     table = table.filter(pa.array(rows >= 0))
     return Impressions(
@@ -157,7 +186,7 @@ def mine_week(
         unseal: Opens sealed texts; None: they stay sealed.
 
     Raises:
-        ValueError: no usable query, or too little to learn from.
+        ValueError: no usable query, texts that cannot be read, or too little to learn from.
     """
     if (folder / _ABOUT).is_file():
         return MinedWindow(folder)
@@ -185,13 +214,14 @@ def mine_week(
     counts = query_frequency(window.outcomes.query.tolist())
     pq.write_table(pa.table({"query": list(counts), "count": list(counts.values())}), staging / "frequency.parquet")
     pq.write_table(window.outcomes.to_arrow(), staging / "searches.parquet")
+    window.users.write(staging / _USERS)
     found_thresholds = window.outcomes.thresholds
     about = {
         "span": window.span,
         "searches": len(window.outcomes),
         "outcomes": window.outcomes.shares(),
         "rejected_lines": window.report.rejected,
-        "warnings": list(window.report.warnings),
+        "warnings": [*window.report.warnings, *window.users.warnings],
         "satisfaction_told_by": window.outcomes.rule,
         "thresholds": found_thresholds
         and {"edges": found_thresholds.edges.tolist(), "seconds": found_thresholds.seconds.tolist()},

@@ -1,13 +1,12 @@
 """A window of the log, read once: outcomes, propensities, and who may be trained on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from corewrite.domain import Documents, TrainingInstance
-from corewrite.domain.traffic_split import is_gate_user
 from corewrite.logs import (
     IngestReport,
     Outcomes,
@@ -20,14 +19,12 @@ from corewrite.logs import (
     mine_instances,
     mine_reformulations,
     read_log,
+    require_texts,
 )
 from corewrite.logs.outcomes import Overlap
 from corewrite.logs.sealing import Unseal
+from corewrite.pipeline.users import Users, users_of
 from corewrite.relevance import Impressions
-
-
-def _may_train(user_id: str) -> bool:
-    return not is_gate_user(user_id)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +35,13 @@ class LogWindow:
         report: What the reader found.
         outcomes: Every search with its end.
         propensity: Of examination by position.
+        users: Whose searches are the gate's.
     """
 
     report: IngestReport
     outcomes: Outcomes
     propensity: Propensity
+    users: Users
 
     @property
     def span(self) -> str:
@@ -55,7 +54,7 @@ class LogWindow:
 
     def impressions(self, documents: Documents) -> Impressions:
         """Examined results of users who may be trained on, for the relevance model."""
-        table = labelled_impressions(self.outcomes, self.propensity, documents, _may_train)
+        table = labelled_impressions(self.outcomes, self.propensity, documents, self.users.may_train)
         return Impressions(
             table.query.tolist(), documents.rows(table.document_id.tolist()), table.satisfied,
             1.0 / np.maximum(table.propensity, 0.1), table.user_id.tolist(),
@@ -63,15 +62,15 @@ class LogWindow:
 
     def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
         """Repairs and queries good as they were, of users who may be trained on."""
-        return mine_reformulations(self.outcomes, _may_train)
+        return mine_reformulations(self.outcomes, self.users.may_train)
 
     def gate_repairs(self) -> list[Reformulation]:
         """Repairs of the gate's users."""
-        return mine_reformulations(self.outcomes, is_gate_user)[0]
+        return mine_reformulations(self.outcomes, self.users.is_gate)[0]
 
     def instances(self, documents: Documents, *, seed: int, for_gate: bool = False) -> list[TrainingInstance]:
         """Instances of users who may be trained on, or of the gate's."""
-        wanted: Callable[[str], bool] = is_gate_user if for_gate else _may_train
+        wanted = self.users.is_gate if for_gate else self.users.may_train
         return mine_instances(self.outcomes, self.propensity, documents, seed=seed, user_filter=wanted)
 
 
@@ -93,9 +92,9 @@ def read_window(
         unseal: Opens sealed texts; None: they stay sealed.
 
     Raises:
-        LogError: no usable query.
+        LogError: no usable query, or texts that cannot be read.
         ValueError: too few clicks to learn from.
     """
-    log = read_log(paths, rejects_path=rejects_path, unseal=unseal)
+    log = require_texts(read_log(paths, rejects_path=rejects_path, unseal=unseal))
     outcomes = find_outcomes(log, overlap=overlap, thresholds=thresholds)
-    return LogWindow(log.report, outcomes, fit_propensity(outcomes))
+    return LogWindow(log.report, outcomes, fit_propensity(outcomes), users_of(outcomes))
