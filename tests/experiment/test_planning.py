@@ -76,7 +76,7 @@ def test_days_of_a_log_that_holds_the_answer_and_of_one_that_does_not():
     assert beyond.days_low <= beyond.days <= beyond.days_high
     assert beyond.backtest.days == 3 and beyond.backtest.predicted == pytest.approx(beyond.backtest.observed, rel=0.1)
     never = plan_launch(short, effect=0.005)
-    assert never.days is None and "more than 24 days" in never.why_no_days
+    assert never.days is None and "more than 24 days, by when about" in never.why_no_days
     two = plan_launch(table.filter(pa.array(table["timestamp"].to_numpy() <= 2.5 * DAY)), effect=0.05)
     assert two.days is None and "2 whole days" in two.why_no_days and two.users_needed > 0
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corewrite.experiment import aa_check, check_searches, read_launch, trigger_known
+from corewrite.experiment.planning import plan_launch
 
 ARMS = ("none", "launch_2")
 
@@ -194,3 +195,57 @@ def test_a_a_of_control_users_whose_trigger_is_known():
     check = aa_check(logged(table, impacted), control="none", splits=100, seed=0)
     result = read(logged(table, impacted))
     assert check.users == result.cqr.n_control
+
+
+def test_impacted_between_the_arms_that_are_read():
+    """A log may compare other arms, or others at times; arms that show the same are one."""
+    table, impacted = toy(np.random.default_rng(7), 2_000)
+    users = np.array([int(u[1:]) for u in table["user_id"].to_pylist()])
+
+    def with_pairs(*pairs):
+        return table.append_column("pair", pa.array([pairs[u % len(pairs)] for u in users], pa.list_(pa.string())))
+
+    whole = read(table)
+    for same in (["none", "launch_2"], ["launch_2", "none"], ["holdback", "launch_2"], None):
+        assert read(with_pairs(same)) == whole
+    half = read(with_pairs(["none", "launch_2"], ["none", "launch_1"]))
+    unknown = logged(table, pa.array(impacted.to_pylist(), mask=users % 2 == 1))
+    assert half == read(unknown) and sum(half.users_without_trigger.values()) == 1_000
+    with pytest.raises(ValueError, match=r"between '3' and '4', not between 'none' and 'launch_2'.*log.pair"):
+        read(with_pairs(["3", "4"]))
+    options = {"effect": 0.2, "control": "none"}
+    assert plan_launch(with_pairs(["3", "4"]), **options).trigger_known == 1.0
+    with pytest.raises(ValueError, match=r"several pairs \('none' and 'launch_1'; 'none' and 'launch_2'\)"):
+        plan_launch(with_pairs(["none", "launch_2"], ["none", "launch_1"]), **options)
+    plan = plan_launch(with_pairs(["none", "launch_2"], ["none", "launch_1"]), **options, treatment="launch_2")
+    assert plan.trigger_known == pytest.approx(0.5, abs=0.05)
+
+
+def test_arms_that_were_not_served_as_named():
+    table, _ = toy(np.random.default_rng(8), 1_000)
+    treated = np.array(table["arm"].to_pylist()) == "launch_2"
+    impacted = np.array(table["impacted"].to_pylist())
+    late = np.random.default_rng(9).random(len(table)) < 0.25
+
+    def with_rewrites(used, where=None):
+        return table.append_column("rewritten", pa.array(used, mask=where))
+
+    plain = read(table)
+    result = read(with_rewrites(treated & ~late))
+    assert plain.treated is None
+    assert result.treated == pytest.approx((~late)[treated & impacted].mean())
+    assert result.as_dict() == plain.as_dict() | {"treated": result.treated}
+    with pytest.raises(
+        ValueError, match=r"none of the \d+ impacted searches of arm 'launch_2' was served with a rewrite \(shadow"
+    ):
+        read(with_rewrites(np.zeros(len(table), np.bool_)))
+    with pytest.raises(ValueError, match=r"1 searches of arm 'none', which has no rewriter, were served with a rewrite"):
+        read(with_rewrites(treated | (np.arange(len(table)) == np.flatnonzero(~treated)[0])))
+    assert read(with_rewrites(treated, np.ones(len(table), np.bool_))).treated is None  # not logged is not "never"
+    assert read(with_rewrites(treated & ~late, ~treated)).treated == result.treated
+    # Of a team's own arms nobody knows which use rewrites.
+    own = {"none": "A", "launch_2": "B"}
+    renamed = with_rewrites(np.zeros(len(table), np.bool_)).set_column(
+        1, "arm", pa.array([own[a] for a in table["arm"].to_pylist()])
+    )
+    assert read_launch("x", renamed, control="A", treatment="B").treated is None

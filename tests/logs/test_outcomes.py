@@ -9,6 +9,7 @@ import pytest
 
 from corewrite.domain import Outcome
 from corewrite.logs import SatisfactionThresholds, find_outcomes, read_log
+from corewrite.logs.outcomes import BY_DISPLAYED
 
 # Up to 30 s of video 5 s of watching satisfy, above it 40 s.
 THRESHOLDS = SatisfactionThresholds(np.array([30.0]), np.array([5.0, 40.0]))
@@ -217,11 +218,19 @@ def test_fitted_thresholds_are_quantiles_within_deciles_of_duration() -> None:
     assert flat.satisfied(np.array([1.9, 2.0]), np.full(2, 10.0)).tolist() == [False, True]
 
 
+def test_a_table_says_where_the_displayed_lists_told_same_intent(make_log, search) -> None:
+    log = make_log([search("u", 0, "lion"), search("z", END, "news")])
+    displayed = find_outcomes(log)
+    ranked = find_outcomes(log, overlap=lambda pairs: np.zeros(len(pairs)))
+    assert displayed.by_displayed and displayed.to_arrow().schema.metadata == BY_DISPLAYED
+    assert not ranked.by_displayed and ranked.to_arrow().schema.metadata is None
+
+
 def test_arrow_table_has_a_row_per_search(make_log, search) -> None:
     found, order = outcomes_of(make_log, [search("u", 0, "lion", ["a"], {"a": (9, 10, 1)}), search("z", END, "news")])
     rows = found.to_arrow().to_pylist()
     assert rows[order[0]] | {"timestamp": 0} == {
         "query_id": "0", "user_id": "u", "session_id": found.session_id[order[0]], "timestamp": 0,
         "query": "lion", "outcome": "satisfied", "plain_changed": 0.0, "watch_seconds": 9.0, "clicks": 1,
-        "arm": "", "bucket": None, "impacted": None, "pair": None,
+        "arm": "", "bucket": None, "impacted": None, "pair": None, "rewritten": None,
     }  # fmt: skip

@@ -90,7 +90,7 @@ def test_columns(tmp_path: Path) -> None:
         {
             "query_id": "q1", "user_id": "12", "session_id": "s", "timestamp": T0, "query": "lion",
             "hit_ids": ["a", "7"], "context_titles": ["old"], "locale": "en", "arm": "b", "bucket": 17,
-            "impacted": True, "pair": None, "texts": None, "line": 1,
+            "impacted": True, "pair": None, "rewritten": None, "texts": None, "line": 1,
         }
     ]  # fmt: skip
     first, second = rows(log.events)

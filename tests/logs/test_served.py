@@ -119,6 +119,8 @@ def test_the_log_reader_takes_from_both_formats_what_it_may(tmp_path):
         *[(None, None, None)] * 5,
         *[(9_999, True, ["3", "4"])] * 2,
     ]
+    used = [read_served(x).served.used_at for x in FORMAT_1.read_bytes().splitlines(keepends=True)]
+    assert [r["rewritten"] for r in rows] == [*map(bool, used), True, True] and {True, False} <= {r["rewritten"] for r in rows}
 
 
 def damaged(**changes):

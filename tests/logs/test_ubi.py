@@ -70,7 +70,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, name: str) -> None:
     assert search == {
         "query_id": "q1", "user_id": "u1", "session_id": "s1", "timestamp": 1_700_000_000.25,
         "query": "löwe 🦁", "hit_ids": ["a", "b"], "context_titles": ["früher"], "locale": "de", "arm": "control",
-        "bucket": None, "impacted": True, "pair": None, "texts": None, "line": 1,
+        "bucket": None, "impacted": True, "pair": None, "rewritten": None, "texts": None, "line": 1,
     }  # fmt: skip
     events = log.events.to_pyarrow().to_pylist()
     assert [(e["action"], e["document_id"], e["position"], e["watch_seconds"]) for e in events] == [

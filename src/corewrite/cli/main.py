@@ -2,7 +2,7 @@
 
 import typer
 
-from corewrite.cli import cycle, demo, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
+from corewrite.cli import cycle, demo, experiment, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
 from corewrite.version import VERSION
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command("search", epilog=search.EXAMPLES)(search.search)
 app.add_typer(log.app, name="log")
 app.add_typer(cycle.app, name="cycle")
 app.add_typer(gate.app, name="gate")
+app.add_typer(experiment.app, name="experiment")
 app.command("serve", epilog=serve.SERVE_EXAMPLES)(serve.serve)
 app.command("warm", epilog=serve.WARM_EXAMPLES)(serve.warm)
 app.command("replay", epilog=serve.REPLAY_EXAMPLES)(serve.replay)

@@ -14,8 +14,10 @@ from corewrite.experiment.searches import (
     check_searches,
     drop_censored,
     first_impacted,
+    impacted_between,
     per_user,
     select_arms,
+    treated_share,
     trigger_known,
 )
 
@@ -45,15 +47,17 @@ def read_launch(
         name: Name of the launch.
         searches: One row per search, see `check_searches`; those of other arms are left out and counted. For several
             worlds, see `pool_tables`.
-        control, treatment: The arms to compare, as they are called in the table; `impacted` must be between them.
+        control, treatment: The arms to compare, as they are called in the table; `impacted` must be between them, see
+            `impacted_between`.
         give_up_margin: Non-inferiority margin of give-up, relative: 0.05 lets it rise by 5 %.
         alpha: Intervals are two-sided at 1 - alpha; non-inferiority is tested one-sided at alpha / 2.
         share: Share of the users of both arms that treatment was meant to get.
 
     Raises:
-        ValueError: the table is refused by `check_searches` or the arms by `select_arms`, no search is impacted, the
-            trigger is known of no user of an arm or more often in one arm than in the other, an arm has fewer than two
-            users whose first impacted search is not censored, or an option is out of range.
+        ValueError: the table is refused by `check_searches` or the arms by `select_arms`, `impacted_between` or
+            `treated_share`, no search is impacted, the trigger is known of no user of an arm or more often in one arm than in
+            the other, an arm has fewer than two users whose first impacted search is not censored, or an option is out of
+            range.
     """
     check_share(share)
     if not 0 < alpha < 1:
@@ -62,6 +66,8 @@ def read_launch(
         raise ValueError(f"give_up_margin {give_up_margin} must be finite and at least 0: 0.05 stands for 5 %")
     pair = (control, treatment)
     table, other_arms = select_arms(check_searches(searches), *pair)
+    table = impacted_between(table, *pair)
+    treated = treated_share(table, *pair)
     known = table.filter(pa.array(trigger_known(table)))
     users, known_users = per_user(table), per_user(known)
     trigger_p_value = _check_trigger(users, known_users, pair)
@@ -98,6 +104,7 @@ def read_launch(
         searches_without_trigger=table["impacted"].null_count,
         impacted_users=len(triggered),
         impacted_searches=int(pc.sum(users["impacted"]).as_py()),
+        treated=treated,
         other_arms=other_arms,
         give_up_margin=give_up_margin,
         alpha=alpha,

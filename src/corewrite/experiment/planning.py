@@ -15,8 +15,15 @@ from corewrite.experiment.reach import (
     days_interval,
     days_until,
     measure_reach,
+    users_after,
 )
-from corewrite.experiment.searches import check_searches, drop_censored, first_impacted, trigger_known
+from corewrite.experiment.searches import (
+    check_searches,
+    drop_censored,
+    first_impacted,
+    impacted_between,
+    trigger_known,
+)
 
 _FEWEST_USERS = 100
 """Of fewer, rates say too little to plan by."""
@@ -82,8 +89,8 @@ class LaunchPlan:
 
 
 def plan_launch(
-    searches: pa.Table, *, effect: float, control: str | None = None, share: float = 0.5, traffic: float = 1.0,
-    give_up_margin: float = 0.05, alpha: float = 0.05, power: float = 0.8,
+    searches: pa.Table, *, effect: float, control: str | None = None, treatment: str | None = None, share: float = 0.5,
+    traffic: float = 1.0, give_up_margin: float = 0.05, alpha: float = 0.05, power: float = 0.8,
 ) -> LaunchPlan:  # fmt: skip
     """Work out what a launch needs, from searches before it.
 
@@ -91,6 +98,8 @@ def plan_launch(
         searches: One row per search, see `check_searches`.
         effect: Relative fall of the change-query rate that is to be shown: 0.02 for 2 %.
         control: The arm whose users tell the rates; None: all users, who must be in one arm or none.
+        treatment: The arm that the launch will compare it with: `impacted` must be between the two, see `impacted_between`.
+            None: it is between whatever two the log compares, always the same.
         share: Share of the users of both arms in treatment.
         traffic: Share of all users who take part, both arms together.
         give_up_margin: Non-inferiority margin of give-up, relative; give-up itself is supposed not to change.
@@ -111,6 +120,10 @@ def plan_launch(
         raise ValueError(f"give_up_margin {give_up_margin} must be above 0: that a rate does not rise at all cannot be shown")
     everybody = check_searches(searches)
     arm, table = _of_arm(everybody, control)
+    if control is not None and treatment is not None:
+        table = impacted_between(table, control, treatment)
+    else:
+        _one_pair(table["pair"].to_pylist())
     known = trigger_known(table)
     num_users, num_known = _num_users(table), _num_users(table.filter(pa.array(known)))
     triggered = first_impacted(table.filter(pa.array(known)))
@@ -141,9 +154,11 @@ def plan_launch(
         if_all = days_until(reach, wanted * num_known / num_users)
         why = ""
         if days is None:
+            reached = taking_part * float(users_after(reach, FARTHEST * reach.days)) * len(first) / len(triggered)
             why = (
-                f"more than {FARTHEST * reach.days} days, {FARTHEST} times the log's {reach.days}, beyond which nothing can be "
-                "told from it: give a longer log, log the trigger of more users, or look for a larger effect"
+                f"more than {FARTHEST * reach.days} days, by when about {reached:,.0f} users are reached; beyond {FARTHEST} "
+                f"times the log's {reach.days} days nothing can be told: log the trigger of more users, look for a larger "
+                "effect, or give a longer log"
             )
     return LaunchPlan(
         arm=arm, users=_num_users(everybody), users_of_arm=num_users, trigger_known=num_known / num_users,
@@ -164,6 +179,13 @@ def _of_arm(searches: pa.Table, control: str | None) -> tuple[str, pa.Table]:
     if control not in arms:
         raise ValueError(f"no search is in arm {control!r}: there are {named}")
     return control, searches.filter(pc.equal(searches["arm"], control))
+
+
+def _one_pair(pairs: list[list[str] | None]) -> None:
+    different = sorted({tuple(pair) for pair in pairs if pair is not None})
+    if len(different) > 1:
+        named = "; ".join(" and ".join(map(repr, pair)) for pair in different)
+        raise ValueError(f"the log says whether lists differ between several pairs ({named}): name control and treatment")
 
 
 def _num_users(searches: pa.Table) -> int:

@@ -58,6 +58,8 @@ class LaunchResult:
         searches_without_trigger: Searches of which it is not known whether they are impacted.
         impacted_users: Users whose first impacted search is known, censored or not.
         impacted_searches: Searches known to be impacted, censored or not.
+        treated: Share of treatment's impacted searches that were served with a rewrite, in time; None where the log does not
+            say.
         other_arms: Users by arm that was left out; "" stands for searches without an arm.
         give_up_margin: Relative rise of give-up that would still do.
         alpha: Two-sided level of the intervals is 1 - alpha; give-up's bound is one-sided at 1 - alpha / 2.
@@ -84,6 +86,7 @@ class LaunchResult:
     searches_without_trigger: int
     impacted_users: int
     impacted_searches: int
+    treated: float | None
     other_arms: dict[str, int]
     give_up_margin: float
     alpha: float

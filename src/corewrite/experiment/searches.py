@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corewrite.domain import Outcome
+from corewrite.domain.traffic_split import STAGES_OF
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -21,8 +22,12 @@ SEARCH_SCHEMA = pa.schema(
         ("impacted", pa.bool_()),
         ("plain_changed", pa.float64()),
         ("watch_seconds", pa.float64()),
+        ("pair", pa.list_(pa.string())),
+        ("rewritten", pa.bool_()),
     ]
 )
+_MAY_BE_NULL = ("impacted", "pair", "rewritten")
+_MAY_BE_MISSING = ("pair", "rewritten")
 
 
 def check_searches(searches: pa.Table) -> pa.Table:
@@ -31,23 +36,24 @@ def check_searches(searches: pa.Table) -> pa.Table:
     Args:
         searches: One row per search: user_id, arm (as served; "" where none was logged), timestamp (seconds), outcome
             (`Outcome` values), impacted (bool; null or NaN where it is not known), plain_changed (0, 1, NaN or
-            null where censored), watch_seconds (at least 0). Other columns are ignored.
+            null where censored), watch_seconds (at least 0). Where there are such columns, pair: the two arms that
+            impacted compares, and rewritten: whether a rewrite was used, both null where that was not logged. Other columns
+            are ignored.
 
     Returns:
-        The table in `SEARCH_SCHEMA`, rows in their order; what is not known is null in impacted and NaN in
-        plain_changed.
+        The table in `SEARCH_SCHEMA`, rows in their order; what is not known is null, NaN in plain_changed.
 
     Raises:
         ValueError: a column is missing, of a wrong type, or holds a null or a value it may not hold.
     """
-    missing = [name for name in SEARCH_SCHEMA.names if name not in searches.column_names]
+    missing = [n for n in SEARCH_SCHEMA.names if n not in searches.column_names and n not in _MAY_BE_MISSING]
     if missing:
         there = ", ".join(searches.column_names) or "none"
         raise ValueError(f"the searches lack column {missing[0]!r}, add it: there are {there}")
     columns = {field.name: _cast(searches, field) for field in SEARCH_SCHEMA}
     columns["plain_changed"] = pc.fill_null(columns["plain_changed"], float("nan"))
     for name, column in columns.items():
-        if name != "impacted" and column.null_count:
+        if name not in _MAY_BE_NULL and column.null_count:
             raise ValueError(f"column {name!r} holds {column.null_count} nulls: fill or drop these searches")
     outcomes = tuple(map(str, Outcome))
     if others := sorted(set(columns["outcome"].unique().to_pylist()) - set(outcomes)):
@@ -96,6 +102,67 @@ def select_arms(searches: pa.Table, control: str, treatment: str) -> tuple[pa.Ta
             "where worlds or seeds share user ids, join them with pool_tables"
         )
     return pair, {arm: users[arm] for arm in sorted(users) if arm not in (control, treatment)}
+
+
+def impacted_between(searches: pa.Table, control: str, treatment: str) -> pa.Table:
+    """The searches with `impacted` between two arms: of what was logged between two others it is not known.
+
+    Args:
+        searches: A checked table. Where it names no pair, `impacted` is taken to be between these two. Arms of serving that
+            use the rewrite at the same stages show the same.
+        control, treatment: The arms.
+
+    Raises:
+        ValueError: all that is known is between others.
+    """
+    pairs = [None if pair is None else tuple(pair) for pair in searches["pair"].to_pylist()]
+    wanted = {_shown(control), _shown(treatment)}
+    of_others = [pair is not None and {_shown(arm) for arm in pair} != wanted for pair in pairs]
+    impacted = searches["impacted"]
+    left = pc.if_else(pa.array(of_others, pa.bool_()), pa.scalar(None, pa.bool_()), impacted)
+    if impacted.null_count < len(impacted) == left.null_count:
+        logged = " and ".join(map(repr, next(pair for pair, other in zip(pairs, of_others, strict=True) if pair and other)))
+        raise ValueError(
+            f"whether the lists differ was logged between {logged}, not between {control!r} and {treatment!r}: serve with "
+            "these two as `log.pair`"
+        )
+    return searches.set_column(searches.column_names.index("impacted"), "impacted", left)
+
+
+def treated_share(searches: pa.Table, control: str, treatment: str) -> float | None:
+    """Share of treatment's impacted searches that were served with a rewrite; refuses arms that were not served as named.
+
+    Args:
+        searches: A checked table.
+        control, treatment: The arms. Of arms of serving (`STAGES_OF`) it is known which use rewrites.
+
+    Returns:
+        None where the log does not say, or treatment is none of the arms of serving.
+
+    Raises:
+        ValueError: an arm without a rewriter was served one, or an arm with one never.
+    """
+    searches = searches.filter(pc.is_valid(searches["rewritten"]))
+    found: float | None = None
+    for arm in (control, treatment):
+        stages = _shown(arm)
+        rows = searches.filter(pc.equal(searches["arm"], arm))
+        if stages == () and pc.any(rows["rewritten"]).as_py():
+            raise ValueError(
+                f"{pc.sum(rows['rewritten']).as_py()} searches of arm {arm!r}, which has no rewriter, were served with a "
+                "rewrite: the arms of this log are not those that were served"
+            )
+        rows = rows.filter(pc.fill_null(rows["impacted"], False))
+        if isinstance(stages, str) or not stages or not len(rows):
+            continue
+        share = float(pc.mean(rows["rewritten"]).as_py())
+        if not share:
+            raise ValueError(
+                f"none of the {len(rows)} impacted searches of arm {arm!r} was served with a rewrite (shadow mode, the kill "
+                "switch, or rewrites that always came late): its users saw what control saw"
+            )
+        found = share if arm == treatment else found
+    return found
 
 
 def trigger_known(searches: pa.Table) -> BoolArray:
@@ -205,6 +272,8 @@ def per_user(searches: pa.Table) -> pa.Table:
 
 
 def _cast(searches: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    if field.name not in searches.column_names:
+        return pa.chunked_array([pa.nulls(len(searches), field.type)])
     column = searches[field.name]
     if pa.types.is_boolean(field.type) and pa.types.is_floating(column.type):
         numbers = column.to_numpy()
@@ -215,6 +284,11 @@ def _cast(searches: pa.Table, field: pa.Field) -> pa.ChunkedArray:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"column {field.name!r} is {column.type}, must be {field.type}: {error}") from error
+
+
+def _shown(arm: str) -> str | tuple[str, ...]:
+    """What tells the lists of two arms apart."""
+    return next((stages for name, stages in STAGES_OF.items() if name == arm), arm)
 
 
 def _names(arms: Collection[str]) -> str:

@@ -19,6 +19,7 @@ SESSION_GAP = 30 * 60.0
 CHAIN_GAP = 5 * 60.0
 SIMILAR = 70.0
 OVERLAPPING = 0.2
+BY_DISPLAYED = {b"same_intent": b"displayed lists"}
 Overlap = Callable[[Sequence[tuple[str, str]]], FloatArray]
 
 
@@ -61,6 +62,7 @@ class Outcomes:
         impacted: Whether the lists of the arms under comparison differ, as logged, bool or None, object array: not logged is
             not false.
         pair: The two arms, or versions of a ramp, that `impacted` compares, control first; None where not logged.
+        rewritten: Whether some stage used a rewrite, bool or None where not logged, object array.
         hit_ids: What was displayed, a tuple of ids each.
         context_queries, context_titles: What came before in the session, tuples, oldest first.
         chain: Number of the reformulation chain.
@@ -71,6 +73,8 @@ class Outcomes:
         watch_seconds: Total watch time.
         rule: How satisfaction was told: `watch`, `conversion` or `click`.
         thresholds: For the rule `watch`, else None.
+        by_displayed: Whether same intent was told by the displayed lists, beside the texts: not between arms that display
+            different ones.
     """
 
     query_id: npt.NDArray[np.object_]
@@ -83,6 +87,7 @@ class Outcomes:
     bucket: npt.NDArray[np.object_]
     impacted: npt.NDArray[np.object_]
     pair: list[tuple[str, ...] | None]
+    rewritten: npt.NDArray[np.object_]
     hit_ids: list[tuple[str, ...]]
     context_queries: list[tuple[str, ...]]
     context_titles: list[tuple[str, ...]]
@@ -94,13 +99,17 @@ class Outcomes:
     watch_seconds: FloatArray
     rule: str
     thresholds: SatisfactionThresholds | None
+    by_displayed: bool
 
     def __len__(self) -> int:
         return len(self.query_id)
 
     def to_arrow(self) -> pa.Table:
-        """One row per search, what an A/B reader needs; null where something was not logged."""
-        return pa.table(
+        """One row per search, what an A/B reader needs; null where something was not logged.
+
+        Where same intent was told by the displayed lists, the metadata of its schema say so (`BY_DISPLAYED`).
+        """
+        table = pa.table(
             {
                 "query_id": pa.array(self.query_id, pa.string()),
                 "user_id": pa.array(self.user_id, pa.string()),
@@ -115,8 +124,10 @@ class Outcomes:
                 "bucket": pa.array(self.bucket, pa.int32()),
                 "impacted": pa.array(self.impacted, pa.bool_()),
                 "pair": pa.array(self.pair, pa.list_(pa.string())),
+                "rewritten": pa.array(self.rewritten, pa.bool_()),
             }
         )
+        return table.replace_schema_metadata(BY_DISPLAYED) if self.by_displayed else table
 
     def shares(self) -> dict[str, float]:
         """Share of each outcome among searches that are not censored."""
@@ -181,10 +192,12 @@ def find_outcomes(
         locale=np.array(columns["locale"], object), arm=np.array(columns["arm"], object), timestamp=time,
         bucket=np.array(columns["bucket"], object), impacted=np.array(columns["impacted"], object),
         pair=[None if p is None else tuple(p) for p in columns["pair"]],
+        rewritten=np.array(columns["rewritten"], object),
         hit_ids=hits, context_queries=context,
         context_titles=[tuple(t or ()) for t in columns["context_titles"]], chain=chain, outcome=outcome,
         plain_changed=plain, clicked=clicked, satisfied=satisfied,
         watch_seconds=np.array([float(np.nansum([*c.values(), 0.0])) for c in clicked]), rule=rule, thresholds=thresholds,
+        by_displayed=overlap is None,
     )  # fmt: skip
 
 

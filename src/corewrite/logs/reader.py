@@ -27,11 +27,12 @@ SEARCH_SCHEMA = pa.schema(
         ("query_id", pa.string()), ("user_id", pa.string()), ("session_id", pa.string()), ("timestamp", pa.float64()),
         ("query", pa.string()), ("hit_ids", pa.list_(pa.string())), ("context_titles", pa.list_(pa.string())),
         ("locale", pa.string()), ("arm", pa.string()), ("bucket", pa.int32()), ("impacted", pa.bool_()),
-        ("pair", pa.list_(pa.string())), ("texts", pa.string()), ("line", pa.int64()),
+        ("pair", pa.list_(pa.string())), ("rewritten", pa.bool_()), ("texts", pa.string()), ("line", pa.int64()),
     ]
 )  # fmt: skip
 """What is not logged is null, never false: `bucket`, `impacted`, and of a line that `corewrite serve` did not write `pair` (the
-two arms, or versions of a ramp, that `impacted` compares; control first) and `texts` ("plain", "hashed", "sealed")."""
+two arms, or versions of a ramp, that `impacted` compares; control first), `rewritten` (whether some stage used a rewrite) and
+`texts` ("plain", "hashed", "sealed")."""
 EVENT_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()), ("user_id", pa.string()), ("action", pa.string()), ("document_id", pa.string()),
@@ -248,6 +249,7 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
         # Format 1 compared what was displayed with what had no rewriter, which is no pair of arms.
         "impacted": _flag("impacted", extra.get("impacted")) if marks is None or marks.format > 1 else None,
         "pair": None if marks is None or marks.pair is None else list(map(str, marks.pair)),
+        "rewritten": None if marks is None or marks.used_at is None else bool(marks.used_at),
         "texts": None if marks is None else marks.texts,
         "place": None if marks is None else marks.log,
     }

@@ -221,11 +221,12 @@ class Marks(_Record):
     """What a reader of searches wants of `served`, without the rest.
 
     Attributes:
-        format, texts, pair, log: See `Served`.
+        format, texts, pair, log, used_at: See `Served`; `used_at` is None where the line does not say it.
     """
 
     format: int
     texts: Texts
+    used_at: tuple[str, ...] | None
     pair: Pair | None
     log: LogPlace | None
 
@@ -239,10 +240,10 @@ def marks_of(served: Mapping[str, Any]) -> Marks:
     Raises:
         ValueError: one is not what it should be.
     """
-    pair = served.get("pair")
     found = {"format": served.get("format", 1), "texts": texts_of(served), "log": served.get("log")}
+    lists = {name: served.get(name) for name in ("pair", "used_at")}
     try:
-        return Marks.model_validate({**found, "pair": tuple(pair) if isinstance(pair, list) else pair})
+        return Marks.model_validate({**found, **{n: tuple(v) if isinstance(v, list) else v for n, v in lists.items()}})
     except ValidationError as error:
         raise ValueError(f"served.{_first(error)}") from error
 
