@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from corewrite.deployment.plugins import ENGINES, load_factory, load_plugin
 from corewrite.deployment.settings import OpenSearchRecall, PluginRecall, PythonRecall, QdrantRecall, RecallSettings, secret_of
 from corewrite.domain import Documents
+from corewrite.domain.plugins import ENGINES, load_factory, load_plugin
 from corewrite.relevance import DenseScorer
 from corewrite.search import SearchEngine, TextEngine
 from corewrite.search.document_store import in_memory

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.deployment.plugins import SIGNALS, load_factory, load_plugin
 from corewrite.deployment.settings import (
     CalibrationSettings,
     ClipSignal,
@@ -21,6 +20,7 @@ from corewrite.deployment.settings import (
 )
 from corewrite.domain import Documents, sha256_json
 from corewrite.domain.documents import number_column
+from corewrite.domain.plugins import SIGNALS, load_factory, load_plugin
 from corewrite.relevance import RelevanceScorer, backends
 from corewrite.relevance.backends.inputs import Input, PairInputs
 from corewrite.relevance.backends.pairs import Pair, score_pairs
