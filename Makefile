@@ -18,8 +18,8 @@ demo: .venv/.runtime
 	$(BIN)/corewrite demo --seed $(SEED)
 
 lint: .venv/.dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

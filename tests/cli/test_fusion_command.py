@@ -1,14 +1,18 @@
 """`corewrite fusion compile` as a user meets it."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from corewrite.cli.fusion import Engine
 from corewrite.cli.main import app
 from corewrite.fusion import default_spec, parse_spec
 from corewrite.fusion.compile import ENGINES, compile_spec
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from installed import install
 
 SPEC = """\
 rawrank: {original: [{signal: dense, eps: 0.01}]}
@@ -31,8 +35,25 @@ def spec_file(tmp_path):
     return path
 
 
-def test_every_engine_can_be_named():
-    assert {e.value for e in Engine} == ENGINES.keys()
+def test_help_names_every_engine_and_an_unknown_one_is_a_usage_error():
+    result = call("--help")
+    assert all(engine in result.output for engine in ENGINES)
+    result = call("--to", "solr")
+    assert result.exit_code == 2 and "vespa, opensearch, elasticsearch, qdrant" in " ".join(result.output.split())
+
+
+def test_a_package_compiles_to_an_engine_of_its_own(spec_file, tmp_path, monkeypatch):
+    source = "def compiled(spec, features):\n    return {'hash': spec.spec_hash, 'features': dict(features)}\n"
+    install(tmp_path / "site", monkeypatch, {"corewrite.compilers": {"solr": "own_solr:compiled"}}, own_solr=source)
+    found = json.loads(call(spec_file, "--to", "solr", "--feature", "query.rel=r").stdout)
+    assert found == {"hash": parse_spec(SPEC).spec_hash, "features": {"query.rel": "r"}}
+    assert "qdrant, solr" in " ".join(call("--to", "lucene").output.split())
+
+
+def test_a_package_cannot_take_an_engine_of_ours(spec_file, tmp_path, monkeypatch):
+    install(tmp_path / "site", monkeypatch, {"corewrite.compilers": {"vespa": "own_vespa:compiled"}})
+    result = call(spec_file, "--to", "vespa")
+    assert result.exit_code == 1 and "'vespa' in 'corewrite.compilers'" in result.output and "rename it" in result.output
 
 
 def test_help_shows_examples():
@@ -40,7 +61,7 @@ def test_help_shows_examples():
     assert result.exit_code == 0 and "fusion compile fusion.yaml --to vespa" in " ".join(result.output.split())
 
 
-@pytest.mark.parametrize("engine", [e.value for e in Engine])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_standard_output_is_what_the_library_gives(spec_file, engine):
     want = compile_spec(parse_spec(SPEC), engine)
     plain = call(spec_file, "--to", engine).stdout

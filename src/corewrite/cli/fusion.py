@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +32,6 @@ TUNE_EXAMPLES = (
 app = typer.Typer(name="fusion", help="The fusion spec in your engine.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
-class Engine(StrEnum):
-    """Engines a spec compiles to."""
-
-    VESPA = "vespa"
-    OPENSEARCH = "opensearch"
-    ELASTICSEARCH = "elasticsearch"
-    QDRANT = "qdrant"
-
-
 @app.callback()
 def fusion() -> None:
     """The fusion spec in your engine."""
@@ -50,7 +40,9 @@ def fusion() -> None:
 @app.command("compile", epilog=EXAMPLES)
 def compile_command(
     spec: Path | None = typer.Argument(None, help="The fusion spec, YAML; default: the packaged one."),
-    to: Engine = typer.Option(help="Engine."),
+    to: str = typer.Option(
+        help="Engine: vespa, opensearch, elasticsearch, qdrant, or one that an installed package compiles to (docs/engines.md)."
+    ),
     feature: list[str] = typer.Option(
         [],
         help="Where the engine finds a signal: query.NAME=FEATURE or rewrite.NAME=FEATURE, in the engine's language. "
@@ -61,7 +53,7 @@ def compile_command(
 ) -> None:
     """Write the ranking formula of a fusion spec as a rank profile (vespa) or a request body (the others)."""
     from corewrite.fusion import default_spec, load_spec
-    from corewrite.fusion.compile import compile_spec
+    from corewrite.fusion.compile import compile_spec, engine_names
 
     features = {}
     for pair in feature:
@@ -70,18 +62,22 @@ def compile_command(
             raise typer.BadParameter(f"--feature {pair!r} must be query.NAME=FEATURE or rewrite.NAME=FEATURE")
         features[name] = value
     with reported_errors():
+        known = engine_names()
+    if to not in known:
+        raise typer.BadParameter(f"{to!r} is none of {', '.join(known)}", param_hint="--to")
+    with reported_errors():
         loaded = default_spec() if spec is None else load_spec(spec)
-        emitted = compile_spec(loaded, to.value, features)
+        emitted = compile_spec(loaded, to, features)
         text = emitted if isinstance(emitted, str) else json.dumps(emitted, indent=1, ensure_ascii=False) + "\n"
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(text, "utf-8")
     if as_json:
-        print_json({"engine": to.value, "spec_hash": loaded.spec_hash, "out": out, "emitted": emitted})
+        print_json({"engine": to, "spec_hash": loaded.spec_hash, "out": out, "emitted": emitted})
     elif out is None:
         typer.echo(text, nl=False)
     else:
-        typer.echo(f"{out}: {to.value}, fusion spec {loaded.spec_hash[:12]}")
+        typer.echo(f"{out}: {to}, fusion spec {loaded.spec_hash[:12]}")
 
 
 @app.command("requests", epilog=REQUESTS_EXAMPLES)

@@ -1,11 +1,13 @@
 """Code that is not ours, by name: `package.module:function`, or an entry point of an installed package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 SIGNALS, ENGINES = "corewrite.signals", "corewrite.engines"
+CHECKS, COMPILERS = "corewrite.checks", "corewrite.compilers"
+SAMPLERS, JUDGES = "corewrite.samplers", "corewrite.judges"
 """Groups of entry points."""
 
 
@@ -29,6 +31,27 @@ def load_factory(path: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def plugin_names(group: str, own: Collection[str] = ()) -> list[str]:
+    """What installed packages registered, by name, sorted.
+
+    Args:
+        group: Of the entry points.
+        own: Names that are taken by what `corewrite` brings itself.
+
+    Raises:
+        ValueError: a name is taken, by `corewrite` or by another package.
+    """
+    names: set[str] = set()
+    for found in entry_points(group=group):
+        if found.name in own or found.name in names:
+            raise ValueError(
+                f"the entry point {found.name!r} in {group!r} ({found.value}) has a name that is taken: rename it, or "
+                "uninstall its package"
+            )
+        names.add(found.name)
+    return sorted(names)
+
+
 def load_plugin(group: str, kind: str) -> Callable[..., Any]:
     """What an installed package registered under a name.
 
@@ -39,13 +62,14 @@ def load_plugin(group: str, kind: str) -> Callable[..., Any]:
     Raises:
         ValueError: no installed package brings it, or it cannot be imported.
     """
-    found = {e.name: e for e in entry_points(group=group)}
-    if kind not in found:
+    names = plugin_names(group)
+    if kind not in names:
         raise ValueError(
-            f"no installed package has an entry point {kind!r} in {group!r}: there are {', '.join(sorted(found)) or 'none'}"
+            f"no installed package has an entry point {kind!r} in {group!r}: there are {', '.join(names) or 'none'}"
         )
+    found = entry_points(group=group)[kind]
     try:
-        made = found[kind].load()
+        made = found.load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"kind {kind!r} ({found[kind].value}) cannot be imported: {error}") from error
+        raise ValueError(f"entry point {kind!r} in {group!r} ({found.value}) cannot be imported: {error}") from error
     return made  # type: ignore[no-any-return]

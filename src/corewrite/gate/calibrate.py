@@ -101,7 +101,7 @@ def tolerance_factor(n: int) -> float:
     return float(stats.nct.ppf(_CONFIDENCE, n - 1, stats.norm.ppf(_COVERAGE) * root) / root)
 
 
-def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), business: Margins = Margins()) -> Calibration:
+def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), business: Margins | None = None) -> Calibration:
     """Set margins such that a retrain of the champion, which is no worse, passes.
 
     What a retrain needs of a check is -L. The margin of each check is the upper one-sided 95/95 tolerance
@@ -115,7 +115,7 @@ def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), 
             champion; at least 10. With the same users, resamples and kinds of data as the gate will have.
         aa: The gate's results on the champion's own weights with other evaluation seeds: a sanity check, whose
             share of passes should be near 1.
-        business: Limits that no margin may be above.
+        business: Limits that no margin may be above; None: those that stand in the checks.
 
     Raises:
         ValueError: too few retrains; a check could not be computed in one, or was skipped in some only.
@@ -123,7 +123,7 @@ def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), 
     if len(retrains) < MINIMUM_RETRAINS:
         raise ValueError(f"{len(retrains)} retrains were given: margins need at least {MINIMUM_RETRAINS}")
     needed = _needed(retrains)
-    limits = business.as_dict()
+    limits = (business or Margins()).as_dict()
     k = tolerance_factor(len(retrains))
     tolerance = {name: float(x.mean() + k * x.std(ddof=1)) for name, x in needed.items()}
     floored = {name: max(value, _SMALLEST * limits[name]) for name, value in tolerance.items()}

@@ -1,7 +1,7 @@
 """What a check is, and its families: means over queries, of one side's texts, and metrics of a set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.domain import plugins
 from corewrite.gate.evaluation import Evaluation, NotGivenError, Served
 from corewrite.gate.resampling import Bounds, Resampling, bounds
 
@@ -93,9 +94,47 @@ class Check(ABC):
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate: ...
 
 
-_CHECKS: dict[str, type[Check]] = {}
+class _Checks(Mapping[str, type[Check]]):
+    """Registered checks; those of installed packages join them when the checks are first read.
+
+    Not when this module is imported: their modules import it.
+    """
+
+    def __init__(self) -> None:
+        self.registered: dict[str, type[Check]] = {}
+        self._complete = False
+
+    def __getitem__(self, name: str) -> type[Check]:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def _all(self) -> dict[str, type[Check]]:
+        if not self._complete:
+            for name in plugins.plugin_names(plugins.CHECKS):
+                check = plugins.load_plugin(plugins.CHECKS, name)
+                if not (isinstance(check, type) and issubclass(check, Check)):
+                    raise ValueError(f"entry point {name!r} in {plugins.CHECKS!r} must name a subclass of corewrite.gate.Check")
+                if check.name != name:
+                    raise ValueError(
+                        f"entry point {name!r} in {plugins.CHECKS!r} names a check called {check.name!r}: rename it"
+                    )
+                register(check)
+            self._complete = True
+        return self.registered
+
+
+_CHECKS = _Checks()
 CHECKS: Mapping[str, type[Check]] = _CHECKS
-"""All checks by name, in the order of the report."""
+"""All checks by name, in the order of the report; those of installed packages (entry points `corewrite.checks`) last.
+
+Raises:
+    ValueError: when it is read: one of a package cannot be imported, is no check, or has a name that is taken.
+"""
 
 AnyCheck = TypeVar("AnyCheck", bound=type[Check])
 
@@ -106,9 +145,8 @@ def register(check: AnyCheck) -> AnyCheck:
     Raises:
         ValueError: another check has its name.
     """
-    if check.name in _CHECKS:
+    if _CHECKS.registered.setdefault(check.name, check) is not check:
         raise ValueError(f"two checks are called {check.name!r}: rename {check.__qualname__}")
-    _CHECKS[check.name] = check
     return check
 
 

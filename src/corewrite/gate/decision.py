@@ -124,7 +124,7 @@ class _Unmeasured:
     reason: str
 
 
-def run_gate(evaluation: Evaluation, config: GateConfig = GateConfig(), holds: int = 0) -> GateResult:
+def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: int = 0) -> GateResult:
     """Decide on a candidate (design section 6).
 
     - PROMOTE: the reward's L > 0 and every guardrail's L > -m. All must hold, so none needs a correction
@@ -138,7 +138,7 @@ def run_gate(evaluation: Evaluation, config: GateConfig = GateConfig(), holds: i
 
     Args:
         evaluation: Candidate and champion on the same queries.
-        config: Margins and resamples.
+        config: Margins and resamples; None: the defaults.
         holds: HOLDs in a row that came before this run.
 
     Returns:
@@ -147,6 +147,7 @@ def run_gate(evaluation: Evaluation, config: GateConfig = GateConfig(), holds: i
     Raises:
         ValueError: `holds` is negative.
     """
+    config = config or GateConfig()
     if holds < 0:
         raise ValueError(f"holds is {holds}: it counts the HOLDs in a row before this run")
     users, queries = len(set(evaluation.user_ids)), len(evaluation)

@@ -46,7 +46,7 @@ class PipelineConfig(Settings):
     """Semi-online MPO."""
     server: ServerConfig | None = None
     """Sample on a server; default: in this process."""
-    gate: GateConfig = GateConfig()
+    gate: GateConfig = Field(default_factory=GateConfig)
     """Promotion gate."""
     gate_queries: int = Field(default=4_000, ge=100)
     """Searches of gate users that the gate looks at, at most."""
