@@ -219,7 +219,7 @@ class Ground:
         """What the gate looks at: gate users' searches of the last week of log; those of the week before are the frozen set."""
         windows = [self.window(0), self.window(1)]
         frozen = windows[0].for_gate(self.config.frozen_searches)
-        found = gate_searches(windows, self.catalogue, frozen, limit=self.config.gate_searches)
+        found = gate_searches(windows, self.catalogue, frozen, limit=self.config.gate_searches, seed=self.seed)
         return replace(found, repaired=[*found.repaired, *windows[0].gate_repairs()])
 
     @property

@@ -130,7 +130,8 @@ def build_evaluation(
         canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in answers]
     best = [float(ndcg.mean()) for ndcg in judged[2:]]
     return Evaluation(
-        searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none, kl=kl,
+        searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none,
+        protected_words=searches.protected_words, kl=kl,
         recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, candidate_problems=found,
     )  # fmt: skip
 

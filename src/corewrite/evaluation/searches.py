@@ -27,6 +27,7 @@ class GateSearches:
         frozen: Of the set that never changes: a slice of their own.
         before: The same frequencies in earlier weeks, for the slice of what is new; empty: there is none.
         repaired: Gate users' own repairs.
+        protected_words: Words that a rewrite should not drop from a query; see `find_protected_words`.
     """
 
     fresh: Sequence[TrainingInstance]
@@ -34,6 +35,7 @@ class GateSearches:
     frozen: Sequence[TrainingInstance] = ()
     before: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     repaired: Sequence[Reformulation] = ()
+    protected_words: frozenset[str] = frozenset()
 
     @cached_property
     def instances(self) -> list[TrainingInstance]:

@@ -15,6 +15,7 @@ from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
+from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import GateSearches, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
@@ -148,7 +149,12 @@ def make_candidate(
     with steps.step("gate") as progress:
         before = query_frequency(earlier.outcomes.query.tolist())
         frequency = before + query_frequency(window.outcomes.query.tolist())
-        searches = GateSearches(for_gate, frequency, before=before, repaired=window.gate_repairs())
+        searches = GateSearches(
+            for_gate, frequency, before=before, repaired=window.gate_repairs(),
+            protected_words=find_protected_words(
+                [*earlier.instances(deployment.documents, seed=seed), *instances], deployment.documents, seed=seed
+            ),
+        )  # fmt: skip
         evaluation = evaluate(
             candidate, incumbent.policy or warm, searches, deployment, judge, max_new_tokens=config.max_new_tokens,
             recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm, progress=progress,

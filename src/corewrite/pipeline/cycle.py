@@ -511,7 +511,7 @@ class _Cycle:
         baseline = start if champion is None else self._policy(champion.policy)
         windows = [self._window(name) for name in self.journal.result("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
-        searches = gate_searches(windows, self.documents, frozen, limit=config.gate_queries)
+        searches = gate_searches(windows, self.documents, frozen, limit=config.gate_queries, seed=self.config.seed)
         if not searches.fresh:
             raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
         try:

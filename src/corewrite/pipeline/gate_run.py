@@ -40,7 +40,7 @@ class _Bench(FinishedWeek):
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
         windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
-        searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries)
+        searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries, seed=self.config.seed)
         with steps.step(title) as progress:
             evaluation = evaluate(
                 candidate, champion, searches, self.deployment, self.judge, max_new_tokens=pipeline.max_new_tokens,
