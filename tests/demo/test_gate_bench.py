@@ -1,6 +1,7 @@
 """The gate benchmark in miniature, and its arithmetic and its ways of making a rewriter bad against independent answers."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ from corewrite.demo.gate_bench import COLUMNS, role, run_bench, summarise_bench,
 from corewrite.demo.gate_bench_cases import cases, caught_by
 from corewrite.demo.gate_bench_config import GateBenchConfig, miniature_bench
 from corewrite.demo.gate_bench_families import DRIFT, FAMILIES, Lore, rewritten
-from corewrite.demo.gate_bench_ground import relative_change
+from corewrite.demo.gate_bench_ground import _of_some, relative_change
 from corewrite.demo.gate_bench_remember import Remembered, RememberingJudge
 from corewrite.demo.gate_bench_trainings import poisoned, trainings_of
 from corewrite.domain import Catalogue, Context, Query, TrainingInstance
 from corewrite.evaluation.measures import PAYLOAD
-from corewrite.gate import GateResult, Verdict
+from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, Verdict
 from corewrite.gate.decision import CheckResult
 from corewrite.relevance import Judge, Labels
 from corewrite.training import TrainingConfig
@@ -228,6 +229,33 @@ def test_who_caught_a_candidate():
     assert caught_by(GateResult(Verdict.HOLD, "", 9, 9, checks)) == ["fused_reward"]
     assert caught_by(GateResult(Verdict.REJECT, "", 9, 9, checks, failed=("length",))) == ["length"]
     assert caught_by(GateResult(Verdict.PROMOTE, "", 9, 9, checks)) == []
+
+
+def test_a_half_of_the_users_is_compared_on_all_that_the_whole_is():
+    n, rng = 5, np.random.default_rng(0)
+
+    def side():
+        values = {f.name: rng.normal(size=n) for f in fields(PolicyOutputs) if f.name != "rewrites"}
+        return PolicyOutputs([f"r{i}" for i in range(n)], **values)
+
+    users, queries, slices = [f"u{i}" for i in range(n)], [Query(f"q{i}") for i in range(n)], {"head": np.arange(n) > 2}
+    whole = Evaluation(
+        users, queries, slices, side(), side(), rng.normal(size=n), protected_words=frozenset({"q1"}),
+        kl={"reference": rng.normal(size=n)}, recent=side(), canaries=[Canary(Query("q"), (PAYLOAD,), "")],
+        candidate_problems=["it is broken"],
+    )  # fmt: skip
+    half = _of_some(whole, np.array([0, 3]))
+    for field in fields(Evaluation):
+        found, all_of_it = getattr(half, field.name), getattr(whole, field.name)
+        if field.name in ("candidate", "champion", "recent"):
+            for f in fields(PolicyOutputs):
+                assert list(getattr(found, f.name)) == [getattr(all_of_it, f.name)[i] for i in (0, 3)], f.name
+        elif isinstance(all_of_it, dict):
+            assert {k: v.tolist() for k, v in found.items()} == {k: v[[0, 3]].tolist() for k, v in all_of_it.items()}
+        elif field.name in ("user_ids", "queries", "original_judge_ndcg"):
+            assert list(found) == [all_of_it[i] for i in (0, 3)]
+        else:
+            assert found == all_of_it, field.name
 
 
 # Rewritings.

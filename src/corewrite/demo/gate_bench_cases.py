@@ -2,7 +2,7 @@
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -115,7 +115,7 @@ class Trained(Case):
         training = ground.trainings[self.training]
         candidate, under = training.policy(self.phase), training.under
         champion = ground.of_policy(under, self.over)
-        result, judge = ground.gate(under, ground.of_policy(under, candidate), champion)
+        result, judge = ground.gate(under, ground.of_policy(under, candidate), champion, start=training.start)
         truth = ground.true_change(under, ground.rewrites(candidate, "truth"), ground.rewrites(self.over, "truth"))
         return truth, judge, result
 
@@ -136,7 +136,7 @@ class TrainedWeeks(Case):
         training = ground.trainings[self.training]
         names = [training.start, *map(training.policy, self.phases)]
         under = training.under
-        result, judge = _weeks(ground, under, len(names) - 1, lambda k: ground.of_policy(under, names[k]))
+        result, judge = _weeks(ground, under, len(names) - 1, lambda k: ground.of_policy(under, names[k]), names)
         return ground.true_change(under, ground.rewrites(names[-1], "truth"), ground.rewrites(names[0], "truth")), judge, result
 
 
@@ -168,12 +168,18 @@ class DriftingWeeks(Case):
         return rewritten(DRIFT, share, ground.lore, self.seed, ground.queries(where), rewrites)
 
 
-def _weeks(ground: Ground, under: Under, weeks: int, served: Callable[[int], Served]) -> tuple[GateResult, Change]:
-    """Week by week until one is not promoted; the bar of slow decay is the best of the last 8 champions but the present one."""
+def _weeks(
+    ground: Ground, under: Under, weeks: int, served: Callable[[int], Served], policies: Sequence[str] = ()
+) -> tuple[GateResult, Change]:
+    """Week by week until one is not promoted; the bar of slow decay is the best of the last 8 champions but the present one.
+
+    Of trained `policies`, each week's training began from the one before.
+    """
     champions = [served(0)]
     for week in range(1, weeks + 1):
         candidate = served(week)
-        result, judge = ground.gate(under, candidate, champions[-1], recent=champions[-1 - _RECENT : -1])
+        start = policies[week - 1] if policies else None
+        result, judge = ground.gate(under, candidate, champions[-1], recent=champions[-1 - _RECENT : -1], start=start)
         if result.verdict is not Verdict.PROMOTE:
             break
         champions.append(candidate)

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -219,8 +219,7 @@ class Ground:
         """What the gate looks at: gate users' searches of the last week of log; those of the week before are the frozen set."""
         windows = [self.window(0), self.window(1)]
         frozen = windows[0].for_gate(self.config.frozen_searches)
-        found = gate_searches(windows, self.catalogue, frozen, limit=self.config.gate_searches, seed=self.seed)
-        return replace(found, repaired=[*found.repaired, *windows[0].gate_repairs()])
+        return gate_searches(windows, self.catalogue, frozen, limit=self.config.gate_searches, seed=self.seed)
 
     @property
     def instances(self) -> list[TrainingInstance]:
@@ -374,8 +373,8 @@ class Ground:
     # The gate.
 
     def gate(
-        self, under: Under, candidate: Served, champion: Served, *, recent: Sequence[Served] = (), problems: Sequence[str] = (),
-        users_of: str | None = None,
+        self, under: Under, candidate: Served, champion: Served, *, recent: Sequence[Served] = (), start: str | None = None,
+        problems: Sequence[str] = (), users_of: str | None = None,
     ) -> tuple[GateResult, Change]:  # fmt: skip
         """The gate's result, and the relative change of the judge's nDCG@10.
 
@@ -384,14 +383,18 @@ class Ground:
             candidate: Proposed.
             champion: Compared with.
             recent: Champions of the last weeks; the best of them by the judge is a bar.
+            start: Name of the policy that the candidate's training began from; None: it was not trained.
             problems: What is wrong with the candidate's files.
             users_of: Name of a random half of the users to compare on; None: all.
         """
         original = self.deployed(under).lists("gate", [None] * len(self.searches.queries))
-        lineage = None if candidate.policy is None or champion.policy is None else self.policy(WARM)
+        both = candidate.policy is not None and champion.policy is not None
         whole = build_evaluation(
             self.searches, self._side(candidate), self._side(champion), original, self.judge,
-            recent=[self._side(replace(s, policy=None)) for s in recent], lineage=lineage, problems=problems,
+            recent=[self._side(replace(s, policy=None)) for s in recent],
+            # As in a cycle: there is none where the champion itself is the first.
+            lineage=self.policy(WARM) if both and champion.policy != WARM else None,
+            reference=self.policy(start) if both and start is not None else None, problems=problems,
         )  # fmt: skip
         judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
         change = relative_change(judged[0], judged[1], whole.user_ids)
@@ -428,17 +431,18 @@ class _Deployed:
 
 
 def _of_some(whole: Evaluation, some: IntArray) -> Evaluation:
-    """The evaluation on some of its searches."""
+    """The evaluation on some of its searches, with all that it holds."""
 
     def of(side: PolicyOutputs) -> PolicyOutputs:
-        assert side.log_reward is not None and side.judge_ndcg is not None
-        return PolicyOutputs([side.rewrites[i] for i in some], side.log_reward[some], side.judge_ndcg[some])
+        values = {f.name: getattr(side, f.name) for f in fields(side) if f.name != "rewrites"}
+        return PolicyOutputs([side.rewrites[i] for i in some], **{n: None if v is None else v[some] for n, v in values.items()})
 
-    assert whole.original_judge_ndcg is not None
-    return Evaluation(
-        [whole.user_ids[i] for i in some], [whole.queries[i] for i in some], {n: m[some] for n, m in whole.slices.items()},
-        of(whole.candidate), of(whole.champion), whole.original_judge_ndcg[some], canaries=whole.canaries,
-        candidate_problems=whole.candidate_problems,
+    return replace(
+        whole, user_ids=[whole.user_ids[i] for i in some], queries=[whole.queries[i] for i in some],
+        slices={n: m[some] for n, m in whole.slices.items()}, candidate=of(whole.candidate), champion=of(whole.champion),
+        original_judge_ndcg=None if whole.original_judge_ndcg is None else whole.original_judge_ndcg[some],
+        kl=None if whole.kl is None else {n: v[some] for n, v in whole.kl.items()},
+        recent=None if whole.recent is None else of(whole.recent),
     )  # fmt: skip
 
 
