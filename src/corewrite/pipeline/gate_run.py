@@ -38,7 +38,8 @@ class _Bench(FinishedWeek):
     ) -> GateResult:  # fmt: skip
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
-        windows = [MinedWindow(self.config.run / "windows" / name) for name in self.step("mine")["windows"]]
+        run, left_out = self.config.run, self.window.left_out
+        windows = [MinedWindow(run / "windows" / name, left_out) for name in self.step("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
         searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries, seed=self.config.seed)
         with steps.step(title) as progress:
