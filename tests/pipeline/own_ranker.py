@@ -36,3 +36,27 @@ def words_and_picture(version: str):
 def hash_of(word: str) -> int:
     """The same in every process."""
     return sum((i + 1) * ord(c) for i, c in enumerate(word))
+
+
+class ByWords:
+    """A team's own engine: the documents with most words of a text, found by their ids."""
+
+    def __init__(self, documents):
+        self.documents, self.rows_with = documents, {}
+        self.size = len(documents)
+        for start in range(0, self.size, 100):
+            rows = np.arange(start, min(start + 100, self.size))
+            for row, title in zip(rows.tolist(), documents.column("title", rows), strict=True):
+                for word in set(words(title)):
+                    self.rows_with.setdefault(word, []).append(row)
+
+    def search_text(self, texts, k):
+        out = np.full((len(texts), k), -1, np.int64)
+        for i, text in enumerate(texts):
+            met = np.zeros(self.size)
+            for word in set(words(text)):
+                met[self.rows_with.get(word, [])] += 1
+            rows = np.argsort(-met, kind="stable")[:k]
+            rows = self.documents.rows(self.documents.ids_of(rows[met[rows] > 0]))  # an index answers with ids
+            out[i, : len(rows)] = rows
+        return out

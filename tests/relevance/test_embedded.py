@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from corewrite.relevance import Judge, cold_start, embedded
+from corewrite.relevance import cold_start, embedded
 from corewrite.relevance.embedded import TooManyDocumentsError, check_embedded, memory_bytes
 from corewrite.search.document_store import DocumentStore, in_memory
 from corewrite.search.documents import read_catalogue
@@ -48,6 +48,6 @@ def test_pictures_of_some_documents_only_are_refused_by_what_needs_all(catalogue
     visual = catalogue.visual.copy()
     visual[[7, 9]] = np.nan
     some = replace(catalogue, visual=visual)
-    for use in (cold_start, Judge, model.bind):
+    for use in (cold_start, model.bind):
         with pytest.raises(ValueError, match=rf"document '{catalogue.ids[7]}' has no picture, nor have 1 others of 1500"):
             use(some)

@@ -1,12 +1,16 @@
 """The judge: another family, graded lists, nDCG against ir_measures."""
 
+from dataclasses import replace
+
 import ir_measures
 import numpy as np
 import pytest
 from ir_measures import nDCG
 
 from corewrite.domain import Context, Query
-from corewrite.relevance import Judge, Labels
+from corewrite.relevance import Judge, Labels, judged_documents
+from corewrite.search.document_store import DocumentStore
+from corewrite.search.documents import write_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +70,49 @@ def test_unfitted_and_starved_judges_say_so(catalogue, labels):
     few = Labels(labels.queries[:50], labels.rows[:50], labels.grades[:50])
     with pytest.raises(ValueError, match="there are 50"):
         Judge(catalogue).fit(few, seed=0)
+
+
+def graded(judge, world):
+    """Grades of searches with context, over all documents, in two calls."""
+    rng = np.random.default_rng(5)
+    titles = world.catalogue.titles
+    queries = [Query(world.names[e], Context((world.names[0],), (titles[7 * e],))) for e in range(20)]
+    rows = rng.integers(-1, len(world.catalogue), (20, 40))
+    return np.concatenate([judge.grade(queries[:10], rows[:10]), judge.grade(queries[10:], rows[10:])])
+
+
+@pytest.fixture(scope="module")
+def store(catalogue, tmp_path_factory):
+    path = tmp_path_factory.mktemp("judge") / "documents.parquet"
+    write_catalogue(catalogue, path)
+    return DocumentStore.open(path)
+
+
+@pytest.mark.parametrize("most", [10**6, 150])
+def test_documents_that_are_read_when_asked_about_are_graded_alike(judge, labels, store, world, monkeypatch, most):
+    monkeypatch.setattr(judged_documents, "_LEARNT", 100)
+    monkeypatch.setattr(judged_documents, "_HELD", most)
+    monkeypatch.setattr(judged_documents, "sample_rows", lambda n, *_: np.arange(n))  # the statistics of all
+    few = Judge(store)
+    few.fit(labels, seed=0)
+    found = graded(few, world)
+    np.testing.assert_array_equal(found, graded(judge, world))
+    held = few._known.words.shape[0]
+    assert held == len(few._known._place) and (held <= 420 if most == 150 else held > 1_000)
+
+
+def test_statistics_of_a_sample_change_little(judge, labels, store, world, monkeypatch):
+    monkeypatch.setattr(judged_documents, "_LEARNT", 1_000)
+    some = Judge(store)
+    some.fit(labels, seed=0)
+    found, wanted = graded(some, world), graded(judge, world)
+    assert (found != wanted).any() and np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.9
+
+
+def test_grades_without_some_pictures(judge, labels, catalogue, world):
+    visual = catalogue.visual.copy()
+    visual[::3] = np.nan
+    found = Judge(replace(catalogue, visual=visual))
+    found.fit(labels, seed=0)
+    grades = graded(found, world)
+    assert np.isfinite(grades).all() and np.corrcoef(grades.ravel(), graded(judge, world).ravel())[0, 1] > 0.8

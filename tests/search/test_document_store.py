@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from corewrite.domain import Catalogue
 from corewrite.search import document_store
 from corewrite.search.document_store import DocumentStore, in_memory
-from corewrite.search.documents import DocumentsError, read_catalogue, write_catalogue
+from corewrite.search.documents import DocumentsError, copy_documents, read_catalogue, write_catalogue
 from corewrite.search.id_index import IdIndex, hash_ids, sorted_hashes
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -363,3 +363,21 @@ def test_progress_is_told_in_documents(tmp_path, monkeypatch):
     assert told == [(2, 5), (4, 5), (5, 5)]
     about = json.loads(next((tmp_path / ".d.parquet.store").rglob("about.json")).read_text())
     assert about["documents"] == 5
+
+
+def test_copies_are_whole_and_hold_nothing_else(tmp_path):
+    one = write(tmp_path / "d.parquet", id=["a"], title=["x"], more=[1])
+    copy_documents(one, tmp_path / "run" / "documents.parquet")
+    assert (tmp_path / "run" / "documents.parquet").read_bytes() == one.read_bytes()
+    copy_documents(one, one)
+    assert read_catalogue(one).ids == ("a",)
+    parts, target = tmp_path / "parts", tmp_path / "run" / "parts"
+    for folder, names in ((parts, "ab"), (target, "az")):
+        folder.mkdir()
+        for name in names:
+            write(folder / f"{name}.parquet", id=[name + folder.parent.name], title=["x"])
+    copy_documents(parts, target)
+    assert read_catalogue(target).ids == read_catalogue(parts).ids and len(read_catalogue(target)) == 2
+    with pytest.raises(DocumentsError, match="there are no documents"):
+        copy_documents(tmp_path / "gone", target)
+    assert len(read_catalogue(target)) == 2

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain import Catalogue, Query
+from corewrite.domain import Documents, Query
 from corewrite.relevance import Judge
 
 IntArray = npt.NDArray[np.int64]
@@ -49,8 +49,8 @@ def _differing(known: Rewrites, rewrites: Rewrites) -> list[int]:
 class RememberingJudge(Judge):
     """A judge that grades a (query, document) once: candidates differ in few of the documents they show."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        super().__init__(catalogue)
+    def __init__(self, documents: Documents) -> None:
+        super().__init__(documents)
         self._grades: dict[str, dict[int, float]] = {}
 
     def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:

@@ -103,6 +103,19 @@ def known_rows(rows: IntArray, ids: Sequence[str]) -> IntArray:
     return rows
 
 
+def sample_rows(documents: int, most: int, *key: int) -> IntArray:
+    """All rows of some documents, or where there are more a sample of `most`, ascending, int64 [n].
+
+    Args:
+        documents: How many there are.
+        most: Rows wanted at most.
+        key: Chooses the sample.
+    """
+    if documents <= most:
+        return np.arange(documents)
+    return np.sort(np.random.default_rng(key).choice(documents, most, replace=False))
+
+
 def known_ids(documents: Documents, ids: Iterable[str]) -> set[str]:
     """Those of `ids` that the documents have."""
     distinct = list(dict.fromkeys(ids))

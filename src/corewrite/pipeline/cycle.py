@@ -15,6 +15,7 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Documents, Provenance, sha256_json
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
@@ -40,7 +41,7 @@ from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult
 from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
-from corewrite.search.document_store import in_memory
+from corewrite.search.document_store import DocumentStore, in_memory
 from corewrite.storage.journal import Journal, JournalError, cycle_lock, running
 from corewrite.training import retried, train
 from corewrite.version import VERSION
@@ -634,7 +635,8 @@ class _Cycle:
 
     @cached_property
     def _judge(self) -> Judge:
-        return fitted_judge(self.config.labels.absolute(), self.config.documents.absolute(), self.config.seed)
+        config = self.config
+        return fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker)
 
     @property
     def _place(self) -> int:
@@ -715,14 +717,22 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
             begin_ramp(config.run, promoted, config.ramp)
 
 
-def fitted_judge(labels: Path, documents: Path, seed: int) -> Judge:
-    """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file."""
-    return _fitted_judge(labels, documents, seed, labels.stat().st_mtime_ns if labels.is_file() else 0)
+def fitted_judge(labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings()) -> Judge:
+    """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file.
+
+    Args:
+        labels: See `read_labels`.
+        documents: See `open_documents`.
+        seed: The one seed.
+        ranker: Says whether the documents are in memory.
+    """
+    written = labels.stat().st_mtime_ns if labels.is_file() else 0
+    return _fitted_judge(labels, documents, seed, written, ranker.needs_documents_in_memory)
 
 
 @lru_cache(maxsize=1)
-def _fitted_judge(labels: Path, documents: Path, seed: int, written: int) -> Judge:
-    catalogue = read_catalogue(documents)
-    judge = Judge(catalogue)
-    judge.fit(read_labels(labels, catalogue), seed=seed)
+def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool) -> Judge:
+    documents: Documents = read_catalogue(path) if in_memory else DocumentStore.open(path)
+    judge = Judge(documents)
+    judge.fit(read_labels(labels, documents), seed=seed)
     return judge

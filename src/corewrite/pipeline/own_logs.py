@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.documents import open_documents
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain.steps import Steps
 from corewrite.fusion import FusionSpec
 from corewrite.pipeline.candidate import CandidateRun, make_candidate
 from corewrite.pipeline.config import PipelineConfig
-from corewrite.pipeline.documents import read_catalogue, read_labels, write_catalogue
+from corewrite.pipeline.documents import read_labels
 from corewrite.pipeline.relevance_step import fit_relevance
 from corewrite.pipeline.window import read_window
 from corewrite.registry import Registry
 from corewrite.relevance import Judge, cold_start
 from corewrite.search import top_overlap
+from corewrite.search.document_store import in_memory
+from corewrite.search.documents import copy_documents
 
 
 def train_on_logs(
@@ -41,24 +44,24 @@ def train_on_logs(
     Raises:
         ValueError: unusable or too little data; the message names what and where.
     """
+    opened = open_documents(documents, ranker, steps)
     with steps.step("read documents and logs"):
-        catalogue = read_catalogue(documents)
-        opener = RankerOpener(ranker, catalogue)
+        opener = RankerOpener(ranker, opened)
         fits = ranker.needs_embedder
-        cold = Deployment(opener.build(cold_start(catalogue, seed=seed) if fits else None), spec)
+        cold = Deployment(opener.build(cold_start(in_memory(opened), seed=seed) if fits else None), spec)
         rejects = folder / "rejects"
         earlier = read_window(earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson")
     with steps.step("fit the relevance model") as progress:
-        fitted = fit_relevance(earlier, catalogue, seed=seed, progress=progress).model if fits else None
+        fitted = fit_relevance(earlier, in_memory(opened), seed=seed, progress=progress).model if fits else None
         deployment = Deployment(opener.build(fitted), spec)
         window = read_window(
             logs, overlap=top_overlap(deployment.cascade), thresholds=earlier.outcomes.thresholds,
             rejects_path=rejects / "log.ndjson",
         )  # fmt: skip
     with steps.step("fit the judge"):
-        judge = Judge(catalogue)
-        judge.fit(read_labels(labels, catalogue), seed=seed)
-    write_catalogue(catalogue, folder / "documents.parquet")  # what `corewrite search --run` reads
+        judge = Judge(opened)
+        judge.fit(read_labels(labels, opened), seed=seed)
+    copy_documents(documents, folder / "documents.parquet")  # what `corewrite search --run` reads
     registry = Registry(folder / "registry")
     return make_candidate(
         earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, opener=opener, model=model

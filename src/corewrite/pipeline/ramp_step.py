@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of
 from corewrite.deployment.open import RankerOpener
 from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
@@ -20,7 +21,6 @@ from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.mined import first_thresholds
 from corewrite.registry import ConflictError, Decision, Registry
 from corewrite.search import top_overlap
-from corewrite.search.documents import read_catalogue
 from corewrite.storage.durable import make_folder
 
 _PATIENCE = 60.0
@@ -140,7 +140,7 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
     registry = Registry(config.run / "registry")
     before = registry.decisions()[state.previous - 1].candidate
     assert before is not None
-    opener = RankerOpener(config.ranker, read_catalogue(config.documents))
+    opener = RankerOpener(config.ranker, open_documents(config.documents, config.ranker))
     overlap = top_overlap(deployment_of(registry, opener, before.relevance, before.spec).cascade)
     return ramp_searches(
         log_files(log), champion=state.champion, share=share, overlap=overlap, thresholds=first_thresholds(config.run),

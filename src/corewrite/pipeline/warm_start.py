@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from corewrite.domain import Documents, Query
-from corewrite.domain.documents import text_column
+from corewrite.domain.documents import sample_rows, text_column
 from corewrite.logs import Reformulation
 from corewrite.pipeline.config import WarmStartConfig
 from corewrite.rewriter import (
@@ -129,10 +129,7 @@ def _texts(documents: Documents, name: str, seed: int) -> list[str]:
     """A column of all documents, or of a sample of `_READ` of them; nothing where there is no such column."""
     if name not in documents.column_names:
         return []
-    rows = np.arange(len(documents))
-    if len(rows) > _READ:
-        rows = np.sort(np.random.default_rng([seed, 66]).choice(len(rows), _READ, replace=False))
-    return text_column(documents, name, rows)
+    return text_column(documents, name, sample_rows(len(documents), _READ, seed, 66))
 
 
 def _some(rows: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:

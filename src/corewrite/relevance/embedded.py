@@ -64,6 +64,6 @@ def pictures_of(catalogue: Catalogue) -> npt.NDArray[np.float32]:
     if len(missing):
         raise ValueError(
             f"document {catalogue.ids[missing[0]]!r} has no picture, nor have {len(missing) - 1} others of {len(catalogue)}: "
-            "the bundled relevance model and the judge need the column visual for every document, or not at all"
+            "the bundled relevance model needs the column visual for every document, or not at all"
         )
     return catalogue.visual

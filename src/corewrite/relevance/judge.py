@@ -16,12 +16,11 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.stats import spearmanr
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import Ridge
 
-from corewrite.domain import Catalogue, Query, hash_share, words
-from corewrite.relevance.embedded import pictures_of
-from corewrite.relevance.vocabulary import Vocabulary
+from corewrite.domain import Documents, Query, hash_share, words
+from corewrite.domain.documents import prior_of
+from corewrite.relevance.judged_documents import JudgedDocuments
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -67,29 +66,10 @@ class JudgeReport:
 
 
 class Judge:
-    """Grades documents for (query, context). It holds them all in memory (`check_embedded`).
+    """Grades documents for (query, context); see `JudgedDocuments` for what it holds of many."""
 
-    Raises:
-        ValueError: some documents have a picture and some have none.
-    """
-
-    def __init__(self, catalogue: Catalogue) -> None:
-        documents = [f"{a} {b}" for a, b in zip(catalogue.titles, catalogue.texts, strict=True)]
-        self._catalogue = catalogue
-        self._words = TfidfVectorizer(tokenizer=words, lowercase=False, token_pattern=None, norm=None, binary=True, min_df=2)
-        self._doc_words = self._words.fit_transform(documents).tocsr()
-        self._trigrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 3), sublinear_tf=True, min_df=2)
-        self._doc_trigrams = self._trigrams.fit_transform(documents).tocsr()
-        binary = self._doc_words.sign()
-        count = np.asarray(binary.sum(0)).ravel()
-        visual = pictures_of(catalogue)
-        pictures = visual - visual.mean(0)
-        centroid = (binary.T @ pictures) / (count + 3.0)[:, None]
-        # What a word looks like; weak words (of all videos) have near-zero centroids and so say nothing.
-        self._word_pictures = np.asarray(centroid, np.float64)
-        self._pictures = np.asarray(pictures, np.float64)
-        self._known = Vocabulary.of(documents)
-        self._document_ids = self._known.encode(documents)
+    def __init__(self, documents: Documents) -> None:
+        self._documents, self._known = documents, JudgedDocuments(documents)
         self._crossed: list[Ridge] = []
         self._model: HistGradientBoostingRegressor | None = None
 
@@ -167,7 +147,8 @@ class Judge:
 
     def _crosses(self, texts: Sequence[str], rows: IntArray) -> sp.csr_matrix:
         """Hashed (query word, document word) pairs of each text and catalogue row, sparse [pairs, 2**18]."""
-        queries, documents = self._words_of(texts), self._document_ids[np.maximum(rows, 0)]
+        at = self._known.places(np.maximum(rows, 0))
+        queries, documents = self._words_of(texts), self._known.word_ids[at]
         pair = (queries[:, :, None] * np.int64(1_000_003) + documents[:, None, :]) % np.int64(_CROSSES)
         used = (queries[:, :, None] > 0) & (documents[:, None, :] > 0)
         owner = np.broadcast_to(np.arange(len(rows))[:, None, None], pair.shape)
@@ -175,27 +156,28 @@ class Judge:
 
     def _words_of(self, texts: Sequence[str]) -> IntArray:
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        return self._known.encode(list(distinct), width=6)[[distinct[text] for text in texts]]
+        return self._known.vocabulary.encode(list(distinct), width=6)[[distinct[text] for text in texts]]
 
     def _features(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
         """Features of each (query, document), float64 [queries, documents, features]."""
         n, d = rows.shape
         flat = np.maximum(rows, 0).ravel()
         owner = np.repeat(np.arange(n), d)
-        doc_words, doc_trigrams = self._doc_words[flat], self._doc_trigrams[flat]
-        idf = self._words.idf_
+        known, at = self._known, self._known.places(flat)
+        doc_words, doc_trigrams, pictures = known.words[at], known.trigrams[at], known.pictures[at]
+        idf = known.word_index.idf_
 
         def matched(texts: list[str]) -> tuple[sp.csr_matrix, FloatArray]:
-            matrix = self._words.transform(texts)
+            matrix = known.word_index.transform(texts)
             # Both sides hold idf: the product would count it twice.
             return matrix, np.asarray(matrix.sign()[owner].multiply(doc_words).sum(1)).ravel()
 
         def trigram(texts: list[str]) -> FloatArray:
-            return np.asarray(self._trigrams.transform(texts)[owner].multiply(doc_trigrams).sum(1)).ravel()
+            return np.asarray(known.trigram_index.transform(texts)[owner].multiply(doc_trigrams).sum(1)).ravel()
 
         def looks(matrix: sp.csr_matrix) -> FloatArray:
-            wanted = np.asarray(matrix.sign() @ self._word_pictures)
-            return np.asarray(np.einsum("nv,nv->n", wanted[owner], self._pictures[flat]))
+            wanted = np.asarray(matrix.sign() @ known.word_pictures)
+            return np.asarray(np.einsum("nv,nv->n", wanted[owner], pictures))
 
         texts = [q.text for q in queries]
         last_query = [q.context.queries[-1] if q.context.queries else "" for q in queries]
@@ -212,6 +194,6 @@ class Judge:
         columns = (
             hit, count[owner] - hit, q_idf, trigram(texts), looks(q_words),
             matched(last_query)[1], trigram(last_query), matched(all_queries)[1], matched(last_title)[1], titles_idf,
-            looks(title_words), count[owner], rarity[owner], self._catalogue.prior[flat], crossed,
+            looks(title_words), count[owner], rarity[owner], prior_of(self._documents, flat), crossed,
         )  # fmt: skip
         return np.stack(columns, -1).reshape(n, d, len(FEATURES))

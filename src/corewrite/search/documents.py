@@ -1,5 +1,6 @@
 """The documents as Parquet."""
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from corewrite.search.document_columns import (
     lengths_of,
     values_of,
 )
+from corewrite.storage.durable import make_folder, whole_file
 
 _ROWS = 65_536
 """Documents read together."""
@@ -49,6 +51,25 @@ def _as_arrow(values: ColumnValues) -> pa.Array:
     if values and isinstance(values[0], np.ndarray):
         return pa.array([list(v) for v in values], pa.list_(pa.list_(pa.float32())))
     return pa.array(values, pa.string())
+
+
+def copy_documents(path: Path, target: Path) -> None:
+    """Copy a Parquet file, or the Parquet files of a folder to a folder, each whole or not at all.
+
+    Raises:
+        DocumentsError: there is none.
+    """
+    if path.resolve() == target.resolve():
+        return
+    files = parquet_files(path)
+    copies = [target / file.name for file in files] if path.is_dir() else [target]
+    make_folder(copies[0].parent)
+    for file, copy in zip(files, copies, strict=True):
+        with whole_file(copy) as temporary:
+            shutil.copyfile(file, temporary)
+    for old in target.glob("*.parquet"):
+        if old not in copies:
+            old.unlink()
 
 
 def read_catalogue(path: Path) -> Catalogue:
