@@ -193,7 +193,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         settings = {
-            "enabled": enabled, "kill_file": str(folder / "killed"),
+            "enabled": enabled, "kill_file": str(folder / "killed"), "arms": {"holdback": 0},
             "log": {"folder": str(folder / "log"), "query_text": True, "counterfactual_share": counterfactuals},
         }  # fmt: skip
         config = folder / "serve.yaml"

@@ -34,10 +34,10 @@ def test_searches_of_hashes_are_left_out_and_told_of(tmp_path):
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        ([False], r"1 of 1 searches hold hashes .* serve with `log.query_text: true`"),
+        ([False], r"1 of 1 searches hold hashes .* serve with `log.query_text: true` or `log.seal_to`"),
         (["hashed", "plain"], r"1 of 2 searches hold hashes"),
         (["hashed", "hashed", None], r"2 of 3 searches hold hashes"),
-        (["sealed", "sealed", "hashed"], r"3 of 3 searches hold sealed texts.* private key"),
+        (["sealed", "sealed", "hashed"], r"3 of 3 searches hold sealed texts.* `privacy.keys`"),
     ],
 )
 def test_a_log_of_hashes_is_refused(tmp_path, kinds, words):

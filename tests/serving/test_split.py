@@ -57,7 +57,7 @@ def test_no_rewrite_reaches_the_holdback_by_any_road(made, kit, tmp_path):
     for client, (search, rewritten) in found.items():
         held = client in HELD_BACK
         assert (search["rewrites"] == [], search["rewrite_status"] == "off") == (held, held)
-        assert rewritten["arm"] == search["arm"]
+        assert (rewritten["arm"], rewritten["bucket"]) == (search["arm"], bucket_of(client))
         (result,) = rewritten["results"]
         assert (result["rewrites"] == [], result["reason"] == "arm") == (held, held)
 

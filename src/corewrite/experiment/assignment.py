@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from corewrite.domain import hash_share
+from corewrite.domain.traffic_split import in_treatment
 
 CONTROL: Final = "control"
 TREATMENT: Final = "treatment"
@@ -32,9 +32,9 @@ def assign(user_id: str, salt: str, share: float = 0.5) -> str:
         "control" or "treatment".
 
     Raises:
-        ValueError: `salt` is empty or `share` is not strictly between 0 and 1.
+        ValueError: `salt` is empty or the gate's, or `share` is not strictly between 0 and 1.
     """
     check_share(share)
     if not salt:
         raise ValueError("the salt is empty: give every launch its own, or all would split the users alike")
-    return TREATMENT if hash_share(user_id, salt) < share else CONTROL
+    return TREATMENT if in_treatment(user_id, salt, share) else CONTROL

@@ -25,9 +25,9 @@ def require_texts(log: SearchLog) -> SearchLog:
     if 2 * count >= log.report.queries:
         sealed = int(searches.filter((searches.texts == "sealed").fill_null(False)).count().execute())
         what, fix = (
-            ("sealed texts", "open them first, with the private key")
+            ("sealed texts that nobody opened", "name the folder of the private keys, `privacy.keys`")
             if 2 * sealed > count
-            else ("hashes in the place of texts", "serve with `log.query_text: true`")
+            else ("hashes in the place of texts", "serve with `log.query_text: true` or `log.seal_to`")
         )
         raise LogError(
             f"{', '.join(log.report.files)}: {count} of {log.report.queries} searches hold {what}, from which nothing can be "

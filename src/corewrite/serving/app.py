@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from corewrite.domain import Query
+from corewrite.domain.traffic_split import bucket_of
 from corewrite.rewriter import clean
 from corewrite.serving import problems
 from corewrite.serving.edge import Edge
@@ -107,8 +108,9 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             raise _refused("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
         queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
         version, arm, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
+        bucket = bucket_of(body.client_id) if body.client_id else None
         results = [{"rewrites": r.texts, "status": str(r.status), "reason": r.reason} for r in found]
-        return JSONResponse({"arm": arm, **names_of(version), "results": results})
+        return JSONResponse({"arm": arm, "bucket": bucket, **names_of(version), "results": results})
 
     @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
     async def search(body: SearchRequest, request: Request) -> Response:
