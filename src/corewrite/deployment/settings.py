@@ -460,3 +460,10 @@ class RankerSettings(Settings):
     @property
     def _kinds(self) -> set[str]:
         return {self.signal(name).kind for name in {*self.signals, "relevance", "dense"}}
+
+
+class RankerSection(Settings):
+    """What a command reads of `corewrite.yaml` that needs nothing but the ranker."""
+
+    ranker: RankerSettings = RankerSettings()
+    """What ranks in production."""
