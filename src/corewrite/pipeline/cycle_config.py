@@ -9,6 +9,7 @@ from corewrite.domain import Settings, read_settings
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
 from corewrite.gate.calibrate import load_margins
+from corewrite.logs.privacy import PrivacyConfig
 from corewrite.pipeline.config import PipelineConfig
 
 
@@ -35,16 +36,6 @@ class RecoveryConfig(Settings):
     """REJECTs in a row after which the record has an alarm: mitigations do not help, somebody should look."""
     recent_weeks: int = Field(default=8, ge=1)
     """The best champion of so many weeks is a bar that no candidate may fall below: slow decay."""
-
-
-class PrivacyConfig(Settings):
-    """What may be read of users' texts, and for how long."""
-
-    keys: Path | None = None
-    """Folder of the private keys that sealed logs are opened with (`corewrite log keys`); None: they stay sealed."""
-    retention_weeks: int | None = Field(default=None, ge=1)
-    """Weeks whose mined searches are kept in the run folder, this one included; older ones are removed when a cycle ends. None:
-    all are kept. The frozen set stays."""
 
 
 class CycleConfig(Settings):

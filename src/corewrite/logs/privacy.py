@@ -1,0 +1,17 @@
+"""Settings of what may be read of users' texts: the section `privacy` of `corewrite.yaml`."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from corewrite.domain import Settings
+
+
+class PrivacyConfig(Settings):
+    """What may be read of users' texts, and for how long."""
+
+    keys: Path | None = None
+    """Folder of the private keys that sealed logs are opened with (`corewrite log keys`); None: they stay sealed."""
+    retention_weeks: int | None = Field(default=None, ge=1)
+    """Weeks whose mined searches are kept in the run folder, this one included; older ones are removed when a cycle ends. None:
+    all are kept. The frozen set stays."""
