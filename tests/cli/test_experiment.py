@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.logs import UbiWriter
+from corewrite.logs.sealing import Sealer, make_keys
 
 START = 1_700_000_000.0
 DAY = 86_400.0
@@ -155,6 +156,25 @@ def test_a_table_of_searches_is_read(traffic, tmp_path):
     call("ingest", traffic[0], "--out", tmp_path / "ingested")
     displayed = call("experiment", "read", tmp_path / "ingested" / "searches.parquet", *PAIR, "--share", 0.5)
     assert displayed.exit_code == 1 and "told by the displayed lists" in displayed.stderr
+
+
+def test_a_sealed_log_is_read_with_its_keys(traffic, frozen, tmp_path):
+    pytest.importorskip("nacl")
+    public, _ = make_keys(tmp_path / "secrets")
+    sealer, lines = Sealer(public), []
+    for line in traffic[0].read_text().splitlines():
+        value = json.loads(line)
+        if "arm" in value.get("query_attributes", {}):
+            value["user_query"] = sealer.seal(value["query_id"], "user_query", value["user_query"])
+            value["query_attributes"]["served"]["texts"] = "sealed"
+        lines.append(json.dumps(value))
+    (tmp_path / "sealed.ndjson").write_text("\n".join(lines))
+    (tmp_path / "corewrite.yaml").write_text(f"privacy: {{keys: {tmp_path / 'secrets'}}}\n")
+    options = [*PAIR, "--share", 0.5, "--thresholds", frozen, "--json"]
+    closed = call("experiment", "read", tmp_path / "sealed.ndjson", *options)
+    assert closed.exit_code == 1 and "`privacy.keys`" in " ".join(closed.stderr.split())
+    opened = call("experiment", "read", tmp_path / "sealed.ndjson", *options, "-c", tmp_path / "corewrite.yaml")
+    assert opened.stdout == call("experiment", "read", traffic[0], *options).stdout
 
 
 def test_a_packed_log_is_read_like_its_lines(traffic, frozen, tmp_path):

@@ -141,8 +141,10 @@ def _settings(config: Path | None, **given: Any) -> "ExperimentSections":
 def _load(log: list[Path], settings: "ExperimentSections", since: str | None, until: str | None) -> "LaunchLog":
     from corewrite.console.progress import ProgressSteps
     from corewrite.experiment.launch_log import load_launch, load_thresholds
+    from corewrite.logs.sealing import load_keys
 
     steps = ProgressSteps(progress_console(quiet=False))
+    unseal = None if settings.privacy.keys is None else load_keys(settings.privacy.keys).open_line
     thresholds, ranking, moments = None, None, {"since": _moment(since), "until": _moment(until)}
     if (file := settings.experiment.thresholds) is not None:
         thresholds = load_thresholds(file)
@@ -155,7 +157,7 @@ def _load(log: list[Path], settings: "ExperimentSections", since: str | None, un
 
         with steps.step("open the champion's ranking"):
             ranking = champion_overlap(settings.run, settings.documents, settings.ranker)
-    return load_launch(log, ranking=ranking, thresholds=thresholds, **moments, steps=steps)
+    return load_launch(log, ranking=ranking, thresholds=thresholds, unseal=unseal, **moments, steps=steps)
 
 
 def _moment(text: str | None) -> float | None:

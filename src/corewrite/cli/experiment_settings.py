@@ -5,6 +5,7 @@ from pathlib import Path
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Settings
 from corewrite.experiment.config import ExperimentConfig
+from corewrite.logs.privacy import PrivacyConfig
 
 
 class ExperimentSections(Settings):
@@ -16,5 +17,7 @@ class ExperimentSections(Settings):
     """Parquet of documents that the ranking ranks."""
     ranker: RankerSettings = RankerSettings()
     """What ranks in production."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """With which keys sealed texts are opened."""
     experiment: ExperimentConfig = ExperimentConfig()
     """How launches are read."""

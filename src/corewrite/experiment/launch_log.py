@@ -15,6 +15,7 @@ from corewrite.domain.steps import Steps
 from corewrite.logs import LogError, SatisfactionThresholds, SearchLog, find_outcomes, read_log
 from corewrite.logs.files import ENDINGS, log_files
 from corewrite.logs.outcomes import BY_DISPLAYED, Overlap
+from corewrite.logs.sealing import Unseal
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -59,7 +60,7 @@ class LaunchLog:
 
 def load_launch(
     paths: Sequence[Path], *, ranking: tuple[Overlap, str] | None = None, thresholds: SatisfactionThresholds | None = None,
-    since: float | None = None, until: float | None = None, steps: Steps,
+    since: float | None = None, until: float | None = None, unseal: Unseal | None = None, steps: Steps,
 ) -> LaunchLog:  # fmt: skip
     """Read the searches of a launch.
 
@@ -73,6 +74,7 @@ def load_launch(
         thresholds: Watch times that satisfy, frozen before the launch; None: fitted on this log.
         since, until: Moments between which searches count, seconds since 1970; None: all of the log. What comes after still
             says how they ended.
+        unseal: Opens sealed texts.
         steps: Shows progress.
 
     Raises:
@@ -86,7 +88,7 @@ def load_launch(
         with steps.step("read the searches"):
             return _of_table(tables[0], since, until)
     with steps.step("read the log"):
-        log = read_log(files)
+        log = read_log(files, unseal=unseal)
         _refuse_hashes(log, since, until)
     overlap, told = (_text_alone, _ALONE) if ranking is None else ranking
     with steps.step("how the searches ended"):
@@ -154,7 +156,7 @@ def _refuse_hashes(log: SearchLog, since: float | None, until: float | None) -> 
         )
     if unreadable["sealed"]:
         raise LogError(
-            f"{unreadable['sealed']} of {len(table)} searches hold sealed texts: open them with the private key first"
+            f"{unreadable['sealed']} of {len(table)} searches hold sealed texts: name their keys as `privacy.keys` in --config"
         )
 
 
