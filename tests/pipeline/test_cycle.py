@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from corewrite.domain.traffic_split import is_gate_user, is_holdback_user
 from corewrite.logs import EvaluationOnlyError, read_instances
@@ -153,6 +154,25 @@ def test_a_cycle_goes_on_under_its_own_settings_only(settings, steps, monkeypatc
     with pytest.raises(JournalError, match="under other settings"):
         run_cycle(config.model_copy(update={"frozen_queries": 41}), "w1", steps=steps)
     assert cycle_status(config)["unfinished"] == {"w1": ["start"]}
+
+
+def test_a_cycle_goes_on_with_the_threads_it_began_with(settings, steps, monkeypatch):
+    config, used, threads = settings(), [], torch.get_num_threads()
+
+    def mine(*args, **kwargs):
+        used.append(torch.get_num_threads())
+        raise Killed
+
+    monkeypatch.setattr("corewrite.pipeline.cycle.mine_week", mine)
+    try:
+        for count in (threads, threads + 1):
+            torch.set_num_threads(count)
+            with pytest.raises(Killed):
+                run_cycle(config, "w1", steps=steps)
+            assert torch.get_num_threads() == count, "afterwards as before"
+    finally:
+        torch.set_num_threads(threads)
+    assert used == [threads, threads]
 
 
 def saturating(catalogue, seen, seed, progress):

@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from corewrite.rewriter import with_adapter
-from corewrite.training import CheckpointError, NotBitwiseWarning, ResumeError, RunFolder, TrainingConfig, parallel, train
+from corewrite.training import (
+    CheckpointError,
+    NotBitwiseWarning,
+    ResumeError,
+    RunFolder,
+    TrainingConfig,
+    checkpoint,
+    parallel,
+    train,
+)
 from corewrite.training.optimise import Cursor
 
 CONFIG = TrainingConfig(
@@ -148,29 +157,46 @@ def metadata(file):
         return opened.metadata()["corewrite"]
 
 
-def test_another_environment_is_said(start, instances, toy_reward, tmp_path):
-    stopped(start.copy(), instances, toy_reward, tmp_path, CONFIG, 1)
-    threads = torch.get_num_threads()
+@pytest.mark.parametrize("minutes", [1e-9, 60.0])
+def test_a_run_goes_on_with_the_threads_it_began_with(start, instances, toy_reward, tmp_path, minutes):
+    """Also before the first checkpoint, where only what was scored is taken over."""
+    config = CONFIG.model_copy(update={"checkpoint_minutes": minutes})
+    threads, used = torch.get_num_threads(), []
+
+    def counting(xs, texts):
+        used.append(torch.get_num_threads())
+        return toy_reward(xs, texts)
+
+    undisturbed, resumed = start.copy(), start.copy()
+    run(undisturbed, instances, counting, tmp_path / "a", config)
+    stopped(start.copy(), instances, counting, tmp_path / "b", config, 1)
     try:
         torch.set_num_threads(threads + 1)
-        with pytest.warns(NotBitwiseWarning, match=f"threads {threads} then, {threads + 1} now"):
-            run(start.copy(), instances, toy_reward, tmp_path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NotBitwiseWarning)
+            run(resumed, instances, counting, tmp_path / "b", config)
+        assert torch.get_num_threads() == threads + 1, "afterwards as before"
     finally:
         torch.set_num_threads(threads)
+    assert set(used) == {threads}
+    assert digest(resumed) == digest(undisturbed)
 
 
-def test_another_environment_is_said_before_the_first_checkpoint_too(start, instances, toy_reward, tmp_path):
+def test_another_environment_is_said(start, instances, toy_reward, tmp_path, monkeypatch):
+    stopped(start.copy(), instances, toy_reward, tmp_path, CONFIG, 1)
+    monkeypatch.setattr(checkpoint.platform, "machine", lambda: "abacus")
+    with pytest.warns(NotBitwiseWarning, match="processor .* then, abacus .* now"):
+        run(start.copy(), instances, toy_reward, tmp_path)
+
+
+def test_another_environment_is_said_before_the_first_checkpoint_too(start, instances, toy_reward, tmp_path, monkeypatch):
     """What was sampled and scored is taken over, so the result is not that of the new environment either."""
     config = CONFIG.model_copy(update={"checkpoint_minutes": 60.0})
     stopped(start.copy(), instances, toy_reward, tmp_path, config, 0)
     assert not (tmp_path / "state.safetensors").exists()
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads + 1)
-        with pytest.warns(NotBitwiseWarning, match=f"threads {threads} then, {threads + 1} now"):
-            run(start.copy(), instances, toy_reward, tmp_path, config)
-    finally:
-        torch.set_num_threads(threads)
+    monkeypatch.setattr(checkpoint.platform, "machine", lambda: "abacus")
+    with pytest.warns(NotBitwiseWarning, match="processor .* then, abacus .* now"):
+        run(start.copy(), instances, toy_reward, tmp_path, config)
 
 
 def test_a_run_goes_on_under_another_version_of_the_code(start, instances, toy_reward, tmp_path):

@@ -3,6 +3,7 @@
 import typer
 
 from corewrite.cli import cycle, demo, experiment, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
+from corewrite.cli.cores import share_cores
 from corewrite.version import VERSION
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
     """Continuously reward-finetuned LLM query rewriting for multi-stage search."""
+    share_cores()
 
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)

@@ -11,6 +11,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
@@ -44,6 +46,7 @@ from corewrite.search import top_overlap
 from corewrite.search.document_store import DocumentStore, in_memory
 from corewrite.storage.journal import Journal, JournalError, cycle_lock, running
 from corewrite.training import retried, train
+from corewrite.training.threads import with_threads
 from corewrite.version import VERSION
 
 Refit = Callable[[Catalogue, Impressions, int, Callable[[int, int], None]], LateInteraction]
@@ -82,13 +85,14 @@ def run_cycle(
         cycle = _Cycle.begin(config, week, steps, refit, trusting)
         if (finished := cycle.journal.read("record")) is not None:
             return finished
-        window = cycle.mine()
-        champion = cycle.settle(window)
-        if (stopped := cycle.without_ranker()) is not None:
-            return stopped
-        candidate = cycle.train(window)
-        gate = cycle.gate(candidate)
-        return cycle.decide(candidate, gate, champion)
+        with with_threads(cycle.plan.get("threads")):  # versions before did not write it down
+            window = cycle.mine()
+            champion = cycle.settle(window)
+            if (stopped := cycle.without_ranker()) is not None:
+                return stopped
+            candidate = cycle.train(window)
+            gate = cycle.gate(candidate)
+            return cycle.decide(candidate, gate, champion)
 
 
 def log_files(config: CycleConfig) -> dict[str, list[Path]]:
@@ -197,6 +201,7 @@ class _Cycle:
                 "holds": verdicts_in_a_row(history, "hold"),
                 "log": len(log),
                 "code_version": VERSION,
+                "threads": torch.get_num_threads(),
             },
         )
         if plan["settings"] != settings and journal.read("record") is None:

@@ -100,6 +100,11 @@ class RunFolder:
         for stray in root.rglob(f"{PARTIAL}*"):  # what was being written when the run was killed
             stray.unlink()
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads the run began with; None where it begins now, or where a version began it that did not say."""
+        return int(self._begun["threads"]) if self._begun and "threads" in self._begun else None
+
     def records(self) -> list[dict[str, Any]]:
         """Records of the finished phases, in order."""
         return [json.loads(f.read_text("utf-8")) for f in sorted((self.root / "phases").glob("[0-9]*/record.json"))]

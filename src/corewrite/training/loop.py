@@ -27,6 +27,7 @@ from corewrite.training.pairs import select_pairs
 from corewrite.training.rollouts import Progress, Rollouts, prompts_of
 from corewrite.training.rows import Row, plan_steps
 from corewrite.training.scoring import Reward
+from corewrite.training.threads import with_threads
 
 
 class PhaseObserver(Protocol):
@@ -103,6 +104,14 @@ def train(
     if config.overlap and parallel.world() > 1:
         raise ValueError("phases cannot overlap in several processes: their messages would cross; set overlap: false")
     run = RunFolder(folder, _identity(policy, instances, config, seed, provenance), writes=parallel.rank() == 0)
+    with with_threads(parallel.from_first(run.threads)):
+        return _train(policy, instances, reward, config, run, seed, engine, observe, progress)
+
+
+def _train(
+    policy: Rewriter, instances: Sequence[TrainingInstance], reward: Reward, config: TrainingConfig, run: RunFolder, seed: int,
+    engine: SamplingEngine | None, observe: PhaseObserver, progress: Progress,
+) -> TrainingReport:  # fmt: skip
     reference, optimizer = policy.copy(), new_optimizer(policy, config)
     refreshed = reference if config.refresh_reference else None
     begin, cursor = 0, Cursor()
