@@ -1,0 +1,1 @@
+"""What runs inside the model servers, in environments of their own: NumPy, ONNX Runtime and tokenizers, no corewrite."""

@@ -1,0 +1,38 @@
+"""Scores texts and documents by an ONNX folder of `export_onnx`, in a model server's own process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from tokenizers import Tokenizer
+
+MAX_TOKENS = 256
+"""Longest pair in tokens, as `corewrite`'s ONNX backend has it by default."""
+
+
+class OnnxFolder:
+    """The model of one folder, on one thread."""
+
+    def __init__(self, folder: str) -> None:
+        """Load `model.onnx` and `tokenizer.json` of `folder`."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(Path(folder) / "model.onnx"), options, ["CPUExecutionProvider"])
+        self._tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self.picture = int(self._session.get_inputs()[3].shape[1])
+
+    def score(
+        self, texts: Sequence[str], documents: Sequence[str], pictures: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Calibrated logits, float32 [pairs, 1]."""
+        encoded = self._tokenizer.encode_batch(list(zip(texts, documents, strict=True)))
+        feed = {
+            "input_ids": np.array([e.ids for e in encoded], np.int64),
+            "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
+            "token_type_ids": np.array([e.type_ids for e in encoded], np.int64),
+            "picture": np.asarray(pictures, np.float32),
+        }
+        return np.asarray(self._session.run(["score"], feed)[0], np.float32)
