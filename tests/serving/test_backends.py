@@ -245,12 +245,12 @@ def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
     ("text", "said"),
     [
         ("relevance: {kind: kserv}", "kind 'kserv' is unknown: there are embedded"),
-        ("relevance: {kind: kserve, url: 'http://x', model: m}", "serve.yaml:1: relevance.version: Field required"),
-        ("relevance: {kind: onnx, folder: x, pin: abc}", "serve.yaml:1: relevance.pin: "),
-        ("engine: {kind: qdrant, url: 'http://x'}", "serve.yaml:1: engine.collection: Field required"),
+        ("relevance: {kind: kserve, url: 'http://x', model: m}", "serve.yaml:1: serve.relevance.version: Field required"),
+        ("relevance: {kind: onnx, folder: x, pin: abc}", "serve.yaml:1: serve.relevance.pin: "),
+        ("engine: {kind: qdrant, url: 'http://x'}", "serve.yaml:1: ranker.recall.collection: Field required"),
         (
             "engine: {kind: qdrant, url: 'http://x', collection: c, api_key: k}",
-            "serve.yaml:1: engine.api_key: unknown name; did you mean 'api_key_env'?",
+            "serve.yaml:1: ranker.recall.api_key: unknown name; did you mean 'api_key_env'?",
         ),
     ],
 )

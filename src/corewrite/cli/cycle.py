@@ -25,8 +25,8 @@ def run(
 ) -> None:
     """Run one week, or go on with a week that was cut off. Exit code 0 promote, 3 hold, 4 reject."""
     from corewrite.console.progress import ProgressSteps
+    from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.cycle import run_cycle
-    from corewrite.pipeline.cycle_config import load_cycle_config
 
     with reported_errors():
         record = run_cycle(load_cycle_config(config), week, steps=ProgressSteps(progress_console(quiet=False)))
@@ -44,8 +44,8 @@ def status(
     config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")
 ) -> None:  # fmt: skip
     """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the ramp."""
+    from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.cycle import cycle_status
-    from corewrite.pipeline.cycle_config import load_cycle_config
 
     with reported_errors():
         found = cycle_status(load_cycle_config(config))
@@ -89,7 +89,7 @@ def ramp(
     import pyarrow.parquet as pq
 
     from corewrite.experiment.ramp_searches import StageSearches
-    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.ramp_step import ramp_step, stage_searches
 
     end = time.time() - 1800 if until is None else until

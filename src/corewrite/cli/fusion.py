@@ -90,7 +90,7 @@ def requests_command(
 ) -> None:
     """Make the requests to tune on of a cycle's log: candidates, grades, signals under good and broken rewrites."""
     from corewrite.console.progress import ProgressSteps
-    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.tuning_requests import log_requests, write_requests
 
     with reported_errors():

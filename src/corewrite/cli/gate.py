@@ -27,7 +27,7 @@ def run(
     """Compare a candidate with the champion. Decides nothing in the registry. Exit code 0 promote, 3 hold, 4 reject."""
     from corewrite.console import print_gate, render_gate
     from corewrite.console.progress import ProgressSteps
-    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.gate_run import gate_candidate
 
     with reported_errors():
@@ -59,7 +59,7 @@ def calibrate_command(
     """Set the gate's margins from retrains that differ by their seed alone, and freeze them. Takes as long as the trainings."""
     from corewrite.console.progress import ProgressSteps
     from corewrite.gate.calibrate import save_margins
-    from corewrite.pipeline.cycle_config import load_cycle_config
+    from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.gate_run import calibrate_margins
 
     with reported_errors():

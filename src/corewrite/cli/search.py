@@ -21,20 +21,27 @@ def search(
     context: list[str] = typer.Option([], help="An earlier query of the session, oldest first. Repeatable."),
     watched: list[str] = typer.Option([], help="A title watched before, oldest first. Repeatable."),
     locale: str = typer.Option("", help="BCP-47 language tag of the user, such as de-AT; empty: unknown."),
-    run: Path = typer.Option(Path("runs/demo"), help="Run folder with documents and registry."),
+    run: Path | None = typer.Option(None, help="Run folder; default: the settings', or runs/demo."),
+    config: Path | None = typer.Option(None, "--config", "-c", help="corewrite.yaml: run, documents, ranker."),
     rewrite: str | None = typer.Option(None, help="Use this rewrite instead of the champion's."),
     depth: int = typer.Option(10, min=1, max=100, help="Results."),
     explain: bool = typer.Option(False, help="Show every factor of every result and what the rewrite changed."),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON; always with factors."),
 ) -> None:
-    """Search the embedded cascade with the champion rewriter."""
-    from corewrite.deployment.explain import explain_search, load_champion
+    """Search with the champion rewriter, under the champion's ranker."""
+    from corewrite.deployment.explain import SearchSections, explain_search, load_champion
+    from corewrite.deployment.run_folder import documents_of_run
     from corewrite.domain import Context, Query
+    from corewrite.domain.config_file import read_config
 
     with reported_errors():
         if not query.strip():
             raise typer.BadParameter("the query is empty")
-        served = load_champion(run / "documents.parquet", open_registry(run))
+        settings = read_config(config, SearchSections, run=run)
+        folder = settings.run or Path("runs/demo")
+        registry = open_registry(folder)
+        documents = documents_of_run(folder) if settings.documents is None or run is not None else settings.documents
+        served = load_champion(documents, registry, settings.ranker)
         found = explain_search(
             served, Query(query, Context(tuple(context), tuple(watched), locale)), rewrite=rewrite, depth=depth
         )

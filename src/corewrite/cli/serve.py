@@ -211,10 +211,9 @@ def _settings(run: Path | None, config: Path | None) -> "ServeConfig":
 
     if run is None and config is None:
         raise ValueError("say what to serve: --run, --config, or both")
-    settings = load_serve_config(config)
-    if run is None:
-        return settings
-    return settings.model_copy(update={"registry": open_registry(run).root, "documents": run / "documents.parquet"})
+    if run is not None:
+        open_registry(run)  # says so where there is none
+    return load_serve_config(config, run)
 
 
 def _needs_serving() -> None:

@@ -13,33 +13,46 @@ EXAMPLES = (
 
 
 def train(
-    documents: Path = typer.Option(
-        help="Parquet: id, title; and where you have them text, visual (list of floats), seconds, prior."
+    documents: Path | None = typer.Option(
+        None, help="Parquet: id, title; and where you have them text, visual (list of floats), seconds, prior."
     ),
     earlier_log: list[Path] = typer.Option(
         help="UBI log of an earlier window: the relevance model is fitted on it. Repeatable."
     ),
     log: list[Path] = typer.Option(help="UBI log of the window whose searches give the reward its instances. Repeatable."),
-    labels: Path = typer.Option(
+    labels: Path | None = typer.Option(
+        None,
         help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, "
-        "context_titles, locale)."
+        "context_titles, locale).",
     ),
     out: Path = typer.Option(help="Run folder. A run that was killed continues from its last whole phase."),
     spec: Path | None = typer.Option(None, help="Fusion spec, YAML; default: the packaged one."),
     model: str | None = typer.Option(None, help="Path or name of a causal LM; default: a small decoder trained from scratch."),
-    config: Path | None = typer.Option(None, help="Settings, YAML (warm_start, training, gate, ...)."),
-    seed: int = typer.Option(0, min=0, help="The one seed."),
+    config: Path | None = typer.Option(
+        None,
+        "--config",
+        "-c",
+        help="corewrite.yaml: documents, labels, ranker, warm_start, training, gate, ...; options come first.",
+    ),
+    seed: int | None = typer.Option(None, min=0, help="The one seed; default: the settings', 0."),
     as_json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
 ) -> None:
     """Train a rewriter on your own log and documents, and let the gate decide whether it is promoted."""
     from corewrite.console.progress import ProgressSteps
+    from corewrite.domain.config_file import read_config
     from corewrite.fusion import default_spec, load_spec
-    from corewrite.pipeline import load_config, train_on_logs
+    from corewrite.pipeline import train_on_logs
+    from corewrite.pipeline.config_sections import DataSections
 
     with reported_errors():
+        given = {"documents": documents, "labels": labels, "seed": seed, "model": model}
+        settings = read_config(config, DataSections, **given)
+        formula = spec or settings.ranker.spec
         run = train_on_logs(
-            documents, earlier_log, log, labels, out, spec=default_spec() if spec is None else load_spec(spec),
-            config=load_config(config), seed=seed, model=model, steps=ProgressSteps(progress_console(quiet=False)),
+            settings.documents, earlier_log, log, settings.labels, out,
+            spec=default_spec() if formula is None else load_spec(formula), ranker=settings.ranker,
+            config=settings.pipeline, seed=settings.seed, model=settings.model,
+            steps=ProgressSteps(progress_console(quiet=False)),
         )  # fmt: skip
     decided = run.decision
     if as_json:

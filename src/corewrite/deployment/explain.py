@@ -12,7 +12,7 @@ from corewrite.deployment.load import deployment_of, policy_of
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
 from corewrite.deployment.settings import RankerSettings
-from corewrite.domain import Query, query_to_json
+from corewrite.domain import Query, Settings, query_to_json
 from corewrite.domain.documents import text_column
 from corewrite.fusion import explain_stage
 from corewrite.registry import Champion, Registry
@@ -22,6 +22,17 @@ from corewrite.search import Trace
 
 class NoChampionError(RuntimeError):
     """The registry has no champion yet."""
+
+
+class SearchSections(Settings):
+    """What `corewrite search` reads of `corewrite.yaml`."""
+
+    run: Path | None = None
+    """Run folder whose champion searches."""
+    documents: Path | None = None
+    """The documents; None: those that the run folder names."""
+    ranker: RankerSettings = RankerSettings()
+    """Where the champion's models and the engine run."""
 
 
 @dataclass(frozen=True, eq=False)

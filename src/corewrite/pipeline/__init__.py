@@ -2,7 +2,7 @@
 
 from corewrite.pipeline.baselines import SpellingDictionary, baseline_rewrites
 from corewrite.pipeline.candidate import CandidateRun, ProbeFailedError, make_candidate
-from corewrite.pipeline.config import PipelineConfig, WarmStartConfig, load_config
+from corewrite.pipeline.config import PipelineConfig, WarmStartConfig
 from corewrite.pipeline.documents import DocumentsError, read_catalogue, read_labels, write_catalogue, write_labels
 from corewrite.pipeline.own_logs import train_on_logs
 from corewrite.pipeline.relevance_step import RelevanceFit, fit_relevance
@@ -21,7 +21,6 @@ __all__ = [
     "WarmStartReport",
     "baseline_rewrites",
     "fit_relevance",
-    "load_config",
     "make_candidate",
     "read_catalogue",
     "read_labels",

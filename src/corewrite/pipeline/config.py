@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from corewrite.domain import Settings, read_settings
+from corewrite.domain import Settings
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
 from corewrite.training import TrainingConfig
@@ -56,12 +56,3 @@ class PipelineConfig(Settings):
     """Instances that the relevance model is probed on before training, at most."""
     max_new_tokens: int = Field(default=MAX_NEW_TOKENS, ge=2, le=64)
     """Length limit of a served rewrite, tokens."""
-
-
-def load_config(path: Path | None) -> PipelineConfig:
-    """Read settings; None gives the defaults.
-
-    Raises:
-        ConfigError: the file cannot be read or a setting is refused.
-    """
-    return PipelineConfig() if path is None else read_settings(path, PipelineConfig)

@@ -17,6 +17,7 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
+from corewrite.deployment.run_folder import note_documents
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Documents, Provenance, sha256_json
 from corewrite.domain.steps import Steps
@@ -82,6 +83,7 @@ def run_cycle(
         JournalError: the cycle began under other settings.
     """
     with cycle_lock(config.run):
+        note_documents(config.run, config.documents)
         cycle = _Cycle.begin(config, week, steps, refit, trusting)
         if (finished := cycle.journal.read("record")) is not None:
             return finished

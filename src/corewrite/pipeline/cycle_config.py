@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from corewrite.deployment.settings import RankerSettings
-from corewrite.domain import Settings, read_settings
+from corewrite.domain import Settings
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
 from corewrite.gate.calibrate import load_margins
@@ -105,12 +105,3 @@ class CycleConfig(Settings):
         if any(self.frozen.resolve().is_relative_to(folder.resolve()) for folder in (self.run, self.logs)):
             raise ValueError(f"frozen {self.frozen} lies in a folder that training reads: keep the evaluation set apart")
         return self
-
-
-def load_cycle_config(path: Path) -> CycleConfig:
-    """Read `corewrite.yaml`.
-
-    Raises:
-        ConfigError: the file cannot be read or a setting is refused; the message names file, setting, value and fix.
-    """
-    return read_settings(path, CycleConfig)

@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from corewrite.deployment.run_folder import documents_of_run
 from corewrite.deployment.settings import RankerSettings, RecallSettings, SignalSettings, secret_of
-from corewrite.domain import Settings, read_settings
+from corewrite.domain import Settings
+from corewrite.domain.config_file import read_config
 from corewrite.domain.traffic_split import STAGES_OF, Arm, ArmShares, compared_arms
 from corewrite.logs.served import Texts
 
@@ -226,10 +228,35 @@ class ServeConfig(Settings):
         return key
 
 
-def load_serve_config(path: Path | None) -> ServeConfig:
-    """Read settings from YAML; None, or an empty file, gives the defaults.
+class ServeSections(Settings):
+    """What the server reads of `corewrite.yaml`."""
+
+    run: Path | None = None
+    """Run folder whose registry is served; None: the folder `registry` here."""
+    documents: Path | None = None
+    """The documents; None: those that the run folder names."""
+    ranker: RankerSettings = RankerSettings()
+    """Where the champion's models and the engine run."""
+    serve: ServeConfig = ServeConfig()
+    """The HTTP server."""
+
+
+def load_serve_config(path: Path | None, run: Path | None = None) -> ServeConfig:
+    """Read what the server needs of `corewrite.yaml`; None, or an empty file, gives the defaults.
+
+    Args:
+        path: The file.
+        run: Run folder, in the place of the file's.
 
     Raises:
-        ConfigError: the file cannot be read or a setting is refused.
+        ConfigError: the file cannot be read or a setting is refused, or nothing says where the documents are.
     """
-    return ServeConfig() if path is None else read_settings(path, ServeConfig)
+    found = read_config(path, ServeSections, run=run)
+    update: dict[str, object] = {"ranker": found.ranker}
+    if found.run is not None:
+        update["registry"] = found.run / "registry"
+    if found.documents is not None and run is None:
+        update["documents"] = found.documents
+    elif found.run is not None:
+        update["documents"] = documents_of_run(found.run)
+    return found.serve.model_copy(update=update)

@@ -152,9 +152,7 @@ class RewriteResponse(_Answered):
     """One entry per query, in order."""
 
     arm: str | None = Field(description="holdback, none, launch_1 (for finerank only) or launch_2; null without a client_id.")
-    bucket: int | None = Field(
-        description="Group of the client, 0 to 9,999, for your log; null without a client_id."
-    )
+    bucket: int | None = Field(description="Group of the client, 0 to 9,999, for your log; null without a client_id.")
     results: list[WireRewritten]
 
 

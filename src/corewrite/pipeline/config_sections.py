@@ -1,0 +1,129 @@
+"""What `train` and the weekly cycle read of `corewrite.yaml`."""
+
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from corewrite.deployment.settings import RankerSettings
+from corewrite.domain import ConfigError, Settings
+from corewrite.domain.config_file import read_config
+from corewrite.experiment import RampConfig
+from corewrite.gate import GateConfig
+from corewrite.pipeline.config import PipelineConfig, ServerConfig, WarmStartConfig
+from corewrite.pipeline.cycle_config import CycleConfig, PrivacyConfig, RecoveryConfig, RefreshConfig
+from corewrite.training import TrainingConfig
+
+_PLAIN = PipelineConfig()
+
+
+class EvaluationConfig(Settings):
+    """How many searches are looked at."""
+
+    gate_queries: int = Field(default=_PLAIN.gate_queries, ge=100)
+    """Searches of gate users that the gate looks at, at most."""
+    watched_queries: int = Field(default=_PLAIN.watched_queries, ge=50)
+    """Of those, the searches on which reward and judge are shown after each phase."""
+    probe_instances: int = Field(default=_PLAIN.probe_instances, ge=50)
+    """Instances that the relevance model is probed on before training, at most."""
+    frozen_queries: int = Field(default=1_000, ge=40)
+    """Searches of the frozen set, at most."""
+
+
+class TrainSections(Settings):
+    """What one training needs."""
+
+    ranker: RankerSettings = RankerSettings()
+    """What ranks in production: fusion spec, signals, recall."""
+    model: str | None = None
+    """Causal LM that the warm start begins from; None: a small decoder from scratch."""
+    seed: int = Field(default=0, ge=0)
+    """The one seed."""
+    max_new_tokens: int = Field(default=_PLAIN.max_new_tokens, ge=2, le=64)
+    """Length limit of a served rewrite, tokens."""
+    warm_start: WarmStartConfig = WarmStartConfig()
+    """Supervised fine-tuning before the first training."""
+    training: TrainingConfig = TrainingConfig()
+    """Semi-online MPO."""
+    sampling: ServerConfig | None = None
+    """Sample on a server; default: in this process."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """How many searches gate, probe and frozen set take."""
+    gate: GateConfig = Field(default_factory=GateConfig)
+    """Promotion gate."""
+
+    @property
+    def pipeline(self) -> PipelineConfig:
+        """The same, as a run of the cycle's core takes it."""
+        looked_at = self.evaluation.model_dump(exclude={"frozen_queries"})
+        return PipelineConfig(
+            warm_start=self.warm_start, training=self.training, server=self.sampling, gate=self.gate,
+            max_new_tokens=self.max_new_tokens, **looked_at,
+        )  # fmt: skip
+
+
+class DataSections(TrainSections):
+    """What one training on a team's own files needs."""
+
+    documents: Path
+    """Parquet of documents, or a folder of them."""
+    labels: Path
+    """Parquet of rated results: for the judge, which training never sees."""
+
+
+class CycleSections(TrainSections):
+    """What the weekly cycle needs."""
+
+    run: Path
+    """Run folder: registry, mined weeks, cycles."""
+    documents: Path
+    """Parquet of documents, or a folder of them."""
+    logs: Path
+    """Folder of UBI logs: a week is a file or a folder of such; weeks sort by name."""
+    labels: Path
+    """Parquet of rated results: for the judge, which training never sees."""
+    frozen: Path
+    """Evaluation set that never changes, readable by the gate only; the first cycle writes it where there is none."""
+    refresh: RefreshConfig = RefreshConfig()
+    """Before training."""
+    recovery: RecoveryConfig = RecoveryConfig()
+    """After a REJECT."""
+    ramp: RampConfig = RampConfig()
+    """Who gets a promoted champion, and when it is rolled back."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """Sealed logs, and how long what was mined is kept."""
+    margins: Path | None = None
+    """Frozen margins, as `corewrite gate calibrate` wrote them; None: those of `gate`."""
+
+    @property
+    def cycle(self) -> CycleConfig:
+        """The same, as the cycle takes it: in the form whose hash stands in the journals of all versions."""
+        shared = {name: getattr(self, name) for name in CycleConfig.model_fields.keys() & CycleSections.model_fields.keys()}
+        return CycleConfig(
+            **{
+                **shared, "ranker": self.ranker.model_copy(update={"spec": None}), "spec": self.ranker.spec,
+                "frozen_queries": self.evaluation.frozen_queries, "pipeline": self.pipeline,
+            }
+        )  # fmt: skip
+
+
+def load_train_config(path: Path | None, **given: object) -> TrainSections:
+    """Read what one training needs; None gives the defaults.
+
+    Raises:
+        ConfigError: the file cannot be read or a setting is refused.
+    """
+    return read_config(path, TrainSections, **given)
+
+
+def load_cycle_config(path: Path) -> CycleConfig:
+    """Read what the weekly cycle needs of `corewrite.yaml`.
+
+    Raises:
+        ConfigError: the file cannot be read or a setting is refused; the message names file, setting, value and fix.
+    """
+    sections = read_config(path, CycleSections)
+    try:
+        return sections.cycle
+    except ValidationError as error:
+        problems = [f"{path}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
+        raise ConfigError("\n".join(problems)) from error
