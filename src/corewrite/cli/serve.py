@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 SERVE_EXAMPLES = (
     "Examples: `corewrite serve --run runs/demo` · `corewrite serve --run runs/demo --port 9000 --workers 2` · "
-    "`corewrite serve --config serve.yaml` (docs/deploy.md lists the settings)"
+    "`corewrite serve --config corewrite.yaml` (docs/deploy.md lists the settings)"
 )
 WARM_EXAMPLES = (
-    "Examples: `corewrite warm --from-log runs/demo/log --top 10000 --policy 3fa9c1 --config serve.yaml` · "
+    "Examples: `corewrite warm --from-log runs/demo/log --top 10000 --policy 3fa9c1 --config corewrite.yaml` · "
     "`corewrite warm --from-log week.ndjson.gz --top 1000 --run runs/demo`"
 )
 REPLAY_EXAMPLES = (
-    "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config serve.yaml --json` · "
+    "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config corewrite.yaml --json` · "
     "`corewrite replay production.ndjson --config corewrite.yaml` · `corewrite replay production.ndjson --spec fusion.yaml`"
 )
 _RUN = typer.Option(None, help="Run folder with documents and registry; default: what the settings name.")

@@ -9,8 +9,9 @@ from corewrite.domain import ConfigError, Settings
 from corewrite.domain.config_file import read_config
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
+from corewrite.logs.privacy import PrivacyConfig
 from corewrite.pipeline.config import PipelineConfig, ServerConfig, WarmStartConfig
-from corewrite.pipeline.cycle_config import CycleConfig, PrivacyConfig, RecoveryConfig, RefreshConfig
+from corewrite.pipeline.cycle_config import CycleConfig, RecoveryConfig, RefreshConfig
 from corewrite.training import TrainingConfig
 
 _PLAIN = PipelineConfig()
