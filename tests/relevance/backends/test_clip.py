@@ -76,10 +76,22 @@ def test_hash_moves_with_pictures_calibration_and_weights(catalogue, clip_folder
     assert len({m.model_hash for m in made}) == 4
 
 
+def test_a_missing_picture_is_matched_by_nothing(catalogue, encoder):
+    visual = catalogue.visual.copy()
+    visual[1] = np.nan
+    zeros = np.where(np.isnan(visual), np.float32(0), visual)
+    found = [ClipScorer(catalogue, encoder, v, Calibration()) for v in (visual, zeros)]
+    assert found[0].model_hash == found[1].model_hash
+    scores = found[0].score(["lion"], np.array([[0, 1, 2, 3]]))[0]
+    assert scores[1] == scores[2] == 1e-6 < scores[0] and not found[0].document_vectors[1].any()
+
+
 def test_what_does_not_fit_is_refused(catalogue, clip_folder, encoder):
     with pytest.raises(ValueError, match=r"\(4, 3\), not \(4, 4\)"):
         ClipScorer(catalogue, encoder, catalogue.visual[:, :3], Calibration())
-    spoilt = dataclasses.replace(catalogue, visual=catalogue.visual * np.array([[1], [np.nan], [1], [1]], np.float32))
+    visual = catalogue.visual.copy()
+    visual[1, 2] = np.nan
+    spoilt = dataclasses.replace(catalogue, visual=visual)
     with pytest.raises(ValueError, match="document 'b'"):
         ClipScorer(spoilt, encoder, spoilt.visual, Calibration())
     weights = load_file(clip_folder / "model.safetensors")

@@ -102,7 +102,8 @@ class ClipScorer:
         documents: What the rows mean.
         encoder: The model.
         pictures: Embedding of each document by the same model, float32 [documents, dims]: `catalogue.visual` where it holds
-            them, or `encoder.embed_images`. A zero row is a document without a picture: no text matches it, it scores lowest.
+            them, or `encoder.embed_images`. A row of NaN or zeros is a document without a picture: no text matches it, it
+            scores lowest.
         calibration: Makes probabilities of cosines.
 
     Raises:
@@ -114,6 +115,7 @@ class ClipScorer:
             raise ValueError(
                 f"pictures have shape {pictures.shape}, not ({len(documents)}, {encoder.dimensions}): embed them by this model"
             )
+        pictures = np.where(np.isnan(pictures).all(1)[:, None], np.float32(0), pictures)
         bad = np.flatnonzero(~np.isfinite(pictures).all(1))
         if len(bad):
             raise ValueError(f"the picture of document {documents.id_at(int(bad[0]))!r} is not finite")
