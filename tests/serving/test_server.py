@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.serving.app import from_environment
-from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
+from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE, ServeConfig
 
 START = "import sys; from corewrite.cli.main import app; app()"
 
@@ -194,3 +194,20 @@ def test_full_collections_pass_over_what_a_worker_starts_with(platform, monkeypa
         assert not any(o is kept for o in gc.get_objects()), "not among what a collection walks through"
     finally:
         gc.unfreeze()
+
+
+def test_settings_reach_the_workers_whole(platform, tmp_path, monkeypatch):
+    inputs = {"x": "document.visual", "y": "text"}
+    scorer = {"kind": "python", "factory": "a.module:scorer", "version": "1", "inputs": inputs}
+    settings = platform.config(workers=2, ranker={"signals": {"relevance": scorer}})
+    (tmp_path / "serve.yaml").write_text(settings.model_dump_json(by_alias=True))
+    handler, seen = signal.getsignal(signal.SIGTERM), []
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[CONFIG_VARIABLE]))
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    try:
+        config = ["serve", "--config", str(tmp_path / "serve.yaml")]
+        assert CliRunner().invoke(app, config, catch_exceptions=False).exit_code == 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        os.environ.pop(CONFIG_VARIABLE, None)
+    assert ServeConfig.model_validate_json(seen[0]) == settings

@@ -239,7 +239,7 @@ def _run_server(settings: "ServeConfig") -> None:
     from corewrite.deployment.settings import secret_of
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
-    os.environ[CONFIG_VARIABLE] = settings.model_dump_json()
+    os.environ[CONFIG_VARIABLE] = settings.model_dump_json(by_alias=True)  # inputs are named by an alias
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:
             # Documents on disk are converted here, where it can be watched. What is wrong is told here, in words: a worker

@@ -115,7 +115,7 @@ class ClipScorer:
             raise ValueError(
                 f"pictures have shape {pictures.shape}, not ({len(documents)}, {encoder.dimensions}): embed them by this model"
             )
-        pictures = np.where(np.isnan(pictures).all(1)[:, None], np.float32(0), pictures)
+        pictures = np.where(np.isnan(pictures).all(axis=1, keepdims=True), np.float32(0), pictures)
         bad = np.flatnonzero(~np.isfinite(pictures).all(1))
         if len(bad):
             raise ValueError(f"the picture of document {documents.id_at(int(bad[0]))!r} is not finite")
