@@ -40,7 +40,7 @@ from corewrite.domain import TrainingInstance, is_identity
 from corewrite.fusion import default_spec
 from corewrite.logs import find_outcomes, read_log
 from corewrite.pipeline.warm_start import warm_start
-from corewrite.relevance import Judge, RelevanceScorer
+from corewrite.relevance import RelevanceScorer, TreeJudge
 from corewrite.relevance.backends import folder_hash
 from corewrite.rewriter import Rewriter
 from corewrite.search import top_overlap
@@ -151,7 +151,7 @@ def run_seed(seed: int, out: Path, seconds: float) -> dict[str, Any]:
     own = Deployment(opener.build(team.bundled), spec)
     bundled = embedded_deployment(catalogue, team.bundled, spec)
     with steps.step("judge"):
-        judge = Judge(catalogue)
+        judge = TreeJudge(catalogue)
         first = simulate_week(
             world, config.traffic, OnePolicyEngine(bundled.cascade, None, 12), week=0, sessions=config.sessions
         )

@@ -23,7 +23,7 @@ from corewrite.fusion import FusionSpec, default_spec
 from corewrite.pipeline import read_labels, read_window
 from corewrite.pipeline.warm_start import warm_start
 from corewrite.registry import Registry
-from corewrite.relevance import Judge
+from corewrite.relevance import TreeJudge
 from corewrite.rewriter import (
     Completion,
     Example,
@@ -69,7 +69,7 @@ class Platform:
     config: DemoConfig
     world: World
     deployment: Deployment
-    judge: Judge
+    judge: TreeJudge
     instances: list[TrainingInstance]
     for_gate: list[TrainingInstance]
     held_out: Week
@@ -112,7 +112,7 @@ def platform(seed: int, out: Path) -> Platform:
         repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
         made, _ = warm_start(repaired, good, deployment.catalogue, config.pipeline.warm_start, seed=seed)
         made.save(warm)
-    judge = Judge(deployment.catalogue)
+    judge = TreeJudge(deployment.catalogue)
     judge.fit(read_labels(folder / "labels.parquet", deployment.catalogue), seed=seed)
     world = make_world(config.seeded_world)
     week = simulate_week(world, config.traffic, NoRewriter(deployment.cascade), week=2, sessions=config.held_out_sessions)

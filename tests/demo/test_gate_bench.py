@@ -23,7 +23,7 @@ from corewrite.domain import Catalogue, Context, Query, TrainingInstance
 from corewrite.evaluation.measures import PAYLOAD
 from corewrite.gate import Canary, Evaluation, GateResult, PolicyOutputs, Verdict
 from corewrite.gate.decision import CheckResult
-from corewrite.relevance import Judge, Labels
+from corewrite.relevance import Labels, TreeJudge
 from corewrite.training import TrainingConfig
 
 LORE = Lore(("cats", "dogs", "birds"), ("funny", "cat", "video"), "cats video", frozenset({"cats"}))
@@ -343,7 +343,7 @@ def test_the_remembering_judge_grades_as_the_judge_does():
     labels = Labels(
         [Query(q.text, Context((str(i),))) for i, q in enumerate(queries)], rng.integers(0, 40, 400), rng.random(400)
     )
-    plain, remembering = Judge(catalogue), RememberingJudge(catalogue)
+    plain, remembering = TreeJudge(catalogue), RememberingJudge(catalogue)
     for judge in (plain, remembering):
         judge.fit(labels, seed=0)
     for _ in range(3):

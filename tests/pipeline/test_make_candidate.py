@@ -14,7 +14,7 @@ from corewrite.pipeline import read_catalogue, read_labels, read_window
 from corewrite.pipeline.candidate import make_candidate
 from corewrite.pipeline.incumbent import Incumbent
 from corewrite.registry import Candidate, Registry, RegistryError
-from corewrite.relevance import Judge, cold_start
+from corewrite.relevance import TreeJudge, cold_start
 from corewrite.search import top_overlap
 
 PROMOTE = GateResult(Verdict.PROMOTE, "a test says so", 99, 99, ())
@@ -25,7 +25,7 @@ def ground(platform):
     """Two windows, a deployment and a judge."""
     catalogue = read_catalogue(platform / "documents.parquet")
     deployment = embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
-    judge = Judge(catalogue)
+    judge = TreeJudge(catalogue)
     judge.fit(read_labels(platform / "labels.parquet", catalogue), seed=3)
     overlap = top_overlap(deployment.cascade)
     earlier = read_window(platform / "logs" / "w0.ndjson", overlap=overlap)

@@ -8,7 +8,7 @@ import pytest
 from ir_measures import nDCG
 
 from corewrite.domain import Context, Query
-from corewrite.relevance import Judge, Labels, judged_documents
+from corewrite.relevance import Labels, TreeJudge, judged_documents
 from corewrite.search.document_store import DocumentStore
 from corewrite.search.documents import write_catalogue
 
@@ -31,7 +31,7 @@ def labels(world):
 
 @pytest.fixture(scope="module")
 def judge(catalogue, labels):
-    judge = Judge(catalogue)
+    judge = TreeJudge(catalogue)
     report = judge.fit(labels, seed=0)
     assert report.rank_correlation > 0.5
     return judge
@@ -66,10 +66,10 @@ def test_ndcg_equals_ir_measures_on_the_judges_own_grades(judge, world):
 
 def test_unfitted_and_starved_judges_say_so(catalogue, labels):
     with pytest.raises(RuntimeError, match="fit first"):
-        Judge(catalogue).grade([Query("x")], np.array([[0]]))
+        TreeJudge(catalogue).grade([Query("x")], np.array([[0]]))
     few = Labels(labels.queries[:50], labels.rows[:50], labels.grades[:50])
     with pytest.raises(ValueError, match="there are 50"):
-        Judge(catalogue).fit(few, seed=0)
+        TreeJudge(catalogue).fit(few, seed=0)
 
 
 def graded(judge, world):
@@ -93,7 +93,7 @@ def test_documents_that_are_read_when_asked_about_are_graded_alike(judge, labels
     monkeypatch.setattr(judged_documents, "_LEARNT", 100)
     monkeypatch.setattr(judged_documents, "_HELD", most)
     monkeypatch.setattr(judged_documents, "sample_rows", lambda n, *_: np.arange(n))  # the statistics of all
-    few = Judge(store)
+    few = TreeJudge(store)
     few.fit(labels, seed=0)
     found = graded(few, world)
     np.testing.assert_array_equal(found, graded(judge, world))
@@ -103,7 +103,7 @@ def test_documents_that_are_read_when_asked_about_are_graded_alike(judge, labels
 
 def test_statistics_of_a_sample_change_little(judge, labels, store, world, monkeypatch):
     monkeypatch.setattr(judged_documents, "_LEARNT", 1_000)
-    some = Judge(store)
+    some = TreeJudge(store)
     some.fit(labels, seed=0)
     found, wanted = graded(some, world), graded(judge, world)
     assert (found != wanted).any() and np.corrcoef(found.ravel(), wanted.ravel())[0, 1] > 0.9
@@ -112,7 +112,7 @@ def test_statistics_of_a_sample_change_little(judge, labels, store, world, monke
 def test_grades_without_some_pictures(judge, labels, catalogue, world):
     visual = catalogue.visual.copy()
     visual[::3] = np.nan
-    found = Judge(replace(catalogue, visual=visual))
+    found = TreeJudge(replace(catalogue, visual=visual))
     found.fit(labels, seed=0)
     grades = graded(found, world)
     assert np.isfinite(grades).all() and np.corrcoef(grades.ravel(), graded(judge, world).ravel())[0, 1] > 0.8

@@ -41,7 +41,7 @@ from corewrite.pipeline.cycle import refit
 from corewrite.pipeline.gate_searches import gate_searches
 from corewrite.pipeline.mined import MinedWindow, impressions_of, mine_week
 from corewrite.registry import Registry
-from corewrite.relevance import Judge, LateInteraction, cold_start
+from corewrite.relevance import LateInteraction, TreeJudge, cold_start
 from corewrite.rewriter import Rewriter, sample
 from corewrite.rewriter.generate import as_rewrite
 from corewrite.search import top_overlap
@@ -197,7 +197,7 @@ class Ground:
         return LateInteraction.load(self.registry.path(self.registry.artifact("relevance", hash)))
 
     @cached_property
-    def judge(self) -> Judge:
+    def judge(self) -> TreeJudge:
         """The gate's judge."""
         self.window(0)
         with self.steps.step(f"seed {self.seed}: fit the judge"):

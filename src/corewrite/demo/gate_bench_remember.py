@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Documents, Query
-from corewrite.relevance import Judge
+from corewrite.relevance import TreeJudge
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ def _differing(known: Rewrites, rewrites: Rewrites) -> list[int]:
     return [i for i, (a, b) in enumerate(zip(known, rewrites, strict=True)) if a != b]
 
 
-class RememberingJudge(Judge):
+class RememberingJudge(TreeJudge):
     """A judge that grades a (query, document) once: candidates differ in few of the documents they show."""
 
     def __init__(self, documents: Documents) -> None:
@@ -54,7 +54,7 @@ class RememberingJudge(Judge):
         self._grades: dict[str, dict[int, float]] = {}
 
     def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
-        """See `Judge.grade`."""
+        """See `TreeJudge.grade`."""
         known = [self._grades.setdefault(q.key, {}) for q in queries]
         pairs = list(zip(known, rows.tolist(), strict=True))
         missing = [[r for r in dict.fromkeys(row) if r >= 0 and r not in k] for k, row in pairs]

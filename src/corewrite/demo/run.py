@@ -33,7 +33,7 @@ from corewrite.pipeline import (
     write_labels,
 )
 from corewrite.registry import Registry
-from corewrite.relevance import Judge, cold_start
+from corewrite.relevance import TreeJudge, cold_start
 from corewrite.search import top_overlap
 from corewrite.simulation.facts import stylised_facts
 from corewrite.simulation.traffic import simulate_week
@@ -93,7 +93,7 @@ def run_demo(
         deployment = embedded_deployment(catalogue, relevance.model, default_spec())
     with steps.step("rate results, fit the judge"):
         write_labels(ratings(world, week0, cold.cascade, config.rated_searches), catalogue, folder / "labels.parquet")
-        judge = Judge(catalogue)
+        judge = TreeJudge(catalogue)
         judge_report = judge.fit(read_labels(folder / "labels.parquet", catalogue), seed=seed)
     with steps.step("week 1: searches, original only") as progress:
         engine = NoRewriter(deployment.cascade)

@@ -25,7 +25,7 @@ from corewrite.pipeline.incumbent import Incumbent
 from corewrite.pipeline.warm_start import WarmStartReport, warm_start
 from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
-from corewrite.relevance import Judge, ProbeResult, probe
+from corewrite.relevance import ProbeResult, TreeJudge, probe
 from corewrite.rewriter import Rewriter, merged, with_adapter
 from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, retried, train
 from corewrite.version import VERSION
@@ -74,7 +74,7 @@ def make_candidate(
     earlier: LogWindow,
     window: LogWindow,
     deployment: Deployment,
-    judge: Judge,
+    judge: TreeJudge,
     registry: Registry,
     config: PipelineConfig,
     folder: Path,
@@ -176,7 +176,7 @@ class _Watch:
     """Held-out reward and judge of a policy, for the record."""
 
     deployment: Deployment
-    judge: Judge
+    judge: TreeJudge
     instances: Sequence[TrainingInstance]
     max_new_tokens: int
     observe: Observe

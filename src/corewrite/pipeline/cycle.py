@@ -40,7 +40,7 @@ from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
-from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
+from corewrite.relevance import Impressions, LateInteraction, ProbeResult, TreeJudge, cold_start, fit, probe
 from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
@@ -641,7 +641,7 @@ class _Cycle:
         return {"relevance": probed["relevance"], "spec": probed["spec"]}
 
     @cached_property
-    def _judge(self) -> Judge:
+    def _judge(self) -> TreeJudge:
         config = self.config
         return fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker)
 
@@ -724,7 +724,7 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
             begin_ramp(config.run, promoted, config.ramp)
 
 
-def fitted_judge(labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings()) -> Judge:
+def fitted_judge(labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings()) -> TreeJudge:
     """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file.
 
     Args:
@@ -738,8 +738,8 @@ def fitted_judge(labels: Path, documents: Path, seed: int, ranker: RankerSetting
 
 
 @lru_cache(maxsize=1)
-def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool) -> Judge:
+def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool) -> TreeJudge:
     documents: Documents = read_catalogue(path) if in_memory else DocumentStore.open(path)
-    judge = Judge(documents)
+    judge = TreeJudge(documents)
     judge.fit(read_labels(labels, documents), seed=seed)
     return judge

@@ -15,7 +15,7 @@ from corewrite.pipeline.documents import read_labels
 from corewrite.pipeline.relevance_step import fit_relevance
 from corewrite.pipeline.window import read_window
 from corewrite.registry import Registry
-from corewrite.relevance import Judge, cold_start
+from corewrite.relevance import TreeJudge, cold_start
 from corewrite.search import top_overlap
 from corewrite.search.document_store import in_memory
 from corewrite.search.documents import copy_documents
@@ -59,7 +59,7 @@ def train_on_logs(
             rejects_path=rejects / "log.ndjson",
         )  # fmt: skip
     with steps.step("fit the judge"):
-        judge = Judge(opened)
+        judge = TreeJudge(opened)
         judge.fit(read_labels(labels, opened), seed=seed)
     copy_documents(documents, folder / "documents.parquet")  # what `corewrite search --run` reads
     registry = Registry(folder / "registry")

@@ -1,10 +1,10 @@
 """Relevance models: what they are asked, the bundled one, its judge, its probe."""
 
 from corewrite.relevance.fit import FitReport, Impressions, cold_start, evaluate, fit, held_out
-from corewrite.relevance.judge import Judge, JudgeReport, Labels
+from corewrite.relevance.judge import TreeJudge
 from corewrite.relevance.late_interaction import BoundLateInteraction, DenseScorer, LateInteraction
 from corewrite.relevance.probe import ProbeFinding, ProbeResult, probe
-from corewrite.relevance.protocol import DenseRelevanceScorer, RelevanceScorer
+from corewrite.relevance.protocol import DenseRelevanceScorer, JudgeReport, Labels, RelevanceScorer
 from corewrite.relevance.vocabulary import Vocabulary
 
 __all__ = [
@@ -13,13 +13,13 @@ __all__ = [
     "DenseScorer",
     "FitReport",
     "Impressions",
-    "Judge",
     "JudgeReport",
     "Labels",
     "LateInteraction",
     "ProbeFinding",
     "ProbeResult",
     "RelevanceScorer",
+    "TreeJudge",
     "Vocabulary",
     "cold_start",
     "evaluate",

@@ -9,7 +9,6 @@ Another model family than the bundled relevance model, other labels, and it sees
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from sklearn.linear_model import Ridge
 from corewrite.domain import Documents, Query, hash_share, words
 from corewrite.domain.documents import prior_of
 from corewrite.relevance.judged_documents import JudgedDocuments
+from corewrite.relevance.protocol import JudgeReport, Labels
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -35,37 +35,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """Raters' grades, one element each.
-
-    Attributes:
-        queries: What was searched, with its context.
-        rows: Catalogue row graded, int64.
-        grades: Grade 0-3 given, float64, noisy.
-    """
-
-    queries: Sequence[Query]
-    rows: IntArray
-    grades: FloatArray
-
-
-@dataclass(frozen=True)
-class JudgeReport:
-    """How well the judge agrees with raters on held-out queries.
-
-    Attributes:
-        rank_correlation: Spearman's rho of predicted and given grades.
-        mean_absolute_error: In grades.
-        labels: Labels held out.
-    """
-
-    rank_correlation: float
-    mean_absolute_error: float
-    labels: int
-
-
-class Judge:
+class TreeJudge:
     """Grades documents for (query, context); see `JudgedDocuments` for what it holds of many."""
 
     def __init__(self, documents: Documents) -> None:

@@ -1,10 +1,16 @@
-"""What the rest of the system asks of a relevance model."""
+"""What the rest of the system asks of a relevance model and of a judge."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from corewrite.domain import Query
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
 
 
 class RelevanceScorer(Protocol):
@@ -40,3 +46,33 @@ class DenseRelevanceScorer(RelevanceScorer, Protocol):
     def embed_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vector of each text, float32 [texts, dims]; all zero where nothing of the text is known."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Raters' grades, one element each.
+
+    Attributes:
+        queries: What was searched, with its context.
+        rows: Catalogue row graded, int64.
+        grades: Grade 0-3 given, float64, noisy.
+    """
+
+    queries: Sequence[Query]
+    rows: IntArray
+    grades: FloatArray
+
+
+@dataclass(frozen=True)
+class JudgeReport:
+    """How well the judge agrees with raters on held-out queries.
+
+    Attributes:
+        rank_correlation: Spearman's rho of predicted and given grades.
+        mean_absolute_error: In grades.
+        labels: Labels held out.
+    """
+
+    rank_correlation: float
+    mean_absolute_error: float
+    labels: int
