@@ -7,8 +7,8 @@ The gate asks it as soon as a package that is installed names it in its pyprojec
 
 Its margin then has a place in corewrite.yaml, beside those of the checks that come with corewrite:
 
-    pipeline:
-      gate: {margins: {repeated_words: 0.01}}
+    gate:
+      margins: {repeated_words: 0.01}
 """
 
 import numpy as np

@@ -35,7 +35,7 @@ def on_the_path(monkeypatch):
 
 def settings_in(name: str) -> dict:
     """The settings that the head of an example shows."""
-    block = re.search(r"(?m)^    (?:ranker|pipeline):\n(?:^    .*\n)+", (EXAMPLES / f"{name}.py").read_text("utf-8"))
+    block = re.search(r"(?m)^    (?:ranker|gate):\n(?:^    .*\n)+", (EXAMPLES / f"{name}.py").read_text("utf-8"))
     return yaml.safe_load(block[0])
 
 
@@ -121,7 +121,7 @@ def outputs(rewrites):
 
 
 def test_the_check_is_asked_and_its_margin_stands_in_the_settings(with_own_check):
-    config = GateConfig.model_validate(settings_in("own_check")["pipeline"]["gate"] | {"minimum_users": 20, "resamples": 50})
+    config = GateConfig.model_validate(settings_in("own_check")["gate"] | {"minimum_users": 20, "resamples": 50})
     assert config.margins.of("repeated_words") == 0.01 and list(CHECKS)[-1] == "repeated_words"
     assert GateConfig().margins.of("repeated_words") == 0.02
     n = 100

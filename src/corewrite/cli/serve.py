@@ -24,7 +24,7 @@ WARM_EXAMPLES = (
     "`corewrite warm --from-log week.ndjson.gz --top 1000 --run runs/demo`"
 )
 REPLAY_EXAMPLES = (
-    "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config corewrite.yaml --json` · "
+    "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config corewrite.yaml` · "
     "`corewrite replay production.ndjson --config corewrite.yaml` · `corewrite replay production.ndjson --spec fusion.yaml`"
 )
 _RUN = typer.Option(None, help="Run folder with documents and registry; default: what the settings name.")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import Query, query_to_row
-from corewrite.relevance import TreeJudge
+from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites
 from corewrite.simulation.traffic import Week
@@ -43,7 +43,7 @@ class Measured:
 
 
 def measure(
-    world: World, week: Week, deployment: Deployment, judge: TreeJudge, systems: Mapping[str, Sequence[str | None]]
+    world: World, week: Week, deployment: Deployment, judge: Judge, systems: Mapping[str, Sequence[str | None]]
 ) -> Measured:
     """nDCG@10 of the fused ranking against graded hidden intents, the oracle rewrite added as `oracle`.
 

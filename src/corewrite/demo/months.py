@@ -43,7 +43,7 @@ from corewrite.pipeline.cycle import Refit, fitted_judge, history_of, refit, run
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.registry import Registry
-from corewrite.relevance import LateInteraction, TreeJudge, cold_start
+from corewrite.relevance import Judge, LateInteraction, cold_start
 from corewrite.relevance.late_interaction import SCALARS
 from corewrite.rewriter import Rewriter
 from corewrite.search import top_overlap
@@ -437,7 +437,7 @@ class _Months:
         return rows
 
     @property
-    def _judge(self) -> TreeJudge:
+    def _judge(self) -> Judge:
         return fitted_judge(self.folder / "labels.parquet", self.folder / "documents.parquet", self.config.seed)
 
     def _cycle_config(self, arm: str) -> CycleConfig:

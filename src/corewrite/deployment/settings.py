@@ -1,13 +1,13 @@
 """Settings of what ranks: the fusion spec, where each of its signals comes from, and what recalls; imports nothing heavy."""
 
 import os
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from corewrite.domain import Settings
+from corewrite.domain.plugins import ENGINES, SIGNALS, known_kind
 
 Batch = Annotated[int, Field(ge=1, le=4096)]
 Timeout = Annotated[float, Field(gt=0, le=60_000)]
@@ -245,7 +245,7 @@ class PluginSignal(_Signal):
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, value: Any) -> Any:
-        return _known_kind("corewrite.signals", SIGNAL_KINDS, value)
+        return known_kind(SIGNALS, SIGNAL_KINDS, value)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -356,7 +356,7 @@ class PluginRecall(Settings):
     @model_validator(mode="before")
     @classmethod
     def _installed(cls, value: Any) -> Any:
-        return _known_kind("corewrite.engines", RECALL_KINDS, value)
+        return known_kind(ENGINES, RECALL_KINDS, value)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -372,19 +372,6 @@ class PluginRecall(Settings):
     def identity(self) -> Identity:
         """Which engine this is."""
         return self.model_dump(mode="json")
-
-
-def _known_kind(group: str, own: tuple[str, ...], value: Any) -> Any:
-    """Refuse a kind that is neither ours nor an installed package's: it may be a slip of the pen."""
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if isinstance(kind, str):
-        there = sorted({e.name for e in entry_points(group=group)})
-        if kind not in there:
-            raise ValueError(
-                f"kind {kind!r} is unknown: there are {', '.join((*own, *there))}; others come with a package that has an "
-                f"entry point {group!r}"
-            )
-    return value
 
 
 def _kind(*known: str) -> Discriminator:

@@ -52,6 +52,28 @@ def plugin_names(group: str, own: Collection[str] = ()) -> list[str]:
     return sorted(names)
 
 
+def known_kind(group: str, own: Collection[str], value: Any) -> Any:
+    """Settings as they are, once their `kind` is known to be an installed package's: it may be a slip of the pen.
+
+    Args:
+        group: Of the entry points.
+        own: Kinds that `corewrite` brings itself, for the message.
+        value: The settings; what is no mapping with a kind is for others to refuse.
+
+    Raises:
+        ValueError: no installed package brings the kind.
+    """
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if isinstance(kind, str):
+        there = sorted({e.name for e in entry_points(group=group)})
+        if kind not in there:
+            raise ValueError(
+                f"kind {kind!r} is unknown: there are {', '.join((*own, *there))}; others come with a package that has an "
+                f"entry point {group!r}"
+            )
+    return value
+
+
 def load_plugin(group: str, kind: str) -> Callable[..., Any]:
     """What an installed package registered under a name.
 

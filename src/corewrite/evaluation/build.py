@@ -12,7 +12,7 @@ from corewrite.deployment.served import fused_lists, log_rewards, served_rewrite
 from corewrite.evaluation.measures import PAYLOAD, divergence, repair_log_probs
 from corewrite.evaluation.searches import GateSearches
 from corewrite.gate import Canary, Evaluation, PolicyOutputs
-from corewrite.relevance import TreeJudge
+from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
 IntArray = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ def evaluate(
     baseline: Rewriter,
     searches: GateSearches,
     deployment: Deployment,
-    judge: TreeJudge,
+    judge: Judge,
     *,
     max_new_tokens: int,
     recent: Sequence[Rewriter] = (),
@@ -87,7 +87,7 @@ def build_evaluation(
     candidate: Side,
     baseline: Side,
     original: IntArray,
-    judge: TreeJudge,
+    judge: Judge,
     *,
     recent: Sequence[Side] = (),
     lineage: Rewriter | None = None,

@@ -13,19 +13,20 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
+from corewrite.domain.plugins import SAMPLERS, load_plugin
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
 from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import GateSearches, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
-from corewrite.pipeline.config import PipelineConfig
+from corewrite.pipeline.config import PipelineConfig, PluginSampling
 from corewrite.pipeline.decide import decide
 from corewrite.pipeline.incumbent import Incumbent
 from corewrite.pipeline.warm_start import WarmStartReport, warm_start
 from corewrite.pipeline.window import LogWindow
 from corewrite.registry import Candidate, Decision, Registry
-from corewrite.relevance import ProbeResult, TreeJudge, probe
+from corewrite.relevance import Judge, ProbeResult, probe
 from corewrite.rewriter import Rewriter, merged, with_adapter
 from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, retried, train
 from corewrite.version import VERSION
@@ -74,7 +75,7 @@ def make_candidate(
     earlier: LogWindow,
     window: LogWindow,
     deployment: Deployment,
-    judge: TreeJudge,
+    judge: Judge,
     registry: Registry,
     config: PipelineConfig,
     folder: Path,
@@ -176,7 +177,7 @@ class _Watch:
     """Held-out reward and judge of a policy, for the record."""
 
     deployment: Deployment
-    judge: TreeJudge
+    judge: Judge
     instances: Sequence[TrainingInstance]
     max_new_tokens: int
     observe: Observe
@@ -214,9 +215,13 @@ def training_progress(
 
 @contextmanager
 def engine_of(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
-    """The server of the settings; None, which is this process, without one."""
+    """What samples by the settings; None, which is this process, where they name nothing."""
     if (server := config.server) is None:
         yield None
+        return
+    if isinstance(server, PluginSampling):
+        with load_plugin(SAMPLERS, server.kind)(policy, **server.options) as own:
+            yield own
         return
     from corewrite.training.server_engine import ServerEngine
 

@@ -1,11 +1,12 @@
 """Settings of the pipeline, from YAML or defaults."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from corewrite.domain import Settings
+from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
 from corewrite.training import TrainingConfig
@@ -27,6 +28,8 @@ class WarmStartConfig(Settings):
 class ServerConfig(Settings):
     """An OpenAI-compatible server that samples for the training (see `corewrite.training.server_engine`)."""
 
+    kind: Literal["server"] = "server"
+    """The default."""
     url: str
     """Where it listens, such as http://localhost:8000."""
     model_folder: Path
@@ -37,6 +40,82 @@ class ServerConfig(Settings):
     """Largest difference of log-probabilities from the trainer's that is rounding, nats a token."""
 
 
+class PluginSampling(Settings):
+    """What samples for the training, of an installed package (entry point `corewrite.samplers`): its name, its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(min_length=1)
+    """Name of the entry point; what it names is called with the policy and all other settings here, and gives a context manager
+    of a `corewrite.training.SamplingEngine`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        return known_kind(SAMPLERS, ("server",), value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class TreeJudgeConfig(Settings):
+    """The bundled judge: gradient-boosted trees, fitted on the raters' labels."""
+
+    kind: Literal["trees"] = "trees"
+    """The default."""
+
+
+class PythonJudgeConfig(Settings):
+    """A judge of your own, made by a function of your own."""
+
+    kind: Literal["python"]
+    """Runs the code that `factory` names."""
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:function`, called with the documents and the options; gives a `corewrite.relevance.Judge`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+
+
+class PluginJudgeConfig(Settings):
+    """A judge of an installed package (entry point `corewrite.judges`): its name, and its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(min_length=1)
+    """Name of the entry point; what it names is called with the documents and all other settings here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        return known_kind(JUDGES, ("trees", "python"), value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _tag(default: str, *known: str) -> Discriminator:
+    def tag(value: Any) -> str:
+        kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
+        return kind if kind in known else "plugin"
+
+    return Discriminator(tag)
+
+
+SamplingConfig = Annotated[
+    Annotated[ServerConfig, Tag("server")] | Annotated[PluginSampling, Tag("plugin")], _tag("server", "server")
+]
+JudgeConfig = Annotated[
+    Annotated[TreeJudgeConfig, Tag("trees")]
+    | Annotated[PythonJudgeConfig, Tag("python")]
+    | Annotated[PluginJudgeConfig, Tag("plugin")],
+    _tag("trees", "trees", "python"),
+]
+
+
 class PipelineConfig(Settings):
     """One weekly run."""
 
@@ -44,8 +123,10 @@ class PipelineConfig(Settings):
     """Warm start."""
     training: TrainingConfig = TrainingConfig()
     """Semi-online MPO."""
-    server: ServerConfig | None = None
-    """Sample on a server; default: in this process."""
+    server: SamplingConfig | None = None
+    """Sample on a server, or by an installed package; default: in this process."""
+    judge: JudgeConfig = TreeJudgeConfig()
+    """What grades results at the gate; training never sees it."""
     gate: GateConfig = Field(default_factory=GateConfig)
     """Promotion gate."""
     gate_queries: int = Field(default=4_000, ge=100)

@@ -10,21 +10,21 @@ from corewrite.domain.config_file import read_config
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
 from corewrite.logs.privacy import PrivacyConfig
-from corewrite.pipeline.config import PipelineConfig, ServerConfig, WarmStartConfig
+from corewrite.pipeline.config import JudgeConfig, PipelineConfig, SamplingConfig, TreeJudgeConfig, WarmStartConfig
 from corewrite.pipeline.cycle_config import CycleConfig, RecoveryConfig, RefreshConfig
 from corewrite.training import TrainingConfig
 
-_PLAIN = PipelineConfig()
+_PLAIN = {name: field.default for name, field in PipelineConfig.model_fields.items()}  # no margin of the gate is looked up yet
 
 
 class EvaluationConfig(Settings):
     """How many searches are looked at."""
 
-    gate_queries: int = Field(default=_PLAIN.gate_queries, ge=100)
+    gate_queries: int = Field(default=_PLAIN["gate_queries"], ge=100)
     """Searches of gate users that the gate looks at, at most."""
-    watched_queries: int = Field(default=_PLAIN.watched_queries, ge=50)
+    watched_queries: int = Field(default=_PLAIN["watched_queries"], ge=50)
     """Of those, the searches on which reward and judge are shown after each phase."""
-    probe_instances: int = Field(default=_PLAIN.probe_instances, ge=50)
+    probe_instances: int = Field(default=_PLAIN["probe_instances"], ge=50)
     """Instances that the relevance model is probed on before training, at most."""
     frozen_queries: int = Field(default=1_000, ge=40)
     """Searches of the frozen set, at most."""
@@ -39,16 +39,18 @@ class TrainSections(Settings):
     """Causal LM that the warm start begins from; None: a small decoder from scratch."""
     seed: int = Field(default=0, ge=0)
     """The one seed."""
-    max_new_tokens: int = Field(default=_PLAIN.max_new_tokens, ge=2, le=64)
+    max_new_tokens: int = Field(default=_PLAIN["max_new_tokens"], ge=2, le=64)
     """Length limit of a served rewrite, tokens."""
     warm_start: WarmStartConfig = WarmStartConfig()
     """Supervised fine-tuning before the first training."""
     training: TrainingConfig = TrainingConfig()
     """Semi-online MPO."""
-    sampling: ServerConfig | None = None
-    """Sample on a server; default: in this process."""
+    sampling: SamplingConfig | None = None
+    """Sample on a server, or by an installed package; default: in this process."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """How many searches gate, probe and frozen set take."""
+    judge: JudgeConfig = TreeJudgeConfig()
+    """What grades results at the gate; training never sees it."""
     gate: GateConfig = Field(default_factory=GateConfig)
     """Promotion gate."""
 
@@ -57,7 +59,7 @@ class TrainSections(Settings):
         """The same, as a run of the cycle's core takes it."""
         looked_at = self.evaluation.model_dump(exclude={"frozen_queries"})
         return PipelineConfig(
-            warm_start=self.warm_start, training=self.training, server=self.sampling, gate=self.gate,
+            warm_start=self.warm_start, training=self.training, server=self.sampling, judge=self.judge, gate=self.gate,
             max_new_tokens=self.max_new_tokens, **looked_at,
         )  # fmt: skip
 

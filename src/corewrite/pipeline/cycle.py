@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
@@ -29,10 +30,12 @@ from corewrite.logs.files import ENDINGS
 from corewrite.logs.files import log_files as served_files
 from corewrite.logs.sealing import Unseal, load_keys
 from corewrite.pipeline.candidate import engine_of, to_train, training_progress, write_spec
+from corewrite.pipeline.config import JudgeConfig, TreeJudgeConfig
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.decide import decide
 from corewrite.pipeline.documents import read_catalogue, read_labels
 from corewrite.pipeline.gate_searches import gate_searches
+from corewrite.pipeline.judges import build_judge
 from corewrite.pipeline.mined import MinedWindow, first_thresholds, freeze, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
@@ -40,7 +43,7 @@ from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
 from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
-from corewrite.relevance import Impressions, LateInteraction, ProbeResult, TreeJudge, cold_start, fit, probe
+from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
 from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter, RewriterError, fine_tune, load_rewriter, merged
 from corewrite.search import top_overlap
@@ -641,9 +644,11 @@ class _Cycle:
         return {"relevance": probed["relevance"], "spec": probed["spec"]}
 
     @cached_property
-    def _judge(self) -> TreeJudge:
+    def _judge(self) -> Judge:
         config = self.config
-        return fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker)
+        return fitted_judge(
+            config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker, config.pipeline.judge
+        )
 
     @property
     def _place(self) -> int:
@@ -724,7 +729,9 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
             begin_ramp(config.run, promoted, config.ramp)
 
 
-def fitted_judge(labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings()) -> TreeJudge:
+def fitted_judge(
+    labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings(), judge: JudgeConfig = TreeJudgeConfig()
+) -> Judge:
     """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file.
 
     Args:
@@ -732,14 +739,18 @@ def fitted_judge(labels: Path, documents: Path, seed: int, ranker: RankerSetting
         documents: See `open_documents`.
         seed: The one seed.
         ranker: Says whether the documents are in memory.
+        judge: Which judge.
     """
     written = labels.stat().st_mtime_ns if labels.is_file() else 0
-    return _fitted_judge(labels, documents, seed, written, ranker.needs_documents_in_memory)
+    return _fitted_judge(labels, documents, seed, written, ranker.needs_documents_in_memory, judge.model_dump_json())
+
+
+_JUDGE: TypeAdapter[JudgeConfig] = TypeAdapter(JudgeConfig)
 
 
 @lru_cache(maxsize=1)
-def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool) -> TreeJudge:
+def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool, settings: str) -> Judge:
     documents: Documents = read_catalogue(path) if in_memory else DocumentStore.open(path)
-    judge = TreeJudge(documents)
+    judge = build_judge(_JUDGE.validate_json(settings), documents)
     judge.fit(read_labels(labels, documents), seed=seed)
     return judge

@@ -75,7 +75,7 @@ class CycleConfig(Settings):
     """Frozen margins, as `corewrite gate calibrate` wrote them; None: those of `pipeline.gate`."""
     frozen_queries: int = Field(default=1_000, ge=40)
     """Searches of the frozen set, at most."""
-    pipeline: PipelineConfig = PipelineConfig()
+    pipeline: PipelineConfig = Field(default_factory=PipelineConfig)
     """Warm start, training, gate."""
 
     @property

@@ -53,7 +53,9 @@ class FinishedWeek:
         self.documents = open_documents(config.documents, config.ranker)
         opener = RankerOpener(config.ranker, self.documents)
         self.deployment: Deployment = deployment_of(self.registry, opener, champion.relevance, champion.spec)
-        self.judge = fitted_judge(config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker)
+        self.judge = fitted_judge(
+            config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker, config.pipeline.judge
+        )
 
     def step(self, name: str) -> dict[str, Any]:
         """The result of a step of the week's cycle."""

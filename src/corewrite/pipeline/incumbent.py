@@ -10,7 +10,7 @@ from corewrite.domain import TrainingInstance
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.validate import champion_holds
 from corewrite.registry import Candidate, Champion, Registry
-from corewrite.relevance import TreeJudge
+from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
 _RECENT = 8
@@ -68,7 +68,7 @@ class Incumbent:
 
     def problems(
         self, registry: Registry, triple: Candidate, instances: Sequence[TrainingInstance], new: Deployment,
-        opener: RankerOpener, judge: TreeJudge, config: PipelineConfig,
+        opener: RankerOpener, judge: Judge, config: PipelineConfig,
     ) -> list[str]:  # fmt: skip
         """What speaks against the candidate's relevance model and spec: the champion must hold under them, as in a cycle."""
         champion = self.champion

@@ -12,10 +12,11 @@ from corewrite.fusion import FusionSpec
 from corewrite.pipeline.candidate import CandidateRun, make_candidate
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.documents import read_labels
+from corewrite.pipeline.judges import build_judge
 from corewrite.pipeline.relevance_step import fit_relevance
 from corewrite.pipeline.window import read_window
 from corewrite.registry import Registry
-from corewrite.relevance import TreeJudge, cold_start
+from corewrite.relevance import cold_start
 from corewrite.search import top_overlap
 from corewrite.search.document_store import in_memory
 from corewrite.search.documents import copy_documents
@@ -59,7 +60,7 @@ def train_on_logs(
             rejects_path=rejects / "log.ndjson",
         )  # fmt: skip
     with steps.step("fit the judge"):
-        judge = TreeJudge(opened)
+        judge = build_judge(config.judge, opened)
         judge.fit(read_labels(labels, opened), seed=seed)
     copy_documents(documents, folder / "documents.parquet")  # what `corewrite search --run` reads
     registry = Registry(folder / "registry")

@@ -7,7 +7,7 @@ from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import TrainingInstance
 from corewrite.evaluation.searches import slices_of
 from corewrite.gate import CHECKS, Evaluation, GateConfig, PolicyOutputs, Resampling
-from corewrite.relevance import TreeJudge
+from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
 _AGAINST_NONE = ("judge_ndcg_vs_no_rewriter",)
@@ -15,7 +15,7 @@ _CHECKS = ("judge_ndcg", *_AGAINST_NONE, "worst_slice")
 
 
 def champion_holds(
-    champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment | None, new: Deployment, judge: TreeJudge,
+    champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment | None, new: Deployment, judge: Judge,
     gate: GateConfig, *, max_new_tokens: int,
 ) -> list[str]:  # fmt: skip
     """What speaks against a new relevance model or spec under the champion; nothing: it holds.

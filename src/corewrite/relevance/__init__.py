@@ -4,7 +4,7 @@ from corewrite.relevance.fit import FitReport, Impressions, cold_start, evaluate
 from corewrite.relevance.judge import TreeJudge
 from corewrite.relevance.late_interaction import BoundLateInteraction, DenseScorer, LateInteraction
 from corewrite.relevance.probe import ProbeFinding, ProbeResult, probe
-from corewrite.relevance.protocol import DenseRelevanceScorer, JudgeReport, Labels, RelevanceScorer
+from corewrite.relevance.protocol import DenseRelevanceScorer, Judge, JudgeReport, Labels, RelevanceScorer
 from corewrite.relevance.vocabulary import Vocabulary
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "DenseScorer",
     "FitReport",
     "Impressions",
+    "Judge",
     "JudgeReport",
     "Labels",
     "LateInteraction",

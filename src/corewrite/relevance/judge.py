@@ -20,7 +20,7 @@ from sklearn.linear_model import Ridge
 from corewrite.domain import Documents, Query, hash_share, words
 from corewrite.domain.documents import prior_of
 from corewrite.relevance.judged_documents import JudgedDocuments
-from corewrite.relevance.protocol import JudgeReport, Labels
+from corewrite.relevance.protocol import Judge, JudgeReport, Labels
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ FEATURES = (
 )  # fmt: skip
 
 
-class TreeJudge:
+class TreeJudge(Judge):
     """Grades documents for (query, context); see `JudgedDocuments` for what it holds of many."""
 
     def __init__(self, documents: Documents) -> None:
@@ -88,32 +88,6 @@ class TreeJudge:
             grades = self._model.predict(x.reshape(-1, x.shape[-1])).reshape(block.shape)
             out[start : start + 1000] = np.where(block < 0, 0.0, np.clip(grades, 0.0, GRADES))
         return out
-
-    def ndcg10(self, queries: Sequence[Query], lists: Sequence[IntArray]) -> list[FloatArray]:
-        """nDCG@10 of several systems' ranked lists under this judge, linear gains.
-
-        The ideal is the best ten of all documents that any of the systems shows, the same for all of them.
-
-        Args:
-            queries: What was searched.
-            lists: Ranked rows of each system, [queries, >= 10], -1 pads.
-        """
-        pool = np.concatenate([rows[:, :10] for rows in lists], 1)
-        grades = self.grade(queries, pool)
-        repeated = np.zeros(pool.shape, np.bool_)
-        order = np.argsort(pool, axis=1, kind="stable")
-        ordered = np.take_along_axis(pool, order, 1)
-        np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-        discount = 1.0 / np.log2(np.arange(10) + 2.0)
-        best = -np.sort(-np.where(repeated, 0.0, grades), axis=1)[:, :10]
-        ideal = best @ discount[: best.shape[1]]
-        scores, column = [], 0
-        for rows in lists:
-            width = min(10, rows.shape[1])
-            dcg = grades[:, column : column + width] @ discount[:width]
-            column += width
-            scores.append(np.asarray(np.divide(dcg, ideal, out=np.zeros(len(dcg)), where=ideal > 0)))
-        return scores
 
     def _crosses(self, texts: Sequence[str], rows: IntArray) -> sp.csr_matrix:
         """Hashed (query word, document word) pairs of each text and catalogue row, sparse [pairs, 2**18]."""

@@ -1,5 +1,6 @@
 """What the rest of the system asks of a relevance model and of a judge."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -76,3 +77,55 @@ class JudgeReport:
     rank_correlation: float
     mean_absolute_error: float
     labels: int
+
+
+class Judge(Protocol):
+    """Grades documents for what (query, context) most likely means, never for a rewrite; training never sees it.
+
+    A judge of your own derives from this class: it brings `fit` and `grade`, and has `ndcg10` from here.
+    """
+
+    @abstractmethod
+    def fit(self, labels: Labels, *, seed: int) -> JudgeReport:
+        """Learn from raters' grades, or only compare itself with them; called once, before any `grade`.
+
+        Raises:
+            ValueError: the labels are too few.
+        """
+        ...
+
+    @abstractmethod
+    def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
+        """Grades in [0, 3], float64 [queries, documents]; the same for the same query and document whatever stands beside them.
+
+        Args:
+            queries: What was searched, with the context.
+            rows: Documents, int64 [queries, documents]; -1 pads, whose grade is 0.
+        """
+        ...
+
+    def ndcg10(self, queries: Sequence[Query], lists: Sequence[IntArray]) -> list[FloatArray]:
+        """nDCG@10 of several systems' ranked lists under this judge, linear gains.
+
+        The ideal is the best ten of all documents that any of the systems shows, the same for all of them.
+
+        Args:
+            queries: What was searched.
+            lists: Ranked rows of each system, [queries, >= 10], -1 pads.
+        """
+        pool = np.concatenate([rows[:, :10] for rows in lists], 1)
+        grades = self.grade(queries, pool)
+        repeated = np.zeros(pool.shape, np.bool_)
+        order = np.argsort(pool, axis=1, kind="stable")
+        ordered = np.take_along_axis(pool, order, 1)
+        np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
+        discount = 1.0 / np.log2(np.arange(10) + 2.0)
+        best = -np.sort(-np.where(repeated, 0.0, grades), axis=1)[:, :10]
+        ideal = best @ discount[: best.shape[1]]
+        scores, column = [], 0
+        for rows in lists:
+            width = min(10, rows.shape[1])
+            dcg = grades[:, column : column + width] @ discount[:width]
+            column += width
+            scores.append(np.asarray(np.divide(dcg, ideal, out=np.zeros(len(dcg)), where=ideal > 0)))
+        return scores
