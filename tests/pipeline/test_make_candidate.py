@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from corewrite.deployment.deployment import Deployment, embedded_deployment
+from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
+from corewrite.deployment.settings import RankerSettings
 from corewrite.fusion import default_spec
 from corewrite.gate import GateResult, Verdict, run_gate
 from corewrite.pipeline import candidate as module
@@ -15,6 +17,7 @@ from corewrite.pipeline.candidate import make_candidate
 from corewrite.pipeline.incumbent import Incumbent
 from corewrite.registry import Candidate, Registry, RegistryError
 from corewrite.relevance import TreeJudge, cold_start
+from corewrite.relevance.backends import ScorerUnavailableError
 from corewrite.search import top_overlap
 
 PROMOTE = GateResult(Verdict.PROMOTE, "a test says so", 99, 99, ())
@@ -89,8 +92,8 @@ def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, gro
     assert third.evaluation.recent is not None and set(third.evaluation.kl) == {"champion", "lineage", "reference"}
 
 
-def test_a_relevance_model_or_spec_that_the_champion_fails_under_is_held(run, monkeypatch):
-    registry, _, make = run
+def test_a_relevance_model_or_spec_that_the_champion_fails_under_is_held(run, ground, monkeypatch):
+    registry, config, make = run
     monkeypatch.setattr(module, "run_gate", lambda *_: PROMOTE)
     first = make(0)
     asked = []
@@ -106,8 +109,26 @@ def test_a_relevance_model_or_spec_that_the_champion_fails_under_is_held(run, mo
     assert (now, new) == (spec, other) and policy.policy_hash == first.candidate.policy_hash
     assert registry.champion().version == first.decision.number
 
+    # Of a ranker that is gone there are no lists; of one that the settings still name the run is to wait for its answer.
+    opener = RankerOpener(RankerSettings(), ground[2].documents)
+    incumbent, triple = Incumbent.of(registry), second.decision.candidate
+
+    def unreachable(*_):
+        raise ScorerUnavailableError("connection refused")
+
+    monkeypatch.setattr("corewrite.pipeline.incumbent.deployment_of", unreachable)
+    monkeypatch.setattr(opener, "is_current", lambda folder: False)
+    assert incumbent.problems(registry, triple, [], ground[2], opener, ground[3], config) == ["judge_ndcg: it fell"]
+    assert asked[-1][2] is None
+    monkeypatch.setattr(opener, "is_current", lambda folder: True)
+    with pytest.raises(ScorerUnavailableError, match="connection refused"):
+        incumbent.problems(registry, triple, [], ground[2], opener, ground[3], config)
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "run_gate", lambda *_: PROMOTE)
+    monkeypatch.setattr("corewrite.pipeline.incumbent.champion_holds", lambda *args, **_: asked.append(args) or ["it fell"])
+
     # Under the champion's own there is nothing to ask.
-    assert make(2).decision.verdict == "promote" and len(asked) == 1
+    assert make(2).decision.verdict == "promote" and len(asked) == 2
 
 
 def test_what_is_rejected_is_barred_once(run, monkeypatch):

@@ -9,8 +9,9 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.domain import TrainingInstance
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.validate import champion_holds
-from corewrite.registry import Candidate, Champion, Registry
+from corewrite.registry import Candidate, Champion, Registry, RegistryError
 from corewrite.relevance import Judge
+from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter
 
 _RECENT = 8
@@ -70,10 +71,21 @@ class Incumbent:
         self, registry: Registry, triple: Candidate, instances: Sequence[TrainingInstance], new: Deployment,
         opener: RankerOpener, judge: Judge, config: PipelineConfig,
     ) -> list[str]:  # fmt: skip
-        """What speaks against the candidate's relevance model and spec: the champion must hold under them, as in a cycle."""
+        """What speaks against the candidate's relevance model and spec: the champion must hold under them, as in a cycle.
+
+        Where the champion's ranker is gone, its lists under the new one are compared with those without a rewriter alone.
+
+        Raises:
+            ScorerUnavailableError: it does not answer, but the settings name it still: run again when it does.
+        """
         champion = self.champion
         if champion is None or (champion.relevance, champion.spec) == (triple.relevance, triple.spec):
             return []
         assert self.policy is not None
-        now = deployment_of(registry, opener, champion.relevance, champion.spec)
+        now = None
+        try:
+            now = deployment_of(registry, opener, champion.relevance, champion.spec)
+        except (ScorerUnavailableError, ScorerMismatchError, RegistryError, FileNotFoundError):
+            if opener.is_current(registry.path(registry.artifact("relevance", champion.relevance))):
+                raise
         return champion_holds(self.policy, instances, now, new, judge, config.gate, max_new_tokens=config.max_new_tokens)
