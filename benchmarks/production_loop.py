@@ -1,0 +1,128 @@
+"""The production loop at a size at which a gate can promote, under the embedded, the ONNX and a KServe ranker.
+
+    python benchmarks/production_loop.py --ranker onnx --out runs/production-loop
+
+Writes benchmarks/results/production_loop.json, a part for each ranker; a part that is there stays.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from scipy import stats
+
+from corewrite.console.progress import ProgressSteps
+from corewrite.demo.production_loop import CONTROL, TREATMENT, LoopSize, Team, launch_of, run_loop, week_figures
+from corewrite.deployment.settings import RankerSettings
+from corewrite.experiment import RampConfig
+from corewrite.fusion import default_spec
+from corewrite.pipeline import PipelineConfig, WarmStartConfig
+from corewrite.pipeline.cycle_config import RefreshConfig
+from corewrite.relevance.backends import folder_hash
+from corewrite.simulation.config import WorldConfig
+from corewrite.simulation.world import make_world
+from corewrite.training import TrainingConfig
+from corewrite.version import VERSION
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+RESULTS = Path(__file__).parent / "results" / "production_loop.json"
+VERSIONS = {"1": "1", "2": "2", "broken": "3"}
+
+
+def size(sessions: int) -> LoopSize:
+    pipeline = PipelineConfig(
+        warm_start=WarmStartConfig(examples=60_000),
+        training=TrainingConfig(phases=4, instances_per_phase=800),
+        gate_queries=1_500,
+    )
+    harm = {name: {"times_control": 1.3} for name in ("give_up", "change_query", "unsatisfied")}
+    stage = {"share": 0.5, "minimum_users": 500, "limits": {**harm, "errors": {"plus": 0.01}}}
+    refresh = RefreshConfig(relevance_every=4, relevance_windows=1, examples=8_000)
+    return LoopSize(sessions, 2_000, pipeline, refresh, 300, RampConfig.model_validate({"stages": [stage]}), gated=True)
+
+
+@contextlib.contextmanager
+def rankers(kind: str, repository: Path) -> Iterator[dict[str, RankerSettings]]:
+    if kind == "embedded":
+        yield dict.fromkeys(VERSIONS, RankerSettings())
+        return
+
+    def named(signal: dict[str, Any]) -> RankerSettings:
+        return RankerSettings.model_validate({"signals": {"relevance": signal}})
+
+    if kind == "onnx":
+        picture = {"picture": "document.visual"}
+        yield {
+            name: named(
+                {
+                    "kind": "onnx", "folder": repository / version, "pin": folder_hash(repository / version), "max_tokens": 64,
+                    "inputs": picture, "threads": 2,
+                }
+            )
+            for name, version in VERSIONS.items()
+        }  # fmt: skip
+        return
+    from benchmarks.foreign_ranker.serve import run_server
+
+    with run_server(repository) as server:
+        inputs = {"text": "text", "document": "document", "picture": "document.visual"}
+        yield {
+            name: named(
+                {
+                    "kind": "kserve", "url": server.url, "model": server.model, "version": version, "inputs": inputs,
+                    "calibration": {}, "timeout_ms": 20_000, "binary": True,
+                }
+            )
+            for name, version in VERSIONS.items()
+        }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranker", choices=("embedded", "onnx", "kserve"), required=True)
+    parser.add_argument("--repository", type=Path, help="as benchmarks/foreign_ranker/measure.py --repository wrote it")
+    parser.add_argument("--sessions", type=int, default=6_000, help="a week")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the team")
+    given = parser.parse_args()
+    world = make_world(WorldConfig(seed=0, videos=5_000, entities=120))
+    spec = given.out / "fusion.yaml"
+    given.out.mkdir(parents=True, exist_ok=True)
+    small = default_spec().model_dump(mode="json")
+    small["recall"] |= {"original_candidates": 25, "rewrite_candidates": 20}
+    small["depths"] = {"finerank": 30, "protected": 30}
+    spec.write_text(json.dumps(small))
+    began = time.monotonic()
+    with rankers(given.ranker, given.repository) as named:
+        team = Team(
+            given.out / given.ranker, world, named, spec, size(given.sessions), ProgressSteps(Console(stderr=True))
+        )  # fmt: skip
+        loop = run_loop(team)
+        figures = [week_figures(team, week) for week in loop.weeks]
+        launches = [launch_of(team, week) for week in loop.weeks]
+    tested = [
+        stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue
+        for f in figures
+        for (a, n), (b, m) in [(f.impacted[CONTROL], f.impacted[TREATMENT])]
+    ]
+    found = {
+        "ranker": given.ranker, "sessions_a_week": given.sessions, "minutes": round((time.monotonic() - began) / 60, 1),
+        "cycles": [{k: c[k] for k in ("week", "verdict", "reason", "alarms", "relevance")} for c in loop.cycles],
+        "weeks": [f.as_dict() for f in figures], "impacted_equal_p": tested,
+        "launches": [launch.as_dict() for launch in launches],
+        "ramp": None if loop.ramp is None else {"kind": loop.ramp.kind, "reason": loop.ramp.reason},
+        "machine": f"{platform.machine()}, {platform.processor() or 'unknown processor'}", "code_version": VERSION,
+    }  # fmt: skip
+    known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    RESULTS.write_text(json.dumps({**known, given.ranker: found}, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
