@@ -69,7 +69,7 @@ def world():
 
 @pytest.fixture(scope="session")
 def repository(world, tmp_path_factory) -> Path:
-    """Versions of the team's ranker, trained on a week of its log: 1 mistakes pictures, 2 is sound, 3 pays for repeated words."""
+    """The ranker's versions, trained on a week of its log: 1 mistakes pictures, 2 is sound, 3 pays for repeated words."""
     pytest.importorskip("onnx")
     from benchmarks.foreign_ranker.broken import break_ranker
     from benchmarks.foreign_ranker.export import export_versions

@@ -255,12 +255,12 @@ def test_a_relevance_model_that_cannot_be_fitted_or_scores_no_number_leaves_the_
     assert (fitted["relevance"], fitted["fitted"]) == (champion.relevance, False)
     cycle.journal.once("spec", lambda: {"spec": champion.spec})
     window = SimpleNamespace(instances=list)
+    monkeypatch.setattr(_Cycle, "_deployment", lambda *_: SimpleNamespace(reward=None))
     found = cycle._probe(window, fitted["relevance"])
     assert found["accepted"] and not found["changed"]
     assert found["alarms"] == ["the relevance model could not be fitted, the champion's stays: bring a longer log"]
 
     monkeypatch.setattr(cycle_module, "probe", too_little)
-    monkeypatch.setattr(_Cycle, "_deployment", lambda *_: SimpleNamespace(reward=None))
     refused = cycle._probe(window, saved(cycle.registry, "relevance", "new"))
     assert not refused["accepted"] and refused["relevance"] == champion.relevance and "bring a longer" in refused["alarms"][-1]
 

@@ -155,7 +155,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             raise ProblemError(503, str(error)) from error
         return JSONResponse(found)
 
-    @app.post("/v1/events", dependencies=guarded, responses=_responses(EventsResponse, 400, 401, 408, 413, 422, 429, 503))
+    @app.post("/v1/events", dependencies=guarded, responses=_responses(EventsResponse, 400, 401, 408, 409, 413, 422, 429, 503))
     async def events(body: EventBatch) -> Response:
         """Take in what users did; events that cannot be used are named, the others are in the log."""
         if len(body.events) > limits.events:
@@ -169,12 +169,11 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
                 place = ".".join(map(str, first["loc"]))
                 rejected.append({"index": index, "problem": f"{place}: {first['msg']}" if place else first["msg"]})
         if not good:
-            errors = [{"at": f"body.events.{r['index']}", "problem": r["problem"]} for r in rejected[:10]]
-            raise ProblemError(422, f"none of {len(rejected)} events can be used", errors=errors)
+            return JSONResponse({"accepted": 0, "rejected": rejected})
         try:
             taken = service.take_events(good)
         except NoLogError as error:
-            raise ProblemError(503, str(error)) from error
+            raise ProblemError(409, str(error)) from error
         if taken < len(good):
             detail = f"the log has no room: the first {taken} usable events are taken, send the others again"
             raise ProblemError(429, detail, headers={"Retry-After": "1"})
