@@ -111,7 +111,7 @@ def test_what_is_embedded_is_opened_in_memory(documents, foreign):
 def test_too_many_for_what_is_embedded_says_what_to_set(documents, foreign, monkeypatch):
     model = cold_start(read_catalogue(documents))
     monkeypatch.setattr("corewrite.relevance.embedded.memory_bytes", lambda: 499 * 8192)
-    message = r"500 documents are over the embedded engine's limit of 499.*ranker\.recall: \{kind: opensearch\}.* and dense"
+    message = r"500 documents are over the embedded engine's limit of 499.*recall: \{kind: opensearch, vector_field.* and dense"
     with pytest.raises(TooManyDocumentsError, match=message):
         open_documents(documents, RankerSettings())
     with pytest.raises(TooManyDocumentsError, match=message):

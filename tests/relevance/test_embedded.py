@@ -16,7 +16,7 @@ from corewrite.search.documents import read_catalogue
 
 def test_the_limit_follows_from_the_memory():
     check_embedded(2**20, 8 * 2**30)
-    message = r"1,048,577 documents .* limit of 1,048,576, one for each 8 KiB of the 8\.0 GiB .*recall: \{kind: opensearch\}"
+    message = r"1,048,577 documents .* limit of 1,048,576, one for each 8 KiB of the 8\.0 GiB .*\{kind: opensearch, vector"
     with pytest.raises(TooManyDocumentsError, match=message):
         check_embedded(2**20 + 1, 8 * 2**30)
 

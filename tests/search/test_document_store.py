@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -79,6 +80,7 @@ def test_store_and_catalogue_say_what_the_file_says(made, data, tmp_path_factory
     pq.write_table(table, folder / "d.parquet", row_group_size=row_group)
     with monkeypatch.context() as small:  # several batches in the Arrow file, several reads of the Parquet
         small.setattr(document_store, "_BATCH_BYTES", 1)
+        monkeypatch.setattr(document_store, "_READ", 3)
         small.setattr("corewrite.search.documents._ROWS", data.draw(st.integers(1, 5)))
         store = DocumentStore.open(folder / "d.parquet")
         catalogue = read_catalogue(folder / "d.parquet")
@@ -381,3 +383,23 @@ def test_copies_are_whole_and_hold_nothing_else(tmp_path):
     with pytest.raises(DocumentsError, match="there are no documents"):
         copy_documents(tmp_path / "gone", target)
     assert len(read_catalogue(target)) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the kernel does not say")
+def test_reading_everything_does_not_keep_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(document_store, "_READ", 512)
+    texts = [f"{i:04d}" * 500 for i in range(20_000)]
+    store = DocumentStore.open(write(tmp_path / "d.parquet", id=[str(i) for i in range(20_000)], title=texts))
+    table = next((tmp_path / ".d.parquet.store").rglob("documents.arrow"))
+
+    def resident():
+        lines = Path("/proc/self/smaps").read_text().splitlines()
+        starts = [i for i, line in enumerate(lines) if line.endswith(str(table))]
+        return sum(int(next(x for x in lines[i:] if x.startswith("Rss:")).split()[1]) * 1024 for i in starts)
+
+    rng, most = np.random.default_rng(0), 0
+    for _ in range(5):
+        rows = rng.permutation(20_000)
+        assert store.column("title", rows[:9_000])[:3] == [texts[r] for r in rows[:3]]
+        most = max(most, resident())
+    assert table.stat().st_size > 40_000_000 and 0 < most < table.stat().st_size / 4

@@ -49,8 +49,8 @@ def check_embedded(documents: int, memory: int | None = None) -> None:
         raise TooManyDocumentsError(
             f"{documents:,} documents are over the embedded engine's limit of {limit:,}, one for each "
             f"{BYTES_PER_DOCUMENT // 1024} KiB of the {memory / 2**30:.1f} GiB of memory: use "
-            "ranker.recall: {kind: opensearch} or another engine of yours, and a kind that is not embedded or clip "
-            "for the signals relevance and dense"
+            "ranker.recall: {kind: opensearch, vector_field: null} or another engine of yours, and a kind that is not embedded "
+            "or clip for the signals relevance and dense"
         )
 
 
