@@ -78,10 +78,13 @@ def run_server(
         environments: Where `make kserve` put the servers.
 
     Raises:
+        ValueError: there is no server of that name.
         ServerMissingError: the server cannot run here.
         FileNotFoundError: a version is not in the repository.
         RuntimeError: the server ended or did not get ready; the message has the end of its log.
     """
+    if server not in _SERVERS:
+        raise ValueError(f"there is no server {server!r}: choose one of {', '.join(sorted(_SERVERS))}")
     chosen = _versions(repository, versions)
     port = port or _free_port()
     url = f"http://{_LOOPBACK}:{port}"
