@@ -1,5 +1,6 @@
 """The gate: is a candidate better, and safe enough, to take the champion's place?"""
 
+from corewrite.gate.bounds import Bounds, bounds, holm
 from corewrite.gate.calibrate import Calibration, calibrate, load_margins, save_margins
 from corewrite.gate.check import Check, Estimate, Mitigation, register
 from corewrite.gate.checks import CHECKS
@@ -7,7 +8,7 @@ from corewrite.gate.config import GateConfig, Margins
 from corewrite.gate.decision import CheckResult, GateResult, Verdict, refuse, run_gate
 from corewrite.gate.evaluation import Canary, Evaluation, NotGivenError, PolicyOutputs
 from corewrite.gate.hard_checks import HardFailure, hard_failure
-from corewrite.gate.resampling import Bounds, Resampling, bounds, holm
+from corewrite.gate.resampling import Resampling
 
 __all__ = [
     "CHECKS",

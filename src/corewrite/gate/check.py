@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import plugins
+from corewrite.gate.bounds import Bounds, bounds
 from corewrite.gate.evaluation import Evaluation, NotGivenError, Served
-from corewrite.gate.resampling import Bounds, Resampling, bounds
+from corewrite.gate.resampling import Resampling
 
 if TYPE_CHECKING:  # The settings name every check's margin, so they import this module.
     from corewrite.gate.config import GateConfig

@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal
 
+from corewrite.gate.bounds import holm
 from corewrite.gate.check import Check, Estimate, Kind, Mitigation
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig
 from corewrite.gate.evaluation import Evaluation, NotGivenError
 from corewrite.gate.hard_checks import broken, hard_failure
-from corewrite.gate.resampling import Resampling, holm
+from corewrite.gate.resampling import Resampling
 
 _LOG = logging.getLogger(__name__)
 _FAMILY_LEVEL = 0.05

@@ -3,9 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.gate.bounds import Bounds
 from corewrite.gate.check import Check, Estimate, MeanCheck, register
 from corewrite.gate.evaluation import Evaluation, NotGivenError
-from corewrite.gate.resampling import Bounds, Resampling
+from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
 
