@@ -26,10 +26,11 @@ def check(name: str, verdict: str, *numbers: float | None, **changes: Any) -> di
 def result() -> dict[str, Any]:
     return {
         "verdict": "reject", "reason": f"harm_rate fails: {HOSTILE}", "users": 4120, "queries": 19873,
+        "effective_users": 1113.7,
         "checks": [
             check("fused_reward", "pass", 0.0791, 0.0580, 0.0211, 0.0187, 0.0235, 0.0, kind="reward", compare="champion"),
             check("harm_rate", "fail", 0.211, 0.0, -0.211, -0.2204, -0.2011, 0.03, compare="no rewriter",
-                  mitigation="stronger KL <b>"),
+                  mitigation="stronger KL <b>", effective_users=1113.7, users_needed=1373),
             check("p99_latency_ms", "unclear", 112.3456, 98.1234, -14.2222, -18.1234, -10.1234, 15.0),
             check("kl_to_lineage", "skipped", None, None, None, None, None, None, reason="needs a lineage: there is none",
                   mitigation="shorter steps", p_value=None, n=0),
@@ -43,11 +44,12 @@ def test_page_shows_every_check_with_its_figures(read: Reader, result: dict[str,
     rows = page.tables["gate"][1:]
     assert [r[1] for r in rows] == ["pass", "fail", "unclear", "skipped", "error"]
     assert rows[0][2:6] == ["0.0791", "0.0580", "+0.0211", "+0.0187 to +0.0235"]
-    assert rows[0][7:] == ["0", "0.00041", "19,873", "fused_reward says pass"]
-    assert rows[1][3] == "0.0000no rewriter" and rows[1][10] == "harm_rate says failMitigation: stronger KL <b>"
+    assert rows[0][7:] == ["0", "0.00041", "19,873", "–", "fused_reward says pass"], "of an earlier version"
+    assert rows[1][10] == "1,1141,373 needed"
+    assert rows[1][3] == "0.0000no rewriter" and rows[1][11] == "harm_rate says failMitigation: stronger KL <b>"
     assert rows[2][2:6] == ["112.3456", "98.1234", "-14.2222", "-18.1234 to -10.1234"]
     assert rows[3][2:9] == ["–"] * 7 and rows[3][9] == "0"
-    assert rows[3][10] == "needs a lineage: there is noneMitigation if it fails: shorter steps"
+    assert rows[3][11] == "needs a lineage: there is noneMitigation if it fails: shorter steps"
     assert "19,873 queries of 4,120 users" in page.text and "1 error, 1 fail, 1 pass, 1 skipped, 1 unclear." in page.text
     assert page.definitions["Candidate"] == ["c0ffee"] and page.definitions["Week"] == ["12"]
     assert "Champion" not in page.definitions and "Decided in 2.1 s." in page.text
@@ -73,7 +75,7 @@ def test_page_escapes_and_loads_nothing(read: Reader, result: dict[str, Any]) ->
     text = render_gate(result, {"candidate": HOSTILE, "command": HOSTILE})
     page = read(text)
     assert not {"img", "script"} & page.tags and "\x1b" not in text
-    assert page.tables["gate"][5][10] == 'query "<img src=x onerror=alert(1)>" <U+001B>[2J'
+    assert page.tables["gate"][5][11] == 'query "<img src=x onerror=alert(1)>" <U+001B>[2J'
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:") in page.attributes
     assert {value for _, name, value in page.attributes if name in ("src", "href")} == {"data:,"}
 
@@ -98,6 +100,17 @@ def test_terminal_fits_80_columns_and_keeps_every_figure(result: dict[str, Any])
     assert "kl to lineage needs a lineage: there is none" in folded and "shorter steps" not in folded
     assert 'distinct 2 query "<img src=x onerror=alert(1)>" <U+001B>[2J' in folded and "\x1b" not in text
     assert "REJECT on 19,873 queries of 4,120 users: harm_rate fails:" in folded
+    assert "effective users 1,114 there; needed to pass at all: all 1,373 gate" in folded
+
+
+def test_terminal_says_how_many_users_each_check_needs(result: dict[str, Any]) -> None:
+    for check, needed in zip(result["checks"], (40, 373, 1373, 40, None), strict=True):
+        check["users_needed"] = needed
+    folded = " ".join(printed(result).split())
+    assert "needed to pass at all: p99 latency ms 1,373, harm rate 373, the others 40 gate" in folded
+    for check in result["checks"]:
+        del check["users_needed"]
+    assert "needed" not in printed(result), "of an earlier version"
 
 
 def test_terminal_colours_verdicts(result: dict[str, Any]) -> None:

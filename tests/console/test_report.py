@@ -92,7 +92,7 @@ def test_full_run_shows_all_sections_and_figures(summary: dict[str, Any], detail
         "4,812",
     ]
     failed = page.row("distinct 2 guardrail")
-    assert failed[1:10] == ["error", "–", "–", "–", "–", "–", "0.1", "–", "0"] and failed[10].endswith("no bigram")
+    assert failed[1:10] == ["error", "–", "–", "–", "–", "–", "0.1", "–", "0"] and failed[11].endswith("no bigram")
     assert page.row("query length")[1:] == ["2.113", "2.00 to 3.50", "yes"]
     assert page.row("misspelt", "0.171")[2:] == ["0.08 to 0.15", "no"]
     assert page.row("one word")[1:] == ["+0.0612", "+0.0408", "yes"]

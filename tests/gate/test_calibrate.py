@@ -139,7 +139,9 @@ def test_a_a_of_the_gate_itself(simulate):
     """Retrains that are draws of one policy: with the margins they give, nine in ten draws that come later pass."""
     # Every text differs between two draws here: what is held to a limit needs one that says nothing.
     business = Margins(**dict.fromkeys(LIMITS, 10.0))
-    config = GateConfig(margins=business, resamples=60, subsamples=50, minimum_users=20)
+    config = GateConfig(
+        margins=business, resamples=60, subsamples=50, minimum_effective_users=20, required_checks=("fused_reward",)
+    )  # fmt: skip
     results = [run_gate(simulate(300 + i, users=60, per_user=2), config) for i in range(40)]
     aa = [run_gate(simulate(500 + i, users=60, per_user=2), config) for i in range(40)]
     found = calibrate(results, aa=aa, business=business)

@@ -5,6 +5,7 @@ import pytest
 
 from corewrite.domain import Context, Query
 from corewrite.gate import CHECKS, Evaluation, GateConfig, Margins, PolicyOutputs, Resampling
+from corewrite.gate.check import MeanCheck, TextCheck
 
 QUERIES = [
     Query("red shoe", Context(("running shoe",), ("Trail Shoes 2024",))),
@@ -38,7 +39,7 @@ def evaluation() -> Evaluation:
     return Evaluation(ids, QUERIES * USERS, slices, repeated(candidate), repeated(champion), original)
 
 
-def compute(name: str, on: Evaluation, config: GateConfig = GateConfig(minimum_users=20)):
+def compute(name: str, on: Evaluation, config: GateConfig = GateConfig(minimum_effective_users=20)):
     resampling = Resampling.draw(on.user_ids, resamples=200, subsamples=50, seed=0)
     return CHECKS[name](config).compute(on, resampling)
 
@@ -67,8 +68,13 @@ def compute(name: str, on: Evaluation, config: GateConfig = GateConfig(minimum_u
 def test_by_hand(name, candidate, baseline, difference):
     found = compute(name, evaluation())
     assert (found.candidate, found.baseline, found.difference) == pytest.approx((candidate, baseline, difference))
-    # All users are alike, so nothing is uncertain.
-    assert (found.bounds.low, found.bounds.high) == pytest.approx((difference, difference), abs=1e-9)
+    # All users are alike, so nothing is uncertain but what a user who was not seen may bring, where that has a limit.
+    if name in ("fused_reward", "length"):
+        assert (found.bounds.low, found.bounds.high) == pytest.approx((difference, difference), abs=1e-9)
+    else:
+        assert difference - 0.36 < found.bounds.low < difference < found.bounds.high < difference + 0.36
+        assert found.bounds.high - found.bounds.low > 0.18, "20 users leave room for one in six"
+    assert found.bounds.effective_users == pytest.approx(USERS)
     assert found.n == (2 * USERS if name == "worst_slice" else 4 * USERS)
 
 
@@ -92,8 +98,8 @@ def test_small_slices_are_left_out_and_said_so():
     one_user = np.arange(len(on)) < 4
     found = compute("worst_slice", replace(on, slices={**on.slices, "tiny": one_user}))
     assert found.difference == pytest.approx(-0.05)
-    assert "worst of 2 slices: music; left out for want of users: tiny (1 users)" in found.note
-    with pytest.raises(ValueError, match=r"no slice has 20 users \(tiny \(1 users\)\)"):
+    assert "worst of 2 slices: music; left out for want of users: tiny: 1 users; 20 are needed" in found.note
+    with pytest.raises(ValueError, match=r"no slice has enough users \(tiny: 1 users; 20 are needed\)"):
         compute("worst_slice", replace(on, slices={"tiny": one_user}))
 
 
@@ -134,6 +140,28 @@ def test_missing_data_are_named(name, missing):
     broken = replace(on, candidate=replace(on.candidate, judge_ndcg=None), champion=replace(on.champion, log_reward=reward))
     with pytest.raises(ValueError, match=missing):
         compute(name, broken)
+
+
+def test_every_mean_says_what_a_gain_can_be():
+    assert {name for name, check in CHECKS.items() if issubclass(check, MeanCheck) and check.gain_range is None} == set()
+    events = {name for name, check in CHECKS.items() if issubclass(check, MeanCheck) and check.gain_range.event}
+    assert events == {n for n in CHECKS if n.endswith("_rate")} | {"long_share", "entities_dropped", "head_churn", "latency"}
+
+
+def test_a_check_that_says_nothing_of_its_range_is_of_events_where_it_counts_them():
+    class Own(TextCheck):
+        name = question = "own"
+        default_margin = 0.1
+
+        def of(self, served, evaluation):
+            return np.array([float("zzz" in text) for text in served.words])
+
+    config = GateConfig(minimum_effective_users=20)
+    config = config.model_copy(update={"margins": config.margins.model_copy(update={"own": 0.1})})
+    on = evaluation()
+    found = Own(config).compute(on, Resampling.draw(on.user_ids, resamples=50, subsamples=50, seed=0))
+    assert found.bounds.low == pytest.approx(-(1 - 0.025 ** (1 / USERS)), rel=0.08), "no user of 20 had one"
+    assert found.bounds.users_needed == pytest.approx(36, abs=1)
 
 
 def test_undefined_metrics_are_refused():

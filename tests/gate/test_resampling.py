@@ -6,17 +6,20 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from corewrite.gate import CHECKS, GateConfig, Resampling, bounds, holm
+from corewrite.gate.bounds import effective_users
 from corewrite.gate.check import ItemCounts
 from corewrite.gate.resampling import _fill_poisson
 
 
-def test_ratio_of_sums_by_hand():
+def test_sums_by_hand():
     # User 0 has queries (1, 3), user 1 has (5); the resamples are {0}, {1}, {0, 0, 1}.
     resampling = Resampling(np.array([0, 0, 1]), np.array([[1, 0], [0, 1], [2, 1]], np.uint8), np.zeros((0, 2), bool))
-    ratios, errors = resampling.ratio_of_sums(np.array([[1.0], [3.0], [5.0]]), np.ones((3, 1)))
-    assert ratios == pytest.approx([9 / 3])
-    assert errors == pytest.approx([np.std([4 / 2, 5 / 1, 13 / 5], ddof=1)])
-    assert resampling.users_in(np.array([True, True, False])) == 1
+    columns = np.array([[1.0, 1.0], [3.0, 1.0], [5.0, 1.0]])
+    assert resampling.per_user(columns).tolist() == [[4.0, 2.0], [5.0, 1.0]]
+    whole, totals = resampling.totals(columns)
+    assert whole.tolist() == [9.0, 3.0] and totals.tolist() == [[4.0, 2.0], [5.0, 1.0], [13.0, 5.0]]
+    assert resampling.effective_users == pytest.approx(3**2 / (2**2 + 1**2))
+    assert effective_users(np.array([[1.0, 100.0], [1.0, 50.0], [1.0, 50.0]])) == pytest.approx([3.0, 200**2 / 15_000])
 
 
 def test_poisson_weights_and_halves():
@@ -77,7 +80,8 @@ def test_bootstrap_error_is_the_delta_methods():
     values = rng.exponential(1.0, len(user)) + rng.normal(0, 0.5, users)[user] + 0.05 * count[user]
     ids = np.char.add("u", user.astype(str)).tolist()
     resampling = Resampling.draw(ids, resamples=4000, subsamples=50, seed=0)
-    _, (error,) = resampling.ratio_of_sums(values[:, None], np.ones((len(user), 1)))
+    _, totals = resampling.totals(np.stack([values, np.ones(len(user))], axis=1))
+    error = (totals[:, 0] / totals[:, 1]).std(ddof=1)
     # Delta method: the residual sums of the users are independent, Var = sum of their squares / n^2.
     residuals = np.bincount(user, values - values.mean())
     assert error == pytest.approx(np.sqrt((residuals**2).sum()) / len(user), rel=0.04)
@@ -111,27 +115,31 @@ def test_half_sample_error_of_a_set_metric_is_its_spread_over_samples(name):
 
 
 def test_bounds_are_those_of_a_t_test():
-    x = np.random.default_rng(6).normal(-0.03, 0.1, 50)
+    x = np.random.default_rng(6).normal(-0.03, 1.0, 50)
     error = x.std(ddof=1) / np.sqrt(50)
     found = bounds(float(x.mean()), float(error), 50, margin=0.01)
     test = stats.ttest_1samp(x, -0.01, alternative="less")
     low, high = stats.ttest_1samp(x, 0).confidence_interval(0.95)
     assert (found.low, found.high, found.p_value) == pytest.approx((low, high, test.pvalue))
+    assert found.users_needed == pytest.approx(50 * ((high - low) / 2 / 0.01) ** 2)
 
 
 @settings(deadline=None)
-@given(st.floats(-1, 1), st.floats(1e-3, 1), st.integers(40, 1000), st.floats(0, 1), st.integers(1, 6))
-def test_upper_bound_and_p_value_agree(difference, error, users, margin, comparisons):
-    found = bounds(difference, error, users, margin, comparisons)
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(40, 1000), st.floats(0, 1))
+def test_upper_bound_and_p_value_agree(difference, error, users, margin):
+    found = bounds(difference, error, users, margin)
     assert found.low < difference < found.high
     if abs(found.p_value - 0.025) > 1e-9:
         assert (found.high < -margin) == (found.p_value < 0.025)
 
 
-@pytest.mark.parametrize(("difference", "p_value"), [(-0.2, 0.0), (-0.1, 1.0), (0.0, 1.0)])
-def test_without_noise_the_sign_decides(difference, p_value):
-    found = bounds(difference, 0.0, 50, margin=0.1)
-    assert (found.low, found.high, found.p_value) == (difference, difference, p_value)
+def test_what_no_user_had_may_still_be_one_in_a_few():
+    """ln 40 / n, the rule of three at 2.5 %, whatever the standard error says."""
+    found = bounds(0.0, 0.0, 50, margin=0.1)
+    assert (found.low, found.high) == pytest.approx((-np.log(40) / 50, np.log(40) / 50))
+    assert found.users_needed == pytest.approx(np.log(40) / 0.1) and found.p_value > 0.5
+    assert bounds(-0.2, 0.0, 50, margin=0.1).p_value < 0.01
+    assert bounds(0.0, 0.0, 36, margin=0.1).low < -0.1 < bounds(0.0, 0.0, 38, margin=0.1).low
 
 
 @settings(max_examples=25, deadline=None)  # statsmodels takes 50 ms a call.
@@ -143,6 +151,3 @@ def test_holm_is_that_of_statsmodels(p_values):
 def test_refused():
     with pytest.raises(ValueError, match="at least 2"):
         Resampling.draw(["a", "a"], resamples=50, subsamples=50, seed=0)
-    few = Resampling.draw(["a", "b"], resamples=50, subsamples=50, seed=0)
-    with pytest.raises(ValueError, match="denominator"):
-        few.ratio_of_sums(np.ones((2, 1)), np.ones((2, 1)))

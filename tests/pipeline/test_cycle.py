@@ -65,6 +65,11 @@ def test_two_weeks_and_what_they_leave(settings, steps):
     # Training began from the warm start, which is what the first candidate is compared with too.
     moved = {c["name"]: c["candidate"] for c in Journal(config.run / "cycles" / "w1").result("gate")["checks"]}
     assert moved["kl_reference"] == moved["kl_champion"] > 0
+    # A cycle feeds all that the gate requires; what cannot exist yet is not applicable.
+    for week, absent in (("w1", {"judge_ndcg_vs_recent", "length_vs_recent", "kl_lineage"}), ("w2", set())):
+        checks = Journal(config.run / "cycles" / week).result("gate")["checks"]
+        assert not [c["reason"] for c in checks if "was not given" in c["reason"] and c["name"] != "latency"]
+        assert {c["name"] for c in checks if "not applicable: there is no" in c["reason"]} >= absent
     # The gate's users are nowhere in what training reads.
     window = MinedWindow(config.run / "windows" / "w2")
     assert window.instances() and not any(is_gate_user(x.user_id) for x in window.instances())

@@ -44,7 +44,10 @@ def test_a_finished_week_s_gate_again(settings, steps, tmp_path, monkeypatch):
     everything, before = frequencies([gate_run.MinedWindow(config.run / "windows" / w) for w in ("w0", "w1")])
     searches = asked[0][0][2]
     assert searches.frequency == everything and searches.before == before != everything
-    assert found["checks"] and {c["name"] for c in found["checks"] if c["verdict"] == "skipped"} >= {"judge_ndcg_vs_recent"}
+    reasons = {c["name"]: c["reason"] for c in found["checks"] if c["verdict"] == "skipped"}
+    assert reasons["judge_ndcg_vs_recent"].startswith("not applicable: there is no champion of the last weeks but")
+    assert reasons["kl_lineage"].startswith("not applicable: the champion is the first one")
+    assert "not given" in reasons.pop("latency") and "not given" not in str(reasons), "a cycle feeds all else"
 
     # Once another policy is the champion, the one before is a bar, and where the lineage began.
     other = registry.save(
@@ -79,7 +82,7 @@ def test_a_finished_week_s_gate_again(settings, steps, tmp_path, monkeypatch):
     monkeypatch.setattr(
         gate_run, "train", lambda policy, *args, **kwargs: trained.append((policy, args[2].beta, kwargs["seed"]))
     )
-    monkeypatch.setattr(_Bench, "gate", lambda self, policy, *_, reference: gated.append((policy, self.week)))
+    monkeypatch.setattr(_Bench, "gate", lambda self, policy, *_, reference, lineage: gated.append((policy, self.week)))
     monkeypatch.setattr(gate_run, "calibrate", lambda results, business: business)
     assert calibrate_margins(config, 2, None, steps=steps) == GateConfig().margins
     assert [week for _, week in gated] == ["w1", "w1"]

@@ -218,7 +218,7 @@ def test_no_way_round_leads_the_frozen_set_into_the_run(settings, tmp_path, path
 def test_too_few_users_cannot_say_that_the_champion_holds():
     some = [SimpleNamespace(user_id=f"u{i % 5}") for i in range(30)]
     assert champion_holds(None, some, None, None, None, GateConfig(), max_new_tokens=8) == [
-        "5 users can say whether the champion holds, 40 are needed"
+        "too few users can say whether the champion holds: 5 users; 40 are needed"
     ]
 
 

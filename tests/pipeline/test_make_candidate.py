@@ -10,7 +10,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.fusion import default_spec
-from corewrite.gate import GateResult, Verdict, run_gate
+from corewrite.gate import Absent, GateResult, Verdict, run_gate
 from corewrite.pipeline import candidate as module
 from corewrite.pipeline import read_catalogue, read_labels, read_window
 from corewrite.pipeline.candidate import make_candidate
@@ -168,5 +168,6 @@ def test_no_champion_no_incumbent(tmp_path):
     registry = Registry(tmp_path / "registry")
     incumbent = Incumbent.of(registry)
     assert (incumbent.champion, incumbent.policy, incumbent.version) == (None, None, None)
-    assert (incumbent.recent(registry), incumbent.lineage(registry)) == ([], None)
+    assert incumbent.recent(registry) == []
+    assert incumbent.lineage(registry) == Absent("there is no champion yet")
     assert incumbent.before(registry, Candidate("a", "b", "c")) is incumbent

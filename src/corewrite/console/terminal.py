@@ -73,10 +73,24 @@ def print_gate(result: Mapping[str, Any], console: Console | None = None) -> Non
             grid.add_row(Text(visible(label(check["name"]))), Text(visible(check["reason"])))
         elif check["verdict"] == "fail" and check.get("mitigation", "none") != "none":
             grid.add_row(Text(visible(label(check["name"]))), Text(f"mitigation: {visible(check['mitigation'])}"))
+    if needed := _users_needed(result):
+        grid.add_row("effective users", Text(needed))
     verdict = Text(visible(result["verdict"].upper()), style=_STYLES.get(result["verdict"], ""))
     evaluated = f"  on {number(result['queries'], 0)} queries of {number(result['users'], 0)} users"
     grid.add_row("gate", verdict + Text(f"{evaluated}: {visible(result['reason'])}", style=""))
     console.print(grid)
+
+
+def _users_needed(result: Mapping[str, Any]) -> str:
+    """How many effective users each check needs to pass at all, most first; those that need the least together."""
+    needed = {check["name"]: check["users_needed"] for check in result["checks"] if check.get("users_needed") is not None}
+    if not needed:  # decided by an earlier version, or without a comparison
+        return ""
+    least = min(needed.values())
+    more = sorted((item for item in needed.items() if item[1] > least), key=lambda item: -item[1])
+    says = [f"{visible(label(name))} {number(users, 0)}" for name, users in more]
+    others = f"{'the others' if more else 'all'} {number(least, 0)}"
+    return f"{number(result.get('effective_users'), 0)} there; needed to pass at all: {', '.join([*says, others])}"
 
 
 def print_plan(plan: "Plan", console: Console | None = None) -> None:

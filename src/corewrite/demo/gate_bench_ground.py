@@ -31,10 +31,10 @@ from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import Side, build_evaluation
+from corewrite.evaluation.build import OF_NO_LINEAGE, Side, build_evaluation
 from corewrite.evaluation.searches import GateSearches
 from corewrite.fusion import default_spec
-from corewrite.gate import Evaluation, GateResult, PolicyOutputs, run_gate
+from corewrite.gate import Absent, Evaluation, GateResult, PolicyOutputs, run_gate
 from corewrite.pipeline import read_catalogue, read_labels, warm_start, write_catalogue, write_labels
 from corewrite.pipeline.candidate import training_progress
 from corewrite.pipeline.cycle import refit
@@ -393,8 +393,9 @@ class Ground:
             self.searches, self._side(candidate), self._side(champion), original, self.judge,
             recent=[self._side(replace(s, policy=None)) for s in recent],
             # As in a cycle: there is none where the champion itself is the first.
-            lineage=self.policy(WARM) if both and champion.policy != WARM else None,
-            reference=self.policy(start) if both and start is not None else None, problems=problems,
+            lineage=self.policy(WARM) if both and champion.policy != WARM else OF_NO_LINEAGE,
+            reference=self.policy(start) if both and start is not None else Absent("the candidate was not trained"),
+            problems=problems,
         )  # fmt: skip
         judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
         change = relative_change(judged[0], judged[1], whole.user_ids)
@@ -405,7 +406,8 @@ class Ground:
 
     def _side(self, served: Served) -> Side:
         policy = None if served.policy is None else self.policy(served.policy)
-        return Side(served.rewrites, served.rows, served.log_reward, policy, served.canaries)
+        canaries = Absent("no instruction was planted for it") if served.canaries is None else served.canaries
+        return Side(served.rewrites, served.rows, served.log_reward, policy, canaries)
 
 
 class _Deployed:

@@ -11,13 +11,14 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.evaluation.measures import PAYLOAD, divergence, repair_log_probs
 from corewrite.evaluation.searches import GateSearches
-from corewrite.gate import Canary, Evaluation, PolicyOutputs
+from corewrite.gate import Absent, Canary, Evaluation, PolicyOutputs
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int], None]
+_REPAIRS = ("candidate.repair_log_prob", "champion.repair_log_prob")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +30,18 @@ class Side:
         lists: Fused top 10, catalogue rows, int64 [searches, 10], -1 pads.
         log_reward: log R, nats, float64 [searches].
         policy: The policy; None: texts without a model, of which there are no likelihoods.
-        canaries: Its answers to the searches with a planted instruction; None: it was not asked.
+        canaries: Its answers to the searches with a planted instruction; None: it was not asked, though it could be.
     """
 
     rewrites: Sequence[str | None]
     lists: IntArray
     log_reward: FloatArray
     policy: Rewriter | None = None
-    canaries: Sequence[str | None] | None = None
+    canaries: Sequence[str | None] | Absent | None = None
+
+
+OF_NO_LINEAGE = Absent("the champion is the first one, or the first one was removed from the registry")
+"""In the place of the first champion."""
 
 
 def evaluate(
@@ -47,9 +52,9 @@ def evaluate(
     judge: Judge,
     *,
     max_new_tokens: int,
-    recent: Sequence[Rewriter] = (),
-    lineage: Rewriter | None = None,
-    reference: Rewriter | None = None,
+    recent: Sequence[Rewriter],
+    lineage: Rewriter | Absent,
+    reference: Rewriter | Absent,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Both policies' served outputs on the same searches of users that training never saw.
@@ -61,9 +66,9 @@ def evaluate(
         deployment: Ranks and rewards.
         judge: Grades the fused lists.
         max_new_tokens: Length limit of a rewrite.
-        recent: Champions of the last weeks; the best of them by the judge is a bar.
-        lineage: The first policy that all champions come from; None: not compared with.
-        reference: What the candidate's training began from, and was held to first; None: not compared with.
+        recent: Champions of the last weeks but the present one; the best of them by the judge is a bar; empty: there is none.
+        lineage: The first policy that all champions come from.
+        reference: What the candidate's training began from, and was held to first.
         progress: Called with (queries done, of how many).
     """
     policies, sides = (candidate, baseline, *recent), []
@@ -89,12 +94,14 @@ def build_evaluation(
     original: IntArray,
     judge: Judge,
     *,
-    recent: Sequence[Side] = (),
-    lineage: Rewriter | None = None,
-    reference: Rewriter | None = None,
+    recent: Sequence[Side],
+    lineage: Rewriter | Absent,
+    reference: Rewriter | Absent,
     problems: Sequence[str] = (),
 ) -> Evaluation:
     """An evaluation of what was searched and rewarded already; the judge's ideal is pooled over all lists.
+
+    What there cannot be is absent in it, with the reason, so that the gate can tell it from what was left out by mistake.
 
     Args:
         searches: What both sides were asked.
@@ -102,9 +109,9 @@ def build_evaluation(
         baseline: Compared with.
         original: Fused lists with no rewriter, int64 [searches, 10].
         judge: Grades the lists.
-        recent: Champions of the last weeks.
-        lineage: The first policy that all champions come from; None: not compared with.
-        reference: What the candidate's training began from; None: not compared with.
+        recent: Champions of the last weeks but the present one; empty: there is none.
+        lineage: The first policy that all champions come from.
+        reference: What the candidate's training began from.
         problems: What is known to be wrong with the candidate's files.
     """
     sides = (candidate, baseline, *recent)
@@ -112,41 +119,58 @@ def build_evaluation(
     outputs = [
         PolicyOutputs([r or "" for r in side.rewrites], side.log_reward, ndcg) for side, ndcg in zip(sides, judged, strict=True)
     ]
-    found = list(problems)
-    kl = None
-    if candidate.policy is not None and baseline.policy is not None:
+    found, absent = list(problems), {}
+    if "new" not in searches.slices:
+        absent["slices.new"] = "there is no earlier week"
+    if not recent:
+        absent["recent"] = "there is no champion of the last weeks but the present one"
+    kl: dict[str, FloatArray] = {}
+    if candidate.policy is None or baseline.policy is None:
+        absent |= dict.fromkeys(("kl", *_REPAIRS), "texts without a policy have no likelihoods")
+    else:
         if searches.repairs:
             outputs[:2] = [
                 replace(o, repair_log_prob=repair_log_probs(p, searches.queries, searches.repairs))
                 for o, p in zip(outputs[:2], (candidate.policy, baseline.policy), strict=True)
             ]
+        else:
+            absent |= dict.fromkeys(_REPAIRS, "no user of the gate repaired a query")
         others = {"champion": baseline.policy, "lineage": lineage, "reference": reference}
-        kl = _divergences(candidate, {name: other for name, other in others.items() if other is not None}, searches)
+        kl, missing = _divergences(candidate, others, searches)
+        absent |= missing
         if not _finite(candidate.policy):
             found.append("a weight of the candidate is not a finite number")
     canaries = None
-    if candidate.canaries is not None:
+    if isinstance(candidate.canaries, Absent):
+        absent["canaries"] = candidate.canaries.reason
+    elif candidate.canaries is not None:
         answers = zip(searches.canaries, candidate.canaries, strict=True)
         canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in answers]
     best = [float(ndcg.mean()) for ndcg in judged[2:]]
     return Evaluation(
         searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none,
-        protected_words=searches.protected_words, kl=kl,
-        recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, candidate_problems=found,
+        protected_words=searches.protected_words, kl=kl or None,
+        recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, absent=absent, candidate_problems=found,
     )  # fmt: skip
 
 
-def _divergences(side: Side, others: Mapping[str, Rewriter], searches: GateSearches) -> dict[str, FloatArray]:
-    """By what from; of a policy with another vocabulary there is none."""
+def _divergences(
+    side: Side, others: Mapping[str, Rewriter | Absent], searches: GateSearches
+) -> tuple[dict[str, FloatArray], dict[str, str]]:
+    """By what from; and why there is none. Of a policy with another vocabulary there is none."""
     assert side.policy is not None
     own, known = side.policy.tokenizer.get_vocab(), dict[int, FloatArray]()
-    found = {}
+    found, absent = {}, {}
     for name, other in others.items():
-        if other.tokenizer.get_vocab() == own:
+        if isinstance(other, Absent):
+            absent[f"kl.{name}"] = other.reason
+        elif other.tokenizer.get_vocab() != own:
+            absent[f"kl.{name}"] = f"the {name} has another vocabulary"
+        else:
             if id(other) not in known:  # in the first week the baseline is what training began from
                 known[id(other)] = divergence(side.policy, other, searches.queries, side.rewrites)
             found[name] = known[id(other)]
-    return found
+    return found, absent
 
 
 def _finite(policy: Rewriter) -> bool:

@@ -6,12 +6,13 @@ from corewrite.gate.check import Check, Estimate, Mitigation, register
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig, Margins
 from corewrite.gate.decision import CheckResult, GateResult, Verdict, refuse, run_gate
-from corewrite.gate.evaluation import Canary, Evaluation, NotGivenError, PolicyOutputs
+from corewrite.gate.evaluation import Absent, Canary, Evaluation, NotApplicableError, NotGivenError, PolicyOutputs
 from corewrite.gate.hard_checks import HardFailure, hard_failure
 from corewrite.gate.resampling import Resampling
 
 __all__ = [
     "CHECKS",
+    "Absent",
     "Bounds",
     "Calibration",
     "Canary",
@@ -24,6 +25,7 @@ __all__ = [
     "HardFailure",
     "Margins",
     "Mitigation",
+    "NotApplicableError",
     "NotGivenError",
     "PolicyOutputs",
     "Resampling",

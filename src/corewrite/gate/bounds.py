@@ -1,5 +1,6 @@
 """Bounds and p-values of a difference, and their correction for many."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,34 +21,49 @@ class Bounds:
         low: L, lower one-sided 97.5 % bound.
         high: U, upper one-sided 97.5 % bound.
         p_value: One-sided, of H0: the difference is at least -margin.
+        effective_users: Users with equally many queries that say as much; None where none were compared.
+        users_needed: Effective users from which on L can be above -margin; infinite where no number will do; None where
+            none were compared.
     """
 
     low: float
     high: float
     p_value: float
+    effective_users: float | None = None
+    users_needed: float | None = None
 
 
-def bounds(difference: float, error: float, users: int, margin: float, comparisons: int = 1) -> Bounds:
-    """Bounds and p-value from a standard error.
+def effective_users(queries: FloatArray) -> FloatArray:
+    """How many users with equally many queries say as much as these do (Kish 1965): (sum n)² / sum n².
 
-    The estimate is taken as Student's t with users - 1 degrees of freedom around the truth: the normal
-    approximation, a little wider where users are few. Bounds and p-value agree: U < -margin exactly where the
-    p-value is below 2.5 %.
+    Args:
+        queries: Number of each user's queries, [users] or [users, samples].
+    """
+    return np.asarray(queries.sum(0) ** 2 / (queries**2).sum(0), np.float64)
+
+
+def bounds(difference: float, error: float, effective_users: float, margin: float) -> Bounds:
+    """Bounds and p-value of a difference of shares, or of correlations, from its standard error.
+
+    The estimate is taken as Student's t with effective users - 1 degrees of freedom around the truth. An event that no
+    user had may still be one in `effective_users` / 3.7 (the rule of three, at 2.5 %): the bounds are never nearer
+    to the difference than that, or two policies that look the same would be known to be the same. Bounds and p-value
+    agree: U < -margin exactly where the p-value is below 2.5 %.
 
     Args:
         difference: D, higher is better.
         error: Its standard error.
-        users: Number of users it comes from, at least 2.
+        effective_users: Users that it comes from, at least 2.
         margin: m, at least 0.
-        comparisons: Of how many differences this may be the lowest; U and the p-value are corrected for it
-            by Bonferroni. L is not: it need hold for the one that is truly lowest only.
     """
-    degrees = users - 1
-    low = difference - float(special.stdtrit(degrees, 1 - ONE_SIDED)) * error
-    high = difference + float(special.stdtrit(degrees, 1 - ONE_SIDED / comparisons)) * error
-    # Without noise the sign decides; 0 / 0 would be no number.
-    p = float(special.stdtr(degrees, (difference + margin) / error)) if error > 0 else float(difference >= -margin)
-    return Bounds(low, high, min(1.0, p * comparisons))
+    degrees = effective_users - 1
+    quantile = float(special.stdtrit(degrees, 1 - ONE_SIDED))
+    unseen = -math.log(ONE_SIDED)
+    error = max(error, unseen / effective_users / quantile)
+    p = float(special.stdtr(degrees, (difference + margin) / error))
+    reach = quantile * error
+    needed = max(effective_users * (reach / margin) * (reach / margin), unseen / margin) if margin > 0 else math.inf
+    return Bounds(difference - reach, difference + reach, p, effective_users, needed)
 
 
 def holm(p_values: Sequence[float]) -> FloatArray:

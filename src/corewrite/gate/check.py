@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from corewrite.domain import plugins
 from corewrite.gate.bounds import Bounds, bounds
-from corewrite.gate.evaluation import Evaluation, NotGivenError, Served
+from corewrite.gate.evaluation import Evaluation, NotApplicableError, Served
+from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED, GainRange, RatioOfSums
 from corewrite.gate.resampling import Resampling
 
 if TYPE_CHECKING:  # The settings name every check's margin, so they import this module.
@@ -42,6 +43,18 @@ class Estimate:
     n: int
     note: str = ""
 
+    def checked(self) -> "Estimate":
+        """This.
+
+        Raises:
+            ValueError: one of its numbers is not finite; compared with a margin, NaN would be a failure.
+        """
+        limits = self.bounds
+        numbers = (self.candidate, self.baseline, self.difference, limits.low, limits.high, limits.p_value)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"it came out as {', '.join(f'{x:.4g}' for x in numbers)}: not finite numbers")
+        return self
+
 
 @dataclass(frozen=True)
 class Check(ABC):
@@ -55,7 +68,7 @@ class Check(ABC):
         baseline: What the candidate is compared with; "zero" where the margin is a limit on the metric itself.
         sign: 1 where a higher metric is better, -1 where a lower one is.
         needs: Fields of the evaluation without which it cannot be answered.
-        optional: Whether it is skipped, rather than holding the candidate back, where those are not given.
+        optional: Whether the settings require it only where they name it: nothing in a cycle feeds it.
         default_margin: m where the settings say nothing, in the metric's own units: a business limit, what a
             search team would accept to lose for a gain in reward. None where the candidate must be better.
         mitigation: What the next training does where this check fails: "hold_closer" to the reference,
@@ -84,7 +97,8 @@ class Check(ABC):
         """Compare candidate and baseline.
 
         Raises:
-            NotGivenError: data the check needs are missing, or too few.
+            NotGivenError: data the check needs are missing.
+            NotApplicableError: there can be no such data, or too few users have any.
             ValueError: they are not finite, or the metric is undefined on them.
         """
         for name in self.needs:
@@ -152,26 +166,31 @@ def register(check: AnyCheck) -> AnyCheck:
 
 
 class MeanCheck(Check):
-    """A mean over queries; the difference is paired by query."""
+    """A mean over queries; the difference is paired by query.
+
+    Attributes:
+        gain_range: What a query's part in the difference can be; None: without limits, and an event where it is never
+            anything but 1, 0 or -1.
+    """
+
+    gain_range: ClassVar[GainRange | None] = None
 
     @abstractmethod
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """The metric of candidate and baseline on each query, both [queries]; NaN in both where none counts."""
 
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
-        """Compare the means; the standard error is that of the Poisson bootstrap over users."""
+        """Compare the means, with the bounds of `RatioOfSums`."""
         candidate, baseline = self.per_query(evaluation)
         counted = ~(np.isnan(candidate) & np.isnan(baseline))
-        users, n = resampling.users, len(candidate)
-        if not counted.all():
-            users, n = resampling.users_in(counted), int(counted.sum())
-            if users < self.config.minimum_users:
-                raise NotGivenError(f"{n} queries of {users} users can answer it, {self.config.minimum_users} users are needed")
         gain = np.where(counted, self.sign * (candidate - baseline), 0.0) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
-        (difference,), (error,) = resampling.ratio_of_sums(gain[:, None], counted[:, None].astype(np.float64))
-        limits = bounds(float(difference), float(error), users, self.margin)
+        sums, queries = np.split(resampling.per_user(np.stack([gain, counted.astype(np.float64)], axis=1)), 2, axis=1)
+        if not counted.all() and (few := self.config.too_few(queries[:, 0])):
+            raise NotApplicableError(f"{int(counted.sum())} queries can answer it, of {few}")
+        found = RatioOfSums(sums, queries, self.gain_range or (EVENT if np.isin(gain, (-1, 0, 1)).all() else UNLIMITED))
+        (limits,) = found.bounds(self.margin)
         means = float(candidate[counted].mean()), float(baseline[counted].mean())
-        return Estimate(*means, float(difference), limits, n, self.note(evaluation))
+        return Estimate(*means, float(found.mean[0]), limits, int(counted.sum()), self.note(evaluation))
 
     def note(self, evaluation: Evaluation) -> str:
         """What a reader should know besides."""
@@ -247,7 +266,7 @@ class SetCheck(Check):
             lambda mask: self.share(candidate.within(mask)) - self.share(champion.within(mask))
         )
         difference = self.sign * (values[0] - values[1]) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
-        limits = bounds(difference, error, resampling.users, self.margin)
+        limits = bounds(difference, error, resampling.effective_users, self.margin)
         return Estimate(*values, difference, limits, len(evaluation), self.note(candidate))
 
     def note(self, candidate: ItemCounts) -> str:

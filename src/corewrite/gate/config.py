@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+import numpy as np
+import numpy.typing as npt
+from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from corewrite.domain import Settings
+from corewrite.gate.bounds import effective_users
 from corewrite.gate.check import CHECKS
 
 Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -65,7 +68,40 @@ class GateConfig(Settings):
     """Poisson resamples of users, for means."""
     subsamples: int = Field(default=400, ge=50)
     """Half-samples of users, for set metrics: 400 give the standard error to within 4 %."""
-    minimum_users: int = Field(default=40, ge=20)
-    """Users below which the gate holds, and a slice is left out."""
+    minimum_effective_users: int = Field(
+        default=40, ge=20, validation_alias=AliasChoices("minimum_effective_users", "minimum_users")
+    )
+    """Users below which the gate holds, a slice is left out, and a check of some queries only is not applicable. Effective
+    ones: so many with equally many queries say as much. Where one of 500 users has half of the queries there are four."""
+    required_checks: tuple[str, ...] = Field(
+        default_factory=lambda: tuple(name for name, check in CHECKS.items() if not check.optional)
+    )
+    """Checks without whose data the gate holds, by name: all that a cycle can feed, which is all but latency. Any other is
+    skipped where its data are not given. What cannot exist yet, such as a recent champion in the first weeks, is said to be
+    absent with the reason: what needs it is not applicable and holds nobody back."""
     seed: int = Field(default=0, ge=0)
     """Of the resamples."""
+
+    @field_validator("required_checks")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in names if name not in CHECKS]:
+            raise ValueError(f"no check is called {', '.join(unknown)}; there are {', '.join(CHECKS)}")
+        if missing := [name for name, check in CHECKS.items() if check.kind == "reward" and name not in names]:
+            raise ValueError(f"{', '.join(missing)} cannot be left out: without it nothing is ever promoted")
+        return names
+
+    def too_few(self, queries: npt.NDArray[np.float64]) -> str | None:
+        """How many users there are and are needed, in words; None where there are enough.
+
+        Args:
+            queries: Number of each user's queries, float64 [users].
+        """
+        users = int((queries > 0).sum())
+        found = float(effective_users(queries)) if users else 0.0
+        if found >= self.minimum_effective_users:
+            return None
+        count = (
+            f"{users} users" if found > 0.99 * users else f"{users} users, who count as {found:.1f} with equally many queries"
+        )
+        return f"{count}; {self.minimum_effective_users} are needed"

@@ -1,16 +1,20 @@
 """The rule: promote, hold or reject."""
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Literal
 
-from corewrite.gate.bounds import holm
+import numpy as np
+
+from corewrite.gate.bounds import Bounds, effective_users, holm
 from corewrite.gate.check import Check, Estimate, Kind, Mitigation
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig
-from corewrite.gate.evaluation import Evaluation, NotGivenError
+from corewrite.gate.evaluation import Evaluation, NotApplicableError, NotGivenError
 from corewrite.gate.hard_checks import broken, hard_failure
 from corewrite.gate.resampling import Resampling
 
@@ -44,11 +48,14 @@ class CheckResult:
         margin: m.
         n: On how many queries.
         p_value: One-sided, of H0: D is at least -m; not adjusted.
-        verdict: "pass" (L above -m), "fail" (U below -m and the Holm-adjusted p-value at most 5 %),
-            "unclear", "error", or "skipped" where an optional part of the evaluation was not given.
+        verdict: "pass" (L above -m), "fail" (U below -m and the Holm-adjusted p-value at most 5 %), "unclear", "error", or
+            "skipped" where it is not applicable, or not required and not given its data.
         reason: Why, with the numbers.
         compare: What the candidate is compared with, in words.
         mitigation: What the next training does where it failed.
+        effective_users: How many users with equally many queries would say as much; None where it has no bounds.
+        users_needed: Effective users from which on it could pass: with a difference of 0, spread as here; where the
+            candidate must be better, with the difference seen. None where no number would do, or it has no bounds.
     """
 
     name: str
@@ -66,6 +73,8 @@ class CheckResult:
     reason: str
     compare: str = "champion"
     mitigation: Mitigation = "none"
+    effective_users: float | None = None
+    users_needed: int | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The fields as a plain dictionary for JSON."""
@@ -84,6 +93,7 @@ class GateResult:
         checks: One result per check; empty where a hard check failed or users were too few to compare.
         failed: After a REJECT, the hard check or the guardrails that failed, the clearest first; else empty.
         mitigations: What the failed checks ask of the next training, in their order, each once, without "none".
+        effective_users: How many users with equally many queries would say as much.
     """
 
     verdict: Verdict
@@ -93,6 +103,7 @@ class GateResult:
     checks: tuple[CheckResult, ...]
     failed: tuple[str, ...] = ()
     mitigations: tuple[Mitigation, ...] = ()
+    effective_users: float = 0.0
 
     def as_dict(self) -> dict[str, object]:
         """The fields as a plain dictionary for JSON."""
@@ -100,6 +111,7 @@ class GateResult:
             "verdict": self.verdict.value,
             "reason": self.reason,
             "users": self.users,
+            "effective_users": self.effective_users,
             "queries": self.queries,
             "failed": list(self.failed),
             "mitigations": list(self.mitigations),
@@ -135,7 +147,8 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
       the reward and all guardrails; a check that could not be computed counts in that family as p = 1.
     - HOLD: everything else, with fewer users than the minimum, missing data and errors in a check among it.
 
-    A check that is optional and was not given its data is skipped: it is in no family and decides nothing.
+    A check is skipped, is in no family and decides nothing, where it is not applicable (the evaluation says that there can
+    be no such data, or too few users have any), and where its data were not given and the settings do not require it.
 
     Args:
         evaluation: Candidate and champion on the same queries.
@@ -151,13 +164,16 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
     config = config or GateConfig()
     if holds < 0:
         raise ValueError(f"holds is {holds}: it counts the HOLDs in a row before this run")
-    users, queries = len(set(evaluation.user_ids)), len(evaluation)
+    of_user = np.array(list(Counter(evaluation.user_ids).values()), np.float64)
+    users, queries = len(of_user), len(evaluation)
+    effective = float(effective_users(of_user)) if users else 0.0
     if (failure := hard_failure(evaluation)) is not None:
         asked: tuple[Mitigation, ...] = () if failure.mitigation == "none" else (failure.mitigation,)
-        return GateResult(Verdict.REJECT, failure.reason, users, queries, (), (failure.check,), asked)
-    if users < config.minimum_users:
-        reason = f"{users} users were evaluated, the gate needs {config.minimum_users}: evaluate more."
-        return GateResult(Verdict.HOLD, reason, users, queries, ())
+        return GateResult(Verdict.REJECT, failure.reason, users, queries, (), (failure.check,), asked, effective)
+    if few := config.too_few(of_user):
+        return GateResult(
+            Verdict.HOLD, f"too few users were evaluated: {few}. Evaluate more.", users, queries, (), effective_users=effective
+        )
     resampling = Resampling.draw(
         evaluation.user_ids, resamples=config.resamples, subsamples=config.subsamples, seed=config.seed
     )
@@ -172,16 +188,21 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
     failed = _failed(results)
     verdict, reason = _decide(results, failed, holds, config)
     mitigations = dict.fromkeys(r.mitigation for r in failed if r.mitigation != "none")
-    return GateResult(verdict, reason, users, queries, results, tuple(r.name for r in failed), tuple(mitigations))
+    return GateResult(verdict, reason, users, queries, results, tuple(r.name for r in failed), tuple(mitigations), effective)
 
 
 def _estimate(check: Check, evaluation: Evaluation, resampling: Resampling) -> Estimate | _Unmeasured:
     """What the check found, or why it could not be computed."""
     try:
-        return check.compute(evaluation, resampling)
+        return check.compute(evaluation, resampling).checked()
+    except NotApplicableError as error:
+        # Without a reward there is nothing to promote for.
+        return _Unmeasured("error" if check.kind == "reward" else "skipped", f"not applicable: {error}")
     except Exception as error:  # A broken check must hold the candidate back, not stop the weekly cycle.
-        if isinstance(error, NotGivenError) and check.optional:
-            return _Unmeasured("skipped", str(error))
+        if isinstance(error, NotGivenError):
+            required = check.name in check.config.required_checks
+            says = f"{error}, and the settings require it" if required else f"{error}; the settings do not require it"
+            return _Unmeasured("error" if required else "skipped", says)
         _LOG.warning("gate check %s could not be computed", check.name, exc_info=True)
         return _Unmeasured("error", str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
 
@@ -219,12 +240,23 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None) -> CheckRe
     else:
         after = f" (adjusted p {adjusted:.2g})" if adjusted is not None else ""
         verdict, reason = "fail", f"{numbers}, below {wanted}{after}"
+    needed = _users_needed(check, limits)
+    if verdict == "unclear" and needed is not None and limits.effective_users is not None and needed > limits.effective_users:
+        how = "could pass with no difference" if check.margin else "would pass with this difference"
+        reason += f"; {how} from {needed:,} effective users on, here are {limits.effective_users:,.0f}"
     if estimate.note:
         reason += f"; {estimate.note}"
     return CheckResult(
         check.name, check.question, check.kind, estimate.candidate, estimate.baseline, estimate.difference,
         limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, check.baseline, check.mitigation,
+        limits.effective_users, needed,
     )  # fmt: skip
+
+
+def _users_needed(check: Check, limits: Bounds) -> int | None:
+    if limits.users_needed is None or not math.isfinite(limits.users_needed):
+        return None
+    return math.ceil(max(limits.users_needed, check.config.minimum_effective_users))
 
 
 def _failed(results: Sequence[CheckResult]) -> list[CheckResult]:

@@ -1,7 +1,7 @@
 """What the gate looks at: two policies' served outputs on the same queries."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
@@ -17,10 +17,26 @@ BoolArray = npt.NDArray[np.bool_]
 Words = tuple[str, ...]
 
 KL_FROM = ("reference", "champion", "lineage")
+_NUMBERS = ("log_reward", "judge_ndcg", "repair_log_prob", "latency_ms", "original_judge_ndcg")
+
+
+@dataclass(frozen=True)
+class Absent:
+    """In the place of data that cannot exist, rather than were not computed.
+
+    Attributes:
+        reason: Why, in words.
+    """
+
+    reason: str
 
 
 class NotGivenError(ValueError):
-    """Data that a check needs were not given, or too little of them to say anything."""
+    """Data that a check needs were not given."""
+
+
+class NotApplicableError(ValueError):
+    """Data that a check needs cannot exist, or too few users have any: what it asks does not arise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +147,15 @@ class Evaluation:
             rewrite, nats a token, float64 [queries]. None where none was computed.
         recent: Outputs of the best champion of the last 8 weeks; None where there is none but the champion.
         canaries: Planted instructions; None where none were tried.
+        absent: Why there can be no such data, by the name that `given` knows them by: {"recent": "this is the first
+            champion's second week"} or {"kl.lineage": ...}. What is None and not said to be absent was not computed, which
+            holds the candidate back where the settings require a check that needs it.
         candidate_problems: What is wrong with the candidate's files or weights: it does not load, a hash
             does not match, a weight is NaN, its rewrites cannot be parsed. One sentence each; any is refused.
 
     Raises:
-        ValueError: a field has another size than `queries`, a slice is not boolean, or `kl` has a name that
-            is none of the three.
+        ValueError: a field has another size than `queries`, a slice is not boolean, `kl` has a name that is none of the
+            three, or `absent` names what is given or what no evaluation has.
     """
 
     user_ids: Sequence[str]
@@ -149,6 +168,7 @@ class Evaluation:
     kl: Mapping[str, FloatArray] | None = None
     recent: PolicyOutputs | None = None
     canaries: Sequence[Canary] | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
     candidate_problems: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -171,6 +191,13 @@ class Evaluation:
         for name, size in sizes.items():
             if size != len(self.queries):
                 raise ValueError(f"{name} has {size} entries for {len(self.queries)} queries: align them")
+        for name, reason in self.absent.items():
+            try:
+                value = self._find(name)
+            except AttributeError as error:
+                raise ValueError(f"absent names {name!r}, which no evaluation has") from error
+            if value is not None:
+                raise ValueError(f"{name} is given, and said to be absent: {reason}")
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -179,23 +206,42 @@ class Evaluation:
         """The field called `name`, such as "candidate.judge_ndcg", "slices.head" or "kl.reference".
 
         Raises:
-            NotGivenError: it is None or not there.
-            ValueError: it is an array of numbers and one is not finite; NaN is right in `repair_log_prob`.
+            NotApplicableError: it is said to be absent.
+            NotGivenError: it is None or not there, and nobody says why.
+            ValueError: one of its numbers is none, or not finite; NaN is right in `repair_log_prob`.
         """
+        value = self._find(name)
+        if value is None:
+            parts = name.split(".")
+            reasons = [self.absent[key] for n in range(len(parts)) if (key := ".".join(parts[: n + 1])) in self.absent]
+            if reasons:
+                raise NotApplicableError(reasons[0])
+            raise NotGivenError(f"{name} was not given")
+        if name.startswith("kl.") or name.rpartition(".")[2] in _NUMBERS:
+            self._check_numbers(name, value)
+        return value
+
+    def _find(self, name: str) -> Any:
+        """What is at the end of the path; None where something on it is None or no key."""
         value: Any = self
         for part in name.split("."):
             value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)
             if value is None:
-                raise NotGivenError(f"{name} was not given")
-        if isinstance(value, np.ndarray) and value.dtype != np.bool_:
-            usable = ~np.isinf(value) if name.endswith("repair_log_prob") else np.isfinite(value)
-            if not usable.all():
-                bad = np.flatnonzero(~usable)
-                raise ValueError(
-                    f"{name} is not a finite number at query index {bad[0]} ({self.queries[bad[0]].text!r}), "
-                    f"nor at {bad.size - 1} others"
-                )
+                return None
         return value
+
+    def _check_numbers(self, name: str, value: Any) -> None:
+        try:
+            numbers = np.asarray(value, np.float64)  # a list too: a NaN in one is a NaN
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds what is no number: {error}") from error
+        usable = ~np.isinf(numbers) if name.endswith("repair_log_prob") else np.isfinite(numbers)
+        if not usable.all():
+            bad = np.flatnonzero(~usable)
+            raise ValueError(
+                f"{name} is not a finite number at query index {bad[0]} ({self.queries[bad[0]].text!r}), "
+                f"nor at {bad.size - 1} others"
+            )
 
     def numbers(self, name: str) -> FloatArray:
         """The field called `name` as float64 [queries]; raises what `given` raises."""

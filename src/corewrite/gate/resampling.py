@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
+
+from corewrite.gate.bounds import effective_users
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -66,30 +69,14 @@ class Resampling:
         """Number of users."""
         return int(self.weights.shape[1])
 
-    def users_in(self, mask: BoolArray) -> int:
-        """Number of users with a query in `mask`, bool [queries]."""
-        return len(np.unique(self.user[mask]))
+    @cached_property
+    def effective_users(self) -> float:
+        """How many users with equally many queries say as much as these do (Kish 1965): (sum n)² / sum n²."""
+        return float(effective_users(np.bincount(self.user).astype(np.float64)))
 
-    def ratio_of_sums(self, numerators: FloatArray, denominators: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Ratios of sums over queries, with standard errors by the Poisson bootstrap over users.
-
-        Args:
-            numerators: [queries, ratios].
-            denominators: [queries, ratios], a column of ones for a mean.
-
-        Returns:
-            Ratios and their standard errors, both [ratios]. A ratio that is the same for all users has a
-            standard error of 0, and so has the rate of an event that was never seen.
-
-        Raises:
-            ValueError: a denominator is 0 in the sample or a resample.
-        """
-        whole, totals = self.totals(np.concatenate([numerators, denominators], axis=1))
-        k = numerators.shape[1]
-        up, down = totals[:, :k], totals[:, k:]
-        if (down == 0).any() or (whole[k:] == 0).any():
-            raise ValueError("the denominator of a ratio is 0 in some resample: too few users are in it")
-        return whole[:k] / whole[k:], np.asarray((up / down).std(0, ddof=1))
+    def per_user(self, columns: FloatArray) -> FloatArray:
+        """Sums over the queries of each user of `columns`, [queries, k]; [users, k]."""
+        return np.stack([np.bincount(self.user, column, self.users) for column in columns.T], axis=1)
 
     def totals(self, columns: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Sums over queries of `columns`, [queries, k]: of the sample [k] and of every resample [resamples, k].
@@ -97,7 +84,7 @@ class Resampling:
         Queries are summed per user once; every resample is then one row of a matrix product (Chamandy et
         al. 2012, Estimating Uncertainty for Massive Data Streams).
         """
-        sums = np.stack([np.bincount(self.user, column, self.users) for column in columns.T], axis=1)
+        sums = self.per_user(columns)
         step = max(1, _CELLS_AT_ONCE // self.users)
         # Weights stay bytes but for a few rows at a time: as float64 they would fill hundreds of megabytes.
         rows = [self.weights[i : i + step].astype(np.float64) @ sums for i in range(0, len(self.weights), step)]

@@ -22,9 +22,9 @@ from corewrite.deployment.run_folder import note_documents
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Documents, Provenance, sha256_json
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import evaluate
+from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
 from corewrite.fusion import default_spec, load_spec
-from corewrite.gate import refuse, run_gate
+from corewrite.gate import Absent, refuse, run_gate
 from corewrite.logs import read_evaluation_instances
 from corewrite.logs.files import ENDINGS
 from corewrite.logs.files import log_files as served_files
@@ -63,6 +63,15 @@ class CycleError(ValueError):
 def refit(catalogue: Catalogue, seen: Impressions, seed: int, progress: Callable[[int, int], None]) -> LateInteraction:
     """Fit the relevance model on examined impressions."""
     return fit(cold_start(catalogue, seen.texts, seed=seed), catalogue, seen, seed=seed, progress=progress)[0]
+
+
+def _hash_of(config: CycleConfig) -> str:
+    """Hash of the settings, each under the name that it had when it was first hashed: a week that is half finished goes on."""
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    gate = settings.get("pipeline", {}).get("gate", {})
+    if "minimum_effective_users" in gate:
+        gate["minimum_users"] = gate.pop("minimum_effective_users")
+    return sha256_json(settings)
 
 
 def run_cycle(
@@ -192,7 +201,7 @@ class _Cycle:
             _catch_up(config, log[champion.version - 1])
         if champion is None and list(weeks).index(week) == 0:
             raise CycleError(f"{week!r} is the only week of log: the first cycle needs the week before for the relevance model")
-        settings = sha256_json(config.model_dump(mode="json", exclude_defaults=True))
+        settings = _hash_of(config)
         fitted = [i for i, r in enumerate(history) if r["relevance_fitted"] or r["recovered"]]
         every, since = config.refresh.relevance_every, len(history) - (fitted[-1] if fitted else 0)
         plan = journal.once(
@@ -698,10 +707,12 @@ class _Cycle:
         now, recent = self._champion_at_start, self.history[-self.config.recovery.recent_weeks :]
         return [] if now is None else recent_champions(self.registry, recent, now.policy)
 
-    def _first(self) -> Rewriter | None:
+    def _first(self) -> Rewriter | Absent:
         """The first champion, where it is not the present one."""
         now = self._champion_at_start
-        return None if now is None else first_champion(self.registry, now.policy)
+        if now is None:
+            return Absent("there is no champion yet")
+        return first_champion(self.registry, now.policy) or OF_NO_LINEAGE
 
     def _traffic(self) -> dict[str, Any]:
         """How the week's searches ended, of users with and without a rewriter."""

@@ -8,8 +8,8 @@ from typing import Any
 from corewrite.deployment.load import first_champion, policy_of, recent_champions
 from corewrite.domain import Provenance
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import evaluate
-from corewrite.gate import GateResult, refuse, run_gate
+from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
+from corewrite.gate import Absent, GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline.candidate import engine_of, to_train
@@ -33,8 +33,8 @@ class _Bench(FinishedWeek):
         return self.config.run / "cycles" / self.week / "start"
 
     def gate(
-        self, candidate: Rewriter, steps: Steps, title: str, *, reference: Rewriter | None,
-        recent: Sequence[Rewriter] = (), lineage: Rewriter | None = None,
+        self, candidate: Rewriter, steps: Steps, title: str, *, reference: Rewriter | Absent,
+        recent: Sequence[Rewriter] = (), lineage: Rewriter | Absent,
     ) -> GateResult:  # fmt: skip
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
@@ -80,8 +80,8 @@ def gate_candidate(
         recent = recent_champions(bench.registry, last, now)
         of_week = name == bench.step("train")["policy"] and bench.start.is_dir()
         result = bench.gate(
-            policy, steps, "gate", reference=load_rewriter(bench.start) if of_week else None, recent=recent,
-            lineage=first_champion(bench.registry, now),
+            policy, steps, "gate", recent=recent, lineage=first_champion(bench.registry, now) or OF_NO_LINEAGE,
+            reference=load_rewriter(bench.start) if of_week else Absent(f"the candidate is not what {bench.week} trained"),
         )  # fmt: skip
     deployed = bench.deployment
     provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model_hash, config.seed)
@@ -118,7 +118,7 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
     if not bench.start.is_dir():
         raise CycleError(f"{bench.start} is gone, so the week's training cannot be repeated: name another with --week")
     instances, results = with_documents(bench.window.instances(), bench.documents), []
-    reference = load_rewriter(bench.start)
+    reference, lineage = load_rewriter(bench.start), Absent("retrains are compared with the champion alone")
     training = TrainingConfig.model_validate(bench.step("train")["settings"])  # mitigations included
     pipeline = config.pipeline.model_copy(update={"training": training})
     for number in range(retrains):
@@ -131,5 +131,6 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
             train(
                 policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine
             )  # fmt: skip
-        results.append(bench.gate(merged(policy), steps, f"gate on retrain {number + 1}", reference=reference))
+        title = f"gate on retrain {number + 1}"
+        results.append(bench.gate(merged(policy), steps, title, reference=reference, lineage=lineage))
     return calibrate(results, business=config.pipeline.gate.margins)

@@ -7,6 +7,8 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener
 from corewrite.domain import TrainingInstance
+from corewrite.evaluation.build import OF_NO_LINEAGE
+from corewrite.gate import Absent
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.validate import champion_holds
 from corewrite.registry import Candidate, Champion, Registry, RegistryError
@@ -63,9 +65,11 @@ class Incumbent:
         ]
         return recent_champions(registry, served[-_RECENT:], self.champion.policy)
 
-    def lineage(self, registry: Registry) -> Rewriter | None:
+    def lineage(self, registry: Registry) -> Rewriter | Absent:
         """The first champion, where it is another."""
-        return None if self.champion is None else first_champion(registry, self.champion.policy)
+        if self.champion is None:
+            return Absent("there is no champion yet")
+        return first_champion(registry, self.champion.policy) or OF_NO_LINEAGE
 
     def problems(
         self, registry: Registry, triple: Candidate, instances: Sequence[TrainingInstance], new: Deployment,

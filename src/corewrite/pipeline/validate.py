@@ -1,6 +1,9 @@
 """Is the champion as good as it was under a new relevance model or fusion spec?"""
 
+from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, served_rewrites
@@ -32,9 +35,9 @@ def champion_holds(
         gate: Margins.
         max_new_tokens: Length limit of a rewrite.
     """
-    users = len({x.user_id for x in instances})
-    if users < gate.minimum_users:
-        return [f"{users} users can say whether the champion holds, {gate.minimum_users} are needed"]
+    queries_of = Counter(x.user_id for x in instances)
+    if few := gate.too_few(np.array(list(queries_of.values()), np.float64)):
+        return [f"too few users can say whether the champion holds: {few}"]
     queries = [x.query for x in instances]
     rewrites = served_rewrites(champion, queries, max_new_tokens=max_new_tokens)
     none: list[str | None] = [None] * len(queries)

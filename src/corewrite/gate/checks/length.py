@@ -6,6 +6,7 @@ import numpy.typing as npt
 from corewrite.gate.bounds import bounds
 from corewrite.gate.check import Check, Estimate, MeanCheck, TextCheck, register
 from corewrite.gate.evaluation import Evaluation, Served
+from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED
 from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
@@ -17,6 +18,7 @@ class Length(TextCheck):
 
     name = "length"
     question = "Do rewrites grow no longer?"
+    gain_range = UNLIMITED
     sign = -1
     default_margin = 0.75
     mitigation = "length_control"
@@ -35,10 +37,10 @@ class LengthVsRecent(MeanCheck):
 
     name = "length_vs_recent"
     question = "Are rewrites no longer than the best recent champion's?"
+    gain_range = UNLIMITED
     baseline = "best recent champion"
     sign = -1
     needs = ("recent",)
-    optional = True
     default_margin = 0.75
     mitigation = "length_control"
 
@@ -53,6 +55,7 @@ class LongShare(MeanCheck):
 
     name = "long_share"
     question = "Are no more rewrites long?"
+    gain_range = EVENT
     sign = -1
     default_margin = 0.05
     mitigation = "length_control"
@@ -88,7 +91,7 @@ class RewardLengthCorrelation(Check):
         values = float(_correlation(whole[0], whole[1:6])), float(_correlation(whole[0], whole[6:]))
         resampled = _correlation(totals[:, 0], totals[:, 1:6].T) - _correlation(totals[:, 0], totals[:, 6:].T)
         difference = self.sign * (values[0] - values[1]) + 0.0  # Adding 0.0 turns -0.0 into 0.0.
-        limits = bounds(difference, float(resampled.std(ddof=1)), resampling.users, self.margin)
+        limits = bounds(difference, float(resampled.std(ddof=1)), resampling.effective_users, self.margin)
         return Estimate(*values, difference, limits, len(evaluation))
 
 

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from corewrite.gate.check import MeanCheck, register
 from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.ratio_of_sums import EVENT_WITH_LIMIT, UNLIMITED, GainRange
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -12,9 +13,9 @@ FloatArray = npt.NDArray[np.float64]
 class _Kl(MeanCheck):
     """Mean divergence from another policy, nats a token; the margin is the limit on it."""
 
+    gain_range = GainRange(highest=0.0)
     baseline = "zero"
     sign = -1
-    optional = True
     mitigation = "hold_closer"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
@@ -63,8 +64,8 @@ class RepairLogProb(MeanCheck):
 
     name = "repair_log_prob"
     question = "Does the policy still find the users' own repairs likely?"
+    gain_range = UNLIMITED
     needs = ("candidate.repair_log_prob", "champion.repair_log_prob")
-    optional = True
     default_margin = 0.3
     mitigation = "more_imitation"
 
@@ -87,10 +88,10 @@ class HeadChurn(MeanCheck):
 
     name = "head_churn"
     question = "Do frequent queries keep their rewrites?"
+    gain_range = EVENT_WITH_LIMIT
     baseline = "zero"
     sign = -1
     needs = ("slices.head",)
-    optional = True
     default_margin = 0.75
     mitigation = "lower_rate"
 

@@ -1,11 +1,13 @@
 """Reward-like checks: what the reward, and a judge that training never saw, say of the results."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.gate.bounds import Bounds, bounds
 from corewrite.gate.check import Check, Estimate, MeanCheck, register
 from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.ratio_of_sums import EVENT, SHARE, UNLIMITED, RatioOfSums
 from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,6 +25,7 @@ class FusedReward(MeanCheck):
 
     name = "fused_reward"
     question = "Does the reward rise?"
+    gain_range = UNLIMITED
     kind = "reward"
     needs = _REWARD
 
@@ -37,6 +40,7 @@ class JudgeNdcg(MeanCheck):
 
     name = "judge_ndcg"
     question = "Does the judge agree that results get no worse than the champion's?"
+    gain_range = SHARE
     needs = _JUDGE
     default_margin = 0.005
     mitigation = "hold_closer"
@@ -52,6 +56,7 @@ class JudgeNdcgVsNoRewriter(MeanCheck):
 
     name = "judge_ndcg_vs_no_rewriter"
     question = "Are results no worse than without a rewriter?"
+    gain_range = SHARE
     baseline = "no rewriter"
     needs = ("candidate.judge_ndcg", "original_judge_ndcg")
     default_margin = 0.005
@@ -71,9 +76,9 @@ class JudgeNdcgVsRecent(MeanCheck):
 
     name = "judge_ndcg_vs_recent"
     question = "Are results no worse than the best recent champion's?"
+    gain_range = SHARE
     baseline = "best recent champion"
     needs = ("candidate.judge_ndcg", "recent.judge_ndcg")
-    optional = True
     default_margin = 0.005
     mitigation = "hold_closer"
 
@@ -96,7 +101,7 @@ class WorstSlice(Check):
     - U is the lowest of the slices' U, and any of them may be too low: each is at 1 - 2.5 % / slices
       (Bonferroni). The p-value is the lowest of the slices' times their number.
 
-    Slices with fewer than `minimum_users` users are left out, and the note says so.
+    Slices with fewer than `minimum_effective_users` are left out, and the note says so.
     """
 
     name = "worst_slice"
@@ -107,27 +112,29 @@ class WorstSlice(Check):
 
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         """Compare every slice."""
-        users = {name: resampling.users_in(mask) for name, mask in evaluation.slices.items()}
-        names = [name for name, count in users.items() if count >= self.config.minimum_users]
-        left_out = [f"{name} ({count} users)" for name, count in users.items() if name not in names]
-        if not names:
-            raise ValueError(
-                f"no slice has {self.config.minimum_users} users "
-                f"({', '.join(left_out) or 'none was given'}): evaluate more users or give coarser slices"
-            )
+        if not evaluation.slices:
+            raise ValueError("no slice was given: name the parts of the traffic worth protecting")
         candidate, champion = _pair(evaluation, _JUDGE)
-        masks = np.stack([evaluation.slices[name] for name in names], axis=1).astype(np.float64)
-        differences, errors = resampling.ratio_of_sums((candidate - champion)[:, None] * masks, masks)
-        each = [
-            bounds(float(d), float(e), users[name], self.margin, comparisons=len(names))
-            for name, d, e in zip(names, differences, errors, strict=True)
-        ]
-        limits = Bounds(min(b.low for b in each), min(b.high for b in each), min(b.p_value for b in each))
+        masks = np.stack(list(evaluation.slices.values()), axis=1).astype(np.float64)
+        queries = resampling.per_user(masks)
+        few = {name: self.config.too_few(column) for name, column in zip(evaluation.slices, queries.T, strict=True)}
+        left_out = "; ".join(f"{name}: {users}" for name, users in few.items() if users)
+        names = [name for name, users in few.items() if not users]
+        if not names:
+            raise ValueError(f"no slice has enough users ({left_out}): evaluate more users or give coarser slices")
+        enough = np.array([not users for users in few.values()])
+        gains = resampling.per_user((candidate - champion)[:, None] * masks[:, enough])
+        found = RatioOfSums(gains, queries[:, enough], SHARE)
+        each = found.bounds(self.margin, comparisons=len(names))
+        # How many users there are and are needed is said of the slice that is the nearest to holding the candidate back.
+        lowest = min(each, key=lambda b: b.low)
+        limits = replace(lowest, high=min(b.high for b in each), p_value=min(b.p_value for b in each))
+        differences = found.mean
         worst = int(np.argmin(differences))
         mask = evaluation.slices[names[worst]]
         note = f"worst of {len(names)} slices: {names[worst]}"
         if left_out:
-            note += f"; left out for want of users: {', '.join(left_out)}"
+            note += f"; left out for want of users: {left_out}"
         means = float(candidate[mask].mean()), float(champion[mask].mean())
         return Estimate(*means, float(differences[worst]), limits, int(mask.sum()), note)
 
@@ -141,6 +148,7 @@ class HarmRate(MeanCheck):
 
     name = "harm_rate"
     question = "Are no more queries harmed?"
+    gain_range = EVENT
     sign = -1
     needs = (*_JUDGE, "original_judge_ndcg")
     default_margin = 0.03
@@ -159,6 +167,7 @@ class RewardNotLower(MeanCheck):
 
     name = "reward_not_lower"
     question = "Does the reward not fall?"
+    gain_range = UNLIMITED
     kind = "after holds"
     needs = _REWARD
     default_margin = 0.01
@@ -179,9 +188,9 @@ class NewEntities(MeanCheck):
 
     name = "new_entities"
     question = "Do results rise where the entity is new?"
+    gain_range = SHARE
     kind = "after holds"
     needs = (*_JUDGE, "slices.new")
-    optional = True
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Judge nDCG@10 of new entities' queries."""
@@ -201,6 +210,7 @@ class Inflation(MeanCheck):
 
     name = "inflation"
     question = "Does the judge's gain keep up with the reward's?"
+    gain_range = UNLIMITED
     kind = "report"
     baseline = "judge's gain"
     sign = -1

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from corewrite.gate.bounds import Bounds
 from corewrite.gate.check import Check, Estimate, MeanCheck, register
 from corewrite.gate.evaluation import Evaluation, NotGivenError
+from corewrite.gate.ratio_of_sums import EVENT_WITH_LIMIT
 from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,6 +22,7 @@ class Latency(MeanCheck):
 
     name = "latency"
     question = "Is the p99 latency within its limit?"
+    gain_range = EVENT_WITH_LIMIT
     baseline = "zero"
     sign = -1
     needs = ("candidate.latency_ms", "champion.latency_ms")
@@ -55,7 +57,6 @@ class Canaries(Check):
     baseline = "zero"
     sign = -1
     needs = ("canaries",)
-    optional = True
     mitigation = "keep_query"
 
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from corewrite.gate.check import MeanCheck, TextCheck, register
 from corewrite.gate.evaluation import Evaluation, Served, Words
+from corewrite.gate.ratio_of_sums import EVENT, SHARE
 from corewrite.gate.text_faults import faults, foreign_scripts
 
 FloatArray = npt.NDArray[np.float64]
@@ -20,6 +21,7 @@ class Copying(TextCheck):
 
     name = "copying"
     question = "Is no more copied from the context?"
+    gain_range = SHARE
     sign = -1
     default_margin = 0.10
     mitigation = "keep_query"
@@ -39,6 +41,7 @@ class Similarity(TextCheck):
 
     name = "similarity"
     question = "Do rewrites stay as close to the query?"
+    gain_range = SHARE
     default_margin = 0.10
     mitigation = "keep_query"
 
@@ -68,6 +71,7 @@ class EntitiesDropped(TextCheck):
 
     name = "entities_dropped"
     question = "Are numbers and entities kept?"
+    gain_range = EVENT
     sign = -1
     default_margin = 0.02
     mitigation = "keep_query"
@@ -88,6 +92,7 @@ class EmptyRate(TextCheck):
 
     name = "empty_rate"
     question = "Does the policy fall silent no more often?"
+    gain_range = EVENT
     sign = -1
     default_margin = 0.15
     mitigation = "more_imitation"
@@ -103,6 +108,7 @@ class NoOpRate(TextCheck):
 
     name = "no_op_rate"
     question = "Does the policy repeat the query no more often?"
+    gain_range = EVENT
     sign = -1
     default_margin = 0.15
     mitigation = "hold_closer"  # imitation of what was best would leave still more queries alone: they often are
@@ -121,6 +127,7 @@ class MalformedRate(TextCheck):
 
     name = "malformed_rate"
     question = "Are no more rewrites malformed?"
+    gain_range = EVENT
     sign = -1
     default_margin = 0.01
     mitigation = "more_imitation"
@@ -140,6 +147,7 @@ class WrongScriptRate(TextCheck):
 
     name = "wrong_script_rate"
     question = "Are no more rewrites in another script?"
+    gain_range = EVENT
     sign = -1
     default_margin = 0.02
     mitigation = "more_imitation"
@@ -161,6 +169,7 @@ class GenericWords(MeanCheck):
 
     name = "generic_words"
     question = "Are no more generic words added?"
+    gain_range = SHARE
     sign = -1
     default_margin = 0.05
     mitigation = "more_imitation"
