@@ -395,7 +395,9 @@ class Lines:
             _told(error)
             return "no greeting"
         must(isinstance(template, TemplateConfig), "no template")
-        must(all(type(v) is int and v >= 0 for v in template.__dict__.values()), f"a template of {template}")
+        numbers = [v for name, v in template.__dict__.items() if name != "home_locale"]
+        must(all(type(v) is int and v >= 0 for v in numbers), f"a template of {template}")
+        must(type(template.home_locale) is str, f"a template of {template}")
         return "greeting"
 
     def _tokens(self, said: bytes) -> str:
