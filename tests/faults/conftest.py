@@ -124,7 +124,7 @@ def start(platform, folder, **settings):
     config = folder / "serve.yaml"
     # Deadlines that a busy machine of tests can meet, and that a rewriter ten times slower (150 ms) cannot.
     deadlines = {"recall": 80, "rawrank": 100, "finerank": 130}
-    config.write_text(platform.config(port=port, deadlines=deadlines, **settings).model_dump_json())
+    config.write_text(platform.config(port=port, deadlines=deadlines, **settings).model_dump_json(exclude_defaults=True))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COREWRITE_FAULTS": str(control)}
     with output.open("wb") as out:
         process = subprocess.Popen(

@@ -32,7 +32,7 @@ def server(platform, tmp_path, monkeypatch):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         config = tmp_path / "serve.yaml"
-        config.write_text(platform.config(port=port, **settings).model_dump_json())
+        config.write_text(platform.config(port=port, **settings).model_dump_json(exclude_defaults=True))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         out = (tmp_path / "server.log").open("wb")
         process = subprocess.Popen(
@@ -140,7 +140,7 @@ def test_warm_writes_what_a_server_reads(platform, tmp_path):
     lines = [{"query_id": f"q{i}", "client_id": f"c{i}", "user_query": text, "timestamp": i} for i, text in enumerate(texts)]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     config = tmp_path / "serve.yaml"
-    config.write_text(platform.config(cache={"warm_folder": str(tmp_path / "warm")}).model_dump_json())
+    config.write_text(platform.config(cache={"warm_folder": str(tmp_path / "warm")}).model_dump_json(exclude_defaults=True))
     asked = [
         "warm",
         "--from-log",
@@ -178,16 +178,17 @@ def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platfo
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[MULTIPROCESS_VARIABLE]))
     handler = signal.getsignal(signal.SIGTERM)
     config = tmp_path / "serve.yaml"
-    config.write_text(platform.config(workers=2).model_dump_json())
+    config.write_text(platform.config(workers=2).model_dump_json(exclude_defaults=True))
     try:
-        assert CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False).exit_code == 0
+        served = CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False)
+        assert served.exit_code == 0, served.output
     finally:
         signal.signal(signal.SIGTERM, handler)
     assert seen[0].startswith("/dev/shm/") and not Path(seen[0]).exists()
 
 
 def test_full_collections_pass_over_what_a_worker_starts_with(platform, monkeypatch):
-    monkeypatch.setenv(CONFIG_VARIABLE, platform.config().model_dump_json())
+    monkeypatch.setenv(CONFIG_VARIABLE, platform.config().model_dump_json(exclude_defaults=True))
     kept = from_environment()
     try:
         assert gc.is_tracked(kept) and gc.get_freeze_count() > 100_000
@@ -200,7 +201,7 @@ def test_settings_reach_the_workers_whole(platform, tmp_path, monkeypatch):
     inputs = {"x": "document.visual", "y": "text"}
     scorer = {"kind": "python", "factory": "a.module:scorer", "version": "1", "inputs": inputs}
     settings = platform.config(workers=2, ranker={"signals": {"relevance": scorer}})
-    (tmp_path / "serve.yaml").write_text(settings.model_dump_json(by_alias=True))
+    (tmp_path / "serve.yaml").write_text(settings.model_dump_json(by_alias=True, exclude_defaults=True))
     handler, seen = signal.getsignal(signal.SIGTERM), []
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[CONFIG_VARIABLE]))
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
