@@ -66,7 +66,7 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
         lines = [f"line {key.start_mark.line + 1}: `{old}` is `{'.'.join(to)}` now" for old, to, key, _ in moved]
         warnings.warn(
             f"{name} is written as for an earlier version, which the next one will not read; {'; '.join(lines)} "
-            "(docs/settings.md)", OldConfigWarning, stacklevel=2,
+            "(docs/cycle.md)", OldConfigWarning, stacklevel=2,
         )  # fmt: skip
     return now
 
