@@ -192,12 +192,12 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        settings = {
+        serve = {
             "enabled": enabled, "kill_file": str(folder / "killed"), "arms": {"holdback": 0},
             "log": {"folder": str(folder / "log"), "query_text": True, "counterfactual_share": counterfactuals},
         }  # fmt: skip
-        config = folder / "serve.yaml"
-        config.write_text(json.dumps(settings))
+        config = folder / "corewrite.yaml"
+        config.write_text(json.dumps({"serve": serve}))
         self._output = folder / "output"
         command = [sys.executable, "-c", "from corewrite.cli.main import app; app()", "serve", "--port", str(self.port)]
         with self._output.open("wb") as out:

@@ -121,10 +121,10 @@ def wait(condition, seconds, what="the condition"):
 def start(platform, folder, **settings):
     """A server that is ready."""
     port, control, output = serving.free_port(), folder / "faults.json", folder / "server.log"
-    config = folder / "serve.yaml"
+    config = folder / "corewrite.yaml"
     # Deadlines that a busy machine of tests can meet, and that a rewriter ten times slower (150 ms) cannot.
     deadlines = {"recall": 80, "rawrank": 100, "finerank": 130}
-    config.write_text(platform.config(port=port, deadlines=deadlines, **settings).model_dump_json(exclude_defaults=True))
+    platform.file(config, port=port, deadlines=deadlines, **settings)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COREWRITE_FAULTS": str(control)}
     with output.open("wb") as out:
         process = subprocess.Popen(

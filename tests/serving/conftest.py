@@ -1,6 +1,7 @@
 """A tiny platform with two promoted policies; a rewriter that is made up, for faults, and a real one."""
 
 import asyncio
+import json
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from corewrite.serving.app import build_app
 from corewrite.serving.cache import MemoryCache
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.service import Service
-from corewrite.serving.settings import RewriterSettings, ServeConfig
+from corewrite.serving.settings import RewriterSettings, ServeConfig, ServeSettings
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world
 
@@ -65,6 +66,14 @@ class Platform:
             "arms": {"holdback": 0, **changes.get("arms", {})},
         }
         return ServeConfig.model_validate(settings)
+
+    def file(self, path: Path, **changes: Any) -> Path:
+        """The settings as a `corewrite.yaml`."""
+        config = self.config(**changes)
+        serve = config.model_dump(mode="json", include=set(ServeSettings.model_fields), exclude_defaults=True)
+        sections = {"run": str(self.folder), "ranker": config.ranker.model_dump(mode="json", by_alias=True), "serve": serve}
+        path.write_text(json.dumps(sections))
+        return path
 
     def queries(self, n: int) -> list[str]:
         """Words of titles, two at a time."""

@@ -13,6 +13,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import ReplayError, replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import ConfigError
+from corewrite.domain.earlier_config import OldConfigWarning
 from corewrite.logs.files import log_files
 from corewrite.registry import Candidate
 from corewrite.relevance import DenseScorer, LateInteraction, cold_start
@@ -150,8 +151,8 @@ def test_a_folder_that_is_not_the_pinned_one_does_not_start(made, tmp_path, kind
         ("httpx", "kserve", {"relevance": {"kind": "kserve", "url": "http://x", "model": "m", "version": "1"}}),
         ("onnxruntime", "onnx", {"relevance": {"kind": "onnx", "folder": ".", "pin": "0" * 64}}),
         ("sentence_transformers", "cross-encoder", {"relevance": {"kind": "cross_encoder", "folder": ".", "pin": "0" * 64}}),
-        ("qdrant_client", "qdrant", {"engine": {"kind": "qdrant", "url": "http://x", "collection": "c"}}),
-        ("opensearchpy", "opensearch", {"engine": {"kind": "opensearch", "url": "http://x", "index": "i"}}),
+        ("qdrant_client", "qdrant", {"ranker": {"recall": {"kind": "qdrant", "url": "http://x", "collection": "c"}}}),
+        ("opensearchpy", "opensearch", {"ranker": {"recall": {"kind": "opensearch", "url": "http://x", "index": "i"}}}),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_its_extra(made, monkeypatch, package, extra, settings):
@@ -187,7 +188,7 @@ def test_qdrant_answers_like_the_embedded_index_and_follows_a_new_relevance_mode
 
     async def check():
         _, expected, _ = await searched(platform, kit, platform.config(), queries)
-        config = platform.config(engine=engine)
+        config = platform.config(ranker={"recall": engine})
         ready, answers, _ = await searched(platform, kit, config, queries)
         assert opened == {"url": "http://q:6333", "api_key": "s3cret", "timeout": 1}
         assert ready["backends"]["engine"] == {"kind": "qdrant", "collection": "videos-{relevance}"}
@@ -233,7 +234,7 @@ def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
     async def check():
         queries = made.queries(3)
         _, expected, _ = await searched(made, kit, made.config(), queries)
-        _, answers, _ = await searched(made, kit, made.config(engine=engine), queries)
+        _, answers, _ = await searched(made, kit, made.config(ranker={"recall": engine}), queries)
         same(answers, expected)
 
     asyncio.run(check())
@@ -244,21 +245,43 @@ def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("relevance: {kind: kserv}", "kind 'kserv' is unknown: there are embedded"),
-        ("relevance: {kind: kserve, url: 'http://x', model: m}", "serve.yaml:1: serve.relevance.version: Field required"),
-        ("relevance: {kind: onnx, folder: x, pin: abc}", "serve.yaml:1: serve.relevance.pin: "),
-        ("engine: {kind: qdrant, url: 'http://x'}", "serve.yaml:1: ranker.recall.collection: Field required"),
+        ("signals: {a: {kind: kserv}}", "ranker.signals.a: kind 'kserv' is unknown: there are embedded"),
+        ("signals: {a: {kind: kserve, url: 'http://x', model: m}}", "ranker.signals.a.version: Field required"),
+        ("signals: {a: {kind: onnx, folder: x, pin: abc}}", "ranker.signals.a.pin: "),
+        ("recall: {kind: qdrant, url: 'http://x'}", "ranker.recall.collection: Field required"),
         (
-            "engine: {kind: qdrant, url: 'http://x', collection: c, api_key: k}",
-            "serve.yaml:1: ranker.recall.api_key: unknown name; did you mean 'api_key_env'?",
+            "recall: {kind: qdrant, url: 'http://x', collection: c, api_key: k}",
+            "ranker.recall.api_key: unknown name; did you mean 'api_key_env'?",
         ),
     ],
 )
 def test_settings_that_are_wrong_are_named(tmp_path, text, said):
-    (tmp_path / "serve.yaml").write_text(text)
+    (tmp_path / "corewrite.yaml").write_text(f"run: r\ndocuments: d\nranker:\n  {text}\n")
     with pytest.raises(ConfigError) as error:
-        load_serve_config(tmp_path / "serve.yaml")
-    assert said in str(error.value)
+        load_serve_config(tmp_path / "corewrite.yaml")
+    assert f"corewrite.yaml:4: {said}" in str(error.value)
+
+
+def test_a_server_s_file_of_earlier_versions_is_read_once_more(tmp_path):
+    (tmp_path / "serve.yaml").write_text(
+        "registry: r/registry\ndocuments: d.parquet\nport: 9000\n"
+        "relevance: {kind: kserve, url: 'http://x', model: m, version: '1'}\n"
+        "engine: {kind: qdrant, url: 'http://q', collection: c}\nlog: {folder: served}\n"
+    )
+    with pytest.warns(OldConfigWarning, match="line 3: `port` is `serve.port` now"):
+        found = load_serve_config(tmp_path / "serve.yaml")
+    assert (found.registry, found.documents, found.port, found.log.folder) == (
+        Path("r/registry"), Path("d.parquet"), 9000, Path("served"),
+    )  # fmt: skip
+    assert found.what_ranks.signals["relevance"].model == "m" and found.what_ranks.recall.collection == "c"
+
+
+def test_the_limit_of_a_rewrite_is_that_of_gate_and_training(tmp_path):
+    file = tmp_path / "corewrite.yaml"
+    file.write_text("run: r\ndocuments: d\nmax_new_tokens: 9\n")
+    assert load_serve_config(file).rewriter.max_new_tokens == 9
+    file.write_text("run: r\ndocuments: d\nmax_new_tokens: 9\nserve: {rewriter: {max_new_tokens: 7}}\n")
+    assert load_serve_config(file).rewriter.max_new_tokens == 7
 
 
 def test_a_key_that_is_not_set_is_named(made):

@@ -31,8 +31,7 @@ def server(platform, tmp_path, monkeypatch):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        config = tmp_path / "serve.yaml"
-        config.write_text(platform.config(port=port, **settings).model_dump_json(exclude_defaults=True))
+        config = platform.file(tmp_path / "corewrite.yaml", port=port, **settings)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         out = (tmp_path / "server.log").open("wb")
         process = subprocess.Popen(
@@ -139,8 +138,7 @@ def test_warm_writes_what_a_server_reads(platform, tmp_path):
     texts = platform.queries(3) * 3
     lines = [{"query_id": f"q{i}", "client_id": f"c{i}", "user_query": text, "timestamp": i} for i, text in enumerate(texts)]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    config = tmp_path / "serve.yaml"
-    config.write_text(platform.config(cache={"warm_folder": str(tmp_path / "warm")}).model_dump_json(exclude_defaults=True))
+    config = platform.file(tmp_path / "corewrite.yaml", cache={"warm_folder": str(tmp_path / "warm")})
     asked = [
         "warm",
         "--from-log",
@@ -162,11 +160,15 @@ def test_warm_writes_what_a_server_reads(platform, tmp_path):
 
 
 def test_wrong_usage_is_said_in_words(tmp_path):
-    config = tmp_path / "serve.yaml"
-    config.write_text("deadlines: {recall: 50, finerank: 10}\nport: 99999\nrigestry: x\n")
+    config = tmp_path / "corewrite.yaml"
+    config.write_text("run: r\nserve:\n  deadlines: {recall: 50, finerank: 10}\n  port: 99999\n  shadwo: true\ndocumets: d\n")
     result = CliRunner().invoke(app, ["serve", "--config", str(config)])
     assert result.exit_code == 1
-    for text in ("deadlines", "port", "rigestry"):
+    for text in (
+        "yaml:3: serve.deadlines: deadlines must not fall", "yaml:4: serve.port: Input should be less", "(got 99999)",
+        "yaml:5: serve.shadwo: unknown name; did you mean 'shadow'?",
+        "yaml:6: documets: unknown name; did you mean 'documents'?",
+    ):  # fmt: skip
         assert text in result.stderr
     assert "--run" in CliRunner().invoke(app, ["serve"]).stderr
 
@@ -177,8 +179,7 @@ def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platfo
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != MULTIPROCESS_VARIABLE})
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[MULTIPROCESS_VARIABLE]))
     handler = signal.getsignal(signal.SIGTERM)
-    config = tmp_path / "serve.yaml"
-    config.write_text(platform.config(workers=2).model_dump_json(exclude_defaults=True))
+    config = platform.file(tmp_path / "corewrite.yaml", workers=2)
     try:
         served = CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False)
         assert served.exit_code == 0, served.output

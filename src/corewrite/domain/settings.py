@@ -86,12 +86,12 @@ def _problem(document: YamlDocument, kind: type[Settings], what: str, sections: 
         said = f"{error['msg']}: put it in quotes"
     else:
         said = printable(error["msg"].removeprefix("Value error, "))
-    return _said(document, location, said, value, what)
+    return _said(document, location, said, value, what, missing=error["type"] == "missing")
 
 
-def _said(document: YamlDocument, location: Location, said: str, value: object, what: str) -> str:
+def _said(document: YamlDocument, location: Location, said: str, value: object, what: str, *, missing: bool = False) -> str:
     shown = "" if isinstance(value, dict | list | BaseModel) else f" (got {value!r:.80})"
-    where = ".".join(visible(str(part)) for part in document.path(location)) or what
+    where = ".".join(visible(str(part)) for part in document.path(location, missing=missing)) or what
     return f"{document.name}:{document.line(location)}: {where}: {said}{shown}"
 
 

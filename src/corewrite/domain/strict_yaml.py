@@ -33,17 +33,25 @@ class YamlDocument:
         """Line of a place, counted from 1, or of the nearest place above it that is there."""
         return line_of(self.node, location)
 
-    def path(self, location: Location) -> Location:
-        """A place as it stands in the file: less the kind that pydantic puts between, of settings that come in several."""
+    def path(self, location: Location, *, missing: bool = False) -> Location:
+        """A place as it stands in the file: less the kind that pydantic puts between, of settings that come in several.
+
+        Args:
+            location: As pydantic tells it.
+            missing: Whether its last name is one that the file lacks.
+        """
         found: list[int | str] = []
         value: Any = self.value
-        for key in location[:-1]:
+        for place, key in enumerate(location):
+            if missing and place == len(location) - 1:
+                found.append(key)
+                break
             if isinstance(value, dict) and key not in value:
                 continue
             found.append(key)
             if isinstance(value, dict) or (isinstance(value, list) and isinstance(key, int)):
                 value = value[key]  # type: ignore[index]
-        return (*found, *location[-1:])
+        return tuple(found)
 
 
 def read_yaml(path: Path, what: str = "settings", rewrite: Callable[[yaml.Node], yaml.Node] | None = None) -> YamlDocument:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from corewrite.deployment.run_folder import documents_of_run
-from corewrite.deployment.settings import RankerSettings, RecallSettings, SignalSettings, secret_of
+from corewrite.deployment.settings import RankerSettings, SignalSettings, secret_of
 from corewrite.domain import Settings
 from corewrite.domain.config_file import read_config
 from corewrite.domain.traffic_split import STAGES_OF, Arm, ArmShares, compared_arms
@@ -144,19 +144,9 @@ class LogSettings(Settings):
         return self
 
 
-class ServeConfig(Settings):
-    """All settings of `corewrite serve`."""
+class ServeSettings(Settings):
+    """How `corewrite serve` serves."""
 
-    registry: Path = Path("registry")
-    """Folder of the registry whose champion is served."""
-    documents: Path = Path("documents.parquet")
-    """Parquet of the documents."""
-    ranker: RankerSettings = RankerSettings()
-    """Where the champion's models and the engine run."""
-    relevance: SignalSettings | None = None
-    """Of earlier versions, read for one more release: what computes the signal `relevance`, under every champion."""
-    engine: RecallSettings | None = None
-    """Of earlier versions, read for one more release: `ranker.recall`."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -189,31 +179,14 @@ class ServeConfig(Settings):
     """Of requests."""
     log: LogSettings = LogSettings()
     """What is written down."""
-
-    @property
-    def what_ranks(self) -> RankerSettings:
-        """The ranker, whichever way the settings name it."""
-        update: dict[str, object] = {}
-        if self.relevance is not None:
-            update["signals"] = {**self.ranker.signals, "relevance": self.relevance}
-        if self.engine is not None:
-            update["recall"] = self.engine
-        return self.ranker.model_copy(update=update)
+    relevance: SignalSettings | None = None
+    """Of earlier versions, read for one more release: what computes the signal `relevance`, under every champion. Now
+    `ranker.signals.relevance`, which trains, gates and serves."""
 
     @property
     def pair(self) -> tuple[Arm, Arm]:
         """The arms that are compared, control first."""
         return self.log.pair or compared_arms(self.arms)
-
-    @property
-    def kill_path(self) -> Path:
-        """The kill switch's file."""
-        return self.kill_file or self.registry.parent / "serving.killed"
-
-    @property
-    def ramp_path(self) -> Path:
-        """The ramp's file."""
-        return self.ramp or self.registry.parent / "ramp.json"
 
     def api_key(self) -> str | None:
         """The key that clients send in a header; None where none is asked for.
@@ -228,35 +201,64 @@ class ServeConfig(Settings):
         return key
 
 
-class ServeSections(Settings):
-    """What the server reads of `corewrite.yaml`."""
+class ServeConfig(ServeSettings):
+    """All that a server is told: its own section, and what it serves."""
 
-    run: Path | None = None
-    """Run folder whose registry is served; None: the folder `registry` here."""
-    documents: Path | None = None
-    """The documents; None: those that the run folder names."""
+    registry: Path = Path("registry")
+    """Folder of the registry whose champion is served."""
+    documents: Path = Path("documents.parquet")
+    """Parquet of the documents."""
     ranker: RankerSettings = RankerSettings()
     """Where the champion's models and the engine run."""
-    serve: ServeConfig = ServeConfig()
+
+    @property
+    def what_ranks(self) -> RankerSettings:
+        """The ranker, whichever way the settings name it."""
+        if self.relevance is None:
+            return self.ranker
+        return self.ranker.model_copy(update={"signals": {**self.ranker.signals, "relevance": self.relevance}})
+
+    @property
+    def kill_path(self) -> Path:
+        """The kill switch's file."""
+        return self.kill_file or self.registry.parent / "serving.killed"
+
+    @property
+    def ramp_path(self) -> Path:
+        """The ramp's file."""
+        return self.ramp or self.registry.parent / "ramp.json"
+
+
+class ServeSections(Settings):
+    """What `corewrite serve`, `warm` and `replay` read of `corewrite.yaml`."""
+
+    run: Path
+    """Run folder whose champion is served."""
+    documents: Path | None = None
+    """Parquet of documents, or a folder of them; None: those that the run folder names."""
+    ranker: RankerSettings = RankerSettings()
+    """Where the champion's models and the engine run."""
+    max_new_tokens: int | None = Field(default=None, ge=2, le=64)
+    """Length limit of a rewrite, tokens; None: the default of training and gate."""
+    serve: ServeSettings = ServeSettings()
     """The HTTP server."""
 
 
 def load_serve_config(path: Path | None, run: Path | None = None) -> ServeConfig:
-    """Read what the server needs of `corewrite.yaml`; None, or an empty file, gives the defaults.
+    """Read what the server needs of `corewrite.yaml`.
 
     Args:
-        path: The file.
-        run: Run folder, in the place of the file's.
+        path: The file; None: there is none.
+        run: Run folder, in the place of the file's, with its own documents.
 
     Raises:
-        ConfigError: the file cannot be read or a setting is refused, or nothing says where the documents are.
+        ConfigError: the file cannot be read, settings are missing or refused, or nothing says where the documents are.
     """
     found = read_config(path, ServeSections, run=run)
-    update: dict[str, object] = {"ranker": found.ranker}
-    if found.run is not None:
-        update["registry"] = found.run / "registry"
-    if found.documents is not None and run is None:
-        update["documents"] = found.documents
-    elif found.run is not None:
-        update["documents"] = documents_of_run(found.run)
-    return found.serve.model_copy(update=update)
+    settings = found.serve
+    if settings.rewriter.max_new_tokens is None:
+        rewriter = settings.rewriter.model_copy(update={"max_new_tokens": found.max_new_tokens})
+        settings = settings.model_copy(update={"rewriter": rewriter})
+    named = found.documents if run is None else None
+    documents = documents_of_run(found.run) if named is None else named
+    return ServeConfig(**dict(settings), registry=found.run / "registry", documents=documents, ranker=found.ranker)
