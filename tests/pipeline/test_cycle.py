@@ -10,9 +10,10 @@ import torch
 from corewrite.domain.traffic_split import is_gate_user, is_holdback_user
 from corewrite.logs import EvaluationOnlyError, read_instances
 from corewrite.pipeline import cycle as cycle_module
-from corewrite.pipeline.cycle import CycleError, cycle_status, history_of, log_files, refit, run_cycle
+from corewrite.pipeline.cycle import cycle_status, history_of, refit, run_cycle
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.pipeline.ramp_step import read_ramp
+from corewrite.pipeline.weeks import CycleError, weekly_logs
 from corewrite.registry import Registry
 from corewrite.relevance.late_interaction import SCALARS
 from corewrite.storage import journal as journal_module
@@ -231,9 +232,9 @@ def test_a_log_that_is_still_being_written_is_no_week(settings, platform, tmp_pa
     (logs / "w1.ndjson").write_text("")
     with pytest.raises(KeyboardInterrupt), whole_file(logs / "w2.ndjson.gz") as file:
         file.write_bytes(b"half")
-        assert list(log_files(settings(logs=logs))) == ["w1"]
+        assert list(weekly_logs(logs)) == ["w1"]
         raise KeyboardInterrupt
     assert [p.name for p in logs.iterdir()] == ["w1.ndjson"]
     with whole_file(logs / "w2.ndjson.gz") as file:
         file.write_bytes(b"whole")
-    assert list(log_files(settings(logs=logs))) == ["w1", "w2"]
+    assert list(weekly_logs(logs)) == ["w1", "w2"]

@@ -11,9 +11,10 @@ from corewrite.cli.main import app
 from corewrite.gate import GateConfig
 from corewrite.gate.calibrate import MINIMUM_RETRAINS
 from corewrite.pipeline import gate_run
-from corewrite.pipeline.cycle import CycleError, run_cycle
+from corewrite.pipeline.cycle import run_cycle
 from corewrite.pipeline.gate_run import _Bench, calibrate_margins
 from corewrite.pipeline.mined import frequencies
+from corewrite.pipeline.weeks import CycleError
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import Journal
 

@@ -13,9 +13,10 @@ from corewrite.cli.main import app
 from corewrite.deployment import load
 from corewrite.gate import GateConfig
 from corewrite.pipeline import cycle as cycle_module
-from corewrite.pipeline.cycle import CycleError, _Cycle, cycle_status, log_files, refit, run_cycle
+from corewrite.pipeline.cycle import _Cycle, cycle_status, refit, run_cycle
 from corewrite.pipeline.ramp_step import read_ramp
 from corewrite.pipeline.validate import champion_holds
+from corewrite.pipeline.weeks import CycleError, weekly_logs
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import Journal
 
@@ -203,7 +204,7 @@ def test_a_folder_without_a_log_is_no_week_and_half_a_file_no_log(settings, tmp_
         (logs / name).mkdir(parents=True)
     for name in ("a.ndjson", "b.ndjson.gz", ".partial-c.ndjson", "d.txt"):
         (logs / "w1" / name).write_text("")
-    found = log_files(settings(logs=logs))
+    found = weekly_logs(logs)
     assert {week: [p.name for p in files] for week, files in found.items()} == {"w1": ["a.ndjson", "b.ndjson.gz"]}
 
 

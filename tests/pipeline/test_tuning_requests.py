@@ -15,10 +15,11 @@ from corewrite.domain import Query
 from corewrite.fusion import FusionSpec, default_spec, evaluate_stage
 from corewrite.fusion.tune import CHAMPION, ndcg10
 from corewrite.pipeline.candidate import write_spec
-from corewrite.pipeline.cycle import CycleError, run_cycle
+from corewrite.pipeline.cycle import run_cycle
 from corewrite.pipeline.finished_week import FinishedWeek
 from corewrite.pipeline.tune_step import read_requests
 from corewrite.pipeline.tuning_requests import log_requests, nearest_other, requests_of
+from corewrite.pipeline.weeks import CycleError
 from corewrite.registry import Candidate
 
 

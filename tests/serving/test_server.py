@@ -201,14 +201,14 @@ def test_full_collections_pass_over_what_a_worker_starts_with(platform, monkeypa
 def test_settings_reach_the_workers_whole(platform, tmp_path, monkeypatch):
     inputs = {"x": "document.visual", "y": "text"}
     scorer = {"kind": "python", "factory": "a.module:scorer", "version": "1", "inputs": inputs}
-    settings = platform.config(workers=2, ranker={"signals": {"relevance": scorer}})
-    (tmp_path / "serve.yaml").write_text(settings.model_dump_json(by_alias=True, exclude_defaults=True))
+    ranker = {"signals": {"relevance": scorer}}
+    settings, config = platform.config(workers=2, ranker=ranker), tmp_path / "corewrite.yaml"
+    platform.file(config, workers=2, ranker=ranker)
     handler, seen = signal.getsignal(signal.SIGTERM), []
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[CONFIG_VARIABLE]))
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
     try:
-        config = ["serve", "--config", str(tmp_path / "serve.yaml")]
-        assert CliRunner().invoke(app, config, catch_exceptions=False).exit_code == 0
+        assert CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False).exit_code == 0
     finally:
         signal.signal(signal.SIGTERM, handler)
         os.environ.pop(CONFIG_VARIABLE, None)

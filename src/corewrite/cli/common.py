@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -40,6 +41,17 @@ def reported_errors() -> Iterator[None]:
             raise
         typer.secho(f"error: {error}", err=True, fg="red")
         raise typer.Exit(Exit.FAILED) from error
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings in one line each, without the place in the code where they arose."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *args, **rest: f"warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def print_json(value: Any) -> None:

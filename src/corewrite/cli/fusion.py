@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "Examples: `corewrite fusion compile fusion.yaml --to vespa --out schemas/video/corewrite.profile` · "
     "`corewrite fusion compile --to opensearch --feature \"query.prior=doc['popularity'].value\"` · "
-    "`corewrite fusion compile fusion.yaml --to qdrant --json`"
+    "`corewrite fusion compile -c corewrite.yaml --to qdrant --json`"
 )
 
 REQUESTS_EXAMPLES = (
@@ -26,8 +26,10 @@ REQUESTS_EXAMPLES = (
 
 TUNE_EXAMPLES = (
     "Examples: `corewrite fusion tune requests.parquet --budget 0.02 --out tuned.yaml` · "
-    "`corewrite fusion tune requests.parquet --spec fusion.yaml --json`"
+    "`corewrite fusion tune requests.parquet --config corewrite.yaml --json`"
 )
+
+_CONFIG = typer.Option(None, "--config", "-c", help="Settings, YAML: the fusion spec is their `ranker.spec`.")
 
 app = typer.Typer(name="fusion", help="The fusion spec in your engine.", no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -39,7 +41,8 @@ def fusion() -> None:
 
 @app.command("compile", epilog=EXAMPLES)
 def compile_command(
-    spec: Path | None = typer.Argument(None, help="The fusion spec, YAML; default: the packaged one."),
+    spec: Path | None = typer.Argument(None, help="The fusion spec, YAML; default: the settings', or the packaged one."),
+    config: Path | None = _CONFIG,
     to: str = typer.Option(
         help="Engine: vespa, opensearch, elasticsearch, qdrant, or one that an installed package compiles to (docs/engines.md)."
     ),
@@ -52,7 +55,6 @@ def compile_command(
     as_json: bool = typer.Option(False, "--json", help="Wrap what is emitted in JSON with engine and spec hash."),
 ) -> None:
     """Write the ranking formula of a fusion spec as a rank profile (vespa) or a request body (the others)."""
-    from corewrite.fusion import default_spec, load_spec
     from corewrite.fusion.compile import compile_spec, engine_names
 
     features = {}
@@ -66,7 +68,7 @@ def compile_command(
     if to not in known:
         raise typer.BadParameter(f"{to!r} is none of {', '.join(known)}", param_hint="--to")
     with reported_errors():
-        loaded = default_spec() if spec is None else load_spec(spec)
+        loaded = _spec(spec, config)
         emitted = compile_spec(loaded, to, features)
         text = emitted if isinstance(emitted, str) else json.dumps(emitted, indent=1, ensure_ascii=False) + "\n"
         if out is not None:
@@ -109,18 +111,20 @@ def requests_command(
 def tune_command(
     requests: Path = typer.Argument(help="Requests with their signals, Parquet; docs/tuning.md says which columns."),
     budget: float = typer.Option(0.02, min=0, help="Largest relative loss of nDCG@10 under any broken rewriter."),
-    spec: Path | None = typer.Option(None, help="The fusion spec whose finerank is tuned; default: the packaged one."),
+    spec: Path | None = typer.Option(
+        None, help="The fusion spec whose finerank is tuned; default: the settings', or the packaged one."
+    ),
+    config: Path | None = _CONFIG,
     out: Path | None = typer.Option(None, help="Write the tuned spec to this file."),
     as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
     """Choose clips, exponents and eps: the largest gain whose loss under the worst broken rewriter stays in a budget."""
     from corewrite.console.progress import ProgressSteps
-    from corewrite.fusion import default_spec, load_spec
     from corewrite.fusion.tune import tune
     from corewrite.pipeline.tune_step import random_pair_eps, read_requests, tuned_spec, write_spec
 
     with reported_errors():
-        base = default_spec() if spec is None else load_spec(spec)
+        base = _spec(spec, config)
         read = read_requests(requests)
         with ProgressSteps(progress_console(as_json)).step("try settings") as progress:
             found = tune(base.finerank, read, budget=budget, progress=progress)
@@ -134,6 +138,16 @@ def tune_command(
         typer.echo(_tuning_text(found, eps))
         if out is not None:
             typer.echo(f"{out}: fusion spec {tuned.spec_hash[:12]}")
+
+
+def _spec(file: Path | None, config: Path | None) -> "FusionSpec":
+    """The fusion spec of a file, else of the settings, else the packaged one."""
+    from corewrite.deployment.settings import RankerSection
+    from corewrite.domain.config_file import read_config
+    from corewrite.fusion import default_spec, load_spec
+
+    found = file or read_config(config, RankerSection).ranker.spec
+    return default_spec() if found is None else load_spec(found)
 
 
 def _tuning_json(found: "Tuning", eps: dict[str, float], tuned: "FusionSpec") -> dict[str, Any]:

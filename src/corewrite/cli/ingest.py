@@ -9,25 +9,35 @@ from corewrite.cli.common import Exit, print_json, reported_errors
 
 EXAMPLES = (
     "Examples: `corewrite ingest log.ndjson.gz` · `corewrite ingest monday.ndjson tuesday.ndjson --out runs/week` · "
-    "`corewrite ingest log.ndjson --json`"
+    "`corewrite ingest --config corewrite.yaml --json`"
 )
 
 
 def ingest(
-    files: list[Path] = typer.Argument(help="UBI 1.3.0 NDJSON, plain or .gz, bulk layout or one document per line."),
+    files: list[Path] | None = typer.Argument(
+        None,
+        help="UBI NDJSON, plain or .gz, bulk layout or one document per line; default: the newest week of the settings' "
+        "`logs`.",
+    ),
+    config: Path | None = typer.Option(None, "--config", "-c", help="Settings, YAML: logs, seed, privacy."),
     out: Path | None = typer.Option(None, help="Folder for searches.parquet, instances.parquet and rejects.ndjson."),
-    seed: int = typer.Option(0, min=0, help="For the random negatives of the instances."),
+    seed: int | None = typer.Option(None, min=0, help="For the random negatives of the instances; default: the settings', 0."),
     as_json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
 ) -> None:
     """Read a search log: sessions, reformulation chains, how every search ended, training instances."""
     import pyarrow.parquet as pq
 
     from corewrite.domain import Catalogue
+    from corewrite.domain.config_file import read_config
     from corewrite.logs import find_outcomes, fit_propensity, mine_instances, read_log, write_instances
+    from corewrite.logs.privacy import LogSections
+    from corewrite.logs.sealing import load_keys
 
     with reported_errors():
-        rejects = (out or files[0].parent) / (f"{files[0].name}.rejects.ndjson" if out is None else "rejects.ndjson")
-        log = read_log(files, rejects_path=rejects)
+        settings = read_config(config, LogSections, seed=seed)
+        files, keys = files or _newest(settings.logs), settings.privacy.keys
+        rejects = (out or files[0].parent) / (f"{files[0].name}.rejects.jsonl" if out is None else "rejects.ndjson")
+        log = read_log(files, rejects_path=rejects, unseal=None if keys is None else load_keys(keys).open_line)
         outcomes = find_outcomes(log)
         documents = sorted({d for hits in outcomes.hit_ids for d in hits})
         try:
@@ -35,7 +45,7 @@ def ingest(
         except ValueError as error:
             instances, why = [], str(error)
         else:
-            instances, why = mine_instances(outcomes, propensity, Catalogue.of_ids(documents), seed=seed), ""
+            instances, why = mine_instances(outcomes, propensity, Catalogue.of_ids(documents), seed=settings.seed), ""
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             pq.write_table(outcomes.to_arrow(), out / "searches.parquet")
@@ -60,6 +70,17 @@ def ingest(
         typer.echo(f"{report.rejected} of {report.lines} lines could not be used: see {report.rejects_path}", err=as_json)
         raise typer.Exit(Exit.REJECTS)
     typer.echo(f"all {report.lines} lines were used", err=as_json)
+
+
+def _newest(logs: Path | None) -> list[Path]:
+    from corewrite.pipeline.weeks import weekly_logs
+
+    if logs is None:
+        raise ValueError("say which log to read: its files, or `logs:` in the settings (--config)")
+    weeks = list(weekly_logs(logs).values())
+    if not weeks:
+        raise ValueError(f"logs {logs} holds no log: a week is a file <week>.ndjson[.gz] or a folder of such")
+    return weeks[-1]
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import typer
 
 from corewrite.cli import cycle, demo, experiment, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
+from corewrite.cli.common import plain_warnings
 from corewrite.cli.cores import share_cores
 from corewrite.version import VERSION
 
@@ -24,9 +25,13 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def main(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def main(
+    ctx: typer.Context,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
     """Continuously reward-finetuned LLM query rewriting for multi-stage search."""
     share_cores()
+    ctx.with_resource(plain_warnings())
 
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)

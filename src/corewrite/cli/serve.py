@@ -27,8 +27,8 @@ REPLAY_EXAMPLES = (
     "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config corewrite.yaml` · "
     "`corewrite replay production.ndjson --config corewrite.yaml` · `corewrite replay production.ndjson --spec fusion.yaml`"
 )
-_RUN = typer.Option(None, help="Run folder with documents and registry; default: what the settings name.")
-_CONFIG = typer.Option(None, help="Settings, YAML.")
+_RUN = typer.Option(None, help="Run folder with the registry; default: the settings'.")
+_CONFIG = typer.Option(None, "--config", "-c", help="Settings, YAML (docs/settings.md).")
 
 
 def serve(

@@ -7,51 +7,58 @@ import typer
 from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
 
 EXAMPLES = (
-    "Example: `corewrite train --documents docs.parquet --earlier-log w1.ndjson.gz --log w2.ndjson.gz --labels labels.parquet "
+    "Examples: `corewrite train --config corewrite.yaml` · `corewrite train -c corewrite.yaml --out runs/again --seed 1` · "
+    "`corewrite train --documents docs.parquet --earlier-log w1.ndjson.gz --log w2.ndjson.gz --labels labels.parquet "
     "--out runs/mine --spec fusion.yaml --model ./my-causal-lm`"
 )
 
 
 def train(
+    config: Path | None = typer.Option(
+        None, "--config", "-c", help="Settings, YAML (docs/settings.md); what the other options say counts before it."
+    ),
     documents: Path | None = typer.Option(
         None, help="Parquet: id, title; and where you have them text, visual (list of floats), seconds, prior."
     ),
     earlier_log: list[Path] = typer.Option(
-        help="UBI log of an earlier window: the relevance model is fitted on it. Repeatable."
+        [], help="UBI log of an earlier window: the relevance model is fitted on it. Repeatable. Default: the weeks before the "
+        "newest of the settings' `logs`, `refresh.relevance_windows` of them."
     ),
-    log: list[Path] = typer.Option(help="UBI log of the window whose searches give the reward its instances. Repeatable."),
+    log: list[Path] = typer.Option(
+        [], help="UBI log of the window whose searches give the reward its instances. Repeatable. Default: the newest week of "
+        "the settings' `logs`."
+    ),
     labels: Path | None = typer.Option(
-        None,
-        help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, "
-        "context_titles, locale).",
+        None, help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, "
+        "context_titles, locale)."
     ),
-    out: Path = typer.Option(help="Run folder. A run that was killed continues from its last whole phase."),
-    spec: Path | None = typer.Option(None, help="Fusion spec, YAML; default: the packaged one."),
-    model: str | None = typer.Option(None, help="Path or name of a causal LM; default: a small decoder trained from scratch."),
-    config: Path | None = typer.Option(
-        None,
-        "--config",
-        "-c",
-        help="corewrite.yaml: documents, labels, ranker, warm_start, training, gate, ...; options come first.",
+    out: Path | None = typer.Option(
+        None, help="Run folder; default: the settings' `run`. A run that was killed continues from its last whole phase."
+    ),
+    spec: Path | None = typer.Option(None, help="Fusion spec; default: the settings' `ranker.spec`, or the packaged one."),
+    model: str | None = typer.Option(
+        None, help="Path or name of a causal LM; default: the settings', or a small decoder trained from scratch."
     ),
     seed: int | None = typer.Option(None, min=0, help="The one seed; default: the settings', 0."),
     as_json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
-) -> None:
+) -> None:  # fmt: skip
     """Train a rewriter on your own log and documents, and let the gate decide whether it is promoted."""
     from corewrite.console.progress import ProgressSteps
     from corewrite.domain.config_file import read_config
     from corewrite.fusion import default_spec, load_spec
+    from corewrite.logs.sealing import load_keys
     from corewrite.pipeline import train_on_logs
     from corewrite.pipeline.config_sections import DataSections
+    from corewrite.pipeline.weeks import windows_of
 
     with reported_errors():
-        given = {"documents": documents, "labels": labels, "seed": seed, "model": model}
-        settings = read_config(config, DataSections, **given)
-        formula = spec or settings.ranker.spec
+        settings = read_config(config, DataSections, run=out, documents=documents, labels=labels, seed=seed, model=model)
+        earlier, window = windows_of(settings.logs, earlier_log, log, settings.refresh.relevance_windows)
+        formula, keys = spec or settings.ranker.spec, settings.privacy.keys
         run = train_on_logs(
-            settings.documents, earlier_log, log, settings.labels, out,
-            spec=default_spec() if formula is None else load_spec(formula), ranker=settings.ranker,
-            config=settings.pipeline, seed=settings.seed, model=settings.model,
+            settings.documents, earlier, window, settings.labels, settings.run,
+            spec=default_spec() if formula is None else load_spec(formula), ranker=settings.ranker, config=settings.pipeline,
+            seed=settings.seed, model=settings.model, unseal=None if keys is None else load_keys(keys).open_line,
             steps=ProgressSteps(progress_console(quiet=False)),
         )  # fmt: skip
     decided = run.decision

@@ -15,3 +15,14 @@ class PrivacyConfig(Settings):
     retention_weeks: int | None = Field(default=None, ge=1)
     """Weeks whose mined searches are kept in the run folder, this one included; older ones are removed when a cycle ends. None:
     all are kept. The frozen set stays."""
+
+
+class LogSections(Settings):
+    """What a command reads of `corewrite.yaml` that looks at a log alone."""
+
+    logs: Path | None = None
+    """Folder of UBI logs: a week is a file or a folder of such; weeks sort by name."""
+    seed: int = Field(default=0, ge=0)
+    """The one seed."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """With which keys sealed texts are opened."""

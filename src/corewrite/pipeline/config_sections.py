@@ -9,6 +9,7 @@ from corewrite.domain import ConfigError, Settings
 from corewrite.domain.config_file import read_config
 from corewrite.experiment import RampConfig
 from corewrite.gate import GateConfig
+from corewrite.gate.calibrate import load_margins
 from corewrite.logs.privacy import PrivacyConfig
 from corewrite.pipeline.config import JudgeConfig, PipelineConfig, SamplingConfig, TreeJudgeConfig, WarmStartConfig
 from corewrite.pipeline.cycle_config import CycleConfig, RecoveryConfig, RefreshConfig
@@ -67,10 +68,33 @@ class TrainSections(Settings):
 class DataSections(TrainSections):
     """What one training on a team's own files needs."""
 
+    run: Path
+    """Run folder: registry, mined weeks, trainings, cycles."""
     documents: Path
     """Parquet of documents, or a folder of them."""
+    logs: Path | None = None
+    """Folder of UBI logs: a week is a file or a folder of such; weeks sort by name. The newest gives the reward its
+    instances."""
     labels: Path
     """Parquet of rated results: for the judge, which training never sees."""
+    refresh: RefreshConfig = RefreshConfig()
+    """How many weeks before it the relevance model is fitted on."""
+    margins: Path | None = None
+    """Frozen margins, as `corewrite gate calibrate` wrote them; None: those of `gate`."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """With which keys sealed texts are opened."""
+
+    @property
+    def pipeline(self) -> PipelineConfig:
+        """The same, as a training takes it, the gate under the frozen margins where there are any.
+
+        Raises:
+            ValueError: the margins file cannot be read, or was changed since it was frozen.
+        """
+        found = super().pipeline
+        if self.margins is None:
+            return found
+        return found.model_copy(update={"gate": found.gate.model_copy(update={"margins": load_margins(self.margins)})})
 
 
 class CycleSections(TrainSections):

@@ -26,8 +26,6 @@ from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
 from corewrite.fusion import default_spec, load_spec
 from corewrite.gate import Absent, refuse, run_gate
 from corewrite.logs import read_evaluation_instances
-from corewrite.logs.files import ENDINGS
-from corewrite.logs.files import log_files as served_files
 from corewrite.logs.sealing import Unseal, load_keys
 from corewrite.pipeline.candidate import engine_of, to_train, training_progress, write_spec
 from corewrite.pipeline.config import JudgeConfig, TreeJudgeConfig
@@ -42,6 +40,7 @@ from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuc
 from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
+from corewrite.pipeline.weeks import CycleError, weekly_logs
 from corewrite.registry import JSON, Candidate, Champion, ConflictError, Decision, Registry, RegistryError
 from corewrite.relevance import Impressions, Judge, LateInteraction, ProbeResult, cold_start, fit, probe
 from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
@@ -54,10 +53,6 @@ from corewrite.training.threads import with_threads
 from corewrite.version import VERSION
 
 Refit = Callable[[Catalogue, Impressions, int, Callable[[int, int], None]], LateInteraction]
-
-
-class CycleError(ValueError):
-    """A cycle that cannot be run; the message says why and what to do."""
 
 
 def refit(catalogue: Catalogue, seen: Impressions, seed: int, progress: Callable[[int, int], None]) -> LateInteraction:
@@ -107,28 +102,6 @@ def run_cycle(
             candidate = cycle.train(window)
             gate = cycle.gate(candidate)
             return cycle.decide(candidate, gate, champion)
-
-
-def log_files(config: CycleConfig) -> dict[str, list[Path]]:
-    """Log files by week, in the order of the weeks' names.
-
-    Raises:
-        CycleError: the folder does not exist.
-    """
-    if not config.logs.is_dir():
-        raise CycleError(f"logs {config.logs} is no folder: name the folder with a UBI log for every week")
-    weeks: dict[str, list[Path]] = {}
-    for path in sorted(p for p in config.logs.iterdir() if not p.name.startswith(".")):  # hidden: still being written
-        name = path.name
-        for ending in ENDINGS:
-            name = name.removesuffix(ending)
-        if path.is_dir():
-            found = served_files(path)
-            if found:  # a folder without a log, such as lost+found, is no week
-                weeks[path.name] = found
-        elif path.name != name:
-            weeks.setdefault(name, []).append(path)
-    return weeks
 
 
 def history_of(run: Path) -> list[dict[str, Any]]:
@@ -185,7 +158,7 @@ class _Cycle:
 
     @classmethod
     def begin(cls, config: CycleConfig, week: str | None, steps: Steps, refit: Refit, trusting: bool) -> "_Cycle":
-        weeks = log_files(config)
+        weeks = weekly_logs(config.logs)
         if not weeks:
             raise CycleError(f"logs {config.logs} holds no log: a week is a file <week>.ndjson[.gz] or a folder of such")
         week = week or list(weeks)[-1]

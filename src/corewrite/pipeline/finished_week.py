@@ -6,10 +6,11 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import deployment_of
 from corewrite.deployment.open import RankerOpener
-from corewrite.pipeline.cycle import CycleError, fitted_judge, history_of
+from corewrite.pipeline.cycle import fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.mined import MinedWindow
 from corewrite.pipeline.users import frozen_users
+from corewrite.pipeline.weeks import CycleError
 from corewrite.registry import Champion, Registry
 from corewrite.storage.journal import Journal
 

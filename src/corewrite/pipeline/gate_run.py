@@ -13,11 +13,11 @@ from corewrite.gate import Absent, GateResult, refuse, run_gate
 from corewrite.gate.calibrate import Calibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.pipeline.candidate import engine_of, to_train
-from corewrite.pipeline.cycle import CycleError
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.finished_week import FinishedWeek
 from corewrite.pipeline.gate_searches import gate_searches
 from corewrite.pipeline.mined import MinedWindow, with_documents
+from corewrite.pipeline.weeks import CycleError
 from corewrite.registry import RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
 from corewrite.training import TrainingConfig, train

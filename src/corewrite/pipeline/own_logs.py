@@ -9,6 +9,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain.steps import Steps
 from corewrite.fusion import FusionSpec
+from corewrite.logs.sealing import Unseal
 from corewrite.pipeline.candidate import CandidateRun, make_candidate
 from corewrite.pipeline.config import PipelineConfig
 from corewrite.pipeline.documents import read_labels
@@ -25,7 +26,7 @@ from corewrite.search.documents import copy_documents
 def train_on_logs(
     documents: Path, earlier_logs: Sequence[Path], logs: Sequence[Path], labels: Path, folder: Path, *, spec: FusionSpec,
     ranker: RankerSettings = RankerSettings(),
-    config: PipelineConfig, seed: int, steps: Steps, model: str | None = None,
+    config: PipelineConfig, seed: int, steps: Steps, model: str | None = None, unseal: Unseal | None = None,
 ) -> CandidateRun:  # fmt: skip
     """Fit the relevance model and the judge, train a rewriter, and let the gate decide.
 
@@ -41,6 +42,7 @@ def train_on_logs(
         seed: The one seed.
         steps: Shows progress.
         model: Path or name of a causal LM; None: a small decoder trained from scratch.
+        unseal: Opens sealed texts of the logs; None: they stay sealed.
 
     Raises:
         ValueError: unusable or too little data; the message names what and where.
@@ -51,13 +53,15 @@ def train_on_logs(
         fits = ranker.needs_embedder
         cold = Deployment(opener.build(cold_start(in_memory(opened), seed=seed) if fits else None), spec)
         rejects = folder / "rejects"
-        earlier = read_window(earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson")
+        earlier = read_window(
+            earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson", unseal=unseal
+        )  # fmt: skip
     with steps.step("fit the relevance model") as progress:
         fitted = fit_relevance(earlier, in_memory(opened), seed=seed, progress=progress).model if fits else None
         deployment = Deployment(opener.build(fitted), spec)
         window = read_window(
             logs, overlap=top_overlap(deployment.cascade), thresholds=earlier.outcomes.thresholds,
-            rejects_path=rejects / "log.ndjson",
+            rejects_path=rejects / "log.ndjson", unseal=unseal,
         )  # fmt: skip
     with steps.step("fit the judge"):
         judge = build_judge(config.judge, opened)

@@ -14,11 +14,11 @@ from corewrite.domain import Documents, Query, is_identity, text_key
 from corewrite.domain.steps import Steps
 from corewrite.fusion import evaluate_stage
 from corewrite.fusion.tune import CHAMPION, TuningRequests, ndcg10
-from corewrite.pipeline.cycle import CycleError
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.finished_week import FinishedWeek
 from corewrite.pipeline.mined import with_documents
 from corewrite.pipeline.tune_step import broken_rewrites
+from corewrite.pipeline.weeks import CycleError
 from corewrite.rewriter import Rewriter, as_rewrite, sample
 from corewrite.search import Cascade
 from corewrite.storage.durable import whole_file
