@@ -27,8 +27,8 @@ demo: .venv/.runtime
 	$(BIN)/corewrite demo --seed $(SEED)
 
 lint: .venv/.dev
-	$(BIN)/ruff check src tests benchmarks examples
-	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/ruff check src tests benchmarks tools examples
+	$(BIN)/ruff format --check src tests benchmarks tools examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
