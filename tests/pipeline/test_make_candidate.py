@@ -9,6 +9,7 @@ from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
 from corewrite.deployment.settings import RankerSettings
+from corewrite.evaluation.searches import OF_A_WARM_START
 from corewrite.fusion import default_spec
 from corewrite.gate import Absent, GateResult, Verdict, run_gate
 from corewrite.pipeline import candidate as module
@@ -64,7 +65,9 @@ def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, gro
     assert {"head", "new", "after a query"} <= set(evaluation.slices) and evaluation.slices["new"].any()
     assert len(evaluation.canaries) > 50 and evaluation.original_judge_ndcg is not None
     for side in (evaluation.candidate, evaluation.champion):
-        assert np.isfinite(side.repair_log_prob).any() and np.isfinite(side.log_reward).all()
+        assert side.repair_log_prob is None and np.isfinite(side.log_reward).all()
+    # The warm start was fitted to repairs: of all policies it finds them the likeliest.
+    assert evaluation.absent["candidate.repair_log_prob"] == OF_A_WARM_START.reason
 
     # The same run again: the decision stands, compared with what it was compared with.
     again = make(0)
@@ -74,6 +77,8 @@ def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, gro
     second = make(1)
     assert second.compared_with == first.decision.candidate.policy != second.decision.candidate.policy
     assert (second.decision.verdict, second.decision.previous) == ("promote", first.decision.number)
+    for side in (second.evaluation.candidate, second.evaluation.champion):
+        assert np.isfinite(side.repair_log_prob).any()
     queries = [x.query for x in ground[1].instances(ground[2].catalogue, seed=1, for_gate=True)[: config.gate_queries]]
     served = served_rewrites(first.candidate, queries, max_new_tokens=config.max_new_tokens)
     assert list(second.evaluation.champion.rewrites) == [r or "" for r in served]

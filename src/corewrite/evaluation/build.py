@@ -134,7 +134,9 @@ def build_evaluation(
                 for o, p in zip(outputs[:2], (candidate.policy, baseline.policy), strict=True)
             ]
         else:
-            absent |= dict.fromkeys(_REPAIRS, "no user of the gate repaired a query")
+            repaired = searches.repaired
+            reason = repaired.reason if isinstance(repaired, Absent) else "no user of the gate repaired a query"
+            absent |= dict.fromkeys(_REPAIRS, reason)
         others = {"champion": baseline.policy, "lineage": lineage, "reference": reference}
         kl, missing = _divergences(candidate, others, searches)
         absent |= missing

@@ -11,10 +11,15 @@ import numpy.typing as npt
 
 from corewrite.domain import Query, TrainingInstance, normalise, words
 from corewrite.evaluation.measures import canary_queries, repairs_by_query
+from corewrite.gate import Absent
 from corewrite.logs import Reformulation
 
 BoolArray = npt.NDArray[np.bool_]
 _CANARIES = 100
+
+
+OF_A_WARM_START = Absent("the baseline is a warm start, which was fitted to repairs: whatever is trained moves away from them")
+"""In the place of repairs, where there is no champion yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +31,7 @@ class GateSearches:
         frequency: How often each normalised query stood in the training log, for head, torso and tail.
         frozen: Of the set that never changes: a slice of their own.
         before: The same frequencies in earlier weeks, for the slice of what is new; empty: there is none.
-        repaired: Gate users' own repairs.
+        repaired: Gate users' own repairs; absent where they cannot tell one side from the other, see `OF_A_WARM_START`.
         protected_words: Words that a rewrite should not drop from a query; see `find_protected_words`.
     """
 
@@ -34,7 +39,7 @@ class GateSearches:
     frequency: Mapping[str, int]
     frozen: Sequence[TrainingInstance] = ()
     before: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    repaired: Sequence[Reformulation] = ()
+    repaired: Sequence[Reformulation] | Absent = ()
     protected_words: frozenset[str] = frozenset()
 
     @cached_property
@@ -66,7 +71,7 @@ class GateSearches:
     @cached_property
     def repairs(self) -> dict[str, str]:
         """The text that satisfied later, by the key of the query that did not."""
-        return repairs_by_query(self.repaired)
+        return {} if isinstance(self.repaired, Absent) else repairs_by_query(self.repaired)
 
     @cached_property
     def canaries(self) -> list[Query]:

@@ -17,7 +17,7 @@ from corewrite.domain.plugins import SAMPLERS, load_plugin
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
 from corewrite.evaluation.protected_words import find_protected_words
-from corewrite.evaluation.searches import GateSearches, query_frequency
+from corewrite.evaluation.searches import OF_A_WARM_START, GateSearches, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.pipeline.config import PipelineConfig, PluginSampling
@@ -151,7 +151,8 @@ def make_candidate(
         before = query_frequency(earlier.outcomes.query.tolist())
         frequency = before + query_frequency(window.outcomes.query.tolist())
         searches = GateSearches(
-            for_gate, frequency, before=before, repaired=window.gate_repairs(),
+            for_gate, frequency, before=before,
+            repaired=OF_A_WARM_START if incumbent.champion is None else window.gate_repairs(),
             protected_words=find_protected_words(
                 [*earlier.instances(deployment.documents, seed=seed), *instances], deployment.documents, seed=seed
             ),

@@ -6,7 +6,7 @@ that was killed goes on where it was, and ends as one that was not.
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Documents, Provenance, sha256_json
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
+from corewrite.evaluation.searches import OF_A_WARM_START
 from corewrite.fusion import default_spec, load_spec
 from corewrite.gate import Absent, refuse, run_gate
 from corewrite.logs import read_evaluation_instances
@@ -505,6 +506,8 @@ class _Cycle:
         windows = [self._window(name) for name in self.journal.result("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
         searches = gate_searches(windows, self.documents, frozen, limit=config.gate_queries, seed=self.config.seed)
+        if champion is None:
+            searches = replace(searches, repaired=OF_A_WARM_START)
         if not searches.fresh:
             raise CycleError(f"the log of {self.week!r} gives no instance of a gate user: bring a longer log")
         try:
