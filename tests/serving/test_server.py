@@ -188,6 +188,30 @@ def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platfo
     assert seen[0].startswith("/dev/shm/") and not Path(seen[0]).exists()
 
 
+def test_a_taken_port_fails_before_anything_is_opened_and_leaves_no_environment(platform, tmp_path, monkeypatch):
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: pytest.fail("nothing may be opened"))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        config = platform.file(tmp_path / "corewrite.yaml", port=port)
+        found = CliRunner().invoke(app, ["serve", "--config", str(config)])
+    assert found.exit_code == 1, "3 would mean that a gate holds"
+    assert f"port {port} of 127.0.0.1: Address already in use" in found.stderr and "--port" in found.stderr
+    assert CONFIG_VARIABLE not in os.environ
+
+
+def test_a_server_that_does_not_start_fails_with_1(platform, tmp_path, monkeypatch):
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: sys.exit(3))  # uvicorn's own code for it
+    handler, before = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    config = platform.file(tmp_path / "corewrite.yaml", workers=2, port=0)
+    try:
+        assert CliRunner().invoke(app, ["serve", "--config", str(config)]).exit_code == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert dict(os.environ) == before, "servers that start later would count in a folder that is gone"
+
+
 def test_full_collections_pass_over_what_a_worker_starts_with(platform, monkeypatch):
     monkeypatch.setenv(CONFIG_VARIABLE, platform.config().model_dump_json(exclude_defaults=True))
     kept = from_environment()
@@ -211,5 +235,4 @@ def test_settings_reach_the_workers_whole(platform, tmp_path, monkeypatch):
         assert CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False).exit_code == 0
     finally:
         signal.signal(signal.SIGTERM, handler)
-        os.environ.pop(CONFIG_VARIABLE, None)
     assert ServeConfig.model_validate_json(seen[0]) == settings

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import socket
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -239,7 +242,7 @@ def _run_server(settings: "ServeConfig") -> None:
     from corewrite.deployment.settings import secret_of
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
-    os.environ[CONFIG_VARIABLE] = settings.model_dump_json(by_alias=True)  # inputs are named by an alias
+    _is_free(settings.host, settings.port)
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:
             # Documents on disk are converted here, where it can be watched. What is wrong is told here, in words: a worker
@@ -248,15 +251,56 @@ def _run_server(settings: "ServeConfig") -> None:
         if settings.workers > 1:
             settings.api_key()
             secret_of(settings.log.salt_env)
-            # Read by prometheus_client where it is imported: in the workers, which start from here.
-            os.environ.setdefault(MULTIPROCESS_VARIABLE, folder)
+        # Workers start from here and read both. prometheus_client reads its own where it is imported, and keeps a user's.
+        read = {CONFIG_VARIABLE: settings.model_dump_json(by_alias=True)}  # inputs are named by an alias
+        if settings.workers > 1 and MULTIPROCESS_VARIABLE not in os.environ:
+            read[MULTIPROCESS_VARIABLE] = folder
         # uvicorn sends itself the signal again once it has drained: that must end in exit code 0, and through `finally`.
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-        uvicorn.run(
-            "corewrite.serving.app:from_environment", factory=True, host=settings.host, port=settings.port,
-            workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, access_log=False, server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE,
-        )  # fmt: skip
+        with _environment(read):
+            try:
+                uvicorn.run(
+                    "corewrite.serving.app:from_environment", factory=True, host=settings.host, port=settings.port,
+                    workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, access_log=False,
+                    server_header=False, timeout_keep_alive=_KEEP_ALIVE,
+                )  # fmt: skip
+            except SystemExit as ended:
+                # uvicorn's code for a server that did not start is 3, which means "holds" here; it has said why.
+                raise typer.Exit(Exit.OK if not ended.code else Exit.FAILED) from None
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Environment variables for what starts from here, taken away again."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _is_free(host: str, port: int) -> None:
+    """Check that a port can be listened on, before models are opened for minutes.
+
+    Raises:
+        OSError: it is taken, or not allowed.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise ValueError(f"host {host}: {error.strerror}") from error
+    family, kind, protocol, _, address = found[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise OSError(f"port {port} of {host}: {error.strerror}; name another with --port (or `serve.port`)") from error
 
 
 async def _into_redis(settings: "ServeConfig", found: dict[str, tuple[str, ...]]) -> int:
