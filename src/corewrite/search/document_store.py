@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 _FORMAT = 1
 _ABOUT, _SOURCE, _TABLE, _HASHES, _ROWS = "about.json", "source.json", "documents.arrow", "id-hashes.npy", "id-rows.npy"
-_BATCH_BYTES = 128 * 2**20
+_BATCH_BYTES = 64 * 2**20
 """Documents kept together in the Arrow file: what the conversion holds in memory, about three times over."""
 _READ = 4_096
 """Values read before their pages are given back: each brings 64 KiB of its neighbourhood into the process, on Linux."""

@@ -217,7 +217,7 @@ def _length(file: Path) -> int:
 @contextmanager
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, pre_buffer=False) as parquet:  # it would keep all that was read
             yield parquet
     except (OSError, pa.ArrowException) as error:
         raise DocumentsError(f"{file}: cannot be read as Parquet: {error}") from error
