@@ -92,3 +92,49 @@ def test_errors_name_the_value_and_have_a_code(args, code, message, tmp_path, mo
     result = call(*args)
     assert result.exit_code == code
     assert message in " ".join(result.output.split()) and "Traceback" not in result.output
+
+
+def _short(path, events):
+    with UbiWriter(path) as out:
+        for i in range(40):
+            at = 1_700_000_000.0 + (1 if events else 400) * i
+            out.query(query_id=f"q{i}", client_id=f"u{i}", user_query="lion", timestamp=at, hit_ids=["a", "b"], attributes={})
+            if events:
+                out.event("click", query_id=f"q{i}", client_id=f"u{i}", session_id="", timestamp=at, object_id="a", ordinal=1)
+    return path
+
+
+@pytest.mark.parametrize(("events", "reason"), [(False, "click, watch, purchase or add_to_cart"), (True, "5 minutes")])
+def test_ingest_says_why_outcomes_cannot_be_told(tmp_path, events, reason):
+    log = _short(tmp_path / "log.ndjson", events)
+    result = call("ingest", log)
+    (line,) = [x for x in result.stdout.splitlines() if x.startswith("outcomes")]
+    assert "nan" not in result.stdout and reason in line
+    found = json.loads(call("ingest", log, "--json").stdout)
+    assert set(found["outcomes"].values()) == {None} and len(found["outcomes"]) == 3
+    assert reason in found["outcomes_unknown"]
+
+
+def test_ingest_names_actions_that_nothing_reads(log):
+    with log.open("a") as out:
+        value = {"action_name": "product_hover", "query_id": "q0", "client_id": "u0", "timestamp": 1_700_000_001}
+        out.write(json.dumps(value) + "\n")
+    assert "1 'product_hover'" in call("ingest", log).stdout
+    found = json.loads(call("ingest", log, "--json").stdout)
+    assert found["unknown_actions"] == {"product_hover": 1} and found["outcomes_unknown"] is None
+
+
+def test_ingest_names_the_first_line_that_it_cannot_use(log):
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([lines[0], "ubi_queries {}", *lines[1:]]) + "\n")
+    last = call("ingest", log).stdout.strip().splitlines()[-1]
+    assert "line 2" in last and "ubi_queries" in last
+
+
+def test_json_has_no_nan(capsys):
+    from corewrite.cli.common import print_json
+
+    print_json({"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": (float("-inf"),)}})
+    assert json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name)) == {
+        "a": None, "b": [None, 1.5], "c": {"d": [None]},
+    }  # fmt: skip

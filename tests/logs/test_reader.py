@@ -109,7 +109,7 @@ def test_several_files_are_one_log_and_repeated_queries_are_folded(tmp_path: Pat
     report = log.report
     assert (report.files, report.lines, report.queries, report.folded) == (("a", "b.gz"), 6, 2, 2)
     assert (report.unique_queries, report.clients) == (1, 2)
-    assert report.largest_client_share == pytest.approx(2 / 3)
+    assert report.largest_client_share == 0.5  # an event counts for the client of its search
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_line_larger_than_memory_is_never_held(tmp_path: Path, monkeypatch: py
         (b"", "no usable query in 0 lines$"),
         (b"\n \n", "no usable query in 0 lines$"),
         (ndjson(event()), "no usable query in 1 lines$"),
-        (ndjson("{", query("")), "no usable query in 2 lines; the first reason: line 1: Expecting"),
+        (ndjson("{", query("")), "no usable query in 2 lines; the first reason: line 1: no JSON"),
         (b"\x1f\x8b", "cannot read the log"),
         (gzip.compress(PLAIN, mtime=0)[:-4], "cannot read the log"),
         (gzip.compress(PLAIN, mtime=0)[:20] + b"\xff" * 20, "cannot read the log"),
@@ -288,3 +288,86 @@ def test_any_damaged_gzip(tmp_path_factory: pytest.TempPathFactory, noise: bytes
 def test_any_documents(tmp_path_factory: pytest.TempPathFactory, documents: list) -> None:
     lines = [json.dumps(make() | fields) for make, fields in documents]
     check(tmp_path_factory.getbasetemp(), ndjson(query("good"), *lines))
+
+
+@pytest.mark.parametrize("name", ["query_response_hit_ids", "query_response_object_ids", "query_response_objects_ids"])
+def test_what_was_displayed_is_read_under_every_name_it_had(tmp_path: Path, name: str) -> None:
+    log = read(tmp_path, ndjson(query(**{name: ["d2", "d1"]})))
+    assert rows(log.searches)[0]["hit_ids"] == ["d2", "d1"]
+    assert not any("displayed" in w for w in log.report.warnings)
+
+
+@pytest.mark.parametrize("name", ["click", "click_through", "item_click"])
+def test_a_click_is_a_click_under_every_name_it_had(tmp_path: Path, name: str) -> None:
+    log = read(tmp_path, ndjson(query(), event(action=name)))
+    assert [e["action"] for e in rows(log.events)] == ["click"]
+    assert (log.report.actions, log.report.unknown_actions) == ({name: 1}, {})
+    assert any(f"1 {name!r} as 'click'" in w for w in log.report.warnings) == (name != "click")
+
+
+def test_events_of_the_first_forms_keep_document_position_and_user(tmp_path: Path) -> None:
+    first = {"data": {"data_id": "d7"}, "position": {"ordinal": {"index": 3}}, "object": None}
+    log = read(tmp_path, ndjson(query(client_id=None, user_id="ada"), event(attributes=first, client_id=None, user_id="ada")))
+    (found,) = rows(log.events)
+    assert (found["document_id"], found["position"], found["user_id"]) == ("d7", 3, "ada")
+    assert rows(log.searches)[0]["user_id"] == "ada"
+
+
+def test_actions_that_nothing_reads_are_counted_by_name(tmp_path: Path) -> None:
+    log = read(tmp_path, ndjson(query(), event(), *[event(action="product_hover")] * 2, event(action="on_search")))
+    assert log.report.unknown_actions == {"on_search": 1, "product_hover": 2}
+    assert log.report.actions == {"click": 1, "on_search": 1, "product_hover": 2}
+    (warning,) = [w for w in log.report.warnings if "product_hover" in w]
+    assert "2 'product_hover', 1 'on_search'" in warning and "add_to_cart" in warning
+
+
+WRAPPED = [
+    {"_index": "ubi_queries", "_id": "1", "_score": 1, "_source": query(query_attributes={"locale": "de"})},
+    {"_index": "ubi_events", "_type": "_doc", "_id": "2", "_source": event()},
+    {"sort": [1], "_source": event(action="impression"), "_index": "ubi_events"},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ndjson(*WRAPPED),
+        ndjson({"index": {}}, query(query_attributes={"locale": "de"}), {"index": {}}, event(), event(action="impression")),
+        b'{  "index" : { "_index" : "ubi_queries" } }\n' + ndjson(*WRAPPED),
+    ],
+)  # fmt: skip
+def test_exports_of_an_engine_are_read(tmp_path: Path, content: bytes) -> None:
+    log = read(tmp_path, content)
+    assert [(s["query_id"], s["locale"]) for s in rows(log.searches)] == [("q1", "de")]
+    assert (log.report.rejected, log.report.actions) == (0, {"click": 1, "impression": 1})
+
+
+def test_a_query_about_sources_is_no_export(tmp_path: Path) -> None:
+    log = read(tmp_path, ndjson(query(user_query='"_source"', _source={"user_query": "other"})))
+    assert rows(log.searches)[0]["query"] == '"_source"'
+
+
+@pytest.mark.parametrize("start", ["ubi_queries ", "[", "<html>"])
+def test_a_line_that_is_no_json_is_named_with_what_would_be_read(tmp_path: Path, start: str) -> None:
+    with pytest.raises(LogError) as error:
+        read(tmp_path, b"\n" + (start + json.dumps(query()) + "\n").encode())
+    said = str(error.value)
+    assert "line 2" in said and repr(start)[1:-1] in said
+    assert all(word in said for word in ("NDJSON", "bulk", "_source", "corewrite log pack"))
+
+
+def test_clients_are_those_of_the_searches(tmp_path: Path) -> None:
+    searches = [query(f"q{i}", client_id=f"hash{i % 2}") for i in range(4)]
+    events = [event(f"q{i}", client_id=f"raw{i % 2}") for i in range(4)]
+    log = read(tmp_path, ndjson(*searches, *events))
+    assert (log.report.clients, log.report.largest_client_share) == (2, 0.5)
+    (warning,) = [w for w in log.report.warnings if "another client" in w]
+    assert warning.startswith("4 events")
+    same = read(tmp_path, ndjson(*searches, *[event(f"q{i}", client_id=f"hash{i % 2}") for i in range(4)]))
+    assert same.report.clients == 2 and not any("another client" in w for w in same.report.warnings)
+
+
+def test_clients_of_events_without_a_search_cannot_be_counted_and_that_is_said(tmp_path: Path) -> None:
+    log = read(tmp_path, ndjson(query(), event("elsewhere", client_id="raw")))
+    assert log.report.clients == 1
+    assert any("1 events belong to no search of the log" in w and "client" in w for w in log.report.warnings)

@@ -1,6 +1,7 @@
 """What the commands share: exit codes, error reporting, JSON."""
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Iterator
@@ -55,9 +56,17 @@ def plain_warnings() -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    """One JSON document on standard output; a number that is not finite, which JSON lacks, is null."""
+    json.dump(_finite(value), sys.stdout, indent=1, ensure_ascii=False, default=str, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def progress_console(quiet: bool) -> Console:

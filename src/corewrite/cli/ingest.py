@@ -16,8 +16,8 @@ EXAMPLES = (
 def ingest(
     files: list[Path] | None = typer.Argument(
         None,
-        help="UBI NDJSON, plain or .gz, bulk layout or one document per line; default: the newest week of the settings' "
-        "`logs`.",
+        help="UBI NDJSON, plain or .gz: one document per line, bulk layout, or search hits as exports have them; default: the "
+        "newest week of the settings' `logs`.",
     ),
     config: Path | None = typer.Option(None, "--config", "-c", help="Settings, YAML: logs, seed, privacy."),
     out: Path | None = typer.Option(None, help="Folder for searches.parquet, instances.parquet and rejects.ndjson."),
@@ -50,14 +50,15 @@ def ingest(
             out.mkdir(parents=True, exist_ok=True)
             pq.write_table(outcomes.to_arrow(), out / "searches.parquet")
             write_instances(instances, out / "instances.parquet")
-    report = log.report
+    report, shares, unknown = log.report, outcomes.shares(), outcomes.unknown()
     found: dict[str, Any] = {
         **report.as_dict(),
         "documents_displayed": len(documents),
         "sessions": len(set(outcomes.session_id)),
         "chains": len(set(outcomes.chain.tolist())),
-        "satisfaction_told_by": outcomes.rule,
-        "outcomes": outcomes.shares(),
+        "satisfaction_told_by": outcomes.rule if any(outcomes.clicked) else None,
+        "outcomes": shares if unknown is None else dict.fromkeys(shares),
+        "outcomes_unknown": unknown,
         "instances": len(instances),
     }
     if why:
@@ -67,7 +68,11 @@ def ingest(
     else:
         _print(found)
     if report.rejected:
-        typer.echo(f"{report.rejected} of {report.lines} lines could not be used: see {report.rejects_path}", err=as_json)
+        typer.echo(
+            f"{report.rejected} of {report.lines} lines could not be used: see {report.rejects_path}; the first: "
+            f"{report.first_reject}",
+            err=as_json,
+        )
         raise typer.Exit(Exit.REJECTS)
     typer.echo(f"all {report.lines} lines were used", err=as_json)
 
@@ -93,10 +98,13 @@ def _print(found: dict[str, Any]) -> None:
     typer.echo(f"events     {actions or 'none'} ({found['orphans']} of unknown searches)")
     typer.echo(
         f"sessions   {found['sessions']}, {found['chains']} reformulation chains; "
-        f"satisfaction told by {found['satisfaction_told_by']}"
+        f"satisfaction told by {found['satisfaction_told_by'] or 'nothing'}"
     )
-    shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in found["outcomes"].items())
-    typer.echo(f"outcomes   {shares}")
+    if found["outcomes_unknown"] is not None:
+        typer.echo(f"outcomes   unknown: {found['outcomes_unknown']}")
+    else:
+        shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in found["outcomes"].items())
+        typer.echo(f"outcomes   {shares}")
     typer.echo(f"instances  {found['instances']}")
     for warning in found["warnings"]:
         typer.secho(f"note       {warning}", fg="yellow")

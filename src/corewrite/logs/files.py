@@ -1,6 +1,7 @@
 """Where the lines of a log lie."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +27,33 @@ def log_files(path: Path) -> list[Path]:
 
 
 def log_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a log file, whichever way it is kept.
+    """The lines of a log file, whichever way it is kept; of a search hit, as exports of an engine have them, its `_source`.
 
     Raises:
         LogError: it cannot be read.
     """
+    for line in _raw_lines(path):
+        yield _unwrapped(line) if b'"_source"' in line else line
+
+
+def _unwrapped(line: bytes) -> bytes:
+    """The document of a search hit; any other line as it is."""
+    if len(line) > LINE_LIMIT:
+        return line
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if (
+        not isinstance(value, dict)
+        or not isinstance(value.get("_source"), dict)
+        or value.keys() & {"user_query", "action_name"}
+    ):
+        return line
+    return json.dumps(value["_source"]).encode() + b"\n"
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
     try:
         if path.name.endswith(".parquet"):
             yield from _packed(path)

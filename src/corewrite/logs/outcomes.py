@@ -10,6 +10,7 @@ import pyarrow as pa
 from rapidfuzz import fuzz
 
 from corewrite.domain import Outcome, normalise
+from corewrite.logs.dialects import CHOSEN, CONVERTED, SHOWN
 from corewrite.logs.reader import SearchLog
 
 FloatArray = npt.NDArray[np.float64]
@@ -129,6 +130,20 @@ class Outcomes:
         )
         return table.replace_schema_metadata(BY_DISPLAYED) if self.by_displayed else table
 
+    def unknown(self) -> str | None:
+        """Why it cannot be told how searches ended; None where it can."""
+        if not (self.outcome != Outcome.CENSORED).any():
+            return (
+                f"all {len(self)} searches came within {CHAIN_GAP / 60:.0f} minutes of the log's end, so none has ended: "
+                "bring a longer log"
+            )
+        if not any(self.clicked):
+            return (
+                f"no search has a {', '.join(CHOSEN[:-1])} or {CHOSEN[-1]} event that names a document "
+                "(event_attributes.object.object_id): bring the events beside the queries"
+            )
+        return None
+
     def shares(self) -> dict[str, float]:
         """Share of each outcome among searches that are not censored."""
         ended = self.outcome[self.outcome != Outcome.CENSORED]
@@ -205,7 +220,7 @@ def _ordered(log: SearchLog) -> pa.Table:
     """Searches in the order of (user, time, line) with the time of their last action and what was displayed."""
     events = log.events
     actions = events.group_by("query_id").aggregate(last_event=events.timestamp.max())
-    shown = events.filter(events.action.isin(["impression", "view"]) & (events.document_id != ""))
+    shown = events.filter(events.action.isin(SHOWN) & (events.document_id != ""))
     shown = shown.group_by("query_id").aggregate(seen_ids=shown.document_id.collect(order_by=shown.position))
     table = log.searches.left_join(actions, "query_id").drop("query_id_right")
     table = table.left_join(shown, "query_id").drop("query_id_right")
@@ -222,11 +237,11 @@ def _satisfaction(
 ) -> tuple[list[dict[str, float]], list[tuple[str, ...]], str, SatisfactionThresholds | None]:
     """Per search what was clicked (id to watch seconds) and what satisfied, the rule and its thresholds."""
     e = log.events
-    e = e.filter((e.document_id != "") & e.action.isin(["click", "watch", "purchase", "add_to_cart"]))
+    e = e.filter((e.document_id != "") & e.action.isin(CHOSEN))
     grouped = e.group_by(["query_id", "document_id"]).aggregate(
         watch=e.watch_seconds.max(),
         duration=e.duration_seconds.max(),
-        converted=e.action.isin(["purchase", "add_to_cart"]).any(),
+        converted=e.action.isin(CONVERTED).any(),
         at=e.timestamp.min(),
     )
     table = grouped.order_by(["query_id", "at", "document_id"]).to_pyarrow()

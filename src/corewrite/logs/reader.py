@@ -1,4 +1,4 @@
-"""Read UBI 1.3.0 search logs: NDJSON, plain or gzipped, bulk layout or one document per line.
+"""Read UBI search logs, 1.3.0 and before: NDJSON, plain or gzipped, bulk layout or one document per line.
 
 Nothing is lost on bad input: a line that cannot be used goes to a rejects file with its number and the reason, the
 others are kept.
@@ -6,6 +6,7 @@ others are kept.
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,11 +18,17 @@ import ibis
 import pyarrow as pa
 
 from corewrite.domain.traffic_split import NUM_BUCKETS
+from corewrite.logs.dialects import KNOWN_ACTIONS, SHOWN, action_of, client_of, document_of, hits_of, ordinal_of
 from corewrite.logs.files import LINE_LIMIT, LogError, log_lines
 from corewrite.logs.sealing import Unseal
 from corewrite.logs.served import LogPlace, count_lost, marks_of
 
 _ID_LIMIT = 100
+_BULK_ACTION = re.compile(rb'\s*\{\s*"(index|create)"')
+_FORMATS = (
+    "one UBI document a line (NDJSON, plain or gzipped), a bulk file (an action line before each document), the search hits "
+    'that elasticdump writes ({"_index": ..., "_source": {...}}), Parquet of `corewrite log pack`'
+)
 SEARCH_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()), ("user_id", pa.string()), ("session_id", pa.string()), ("timestamp", pa.float64()),
@@ -51,14 +58,17 @@ class IngestReport:
         lines: Lines that hold a query or an event, good or bad.
         rejected: Lines that could not be used.
         rejects_path: Where those went, None if nowhere.
+        first_reject: File, line and reason of the first of them; None where there is none.
         queries: Searches kept.
         unique_queries: Distinct query texts among them.
         folded: Searches dropped since their query id stood before.
-        actions: Events by action.
+        actions: Events by action, as logged; of an older name of UBI's, the present one is what counts.
+        unknown_actions: Of those, the actions that nothing reads: they only show that the user was there.
         lost: Searches that `corewrite serve` could not log, as far as the gaps in its numbering show.
         orphans: Events whose query is not in the log.
-        clients: Distinct users.
-        largest_client_share: Share of searches and events of the busiest one.
+        clients: Distinct users of searches. An event counts for the user of its search: servers hash ids, an application's
+            own events may have them as they are.
+        largest_client_share: Share of searches, and events of known searches, of the busiest one.
         first, last: Time range, ISO 8601 in UTC.
         warnings: What to know before quoting a rate from it.
     """
@@ -67,10 +77,12 @@ class IngestReport:
     lines: int
     rejected: int
     rejects_path: str | None
+    first_reject: str | None
     queries: int
     unique_queries: int
     folded: int
     actions: dict[str, int]
+    unknown_actions: dict[str, int]
     lost: int
     orphans: int
     clients: int
@@ -136,6 +148,7 @@ def read_log(
     files = [paths] if isinstance(paths, Path) else list(paths)
     searches, events = _Columns(SEARCH_SCHEMA), _Columns(EVENT_SCHEMA)
     seen: set[str] = set()
+    actions: Counter[str] = Counter()
     lines = folded = 0
     rejects: list[dict[str, Any]] = []
     places: list[LogPlace] = []
@@ -148,6 +161,7 @@ def read_log(
                 rejects.append({"file": file.name, "line": number, "reason": str(error)[:300], "text": _shown(raw)})
                 continue
             if "action" in row:
+                actions[row["logged"]] += 1
                 events.add(row)
             elif row["query_id"] in seen:
                 folded += 1
@@ -160,10 +174,12 @@ def read_log(
         with rejects_path.open("w", encoding="utf-8") as out:
             out.writelines(json.dumps(r) + "\n" for r in rejects)
     if not seen:
-        reason = f"; the first reason: line {rejects[0]['line']}: {rejects[0]['reason']}" if rejects else ""
+        reason = (
+            f"; the first reason: line {rejects[0]['line']}: {rejects[0]['reason']}; read are {_FORMATS}" if rejects else ""
+        )
         raise LogError(f"{', '.join(map(str, files))}: no usable query in {lines} lines{reason}")
     where = str(rejects_path) if rejects_path is not None and rejects else None
-    report = _report(files, lines, len(rejects), where, folded, count_lost(places), searches, events, seen)
+    report = _report(files, lines, rejects, where, folded, count_lost(places), searches, events, actions)
     connection = connection or ibis.duckdb.connect()
     return SearchLog(
         connection,
@@ -189,7 +205,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
 
 def _bulk_action(raw: bytes) -> str | None:
     """`query`, `event` or `` for an OpenSearch bulk action line, None for any other line."""
-    if not raw.lstrip().startswith((b'{"index"', b'{"create"', b'{ "index"', b'{ "create"')):
+    if not _BULK_ACTION.match(raw):
         return None
     try:
         value = json.loads(raw)
@@ -211,7 +227,10 @@ def _parse(raw: bytes, hint: str | None) -> dict[str, Any]:
     if len(raw) > LINE_LIMIT:
         raise ValueError(f"line over the limit of {LINE_LIMIT} bytes")
     text = raw.decode("utf-8")
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON, it begins {text[:40].strip()!r} ({error.msg}, character {error.pos + 1})") from None
     if "\\ud" in text or "\\uD" in text:
         _refuse_surrogates(value)
     if not isinstance(value, dict):
@@ -230,14 +249,14 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
     served = extra.get("served")
     # A server of another make may use the name too.
     marks = marks_of(served) if isinstance(served, dict) and "texts" in served else None
-    hits = value.get("query_response_hit_ids") or []
+    hits_name, hits = hits_of(value)
     titles = extra.get("context_titles") or []
-    for name, items in (("query_response_hit_ids", hits), ("context_titles", titles)):
+    for name, items in ((hits_name, hits), ("context_titles", titles)):
         if not isinstance(items, list) or len(items) > 10_000:
             raise ValueError(f"{name} is not a list of at most 10000 items")
     return {
         "query_id": _id(value, "query_id"),
-        "user_id": _id(value, "client_id"),
+        "user_id": _id({"client_id": client_of(value)}, "client_id"),
         "session_id": _text(extra.get("session_id") or value.get("session_id") or ""),
         "timestamp": parse_time(value.get("timestamp")),
         "query": _text(value["user_query"]),
@@ -261,17 +280,18 @@ def _event(value: dict[str, Any]) -> dict[str, Any]:
     extra = value.get("event_attributes") or {}
     if not isinstance(extra, dict):
         raise ValueError("event_attributes is not an object")
-    thing = extra.get("object") or {}
-    place = extra.get("position") or {}
-    if not isinstance(thing, dict) or not isinstance(place, dict):
+    thing, place = document_of(extra), extra.get("position") or {}
+    if not isinstance(place, dict):
         raise ValueError("event_attributes.object or .position is not an object")
-    ordinal = place.get("ordinal")
+    ordinal = ordinal_of(place)
+    logged = _text(value["action_name"])[:_ID_LIMIT]
     if ordinal is not None and (isinstance(ordinal, bool) or not isinstance(ordinal, int) or not 0 <= ordinal < 2**31):
         raise ValueError(f"position.ordinal {ordinal!r:.50} is not a position")
     return {
         "query_id": _text(value.get("query_id") or ""),
-        "user_id": _text(value.get("client_id") or value.get("user_id") or ""),
-        "action": _text(value["action_name"])[:_ID_LIMIT],
+        "user_id": _text(client_of(value)),
+        "action": action_of(logged),
+        "logged": logged,
         "document_id": _text(thing.get("object_id", "") if thing.get("object_id") is not None else ""),
         "position": ordinal,
         "timestamp": parse_time(value.get("timestamp")),
@@ -373,35 +393,52 @@ def iso(seconds: float) -> str:
 
 
 def _report(
-    files: list[Path], lines: int, rejected: int, where: str | None, folded: int, lost: int, searches: _Columns,
-    events: _Columns, known: set[str],
+    files: list[Path], lines: int, rejects: list[dict[str, Any]], where: str | None, folded: int, lost: int, searches: _Columns,
+    events: _Columns, actions: Counter[str],
 ) -> IngestReport:  # fmt: skip
-    clients = Counter(searches.values["user_id"])
-    clients.update(user for user in events.values["user_id"] if user)
+    owner = dict(zip(searches.values["query_id"], searches.values["user_id"], strict=True))
+    about = list(zip(events.values["query_id"], events.values["user_id"], strict=True))
+    clients = Counter(owner.values())
+    clients.update(owner[query] for query, _ in about if query in owner)
     share = clients.most_common(1)[0][1] / clients.total()
-    actions = Counter(events.values["action"])
-    orphans = sum(q not in known for q in events.values["query_id"])
+    renamed = Counter({name: n for name, n in actions.items() if action_of(name) != name})
+    unknown = {name: n for name, n in actions.items() if action_of(name) not in KNOWN_ACTIONS}
+    orphans = sum(query not in owner for query, _ in about)
+    otherwise = sum(bool(user) and owner.get(query, user) != user for query, user in about)
     times = [*searches.values["timestamp"], *events.values["timestamp"]]
     warnings = []
     if share > 0.2:
         warnings.append(f"one client holds {share:.0%} of the log's lines: rates of this log say little about people")
     if not any(events.values["watch_seconds"]):
         warnings.append("no watch times: conversions, else clicks, count as satisfaction")
-    if not any(searches.values["hit_ids"]) and not (actions["impression"] or actions["view"]):
+    if not any(searches.values["hit_ids"]) and not any(actions[name] for name in SHOWN):
         warnings.append("nothing says what was displayed: D- and examination cannot be found")
+    if renamed:
+        said = ", ".join(f"{n} {name!r} as {action_of(name)!r}" for name, n in renamed.most_common())
+        warnings.append(f"actions of older logs are read under their present names: {said}")
+    if unknown:
+        said = ", ".join(f"{n} {name!r}" for name, n in Counter(unknown).most_common())
+        warnings.append(f"nothing is read of actions other than {', '.join(KNOWN_ACTIONS)}; there are {said}")
     unreadable = sum(kind in ("hashed", "sealed") for kind in searches.values["texts"])
     if unreadable:
         warnings.append(
-            f"{unreadable} of {len(known)} searches hold no text that can be read (log.query_text of `corewrite serve`): "
+            f"{unreadable} of {len(owner)} searches hold no text that can be read (log.query_text of `corewrite serve`): "
             "training, ramps and experiments leave them out"
         )
     if lost:
         warnings.append(
             f"{lost} searches were not logged, by the gaps in the servers' numbering: see corewrite_log_lines_dropped"
         )
+    if otherwise:
+        warnings.append(
+            f"{otherwise} events name another client than their search does, as where one of the two is hashed: that of the "
+            "search counts"
+        )
     if orphans:
-        warnings.append(f"{orphans} events belong to no search of the log")
+        warnings.append(f"{orphans} events belong to no search of the log: whose they are is not known, no client counts them")
+    first = f"{rejects[0]['file']}, line {rejects[0]['line']}: {rejects[0]['reason']}" if rejects else None
     return IngestReport(
-        tuple(f.name for f in files), lines, rejected, where, len(known), len(set(searches.values["query"])), folded,
-        dict(sorted(actions.items())), lost, orphans, len(clients), share, iso(min(times)), iso(max(times)), tuple(warnings),
+        tuple(f.name for f in files), lines, len(rejects), where, first, len(owner), len(set(searches.values["query"])), folded,
+        dict(sorted(actions.items())), dict(sorted(unknown.items())), lost, orphans, len(clients), share, iso(min(times)),
+        iso(max(times)), tuple(warnings),
     )  # fmt: skip
