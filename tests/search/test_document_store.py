@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corewrite.domain import Catalogue
+from corewrite.domain.documents import RepeatedIds
 from corewrite.search import document_store
 from corewrite.search.document_store import DocumentStore, in_memory
 from corewrite.search.documents import DocumentsError, copy_documents, read_catalogue, write_catalogue
@@ -121,18 +122,18 @@ def test_equal_hashes_are_told_apart_by_the_ids(ids, asked, buckets):
 
     index = IdIndex(*sorted_hashes(tiny(ids)), lambda rows: [ids[r] for r in rows], tiny)
     assert index.find([*ids, *asked]).tolist() == [ids.index(i) if i in ids else -1 for i in [*ids, *asked]]
-    assert index.first_repeated() is None
+    assert index.repeated() is None
 
 
 @settings(max_examples=60)
 @given(ids=st.lists(st.sampled_from("abcdefgh"), max_size=12), buckets=st.integers(1, 3))
-def test_a_repeated_id_is_named_with_its_first_row_and_the_first_that_repeats(ids, buckets):
+def test_repeated_ids_are_counted_and_the_first_of_them_named_with_their_first_row(ids, buckets):
     def tiny(texts):
         return hash_ids(texts) % np.uint64(buckets)
 
     index = IdIndex(*sorted_hashes(tiny(ids)), lambda rows: [ids[r] for r in rows], tiny)
     repeats = [(doc_id, ids.index(doc_id), row) for row, doc_id in enumerate(ids) if ids.index(doc_id) < row]
-    assert index.first_repeated() == (repeats[0] if repeats else None)
+    assert index.repeated() == (RepeatedIds(len(repeats), tuple(repeats[:3])) if repeats else None)
 
 
 def test_hashes_are_the_same_on_every_machine():
@@ -269,6 +270,10 @@ def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path):
     [
         ({"id": ["a"]}, "column 'title' is missing; there are id"),
         ({"id": ["a", "b", "a"], "title": ["x"] * 3}, "not unique: 'a' is at rows 0 and 2"),
+        (
+            {"id": [*"abcdefg", "e", "a", "e", "b", "c"], "title": ["x"] * 12},
+            r"not unique: 'e' is at rows 4 and 7, 'a' is at rows 0 and 8, 'e' is at rows 4 and 9, and 2 more \(5 documents",
+        ),
         ({"id": ["a", None], "title": ["x", "y"]}, "the document at row 1 has no id"),
         ({"id": ["a"], "title": ["x"], "prior": [1.5]}, r"prior 1\.5 of 'a' is not in \(0, 1\]"),
         ({"id": ["a"], "title": ["x"], "prior": ["high"]}, "column prior: .*high"),

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from corewrite.domain.documents import ColumnValues, checked_rows, column_error, known_rows
+from corewrite.domain.documents import ColumnValues, RepeatedIds, checked_rows, column_error, known_rows
 from corewrite.domain.hashing import sha256_chunks, sha256_json
 
 IntArray = npt.NDArray[np.int64]
@@ -59,9 +59,8 @@ class Catalogue:
             raise ValueError(f"column {taken[0]!r} has a field of its own: give it there")
         if len(self.row_of) != n:
             first: dict[str, int] = {}
-            for row, doc_id in enumerate(self.ids):
-                if first.setdefault(doc_id, row) != row:
-                    raise ValueError(f"catalogue ids are not unique: {doc_id!r} is at rows {first[doc_id]} and {row}")
+            places = ((doc_id, first.setdefault(doc_id, row), row) for row, doc_id in enumerate(self.ids))
+            raise ValueError(f"catalogue {RepeatedIds.of(p for p in places if p[1] != p[2])}")
 
     @classmethod
     def of_ids(cls, ids: Sequence[str]) -> "Catalogue":

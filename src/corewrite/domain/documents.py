@@ -1,6 +1,7 @@
 """What the rest of the system asks of the documents; a document is addressed by its row."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -120,6 +121,37 @@ def known_ids(documents: Documents, ids: Iterable[str]) -> set[str]:
     """Those of `ids` that the documents have."""
     distinct = list(dict.fromkeys(ids))
     return {doc_id for doc_id, row in zip(distinct, documents.find(distinct).tolist(), strict=True) if row >= 0}
+
+
+@dataclass(frozen=True)
+class RepeatedIds:
+    """Documents that have the id of an earlier one.
+
+    Attributes:
+        count: How many.
+        examples: Of the first of them id, row of the earlier document, and own row.
+    """
+
+    count: int
+    examples: tuple[tuple[str, int, int], ...]
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[str, int, int]]) -> "RepeatedIds | None":
+        """Those among `found` (id, earlier row, own row), in any order; None where there is none."""
+        count, first = 0, list[tuple[str, int, int]]()
+        for one in found:
+            count += 1
+            first = sorted([*first, one], key=lambda x: x[2])[:_EXAMPLES]
+        return cls(count, tuple(first)) if count else None
+
+    def __str__(self) -> str:
+        first, *others = (f"{doc_id!r} is at rows {a} and {b}" for doc_id, a, b in self.examples)
+        more = f", and {self.count - len(self.examples)} more" if self.count > len(self.examples) else ""
+        several = f" ({self.count} documents have the id of an earlier one)" if self.count > 1 else ""
+        return f"ids are not unique: {', '.join([first, *others])}{more}{several}: leave one document of each"
+
+
+_EXAMPLES = 3
 
 
 def column_error(name: str, names: Sequence[str], reason: str | None = None) -> ValueError:

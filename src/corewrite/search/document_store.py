@@ -18,7 +18,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from corewrite.domain import Catalogue, ColumnValues, Documents, sha256_json
-from corewrite.domain.documents import checked_rows, column_error, known_rows
+from corewrite.domain.documents import RepeatedIds, checked_rows, column_error, known_rows
 from corewrite.relevance.embedded import check_embedded
 from corewrite.search.document_columns import ColumnType, Kind, Layout, values_of
 from corewrite.search.documents import DocumentsError, catalogue_of, kept_batches, parquet_files, read_layout
@@ -170,9 +170,9 @@ class DocumentStore:
         """
         return _in_memory(self)
 
-    def first_repeated(self) -> tuple[str, int, int] | None:
-        """The first id that stands at two rows, with the two; none in what `open` gives."""
-        return self._index.first_repeated()
+    def repeated(self) -> RepeatedIds | None:
+        """Documents that have the id of an earlier one; none in what `open` gives."""
+        return self._index.repeated()
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -257,9 +257,8 @@ def _convert_whole(
     staging.mkdir()
     try:
         _convert(files, staging, progress)
-        if repeated := DocumentStore(staging).first_repeated():
-            doc_id, first, second = repeated
-            raise DocumentsError(f"{path}: ids are not unique: {doc_id!r} is at rows {first} and {second}")
+        if (repeated := DocumentStore(staging).repeated()) is not None:
+            raise DocumentsError(f"{path}: {repeated}")
         for entry in entries:
             now = Path(entry["path"]).stat()
             if (now.st_size, now.st_mtime_ns) != (entry["size"], entry["mtime_ns"]):

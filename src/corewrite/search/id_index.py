@@ -1,11 +1,13 @@
 """From document ids to rows: a sorted table of hashes, small enough for memory and as good on disk."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from corewrite.domain.documents import RepeatedIds
 
 IntArray = npt.NDArray[np.int64]
 HashArray = npt.NDArray[np.uint64]
@@ -53,20 +55,28 @@ class IdIndex:
                     out[start + place] = row
         return out
 
-    def first_repeated(self) -> tuple[str, int, int] | None:
-        """The id that stands at two rows, with the two, of which the second is the first to repeat an earlier one."""
+    def repeated(self) -> RepeatedIds | None:
+        """Documents that have the id of an earlier one."""
+        return RepeatedIds.of(self._repeats())
+
+    def _repeats(self) -> Iterator[tuple[str, int, int]]:
+        """Id, row of the first document that has it, and row, of each document that is not the first; by hash, so that no more
+        than the ids of one hash are held."""
         equal = self.hashes[1:] == self.hashes[:-1]
         shared = np.zeros(len(self.hashes), np.bool_)
         shared[1:] |= equal
         shared[:-1] |= equal
-        suspects = np.sort(self.rows[shared])
-        seen: dict[str, int] = {}
+        suspects = np.flatnonzero(shared)
+        first: dict[str, int] = {}
+        last = None
         for start in range(0, len(suspects), _CHUNK):
             part = suspects[start : start + _CHUNK]
-            for row, found in zip(part.tolist(), self.ids_of(part), strict=True):
-                if seen.setdefault(found, row) != row:
-                    return found, seen[found], row
-        return None
+            rows = self.rows[part]
+            for hash, row, doc_id in zip(self.hashes[part].tolist(), rows.tolist(), self.ids_of(rows), strict=True):
+                if hash != last:
+                    first, last = {}, hash
+                if first.setdefault(doc_id, row) != row:
+                    yield doc_id, first[doc_id], row
 
 
 def sorted_hashes(hashes: HashArray) -> tuple[HashArray, IntArray]:
