@@ -2,7 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,22 +30,58 @@ class Exit(IntEnum):
     HOLD = 3
     REJECT = 4
     REJECTS = 5
+    STOPPED = 130
 
 
 VERDICT_EXITS = {"promote": Exit.OK, "hold": Exit.HOLD, "reject": Exit.REJECT}
 
 
 @contextmanager
-def reported_errors() -> Iterator[None]:
-    """Turn errors of the input, which the user can mend, into one message and exit code 1; others keep their traceback."""
+def reported_errors(again: str = "") -> Iterator[None]:
+    """Turn errors of the input, which the user can mend, into one message and exit code 1; others keep their traceback.
+
+    Ctrl-C ends with exit code 130, and what the command started ends too.
+
+    Args:
+        again: What the same command does after Ctrl-C, such as "it goes on from the last checkpoint"; said then.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        _end_what_runs()
+        if again:
+            typer.secho(f"stopped; run the same command again: {again}", err=True, fg="yellow")
+        raise typer.Exit(Exit.STOPPED) from None
     except (ValueError, OSError, RuntimeError, LookupError) as error:
         # A library's own failure deep inside is a bug to be seen whole; ours are raised with a message for people.
         if not type(error).__module__.startswith("corewrite") and not isinstance(error, ValueError | OSError):
             raise
         typer.secho(f"error: {error}", err=True, fg="red")
         raise typer.Exit(Exit.FAILED) from error
+
+
+_PATIENCE = 1.0
+"""Seconds that threads have to end after Ctrl-C."""
+
+
+def _end_what_runs() -> None:
+    """End child processes, and threads that are still at work when the command has ended.
+
+    Such a thread is at some step of a training, and would keep the process for minutes. It may be stopped anywhere: what is
+    written is whole or not there.
+    """
+    for child in multiprocessing.active_children():
+        child.terminate()
+    others = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if not others:
+        return
+
+    def end() -> None:
+        threading.main_thread().join()
+        time.sleep(_PATIENCE)
+        os._exit(Exit.STOPPED)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def run(
     from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.cycle import run_cycle
 
-    with reported_errors():
+    with reported_errors("it goes on from the last finished step, a training from its last checkpoint"):
         record = run_cycle(load_cycle_config(config), week, steps=ProgressSteps(progress_console(quiet=False)))
     if as_json:
         print_json(record)

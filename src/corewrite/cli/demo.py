@@ -28,7 +28,7 @@ def demo(
     from corewrite.demo.run import run_demo
 
     config = miniature_config(seed) if miniature else DemoConfig(seed=seed)
-    with reported_errors():
+    with reported_errors("it begins anew"):
         result = run_demo(config, out, console=progress_console(quiet=False), model=model)
     if as_json:
         print_json(result.summary)

@@ -62,7 +62,7 @@ def calibrate_command(
     from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.gate_run import calibrate_margins
 
-    with reported_errors():
+    with reported_errors("it begins anew"):
         if out.exists():
             raise FileExistsError(f"{out} is there: frozen margins are not written over; name another file with --out")
         found = calibrate_margins(
@@ -98,7 +98,7 @@ def bench(
     from corewrite.demo.gate_bench import run_bench, write_bench
     from corewrite.demo.gate_bench_config import GateBenchConfig, miniature_bench
 
-    with reported_errors():
+    with reported_errors("it goes on with the first row that is missing"):
         try:
             numbers = [int(s) for s in seeds.split(",") if s.strip()]
         except ValueError as error:

@@ -14,7 +14,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done (gate: promote), 1 failed, 2 wrong usage, 3 gate holds, 4 gate rejects, 5 log lines unusable.",
+    epilog="Exit codes: 0 done (gate: promote), 1 failed, 2 wrong usage, 3 gate holds, 4 gate rejects, 5 log lines unusable, "
+    "130 stopped by Ctrl-C.",
 )
 
 

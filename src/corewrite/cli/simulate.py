@@ -63,7 +63,7 @@ def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: P
     from corewrite.demo.months_summary import summarise_months, write_months
 
     begun = perf_counter()
-    with reported_errors():
+    with reported_errors("it goes on with the first week that is missing"):
         config = miniature_months(seed, weeks) if miniature else MonthsConfig(seed=seed, weeks=weeks)
         if sessions is not None:
             config = config.model_copy(update={"sessions": sessions})

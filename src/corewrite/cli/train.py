@@ -51,7 +51,7 @@ def train(
     from corewrite.pipeline.config_sections import DataSections
     from corewrite.pipeline.weeks import windows_of
 
-    with reported_errors():
+    with reported_errors("it goes on from the last checkpoint in the run folder"):
         settings = read_config(config, DataSections, run=out, documents=documents, labels=labels, seed=seed, model=model)
         earlier, window = windows_of(settings.logs, earlier_log, log, settings.refresh.relevance_windows)
         formula, keys = spec or settings.ranker.spec, settings.privacy.keys

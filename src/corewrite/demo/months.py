@@ -7,11 +7,10 @@ What two arms do in a week is done side by side, in processes of one thread each
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,6 +27,7 @@ from corewrite.demo.engine import OnePolicyEngine, arm_of
 from corewrite.demo.measure import lists_ndcg10
 from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.platform import ratings
+from corewrite.demo.side_by_side import processes
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.load import deployment_of, policy_of
 from corewrite.deployment.open import RankerOpener
@@ -123,7 +123,7 @@ def run_months(config: MonthsConfig, folder: Path, *, steps: Steps) -> list[dict
     months.put_spec(FIRST_WEEK - 1)
     months.cycle("weekly", FIRST_WEEK - 1)
     months.first_champion()
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    with processes(2) as pool:
         for week in range(FIRST_WEEK, FIRST_WEEK + config.weeks):
             if not months.row_file(week).is_file():
                 begun = perf_counter()
