@@ -8,17 +8,20 @@ from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
+from typer.testing import CliRunner
 
+from corewrite.cli.main import app
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import ReplayError, replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import ConfigError
 from corewrite.domain.earlier_config import OldConfigWarning
+from corewrite.fusion import default_spec
 from corewrite.logs.files import log_files
 from corewrite.registry import Candidate
 from corewrite.relevance import DenseScorer, LateInteraction, cold_start
 from corewrite.relevance.backends import ScoreError, ScorerMismatchError
-from corewrite.search.engines import fill_opensearch, fill_qdrant
+from corewrite.search.engines import fill_opensearch, fill_qdrant, fill_redis
 from corewrite.serving.app import build_app
 from corewrite.serving.settings import load_serve_config
 
@@ -41,7 +44,8 @@ def beside(name, file):
 
 
 ModelServer = beside("corewrite_faults_model_server", TESTS / "faults" / "model_server.py").ModelServer
-SmallOpenSearch = beside("corewrite_engines_conftest", TESTS / "search" / "engines" / "conftest.py").SmallOpenSearch
+engines = beside("corewrite_engines_conftest", TESTS / "search" / "engines" / "conftest.py")
+SmallOpenSearch = engines.SmallOpenSearch
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +157,7 @@ def test_a_folder_that_is_not_the_pinned_one_does_not_start(made, tmp_path, kind
         ("sentence_transformers", "cross-encoder", {"relevance": {"kind": "cross_encoder", "folder": ".", "pin": "0" * 64}}),
         ("qdrant_client", "qdrant", {"ranker": {"recall": {"kind": "qdrant", "url": "http://x", "collection": "c"}}}),
         ("opensearchpy", "opensearch", {"ranker": {"recall": {"kind": "opensearch", "url": "http://x", "index": "i"}}}),
+        ("redis", "redis", {"ranker": {"recall": {"kind": "redis", "url": "redis://x", "index": "i"}}}),
     ],
 )
 def test_a_package_that_is_missing_is_named_with_its_extra(made, monkeypatch, package, extra, settings):
@@ -240,6 +245,63 @@ def test_opensearch_answers_like_the_embedded_index(made, kit, monkeypatch):
     asyncio.run(check())
     assert not server.problems and opened[0]["http_auth"] == ("reader", "pass:word")
     server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def redis_with_search():
+    server = engines.RedisWithSearch()
+    yield server
+    server.stop()
+
+
+def test_a_real_redis_serves_and_searches_by_settings_alone(platform, kit, redis_with_search, tmp_path):
+    """`serve`, a promotion to another relevance model, `corewrite search`, and a Redis that dies."""
+    client = redis_with_search.client()
+    first = platform.first.relevance
+    # All documents are candidates: the server's BM25 has another b, and which candidates are cut hangs on it.
+    recall = default_spec().recall.model_copy(update={"original_candidates": 800})
+    spec = default_spec().model_copy(update={"recall": recall}).model_dump_json()
+    wide = platform.registry.save("spec", lambda f: (f / "fusion.yaml").write_text(spec) and None, {}).hash
+    platform.promote(Candidate(platform.first.policy, first, wide))
+    fill_redis(client, f"videos-{first[:12]}", platform.catalogue, dense(platform).document_vectors, algorithm="FLAT")
+    engine = {"kind": "redis", "url": redis_with_search.url, "index": "videos-{relevance}", "timeout_ms": 20_000}
+    queries = platform.queries(4)
+
+    async def check():
+        _, expected, _ = await searched(platform, kit, platform.config(), queries)
+        config = platform.config(ranker={"recall": engine})
+        ready, answers, _ = await searched(platform, kit, config, queries)
+        assert ready["backends"]["engine"] == {"kind": "redis", "index": "videos-{relevance}"}
+        same(answers, expected)
+        assert all(a["results"] for a in answers)
+        async with kit.running(config, kit.as_title(platform.catalogue)) as running:
+            scalars = (model := cold_start(platform.catalogue)).scalars.copy()
+            scalars[-1] = 0  # without pictures: other vectors
+            other = platform.registry.save("relevance", type(model)(**{**vars_of(model), "scalars": scalars}).save, {}).hash
+            fill_redis(client, f"videos-{other[:12]}", platform.catalogue, dense(platform).document_vectors)
+            platform.promote(Candidate(platform.first.policy, other, wide))
+            await kit.until(lambda: "does not hold the vectors" in running.service.versions.problem)
+            assert (await running.search(queries[0]))["version"] == 2
+            redis_with_search.stop()
+            response = await running.http.post("/v1/search", json={"query": "never asked before"})
+            assert response.status_code == 503 and "recalled" in response.json()["detail"]
+            platform.rollback()
+
+    file = platform.file(tmp_path / "corewrite.yaml", ranker={"recall": engine})
+    plain = platform.file(tmp_path / "plain.yaml")
+    lists = [json.loads(search_command(f, queries[1]).stdout)["results"] for f in (file, plain)]
+    assert lists[0] and [r["id"] for r in lists[0]] == [r["id"] for r in lists[1]]
+    asyncio.run(check())
+    died = search_command(file, queries[1])
+    assert died.exit_code == 1 and "Error 111 connecting" in died.output and isinstance(died.exception, SystemExit)
+    redis_with_search.start()
+
+
+def search_command(file, query):
+    documents = f"documents: {file.parent / 'platform' / 'documents.parquet'}\n"
+    if "documents:" not in file.read_text():
+        file.write_text(documents + "".join(f"{k}: {json.dumps(v)}\n" for k, v in json.loads(file.read_text()).items()))
+    return CliRunner().invoke(app, ["search", query, "--rewrite", "music", "-c", str(file), "--json"])
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,21 @@ from typing import Any
 
 import numpy as np
 
-from corewrite.deployment.settings import OpenSearchRecall, PluginRecall, PythonRecall, QdrantRecall, RecallSettings, secret_of
+from corewrite.deployment.settings import (
+    OpenSearchRecall,
+    PluginRecall,
+    PythonRecall,
+    QdrantRecall,
+    RecallSettings,
+    RedisRecall,
+    secret_of,
+)
 from corewrite.domain import Documents
 from corewrite.domain.plugins import ENGINES, load_factory, load_plugin
 from corewrite.relevance import DenseScorer
 from corewrite.search import SearchEngine, TextEngine
 from corewrite.search.document_store import in_memory
-from corewrite.search.engines import EmbeddedEngine, EngineError, OpenSearchEngine, QdrantEngine
+from corewrite.search.engines import EmbeddedEngine, EngineError, OpenSearchEngine, QdrantEngine, RedisEngine
 
 _SAMPLE = 16
 """Documents whose vectors are compared with those an index holds."""
@@ -59,6 +67,15 @@ class RecallOpener:
                 self._client, name, self._documents, text_field=settings.text_field, vector_field=field or "dense"
             )
             return engine if field is None or dense is None else self._checked(engine, name, relevance, dense)
+        if isinstance(settings, RedisRecall):
+            name, prefix, field = settings.index, settings.key_prefix, settings.vector_field
+            name = name.replace("{relevance}", relevance[:12])
+            redis = RedisEngine(
+                self._client, name, self._documents, text_field=settings.text_field, vector_field=field or "dense",
+                key_prefix=None if prefix is None else prefix.replace("{relevance}", relevance[:12]),
+                timeout_ms=settings.timeout_ms,
+            )  # fmt: skip
+            return redis if field is None or dense is None else self._checked(redis, name, relevance, dense)
         assert dense is not None
         return EmbeddedEngine(in_memory(self._documents), dense.document_vectors)
 
@@ -98,4 +115,18 @@ def _client_of(settings: RecallSettings) -> Any:
         login = secret_of(settings.login_env)
         user = None if login is None else tuple(login.split(":", 1))
         return OpenSearch(settings.url, http_auth=user, timeout=settings.timeout_ms / 1000, max_retries=0)
+    if isinstance(settings, RedisRecall):
+        try:
+            from redis import Redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+        except ImportError as error:
+            raise ImportError("a Redis index is reached through redis-py: pip install 'corewrite[redis]'") from error
+        login = secret_of(settings.login_env)
+        name, password = (None, None) if login is None else login.split(":", 1)
+        seconds = settings.timeout_ms / 1000
+        return Redis.from_url(
+            settings.url, username=name, password=password, protocol=3, socket_timeout=seconds, socket_connect_timeout=seconds,
+            retry=Retry(NoBackoff(), 0),  # by default it waits and asks three more times
+        )  # fmt: skip
     return None

@@ -15,7 +15,7 @@ Timeout = Annotated[float, Field(gt=0, le=60_000)]
 Identity = dict[str, Any]
 """JSON that says which model this is, and nothing of where it runs or how fast it is asked."""
 SIGNAL_KINDS = ("embedded", "column", "logged", "kserve", "onnx", "cross_encoder", "clip", "python")
-RECALL_KINDS = ("embedded", "qdrant", "opensearch", "python")
+RECALL_KINDS = ("embedded", "qdrant", "opensearch", "redis", "python")
 DEFAULT_SIGNALS = ("relevance", "dense", "prior")
 """Signals that need no setting: the bundled model's score, its pooled form, and the column `prior`."""
 
@@ -324,6 +324,38 @@ class OpenSearchRecall(Settings):
         return {"kind": self.kind, "fields": [self.text_field, self.vector_field]}
 
 
+class RedisRecall(Settings):
+    """An index of the query engine of Redis 8 or Redis Stack over hashes, such as `fill_redis` makes, or one of yours."""
+
+    kind: Literal["redis"]
+    """Needs the extra `redis`."""
+    url: str = Field(pattern=r"^(rediss?|unix)://")
+    """Where it listens, such as redis://localhost:6379, or rediss://localhost:6379 over TLS."""
+    index: str = Field(min_length=1)
+    """`{relevance}` in it stands for the first 12 digits of the relevance artifact's hash, whose vectors it holds."""
+    key_prefix: str | None = None
+    """What a document's key begins with before its id, with the same `{relevance}`; None: the index' name and a colon."""
+    text_field: str = Field(default="words", min_length=1)
+    """A `TEXT` field, searched by words that are case-folded and not stemmed."""
+    vector_field: str | None = Field(default="dense", min_length=1)
+    """A `VECTOR` field of `FLOAT32` by inner product with the vectors of the bundled model; None: the index recalls by words
+    alone."""
+    timeout_ms: Timeout = 1_000.0
+    """Of one search on the server, and of one wait for an answer."""
+    login_env: str | None = None
+    """Environment variable with `user:password`."""
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return self.vector_field is not None
+
+    @property
+    def identity(self) -> Identity:
+        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
+        return {"kind": self.kind, "fields": [self.text_field, self.vector_field]}
+
+
 class PythonRecall(Settings):
     """An engine of your own, made by a function of your own."""
 
@@ -399,6 +431,7 @@ RecallSettings = Annotated[
     Annotated[EmbeddedRecall, Tag("embedded")]
     | Annotated[QdrantRecall, Tag("qdrant")]
     | Annotated[OpenSearchRecall, Tag("opensearch")]
+    | Annotated[RedisRecall, Tag("redis")]
     | Annotated[PythonRecall, Tag("python")]
     | Annotated[PluginRecall, Tag("plugin")],
     _kind(*RECALL_KINDS),

