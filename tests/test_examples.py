@@ -124,7 +124,7 @@ def test_the_check_is_asked_and_its_margin_stands_in_the_settings(with_own_check
     config = GateConfig.model_validate(settings_in("own_check")["gate"] | {"minimum_effective_users": 20, "resamples": 50})
     assert config.margins.of("repeated_words") == 0.01 and list(CHECKS)[-1] == "repeated_words"
     assert GateConfig().margins.of("repeated_words") == 0.02
-    n = 400  # 373 show that what none of them had is no more than 1 %
+    n = 400  # 338 show that what none of them had is no more than 1 %
     queries, users = [Query(f"item{i} kind") for i in range(n)], [f"u{i}" for i in range(n)]
     plain, twice = [f"item{i} kind more" for i in range(n)], [f"item{i} kind kind" if i < 240 else f"item{i}" for i in range(n)]
 

@@ -20,24 +20,29 @@ def events(lost, users, won=0):
     return one(np.repeat([-1.0, 1.0, 0.0], [lost, won, users - lost - won]), gain_range=EVENT_WITH_LIMIT if not won else EVENT)
 
 
-@pytest.mark.parametrize("users", [50, 373, 5000])
+@pytest.mark.parametrize("users", [40, 338, 5000])
 @pytest.mark.parametrize("lost", [0, 1, 2, 5, 20])
-def test_of_a_share_the_lower_bound_is_clopper_and_pearsons(users, lost):
-    exact = stats.binomtest(lost, users).proportion_ci(0.95, "exact").high
+def test_of_a_share_the_lower_bound_is_between_mid_p_and_clopper_and_pearson(users, lost):
+    def mid_p(share):
+        return stats.binom.cdf(lost - 1, users, share) + stats.binom.pmf(lost, users, share) / 2 - 0.025
+
     found = -float(events(lost, users).low()[0])
-    assert exact <= found <= 1.04 * exact
+    exact = stats.binomtest(lost, users).proportion_ci(0.95, "exact").high
+    assert optimize.brentq(mid_p, lost / users + 1e-9, 1 - 1e-9) < found < 1.005 * exact
+    # With a share of just that, so few events are seen in so many samples: the chance of a false pass.
+    assert 0.0225 < stats.binom.cdf(lost, users, found) < 0.0345
 
 
 def test_an_event_that_was_not_seen_may_be_one_in_as_many_users_as_the_rule_of_three_says():
-    # 1 - 0.025 ** (1 / n), about 3.7 / n: the largest share that leaves 2.5 % of samples without the event.
+    # 1 - 0.034 ** (1 / n), about 3.4 / n: the share that leaves 3.4 % of samples without the event.
     for users in (40, 372, 1000):
         unseen = events(0, users)
-        assert -float(unseen.low()[0]) == pytest.approx(1 - 0.025 ** (1 / users), rel=0.05)
+        assert -float(unseen.low()[0]) == pytest.approx(1 - 0.034 ** (1 / users), rel=0.04)
         assert float(unseen.high()[0]) == pytest.approx(0.0, abs=1e-12), "no share is below 0"
-    assert float(events(0, 372).low()[0]) < -0.01 < float(events(0, 374).low()[0])
-    assert float(events(0, 40).users_needed(0.01)[0]) == pytest.approx(373, abs=1)
+    assert float(events(0, 336).low()[0]) < -0.01 < float(events(0, 338).low()[0])
+    assert float(events(0, 40).users_needed(0.01)[0]) == pytest.approx(337, abs=1)
     # The same users with three queries each are no more users.
-    assert float(one(np.zeros(372), np.full(372, 3.0), EVENT).low()[0]) < -0.01
+    assert float(one(np.zeros(336), np.full(336, 3.0), EVENT).low()[0]) < -0.01
     # And one with half of the traffic leaves four.
     whale = one(np.zeros(1001), np.append(np.ones(1000), 1000.0), EVENT)
     assert float(whale.effective_users[0]) == pytest.approx(4, abs=0.01) and float(whale.low()[0]) < -0.4
@@ -68,7 +73,7 @@ def test_the_bound_of_unequal_users_is_that_of_a_general_optimiser():
     n = (queries**2).sum() / queries.sum()
     reach = (np.abs(gains - mean * queries) / np.sqrt(queries)).max()
     s, q = np.append(gains, mean * n - reach * np.sqrt(n)), np.append(queries, n)
-    multiplicity = np.append(np.ones(8), 2 / 3)
+    multiplicity = np.append(np.ones(8), 1 / 2)
     even = multiplicity / multiplicity.sum()
     low = float(found.low()[0])
     constraints = [
@@ -162,8 +167,8 @@ def test_with_as_many_users_as_are_needed_it_passes_and_with_fewer_not(kind):
 
 
 def test_a_few_gains_show_no_rise():
-    """Where nothing is lost and one or five users gain, a loss of that size was as likely: a half, or 3 %, by a sign test."""
-    for users, gaining, shown in ((500, 1, False), (500, 5, False), (500, 6, True), (40, 3, False)):
+    """Where nothing is lost and one or four users gain, losses of that size were as likely: a half, or 6 %, by a sign test."""
+    for users, gaining, shown in ((500, 1, False), (500, 4, False), (500, 6, True), (40, 3, False)):
         gains = np.where(np.arange(users) < gaining, 0.1, 0.0)
         assert (float(one(gains, gain_range=SHARE).low()[0]) > 0) is shown
 
@@ -178,7 +183,7 @@ def test_where_all_users_are_alike_the_range_says_what_there_can_be():
     same = np.full(50, 0.25)
     assert [float(f(one(same))[0]) for f in (RatioOfSums.low, RatioOfSums.high)] == [0.25, 0.25]
     limited = one(same, gain_range=SHARE)
-    assert float(limited.low()[0]) < 0.25 - 3.6 * 1.25 / 53 and float(limited.high()[0]) > 0.25 + 3.6 * 0.75 / 53
+    assert float(limited.low()[0]) < 0.25 - 3.2 * 1.25 / 53 and float(limited.high()[0]) > 0.25 + 3.2 * 0.75 / 53
     assert GainRange(-1.0, 0.0).mirrored == GainRange(-0.0, 1.0)
     assert float(one(same).p_value(0.25)[0]) == 1.0 and float(one(-same).p_value(0.2)[0]) == 0.0
 

@@ -20,9 +20,9 @@ from corewrite.gate.bounds import ONE_SIDED, Bounds, effective_users
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-UNSEEN = 2 / 3
-"""Weight of the unseen user: a half corrects the likelihood of a count for continuity, a sixth its signed root for skewness.
-For a share of users with equally many queries L is then that of Clopper & Pearson (1934) within 4 %, on the safe side."""
+UNSEEN = 1 / 2
+"""Weight of the unseen user: the half that corrects the likelihood of a count for continuity. For a share of users with equally
+many queries L is then between the mid-P bound and that of Clopper & Pearson (1934)."""
 _ROUNDS = 100
 
 
