@@ -14,7 +14,6 @@ benchmarks/results/own_ranker.json; another process may measure another seed mea
 import argparse
 import contextlib
 import json
-import platform
 import shutil
 import sys
 import time
@@ -33,6 +32,7 @@ from corewrite.demo.config import DemoConfig
 from corewrite.demo.engine import OnePolicyEngine
 from corewrite.demo.measure import truth_slices
 from corewrite.demo.platform import ratings
+from corewrite.demo.summary import machine
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.reward import documents_of
@@ -241,7 +241,7 @@ def main() -> None:
         found = run_seed(seed, given.out, given.seconds)
         known = _known()
         known.setdefault("seeds", {})[str(seed)] = found
-        known |= {"machine": f"{platform.machine()}, {platform.processor()}", "code_version": VERSION}
+        known |= {"machine": machine(), "code_version": VERSION}
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
         print(json.dumps(found, indent=1))
 

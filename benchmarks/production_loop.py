@@ -1,15 +1,17 @@
 """The production loop at a size at which a gate can promote, under the embedded, the ONNX and a KServe ranker.
 
-    python benchmarks/production_loop.py --ranker onnx --out runs/production-loop
+    OMP_NUM_THREADS=1 python benchmarks/production_loop.py --ranker onnx --out runs/production-loop
 
-Writes benchmarks/results/production_loop.json, a part for each ranker; a part that is there stays.
+The team's ranker is a multimodal cross-encoder trained on a week of the platform's log, in three versions: the first mistakes
+pictures, the second is sound, the third pays for repeated words. Writes benchmarks/results/production_loop.json, a part for
+each ranker; other parts stay. Two processes may measure two rankers.
 """
 
 import argparse
 import contextlib
 import json
-import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,21 +21,28 @@ from rich.console import Console
 from scipy import stats
 
 from corewrite.console.progress import ProgressSteps
+from corewrite.demo.engine import NoRewriter
 from corewrite.demo.production_loop import CONTROL, TREATMENT, LoopSize, Team, launch_of, run_loop, week_figures
+from corewrite.demo.summary import machine
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RampConfig
 from corewrite.fusion import default_spec
-from corewrite.pipeline import PipelineConfig, WarmStartConfig
+from corewrite.pipeline import PipelineConfig, WarmStartConfig, read_window
 from corewrite.pipeline.cycle_config import RefreshConfig
+from corewrite.relevance import cold_start
 from corewrite.relevance.backends import folder_hash
-from corewrite.simulation.config import WorldConfig
-from corewrite.simulation.world import make_world
+from corewrite.simulation.config import TrafficConfig, WorldConfig
+from corewrite.simulation.export import write_log
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.world import World, make_world
 from corewrite.training import TrainingConfig
 from corewrite.version import VERSION
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 RESULTS = Path(__file__).parent / "results" / "production_loop.json"
 VERSIONS = {"1": "1", "2": "2", "broken": "3"}
+_RANKER_SESSIONS = 6_000
 
 
 def size(sessions: int) -> LoopSize:
@@ -46,6 +55,25 @@ def size(sessions: int) -> LoopSize:
     stage = {"share": 0.5, "minimum_users": 500, "limits": {**harm, "errors": {"plus": 0.01}}}
     refresh = RefreshConfig(relevance_every=4, relevance_windows=1, examples=8_000)
     return LoopSize(sessions, 2_000, pipeline, refresh, 300, RampConfig.model_validate({"stages": [stage]}), gated=True)
+
+
+def make_versions(world: World, repository: Path, steps: ProgressSteps) -> None:
+    """The three versions, trained on a week that the engine served before there was a ranker."""
+    from benchmarks.foreign_ranker.broken import break_ranker
+    from benchmarks.foreign_ranker.export import export_versions
+    from benchmarks.foreign_ranker.train import train_ranker
+
+    catalogue = world.catalogue
+    with steps.step("a week before there is a ranker") as progress, tempfile.TemporaryDirectory() as folder:
+        cold = embedded_deployment(catalogue, cold_start(catalogue, seed=0), default_spec())
+        week = simulate_week(
+            world, TrafficConfig(), NoRewriter(cold.cascade), week=0, sessions=_RANKER_SESSIONS, progress=progress
+        )
+        write_log(week, catalogue, Path(folder) / "log.ndjson")
+        impressions = read_window(Path(folder) / "log.ndjson").impressions(catalogue)
+    with steps.step("train the ranker") as progress:
+        sound, _ = train_ranker(catalogue, impressions, seed=0, progress=progress)
+    export_versions({"1": break_ranker(sound, "pictures"), "2": sound, "3": break_ranker(sound, "repeats")}, repository)
 
 
 @contextlib.contextmanager
@@ -63,7 +91,7 @@ def rankers(kind: str, repository: Path) -> Iterator[dict[str, RankerSettings]]:
             name: named(
                 {
                     "kind": "onnx", "folder": repository / version, "pin": folder_hash(repository / version), "max_tokens": 64,
-                    "inputs": picture, "threads": 2,
+                    "inputs": picture,
                 }
             )
             for name, version in VERSIONS.items()
@@ -87,8 +115,7 @@ def rankers(kind: str, repository: Path) -> Iterator[dict[str, RankerSettings]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranker", choices=("embedded", "onnx", "kserve"), required=True)
-    parser.add_argument("--repository", type=Path, help="as benchmarks/foreign_ranker/measure.py --repository wrote it")
-    parser.add_argument("--sessions", type=int, default=6_000, help="a week")
+    parser.add_argument("--sessions", type=int, default=4_000, help="a week")
     parser.add_argument("--out", type=Path, required=True, help="folder of the team")
     given = parser.parse_args()
     world = make_world(WorldConfig(seed=0, videos=5_000, entities=120))
@@ -98,11 +125,13 @@ def main() -> None:
     small["recall"] |= {"original_candidates": 25, "rewrite_candidates": 20}
     small["depths"] = {"finerank": 30, "protected": 30}
     spec.write_text(json.dumps(small))
+    steps = ProgressSteps(Console(stderr=True))
+    repository = given.out / f"versions-{given.ranker}"
+    if given.ranker != "embedded" and not repository.is_dir():
+        make_versions(world, repository, steps)
     began = time.monotonic()
-    with rankers(given.ranker, given.repository) as named:
-        team = Team(
-            given.out / given.ranker, world, named, spec, size(given.sessions), ProgressSteps(Console(stderr=True))
-        )  # fmt: skip
+    with rankers(given.ranker, repository) as named:
+        team = Team(given.out / given.ranker, world, named, spec, size(given.sessions), steps)
         loop = run_loop(team)
         figures = [week_figures(team, week) for week in loop.weeks]
         launches = [launch_of(team, week) for week in loop.weeks]
@@ -117,7 +146,7 @@ def main() -> None:
         "weeks": [f.as_dict() for f in figures], "impacted_equal_p": tested,
         "launches": [launch.as_dict() for launch in launches],
         "ramp": None if loop.ramp is None else {"kind": loop.ramp.kind, "reason": loop.ramp.reason},
-        "machine": f"{platform.machine()}, {platform.processor() or 'unknown processor'}", "code_version": VERSION,
+        "machine": machine(), "code_version": VERSION,
     }  # fmt: skip
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     RESULTS.write_text(json.dumps({**known, given.ranker: found}, indent=1) + "\n")
