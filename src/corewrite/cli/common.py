@@ -4,6 +4,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+
+from corewrite.storage.durable import FULL
 
 if TYPE_CHECKING:
     from corewrite.registry import Registry
@@ -56,8 +59,19 @@ def reported_errors(again: str = "") -> Iterator[None]:
         # A library's own failure deep inside is a bug to be seen whole; ours are raised with a message for people.
         if not type(error).__module__.startswith("corewrite") and not isinstance(error, ValueError | OSError):
             raise
-        typer.secho(f"error: {error}", err=True, fg="red")
+        typer.secho(f"error: {_said(error)}", err=True, fg="red")
         raise typer.Exit(Exit.FAILED) from error
+
+
+def _said(error: Exception) -> str:
+    """An error in words; of a full disk also what is left on it."""
+    if not isinstance(error, OSError) or error.errno not in FULL or error.filename is None:
+        return str(error)
+    folder = Path(os.fsdecode(error.filename))
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    left = shutil.disk_usage(folder).free / 2**20
+    return f"{error.filename}: {error.strerror} ({left:,.0f} MiB are left): free some space, and run the command again"
 
 
 _PATIENCE = 1.0

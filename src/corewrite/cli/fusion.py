@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from corewrite.cli.common import print_json, progress_console, reported_errors
+from corewrite.storage.durable import naming
 
 if TYPE_CHECKING:
     from corewrite.fusion import FusionSpec
@@ -73,7 +74,8 @@ def compile_command(
         text = emitted if isinstance(emitted, str) else json.dumps(emitted, indent=1, ensure_ascii=False) + "\n"
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text, "utf-8")
+            with naming(out):
+                out.write_text(text, "utf-8")
     if as_json:
         print_json({"engine": to, "spec_hash": loaded.spec_hash, "out": out, "emitted": emitted})
     elif out is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+from corewrite.storage.durable import naming
 
 app = typer.Typer(help="The promotion gate: compare, calibrate.", no_args_is_help=True)
 
@@ -36,8 +37,9 @@ def run(
         folder = out or settings.run / "gate"
         folder.mkdir(parents=True, exist_ok=True)
         value = {**about, **result.as_dict()}
-        (folder / "gate.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-        (folder / "gate.html").write_text(render_gate(result.as_dict(), about), "utf-8")
+        with naming(folder):
+            (folder / "gate.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+            (folder / "gate.html").write_text(render_gate(result.as_dict(), about), "utf-8")
     if as_json:
         print_json(value)
     else:

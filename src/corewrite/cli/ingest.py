@@ -6,6 +6,7 @@ from typing import Any
 import typer
 
 from corewrite.cli.common import Exit, print_json, reported_errors
+from corewrite.storage.durable import naming
 
 EXAMPLES = (
     "Examples: `corewrite ingest log.ndjson.gz` · `corewrite ingest monday.ndjson tuesday.ndjson --out runs/week` · "
@@ -48,7 +49,8 @@ def ingest(
             instances, why = mine_instances(outcomes, propensity, Catalogue.of_ids(documents), seed=settings.seed), ""
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-            pq.write_table(outcomes.to_arrow(), out / "searches.parquet")
+            with naming(out / "searches.parquet"):
+                pq.write_table(outcomes.to_arrow(), out / "searches.parquet")
             write_instances(instances, out / "instances.parquet")
     report, shares, unknown = log.report, outcomes.shares(), outcomes.unknown()
     found: dict[str, Any] = {

@@ -17,6 +17,7 @@ from corewrite.demo.gate_bench_ground import Ground
 from corewrite.demo.summary import machine
 from corewrite.domain.steps import Steps
 from corewrite.gate.calibrate import Share
+from corewrite.storage.durable import naming
 from corewrite.storage.journal import write_json
 from corewrite.version import VERSION
 
@@ -90,7 +91,8 @@ def write_bench(config: GateBenchConfig, folder: Path, rows: Sequence[Row], out:
     out.mkdir(parents=True, exist_ok=True)
     plain = [{name: row[name] for name in COLUMNS} for row in rows]
     for name, value in (("gate", plain), ("gate-summary", summary)):
-        (out / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+        with naming(out):
+            (out / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
     return summary
 
 

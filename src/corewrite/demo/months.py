@@ -50,7 +50,7 @@ from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
-from corewrite.storage.durable import whole_file
+from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json
 
 IntArray = npt.NDArray[np.int64]
@@ -412,10 +412,11 @@ class _Months:
     def _rows(
         self, week: int, searches: Week, production: Mapping[str, Production], measured: Mapping[str, "Measured"]
     ) -> dict[str, dict[str, Any]]:
-        pq.write_table(
-            pa.table({"user_id": list(searches.user_ids), **{arm: measured[arm].ndcg10 for arm in production}}),
-            self.folder / "weeks" / f"{week:02d}-ndcg.parquet",
-        )
+        with naming(self.folder / "weeks"):
+            pq.write_table(
+                pa.table({"user_id": list(searches.user_ids), **{arm: measured[arm].ndcg10 for arm in production}}),
+                self.folder / "weeks" / f"{week:02d}-ndcg.parquet",
+            )
         judged = self._judge.ndcg10(searches.queries, [m.lists for m in measured.values()])
         rows = {}
         for (arm, p), ndcg10 in zip(production.items(), judged, strict=True):
@@ -515,7 +516,8 @@ def low_floor(spec: FusionSpec, eps: float = 1e-5, bound: float = 16.0) -> Fusio
 
 def write_spec_file(spec: FusionSpec, path: Path) -> None:
     """Write a spec as a user would."""
-    path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), "utf-8")
+    with naming(path):
+        path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), "utf-8")
 
 
 def months_history(folder: Path) -> list[dict[str, Any]]:

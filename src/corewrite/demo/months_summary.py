@@ -16,6 +16,7 @@ from corewrite.demo.months_config import MonthsConfig
 from corewrite.demo.ratios import ratio_of_sums, standard_error
 from corewrite.demo.summary import machine
 from corewrite.domain.traffic_split import HOLDBACK
+from corewrite.storage.durable import naming
 from corewrite.version import VERSION
 
 FloatArray = npt.NDArray[np.float64]
@@ -131,8 +132,9 @@ def write_months(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping
     """Write weeks.json, summary.json and report.html; returns the report's path."""
     from corewrite.console import render_weeks
 
-    for name, value in (("weeks", rows), ("summary", about)):
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-    report = folder / "report.html"
-    report.write_text(render_weeks(rows, about), "utf-8")
+    with naming(folder):
+        for name, value in (("weeks", rows), ("summary", about)):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+        report = folder / "report.html"
+        report.write_text(render_weeks(rows, about), "utf-8")
     return report

@@ -38,6 +38,7 @@ from corewrite.search import top_overlap
 from corewrite.simulation.facts import stylised_facts
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import make_world
+from corewrite.storage.durable import naming
 
 _MARKER = ".corewrite-demo"
 
@@ -144,9 +145,10 @@ def run_demo(
         "facts": [asdict(fact) for fact in facts],
     }
     report = folder / "report.html"
-    for name, value in (("summary", summary), ("details", details)):
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-    report.write_text(render_report(summary, details), "utf-8")
+    with naming(folder):
+        for name, value in (("summary", summary), ("details", details)):
+            (folder / f"{name}.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+        report.write_text(render_report(summary, details), "utf-8")
     return DemoResult(summary, report)
 
 

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from corewrite.domain import TrainingInstance, query_columns, query_from_row
 from corewrite.logs.mining import Reformulation
+from corewrite.storage.durable import naming
 
 _USE, _GATE_ONLY = b"corewrite.use", b"evaluation only"
 
@@ -38,7 +39,8 @@ def write_instances(instances: Sequence[TrainingInstance], path: Path, *, evalua
             "timestamp": [x.timestamp for x in instances],
         }
     )
-    pq.write_table(table.replace_schema_metadata({_USE: _GATE_ONLY}) if evaluation_only else table, path)
+    with naming(path):
+        pq.write_table(table.replace_schema_metadata({_USE: _GATE_ONLY}) if evaluation_only else table, path)
     if evaluation_only:
         path.chmod(0o400)
 
@@ -69,7 +71,8 @@ def write_reformulations(reformulations: Sequence[Reformulation], path: Path) ->
     """Write reformulations as Parquet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"user_id": [r.user_id for r in reformulations], "target": [r.target for r in reformulations]}
-    pq.write_table(pa.table({**columns, **query_columns([r.query for r in reformulations])}), path)
+    with naming(path):
+        pq.write_table(pa.table({**columns, **query_columns([r.query for r in reformulations])}), path)
 
 
 def read_reformulations(path: Path) -> list[Reformulation]:

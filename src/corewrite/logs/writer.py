@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from corewrite.logs.reader import iso
+from corewrite.storage.durable import naming
 
 APPLICATION = "corewrite"
 
@@ -17,6 +18,7 @@ class UbiWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._raw: IO[bytes] = path.open("wb")
         zipped = path.suffix == ".gz"
         self._out: IO[bytes] = (
@@ -29,8 +31,9 @@ class UbiWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._out.close()
-        self._raw.close()
+        with naming(self._path):
+            self._out.close()
+            self._raw.close()
 
     def query(
         self,
@@ -86,4 +89,5 @@ class UbiWriter:
         )
 
     def _write(self, value: dict[str, Any]) -> None:
-        self._out.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
+        with naming(self._path):
+            self._out.write(json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n")

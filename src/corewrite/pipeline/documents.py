@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from corewrite.domain import Documents, query_columns, query_from_row
 from corewrite.relevance import Labels
 from corewrite.search.documents import DocumentsError, read_catalogue, read_columns, write_catalogue
+from corewrite.storage.durable import naming
 
 __all__ = ["DocumentsError", "read_catalogue", "read_labels", "write_catalogue", "write_labels"]
 
@@ -23,7 +24,8 @@ def write_labels(labels: Labels, documents: Documents, path: Path) -> None:
             "grade": labels.grades,
         }
     )
-    pq.write_table(table, path)
+    with naming(path):
+        pq.write_table(table, path)
 
 
 def read_labels(path: Path, documents: Documents) -> Labels:

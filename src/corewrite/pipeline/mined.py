@@ -32,7 +32,7 @@ from corewrite.logs.sealing import Unseal
 from corewrite.pipeline.users import read_users
 from corewrite.pipeline.window import read_window
 from corewrite.relevance import Impressions
-from corewrite.storage.durable import make_folder, move_folder, sync_tree, whole_file
+from corewrite.storage.durable import make_folder, move_folder, naming, sync_tree, whole_file
 
 _ABOUT, _USERS = "about.json", "users.parquet"
 
@@ -195,38 +195,39 @@ def mine_week(
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    write_instances(window.instances(documents, seed=seed), staging / "instances.parquet")
-    write_instances(
-        window.instances(documents, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True
-    )  # fmt: skip
-    for name, found in zip(("repaired", "good"), window.reformulations(), strict=True):
-        write_reformulations(found, staging / f"{name}.parquet")
-    write_reformulations(window.gate_repairs(), staging / "gate-repaired.parquet")
-    seen = window.impressions(documents)
-    pq.write_table(
-        pa.table(
-            {
-                "query": list(seen.texts), "document_id": documents.ids_of(seen.rows), "satisfied": seen.satisfied,
-                "weight": seen.weights, "user_id": list(seen.user_ids),
-            }
-        ), staging / "impressions.parquet",
-    )  # fmt: skip
-    counts = query_frequency(window.outcomes.query.tolist())
-    pq.write_table(pa.table({"query": list(counts), "count": list(counts.values())}), staging / "frequency.parquet")
-    pq.write_table(window.outcomes.to_arrow(), staging / "searches.parquet")
-    window.users.write(staging / _USERS)
-    found_thresholds = window.outcomes.thresholds
-    about = {
-        "span": window.span,
-        "searches": len(window.outcomes),
-        "outcomes": window.outcomes.shares(),
-        "rejected_lines": window.report.rejected,
-        "warnings": [*window.report.warnings, *window.users.warnings],
-        "satisfaction_told_by": window.outcomes.rule,
-        "thresholds": found_thresholds
-        and {"edges": found_thresholds.edges.tolist(), "seconds": found_thresholds.seconds.tolist()},
-    }
-    (staging / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
-    sync_tree(staging)
+    with naming(folder):
+        write_instances(window.instances(documents, seed=seed), staging / "instances.parquet")
+        write_instances(
+            window.instances(documents, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True
+        )  # fmt: skip
+        for name, found in zip(("repaired", "good"), window.reformulations(), strict=True):
+            write_reformulations(found, staging / f"{name}.parquet")
+        write_reformulations(window.gate_repairs(), staging / "gate-repaired.parquet")
+        seen = window.impressions(documents)
+        pq.write_table(
+            pa.table(
+                {
+                    "query": list(seen.texts), "document_id": documents.ids_of(seen.rows), "satisfied": seen.satisfied,
+                    "weight": seen.weights, "user_id": list(seen.user_ids),
+                }
+            ), staging / "impressions.parquet",
+        )  # fmt: skip
+        counts = query_frequency(window.outcomes.query.tolist())
+        pq.write_table(pa.table({"query": list(counts), "count": list(counts.values())}), staging / "frequency.parquet")
+        pq.write_table(window.outcomes.to_arrow(), staging / "searches.parquet")
+        window.users.write(staging / _USERS)
+        found_thresholds = window.outcomes.thresholds
+        about = {
+            "span": window.span,
+            "searches": len(window.outcomes),
+            "outcomes": window.outcomes.shares(),
+            "rejected_lines": window.report.rejected,
+            "warnings": [*window.report.warnings, *window.users.warnings],
+            "satisfaction_told_by": window.outcomes.rule,
+            "thresholds": found_thresholds
+            and {"edges": found_thresholds.edges.tolist(), "seconds": found_thresholds.seconds.tolist()},
+        }
+        (staging / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+        sync_tree(staging)
     move_folder(staging, folder)
     return MinedWindow(folder)

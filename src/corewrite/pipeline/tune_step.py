@@ -12,6 +12,7 @@ import yaml
 
 from corewrite.fusion import FusionSpec, StageSpec, recommended_eps
 from corewrite.fusion.tune import TradeOff, TuningRequests
+from corewrite.storage.durable import naming
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -139,7 +140,8 @@ def write_spec(spec: FusionSpec, path: Path, found: TradeOff) -> None:
         f"# finerank tuned by `corewrite fusion tune` to a budget of {found.budget:.2%}; held out: gain "
         f"{found.held_out.gain.value:+.2%}, largest loss {found.held_out.worst.value:+.2%}\n"
     )
-    path.write_text(head + yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), "utf-8")
+    with naming(path):
+        path.write_text(head + yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), "utf-8")
 
 
 def random_pair_eps(requests: TuningRequests, stage: StageSpec) -> dict[str, float]:

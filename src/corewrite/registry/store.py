@@ -15,7 +15,7 @@ from corewrite.registry.content import content_hash, difference, manifest, size
 from corewrite.registry.errors import ConflictError, RegistryError
 from corewrite.registry.records import JSON, KINDS, Artifact, Candidate, Champion, Decision, Finding, Garbage, Kind
 from corewrite.registry.staging import abandoned, remove_abandoned, staged
-from corewrite.storage.durable import DISK, Disk, make_folder, move_folder, sync_tree
+from corewrite.storage.durable import DISK, Disk, make_folder, move_folder, naming, sync_tree
 
 KEEP = 5
 GRACE = timedelta(days=1)
@@ -77,7 +77,7 @@ class Registry:
         """
         _known_kind(kind)
         plain = json.loads(ledger.to_json(metadata, "metadata"))  # refused before the long work of `write`
-        with staged(self._staging, self._disk) as temporary:
+        with naming(self.root), staged(self._staging, self._disk) as temporary:
             content, note = temporary / "content", temporary / "metadata.json"
             self._disk.make(content)
             write(content)

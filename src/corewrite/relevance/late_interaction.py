@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from corewrite.domain import Catalogue, sha256_chunks
 from corewrite.relevance.embedded import pictures_of
 from corewrite.relevance.vocabulary import Vocabulary
+from corewrite.storage.durable import naming
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -79,8 +80,9 @@ class LateInteraction:
         """Write the model as safetensors with its words beside it."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self) if f.name != "vocabulary"}
-        save_file(tensors, folder / _WEIGHTS, metadata={"format": "corewrite-late-interaction-1"})
-        (folder / "vocabulary.txt").write_text("\n".join(self.vocabulary.words[1:]), "utf-8")
+        with naming(folder):
+            save_file(tensors, folder / _WEIGHTS, metadata={"format": "corewrite-late-interaction-1"})
+            (folder / "vocabulary.txt").write_text("\n".join(self.vocabulary.words[1:]), "utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "LateInteraction":

@@ -23,6 +23,7 @@ from corewrite.domain import CODE, PICKLES, sha256_chunks
 from corewrite.rewriter.log_probs import packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
+from corewrite.storage.durable import naming
 
 _TEMPLATE = "prompt_template.json"
 _SHORT = 256
@@ -138,9 +139,10 @@ class Rewriter:
             raise RewriterError("the model has an adapter, which an artifact cannot hold: save merged(rewriter)")
         folder.mkdir(parents=True, exist_ok=True)
         transformers_logging.disable_progress_bar()  # ours shows the step
-        self.model.save_pretrained(folder, safe_serialization=True)
-        self.tokenizer.save_pretrained(folder)
-        (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
+        with naming(folder):
+            self.model.save_pretrained(folder, safe_serialization=True)
+            self.tokenizer.save_pretrained(folder)
+            (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
 
 
 def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None, *, home_locale: str = "") -> Rewriter:

@@ -23,7 +23,7 @@ from corewrite.relevance.embedded import check_embedded
 from corewrite.search.document_columns import ColumnType, Kind, Layout, values_of
 from corewrite.search.documents import DocumentsError, catalogue_of, kept_batches, parquet_files, read_layout
 from corewrite.search.id_index import IdIndex, hash_ids, sorted_hashes
-from corewrite.storage.durable import PARTIAL, make_folder, move_folder, sync, sync_tree, whole_file
+from corewrite.storage.durable import PARTIAL, make_folder, move_folder, naming, sync, sync_tree, whole_file
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -256,7 +256,8 @@ def _convert_whole(
         shutil.rmtree(left, ignore_errors=True)
     staging.mkdir()
     try:
-        _convert(files, staging, progress)
+        with naming(folder):
+            _convert(files, staging, progress)
         if (repeated := DocumentStore(staging).repeated()) is not None:
             raise DocumentsError(f"{path}: {repeated}")
         for entry in entries:

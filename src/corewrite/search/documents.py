@@ -25,7 +25,7 @@ from corewrite.search.document_columns import (
     lengths_of,
     values_of,
 )
-from corewrite.storage.durable import make_folder, whole_file
+from corewrite.storage.durable import make_folder, naming, whole_file
 
 _ROWS = 65_536
 """Documents read together."""
@@ -40,7 +40,8 @@ def write_catalogue(catalogue: Catalogue, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     every = np.arange(len(catalogue))
     columns = {name: _as_arrow(catalogue.column(name, every)) for name in catalogue.column_names}
-    pq.write_table(pa.table(columns), path)
+    with naming(path):
+        pq.write_table(pa.table(columns), path)
 
 
 def _as_arrow(values: ColumnValues) -> pa.Array:

@@ -11,6 +11,7 @@ from corewrite.logs import find_outcomes, query_of, read_log, require_texts
 from corewrite.rewriter import Rewriter
 from corewrite.serving.cache import Texts, cache_key, canonical, sound
 from corewrite.serving.worker import rewrites
+from corewrite.storage.durable import naming
 
 _log = logging.getLogger(__name__)
 _CHUNK = 256
@@ -55,7 +56,8 @@ def write_warm(folder: Path, policy: str, found: dict[str, Texts]) -> Path:
     """Leave rewrites where the server finds them when it loads the policy."""
     folder.mkdir(parents=True, exist_ok=True)
     path, part = folder / f"{policy}.ndjson", folder / f"{policy}.ndjson.part"
-    part.write_text("".join(json.dumps({"key": k, "rewrites": t}) + "\n" for k, t in found.items()), "utf-8")
+    with naming(path):
+        part.write_text("".join(json.dumps({"key": k, "rewrites": t}) + "\n" for k, t in found.items()), "utf-8")
     part.replace(path)
     return path
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from corewrite.domain import Catalogue
 from corewrite.logs import UbiWriter
 from corewrite.simulation.traffic import Week
+from corewrite.storage.durable import naming
 
 
 def write_log(week: Week, catalogue: Catalogue, path: Path, attributes: dict[str, str] | None = None) -> None:
@@ -66,4 +67,5 @@ def write_signals(week: Week, catalogue: Catalogue, path: Path) -> None:
     }
     columns |= {name: values[shown] for name, values in week.ranking.columns.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    with naming(path):
+        pq.write_table(pa.table(columns), path)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,35 @@ def sync_tree(folder: Path, disk: Disk = DISK) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the disk name the path that was written to: what a full one refuses in the middle of a file says none.
+
+    Libraries that are not of Python word it in an exception of their own; it becomes the `OSError` that it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = error.errno if isinstance(error, OSError) else _number(error)
+        # Of two names, as after a copy, the first is what was read.
+        named = isinstance(error, OSError) and error.filename is not None and error.filename2 is None
+        if found is None or found not in _OF_THE_DISK or named:
+            raise
+        raise OSError(found, os.strerror(found), str(path)) from error
+
+
+def _number(error: Exception) -> int | None:
+    found = _RUST.search(str(error))
+    return int(found[1]) if found else None
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk, or of a user's share of it, that is full."""
+_OF_THE_DISK = (*FULL, errno.EIO, errno.EROFS)
+_RUST = re.compile(r"\(os error (\d+)\)")
+"""How safetensors and tokenizers word an error of the system."""
+
+
+@contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
     """A file to write to that takes the place of `final` once on the disk; after an error it is gone and `final` as it was.
 
@@ -67,10 +97,11 @@ def whole_file(final: Path) -> Iterator[Path]:
     """
     temporary = final.with_name(f"{PARTIAL}{final.name}")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(final)
-        sync(final.parent)
+        with naming(final):
+            yield temporary
+            sync(temporary)
+            temporary.replace(final)
+            sync(final.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

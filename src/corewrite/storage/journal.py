@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corewrite.storage.durable import make_folder, whole_file
+from corewrite.storage.durable import make_folder, naming, whole_file
 
 _LOCK, _HOLDER = "cycle.lock", "cycle.pid"
 _PATIENCE = 1.0
@@ -100,7 +100,8 @@ def cycle_lock(run: Path) -> Iterator[None]:
             f"a cycle is at work in {run} (process {_holder(run)}): wait for it; `corewrite cycle status`"
         ) from error
     try:
-        (run / _HOLDER).write_text(f"{os.getpid()}\n", "utf-8")
+        with naming(run / _HOLDER):
+            (run / _HOLDER).write_text(f"{os.getpid()}\n", "utf-8")
         yield
     finally:
         (run / _HOLDER).unlink(missing_ok=True)

@@ -257,7 +257,7 @@ def _whole(final: Path) -> Iterator[Path]:
         with whole_file(final) as temporary:
             yield temporary
     except Exception as error:
-        # safetensors wraps a full disk in an error of its own.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise CheckpointError(
-            f"cannot write {final}: {error}; what was written before is whole: free some space and start again"
+            f"cannot write {final}: {reason}; what was written before is whole: free some space and start again"
         ) from error

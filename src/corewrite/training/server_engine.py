@@ -40,6 +40,7 @@ from torch import Tensor
 
 from corewrite.domain import Query, keyed_bits
 from corewrite.rewriter import Completion, Rewriter
+from corewrite.storage.durable import naming
 from corewrite.training.engine import NOBODY_WAITS, Ready, SampleProgress, StalePolicyError, Sync
 
 API_KEY_VARIABLE = "COREWRITE_SERVER_KEY"
@@ -214,7 +215,8 @@ class ServerEngine:
         try:
             if self._reload == "adapter":
                 # The server's base has the embeddings already; left to choose, peft would add them to every adapter.
-                policy.model.save_pretrained(str(partial), save_embedding_layers=False)
+                with naming(final):
+                    policy.model.save_pretrained(str(partial), save_embedding_layers=False)
             else:
                 policy.save(partial)
             shutil.rmtree(final, ignore_errors=True)
