@@ -1,13 +1,14 @@
 """Ten million documents on disk under a ranker and an engine that are not ours: what opening, training and serving take.
 
-    python benchmarks/documents.py [--documents 10000000] [--out runs/documents]    # 10 M: 4 GB of disk, about 40 minutes
+    python benchmarks/documents.py [--documents 10000000] [--out runs/documents]    # 10 M: 4 GB of disk, about 15 minutes
 
 The documents (id, title, text, prior, popularity, a picture of 16 floats) are made up. A made-up engine finds them by
 arithmetic on the words of a text and answers with ids, as a team's own engine would; a made-up model scores text against
 title, text and picture. Then `corewrite cycle run` mines, trains and gates a week of a made-up log, `corewrite serve`
 answers searches over HTTP, and log R of 20,000 instances is computed, each in processes of their own whose memory is read
-from /proc: VmHWM, the largest size ever with every page of the mapped documents that was touched, and the largest RssAnon,
-without those, which the kernel takes back when somebody else needs memory. Writes benchmarks/results/documents.json.
+from /proc: VmHWM, the largest size ever with every page of a mapped file that was touched (the index of the ids), and the
+largest RssAnon, without those, which the kernel takes back when somebody else needs memory. Writes
+benchmarks/results/documents.json.
 """
 
 import argparse

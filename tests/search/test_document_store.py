@@ -396,15 +396,18 @@ def test_reading_everything_does_not_keep_it(tmp_path, monkeypatch):
     texts = [f"{i:04d}" * 500 for i in range(20_000)]
     store = DocumentStore.open(write(tmp_path / "d.parquet", id=[str(i) for i in range(20_000)], title=texts))
     table = next((tmp_path / ".d.parquet.store").rglob("documents.arrow"))
-
-    def resident():
-        lines = Path("/proc/self/smaps").read_text().splitlines()
-        starts = [i for i, line in enumerate(lines) if line.endswith(str(table))]
-        return sum(int(next(x for x in lines[i:] if x.startswith("Rss:")).split()[1]) * 1024 for i in starts)
-
-    rng, most = np.random.default_rng(0), 0
+    rng = np.random.default_rng(0)
     for _ in range(5):
         rows = rng.permutation(20_000)
         assert store.column("title", rows[:9_000])[:3] == [texts[r] for r in rows[:3]]
-        most = max(most, resident())
-    assert table.stat().st_size > 40_000_000 and 0 < most < table.stat().st_size / 4
+        # Not mapped: what the kernel maps around a page that is touched counts as ours, megabytes on some.
+        assert str(table) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_file_that_was_cut_while_it_was_open_is_an_error_and_no_crash(tmp_path):
+    texts = [f"{i:04d}" * 500 for i in range(2_000)]
+    store = DocumentStore.open(write(tmp_path / "d.parquet", id=[str(i) for i in range(2_000)], title=texts))
+    os.truncate(next((tmp_path / ".d.parquet.store").rglob("documents.arrow")), 1_000_000)
+    assert store.column("title", np.array([3])) == [texts[3]]
+    with pytest.raises(OSError, match=r"documents\.arrow ends at byte 1000000, in the middle of a value"):
+        store.column("title", np.arange(2_000))

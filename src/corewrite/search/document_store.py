@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import mmap
 import re
 import shutil
 import time
@@ -20,7 +19,8 @@ from filelock import FileLock
 from corewrite.domain import Catalogue, ColumnValues, Documents, sha256_json
 from corewrite.domain.documents import RepeatedIds, checked_rows, column_error, known_rows
 from corewrite.relevance.embedded import check_embedded
-from corewrite.search.document_columns import ColumnType, Kind, Layout, values_of
+from corewrite.search.column_file import ColumnFile
+from corewrite.search.document_columns import ColumnType, Kind, Layout
 from corewrite.search.documents import DocumentsError, catalogue_of, kept_batches, parquet_files, read_layout
 from corewrite.search.id_index import IdIndex, hash_ids, sorted_hashes
 from corewrite.storage.durable import PARTIAL, make_folder, move_folder, naming, sync, sync_tree, whole_file
@@ -33,21 +33,19 @@ _ABOUT, _SOURCE, _TABLE, _HASHES, _ROWS = "about.json", "source.json", "document
 _BATCH_BYTES = 64 * 2**20
 """Documents kept together in the Arrow file: what the conversion holds in memory, about three times over."""
 _READ = 4_096
-"""Values read before their pages are given back: each brings 64 KiB of its neighbourhood into the process, on Linux."""
+"""Values read at once."""
 _FOLDER = re.compile(rf"({re.escape(PARTIAL)})?[0-9a-f]{{16}}")
 _RACY_NS = 2 * 10**9
 """A file changed this shortly before it was looked at may have changed once more since, within the clock's tick."""
 
 
 class DocumentStore:
-    """The documents of Parquet files, memory-mapped (`Documents`).
+    """The documents of Parquet files, on disk (`Documents`).
 
     Opened first, the files are converted to one Arrow IPC file with an index of the ids, in a folder beside them or where
     `cache` says. It goes by content: files that were only copied or touched are not converted again, others are. The
     conversion takes the disk of the columns uncompressed, and in memory 24 bytes a document beside some hundred MiB; opening
     what is converted takes none to speak of.
-
-    Pages that were read count as memory of the process (in `RssFile`) until they are given back, every few thousand rows.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,12 +63,7 @@ class DocumentStore:
                 raise ValueError(f"{folder / name} has {found} bytes instead of {size}")
         self._folder = folder
         self._layout = Layout({c["name"]: ColumnType(Kind(c["kind"]), c["width"]) for c in about["columns"]}, about["left_out"])
-        with (folder / _TABLE).open("rb") as table:
-            self._map = mmap.mmap(table.fileno(), 0, access=mmap.ACCESS_READ)
-        file = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self._map)))
-        self._batches = [file.get_batch(i) for i in range(file.num_record_batches)]
-        self._read = 0
-        self._starts = np.cumsum([0, *(b.num_rows for b in self._batches)])
+        self._file = ColumnFile(folder / _TABLE, tuple(self._layout.types.values()))
         self._place = {name: i for i, name in enumerate(self._layout.types)}
         hashes, rows = (np.load(folder / name, mmap_mode="r") for name in (_HASHES, _ROWS))
         self._index = IdIndex(hashes, rows, self.ids_of)
@@ -114,7 +107,7 @@ class DocumentStore:
         return tuple(self._layout.types)
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return len(self._file)
 
     def __reduce__(self) -> tuple[type["DocumentStore"], tuple[Path]]:
         return DocumentStore, (self._folder,)
@@ -142,24 +135,13 @@ class DocumentStore:
         rows = checked_rows(rows, len(self))
         wanted, place = self._layout.types[name], self._place[name]
         order = np.argsort(rows, kind="stable")
-        parts = [self._taken(rows[order[i : i + _READ]], place) for i in range(0, len(order), _READ)]
+        parts = [self._file.read(place, rows[order[i : i + _READ]]) for i in range(0, max(1, len(order)), _READ)]
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        together = pa.concat_arrays([array for part in parts for array in part]) if parts else pa.array([], wanted.arrow)
-        return values_of(together.take(pa.array(back)), wanted)
-
-    def _taken(self, rows: IntArray, place: int) -> list[pa.Array]:
-        """A column at ascending rows."""
-        if self._read + len(rows) > _READ:
-            # Pages that were read stay in this process's size for nothing: the file itself stays cached.
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._read = 0
-        self._read += len(rows)
-        batch = np.searchsorted(self._starts, rows, "right") - 1
-        return [
-            self._batches[batch[part[0]]].column(place).take(pa.array(rows[part] - self._starts[batch[part[0]]]))
-            for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(batch)) + 1)
-        ]
+        if wanted.kind in (Kind.TEXT, Kind.FRAMES):
+            values: list[Any] = [value for part in parts for value in part]
+            return [values[i] for i in back.tolist()]
+        return np.concatenate([np.asarray(part) for part in parts])[back]
 
     @cached_property
     def catalogue(self) -> Catalogue:
