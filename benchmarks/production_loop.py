@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/production_loop.py --ranker onnx --out runs/production-loop
 
 The team's ranker is a multimodal cross-encoder trained on the platform's log, in three versions: the first on a part of a week,
-the second on three times as much, the third is the second made to pay for repeated words. Writes benchmarks/results/production_loop.json, a part for
-each ranker; other parts stay. Two processes may measure two rankers.
+the second on three times as much, the third is the second made to pay for repeated words. Writes
+benchmarks/results/production_loop.json, a part for each ranker; other parts stay. Two processes may measure two rankers.
 """
 
 import argparse
