@@ -43,6 +43,46 @@ def ablation() -> None:
         print(f"| {row['variant']} | {' | '.join((*change, *cells))} |")
 
 
+def own_ranker() -> None:
+    file = RESULTS / "own_ranker.json"
+    if not file.is_file():
+        return
+    slices = ("all", "clear", "context_needed", "misspelt")
+    heads = (
+        "seed",
+        "rewarded by",
+        "phases",
+        "log R",
+        "judge",
+        *slices,
+        "changed and unsatisfied",
+        "gave up",
+        "words",
+        "own minus it, nDCG@10",
+    )
+    print(f"\n| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for seed, found in sorted(json.loads(file.read_text("utf-8"))["seeds"].items()):
+        for name, row in found["systems"].items():
+            against = found["own_minus"].get(name)
+            cells = [
+                seed, name, row.get("phases", ""), f"{row['reward']:.4f}", f"{row['judge']:.4f}",
+                *(f"{row['ndcg10'][s]:.4f}" for s in slices), f"{row['changed_unsatisfied']:.4f}", f"{row['gave_up']:.4f}",
+                f"{row['words']:.2f}", "" if against is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*against),
+            ]  # fmt: skip
+            print(f"| {' | '.join(map(str, cells))} |")
+
+
+def ranker() -> None:
+    file = RESULTS / "ranker.json"
+    if not file.is_file():
+        return
+    names = ("sample", "score", "optimise", "one_after_another", "phase", "bound", "ratio")
+    print(f"\n| ranker | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}")
+    for kind, row in json.loads(file.read_text("utf-8"))["rankers"].items():
+        cells = [f"{row[n]['median']:.2f} ({row[n]['least']:.2f}–{row[n]['most']:.2f})" for n in names]
+        print(f"| {kind} | {' | '.join(cells)} |")
+
+
 def gate() -> None:
     rows = json.loads((RESULTS / "gate.json").read_text("utf-8"))
     about = json.loads((RESULTS / "gate-summary.json").read_text("utf-8"))
@@ -105,5 +145,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         months(Path(sys.argv[1]))
     else:
-        for table in (training, ablation, gate, serving):
+        for table in (training, ablation, own_ranker, ranker, gate, serving):
             table()
