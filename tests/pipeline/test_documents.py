@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -6,6 +8,7 @@ import pytest
 from corewrite.domain import Context, Query
 from corewrite.pipeline import DocumentsError, read_catalogue, read_labels, write_catalogue, write_labels
 from corewrite.pipeline.cycle import fitted_judge
+from corewrite.pipeline.documents import LabelsWarning
 from corewrite.relevance import Labels
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world
@@ -56,15 +59,53 @@ def test_unreadable_files_and_unknown_documents(catalogue, tmp_path):
     with pytest.raises(DocumentsError, match="cannot be read as Parquet"):
         read_catalogue(tmp_path / "x.parquet")
     pq.write_table(pa.table({"query": ["a"], "document_id": ["nope"], "grade": [1.0]}), tmp_path / "l.parquet")
-    with pytest.raises(DocumentsError, match="1 of 1 labels are of documents that are not in the catalogue, such as 'nope'"):
+    with pytest.raises(
+        DocumentsError,
+        match="1 of 1 rated results are left out, 1 of documents that are not there, such as document 'nope' for query 'a'",
+    ):
         read_labels(tmp_path / "l.parquet", catalogue)
 
 
 def test_labels_of_documents_that_went_are_left_out(catalogue, tmp_path):
     rated = pa.table({"query": ["a", "b"], "document_id": ["gone", catalogue.ids[4]], "grade": [1.0, 2.0]})
     pq.write_table(rated, tmp_path / "l.parquet")
-    found = read_labels(tmp_path / "l.parquet", catalogue)
+    with pytest.warns(
+        LabelsWarning, match="1 of 2 rated results are left out, 1 of documents .*'gone' for query 'a' with grade 1"
+    ):
+        found = read_labels(tmp_path / "l.parquet", catalogue)
     assert (list(found.queries), found.rows.tolist(), found.grades.tolist()) == ([Query("b")], [4], [2.0])
+
+
+def test_labels_that_lack_something_are_left_out_and_counted(catalogue, tmp_path):
+    a, b = catalogue.ids[4], catalogue.ids[9]
+    rated = pa.table(
+        {
+            "query": ["a", None, "None", "c", "d", "e", "f"],
+            "document_id": [a, a, None, b, "gone", b, b],
+            "grade": [1.0, 2.0, 2.0, None, 1.0, 3.0, 0.0],
+        }
+    )
+    pq.write_table(rated, tmp_path / "l.parquet")
+    with pytest.raises(DocumentsError, match=r"4 of 7 .* 1 of documents .* 3 without a query, .* for query None with grade 2"):
+        read_labels(tmp_path / "l.parquet", catalogue)
+    pq.write_table(pa.concat_tables([rated, rated.slice(5)]), tmp_path / "l.parquet")
+    with pytest.warns(LabelsWarning, match="4 of 9 .* 1 of documents that are not there and 3 without"):
+        found = read_labels(tmp_path / "l.parquet", catalogue)
+    assert [q.text for q in found.queries] == ["a", "e", "f", "e", "f"] and np.isfinite(found.grades).all()
+    assert found.counts() == {
+        "used": 5,
+        "left_out": {
+            "count": 4, "of": 9, "unknown_documents": 1, "incomplete": 3,
+            "example": f"document {a!r} for query None with grade 2.0",
+        },
+    }  # fmt: skip
+
+
+def test_labels_that_are_all_used_say_so(catalogue, tmp_path):
+    write_labels(Labels([Query("a")], np.array([3]), np.array([2.0])), catalogue, tmp_path / "l.parquet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_labels(tmp_path / "l.parquet", catalogue).counts() == {"used": 1, "left_out": None}
 
 
 def test_the_judge_is_fitted_again_when_raters_have_added_to_the_file(catalogue, tmp_path):

@@ -66,7 +66,7 @@ def train(
         print_json(
             {
                 "gate": run.gate.as_dict(), "provenance": run.provenance.as_dict(), "decision": decided.number,
-                "verdict": decided.verdict, "reason": decided.reason, "champion": run.compared_with,
+                "verdict": decided.verdict, "reason": decided.reason, "champion": run.compared_with, "labels": run.labels,
             }
         )  # fmt: skip
     else:

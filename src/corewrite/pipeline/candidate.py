@@ -56,6 +56,7 @@ class CandidateRun:
             model or spec, or was changed meanwhile.
         compared_with: Hash of the champion's policy; None: of the warm start.
         provenance: Of the candidate.
+        labels: Of a file of rated results how many the judge is of, and what was left out; None: they are of no file.
     """
 
     warm: Rewriter
@@ -69,6 +70,7 @@ class CandidateRun:
     decision: Decision
     compared_with: str | None
     provenance: Provenance
+    labels: dict[str, Any] | None = None
 
 
 def make_candidate(

@@ -152,6 +152,7 @@ class _Cycle:
     documents: Documents
     history: list[dict[str, Any]]
     plan: dict[str, Any]
+    labels: dict[str, Any]
     steps: Steps
     refit: Refit
     trusting: bool
@@ -197,7 +198,8 @@ class _Cycle:
                 f"the cycle of {week!r} began under other settings: put them back, or remove {journal.folder} to begin anew"
             )
         documents = open_documents(config.documents, config.ranker, steps)
-        return cls(config, week, weeks, journal, registry, documents, history, plan, steps, refit, trusting)
+        labels = read_labels(config.labels, documents).counts()
+        return cls(config, week, weeks, journal, registry, documents, history, plan, labels, steps, refit, trusting)
 
     # Steps, in order.
 
@@ -272,6 +274,7 @@ class _Cycle:
             "alarms": [*probed["alarms"]],
             "recovered": False,
             "traffic": self._traffic(),
+            "labels": self.labels,
             "provenance": {},
             "policy": champion.policy,
         }
@@ -313,6 +316,7 @@ class _Cycle:
             "alarms": [*probed["alarms"]],
             "recovered": False,
             "traffic": self._traffic(),
+            "labels": self.labels,
             "provenance": self.journal.result("train")["provenance"],
         }
         record["alarms"] += stuck([*self.history, record], self.config.recovery.alarm_after)

@@ -1,5 +1,6 @@
 """The catalogue (see `search.documents`) and the raters' labels as Parquet."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corewrite.domain import Documents, query_columns, query_from_row
-from corewrite.relevance import Labels
+from corewrite.relevance import Labels, LeftOutLabels
 from corewrite.search.documents import DocumentsError, read_catalogue, read_columns, write_catalogue
 from corewrite.storage.durable import naming
 
-__all__ = ["DocumentsError", "read_catalogue", "read_labels", "write_catalogue", "write_labels"]
+__all__ = ["DocumentsError", "LabelsWarning", "read_catalogue", "read_labels", "write_catalogue", "write_labels"]
+
+_LABELS = ("query", "document_id", "grade")
 
 
 def write_labels(labels: Labels, documents: Documents, path: Path) -> None:
@@ -28,23 +31,32 @@ def write_labels(labels: Labels, documents: Documents, path: Path) -> None:
         pq.write_table(table, path)
 
 
+class LabelsWarning(UserWarning):
+    """Rated results that are not used."""
+
+
 def read_labels(path: Path, documents: Documents) -> Labels:
     """Read what `write_labels` wrote; the context columns may be missing.
 
-    Labels of documents that are not there are left out: documents go, and a week must not stop for it.
+    Labels of documents that are not there are left out, and warned of: documents go, and a week must not stop for it.
 
     Raises:
         DocumentsError: the file cannot be read, lacks a column, or most of its documents are unknown.
     """
-    rated = read_columns(path, ("query", "document_id", "grade")).to_pylist()
-    ids = [str(r["document_id"]) for r in rated]
-    places = documents.find(ids)
-    rows = [r for r, place in zip(rated, places.tolist(), strict=True) if place >= 0]
-    if 2 * len(rows) < len(rated):
-        unknown = ids[int(np.flatnonzero(places < 0)[0])]
-        raise DocumentsError(
-            f"{path}: {len(rated) - len(rows)} of {len(rated)} labels are of documents that are not in the catalogue, such as "
-            f"{unknown!r}: bring the labels of these documents"
-        )
-    queries = [query_from_row(r | {"query": str(r["query"])}) for r in rows]
-    return Labels(queries, places[places >= 0], np.array([r["grade"] for r in rows], np.float64))
+    rated = read_columns(path, _LABELS).to_pylist()
+    whole = np.array([all(r[name] is not None and r[name] == r[name] for name in _LABELS) for r in rated], np.bool_)
+    ids = ["" if r["document_id"] is None else str(r["document_id"]) for r in rated]
+    places = np.where(whole, documents.find(ids), -1)
+    used = [r for r, place in zip(rated, places.tolist(), strict=True) if place >= 0]
+    left_out = None
+    if len(used) < len(rated):
+        first = rated[int(np.flatnonzero(places < 0)[0])]
+        example = f"document {first['document_id']!r} for query {first['query']!r} with grade {first['grade']}"
+        incomplete = int((~whole).sum())
+        missing = len(rated) - len(used)
+        left_out = LeftOutLabels(missing, len(rated), missing - incomplete, incomplete, example)
+        if 2 * len(used) < len(rated):
+            raise DocumentsError(f"{path}: {left_out}: bring the labels of these documents")
+        warnings.warn(f"{path}: {left_out}", LabelsWarning, stacklevel=1)
+    queries = [query_from_row(r | {"query": str(r["query"])}) for r in used]
+    return Labels(queries, places[places >= 0], np.array([r["grade"] for r in used], np.float64), left_out)

@@ -1,6 +1,7 @@
 """The run on a user's own log, documents and labels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from corewrite.deployment.deployment import Deployment
@@ -48,6 +49,7 @@ def train_on_logs(
         ValueError: unusable or too little data; the message names what and where.
     """
     opened = open_documents(documents, ranker, steps)
+    rated = read_labels(labels, opened)
     with steps.step("read documents and logs"):
         opener = RankerOpener(ranker, opened)
         fits = ranker.needs_embedder
@@ -65,9 +67,10 @@ def train_on_logs(
         )  # fmt: skip
     with steps.step("fit the judge"):
         judge = build_judge(config.judge, opened)
-        judge.fit(read_labels(labels, opened), seed=seed)
+        judge.fit(rated, seed=seed)
     copy_documents(documents, folder / "documents.parquet")  # what `corewrite search --run` reads
     registry = Registry(folder / "registry")
-    return make_candidate(
+    made = make_candidate(
         earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, opener=opener, model=model
     )  # fmt: skip
+    return replace(made, labels=rated.counts())

@@ -4,7 +4,7 @@ from corewrite.relevance.fit import FitReport, Impressions, cold_start, evaluate
 from corewrite.relevance.judge import TreeJudge
 from corewrite.relevance.late_interaction import BoundLateInteraction, DenseScorer, LateInteraction
 from corewrite.relevance.probe import ProbeFinding, ProbeResult, probe
-from corewrite.relevance.protocol import DenseRelevanceScorer, Judge, JudgeReport, Labels, RelevanceScorer
+from corewrite.relevance.protocol import DenseRelevanceScorer, Judge, JudgeReport, Labels, LeftOutLabels, RelevanceScorer
 from corewrite.relevance.vocabulary import Vocabulary
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "JudgeReport",
     "Labels",
     "LateInteraction",
+    "LeftOutLabels",
     "ProbeFinding",
     "ProbeResult",
     "RelevanceScorer",

@@ -2,8 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,36 @@ class DenseRelevanceScorer(RelevanceScorer, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LeftOutLabels:
+    """Rated results that cannot be used.
+
+    Attributes:
+        count: How many.
+        of: Of how many in the file.
+        unknown_documents: Of those, results whose document is not there any more.
+        incomplete: Those that lack a query, a document or a grade.
+        example: The first of them, in words.
+    """
+
+    count: int
+    of: int
+    unknown_documents: int
+    incomplete: int
+    example: str
+
+    def __str__(self) -> str:
+        reasons = [
+            f"{n} {what}"
+            for n, what in (
+                (self.unknown_documents, "of documents that are not there"),
+                (self.incomplete, "without a query, a document or a grade"),
+            )
+            if n
+        ]
+        return f"{self.count} of {self.of} rated results are left out, {' and '.join(reasons)}, such as {self.example}"
+
+
 @dataclass(frozen=True, eq=False)
 class Labels:
     """Raters' grades, one element each.
@@ -57,11 +87,17 @@ class Labels:
         queries: What was searched, with its context.
         rows: Catalogue row graded, int64.
         grades: Grade 0-3 given, float64, noisy.
+        left_out: What of a file is not among them; None: nothing.
     """
 
     queries: Sequence[Query]
     rows: IntArray
     grades: FloatArray
+    left_out: LeftOutLabels | None = None
+
+    def counts(self) -> dict[str, Any]:
+        """How many are used, and what is left out."""
+        return {"used": len(self.rows), "left_out": None if self.left_out is None else asdict(self.left_out)}
 
 
 @dataclass(frozen=True)
