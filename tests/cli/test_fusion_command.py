@@ -56,11 +56,6 @@ def test_a_package_cannot_take_an_engine_of_ours(spec_file, tmp_path, monkeypatc
     assert result.exit_code == 1 and "'vespa' in 'corewrite.compilers'" in result.output and "rename it" in result.output
 
 
-def test_help_shows_examples():
-    result = call("--help")
-    assert result.exit_code == 0 and "fusion compile fusion.yaml --to vespa" in " ".join(result.output.split())
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_standard_output_is_what_the_library_gives(spec_file, engine):
     want = compile_spec(parse_spec(SPEC), engine)

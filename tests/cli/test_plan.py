@@ -45,11 +45,6 @@ def trained(policy, tmp_path_factory):
     return folder
 
 
-def test_help_shows_examples():
-    result = call("--help")
-    assert result.exit_code == 0 and "corewrite plan --instances 5000000 --run" in said(result)
-
-
 def test_a_plan_from_a_run_is_what_the_library_gives(trained):
     found = json.loads(call("--instances", 5_000_000, "--run", trained, "--phases", 20, "--json").stdout)
     measured = read_run(trained / "training")

@@ -28,13 +28,15 @@ def run(
     """Compare a candidate with the champion. Decides nothing in the registry. Exit code 0 promote, 3 hold, 4 reject."""
     from corewrite.console import print_gate, render_gate
     from corewrite.console.progress import ProgressSteps
+    from corewrite.deployment.inputs import check_inputs
     from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.gate_run import gate_candidate
 
     with reported_errors():
         settings = load_cycle_config(config)
-        result, about = gate_candidate(settings, candidate, week, steps=ProgressSteps(progress_console(quiet=False)))
         folder = out or settings.run / "gate"
+        check_inputs(writes=[folder])
+        result, about = gate_candidate(settings, candidate, week, steps=ProgressSteps(progress_console(quiet=False)))
         folder.mkdir(parents=True, exist_ok=True)
         value = {**about, **result.as_dict()}
         with naming(folder):
@@ -60,6 +62,7 @@ def calibrate_command(
 ) -> None:
     """Set the gate's margins from retrains that differ by their seed alone, and freeze them. Takes as long as the trainings."""
     from corewrite.console.progress import ProgressSteps
+    from corewrite.deployment.inputs import check_inputs
     from corewrite.gate.calibrate import save_margins
     from corewrite.pipeline.config_sections import load_cycle_config
     from corewrite.pipeline.gate_run import calibrate_margins
@@ -67,6 +70,7 @@ def calibrate_command(
     with reported_errors("it begins anew"):
         if out.exists():
             raise FileExistsError(f"{out} is there: frozen margins are not written over; name another file with --out")
+        check_inputs(writes=[out.parent])
         found = calibrate_margins(
             load_cycle_config(config), retrains, week, steps=ProgressSteps(progress_console(quiet=False))
         )  # fmt: skip

@@ -14,8 +14,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done (gate: promote), 1 failed, 2 wrong usage, 3 gate holds, 4 gate rejects, 5 log lines unusable, "
-    "130 stopped by Ctrl-C.",
+    epilog=(
+        "Examples: `corewrite demo --miniature` · `corewrite train --config corewrite.yaml` · `corewrite cycle run`. "
+        "Exit codes: 0 done (gate: promote), 1 failed, 2 wrong usage, 3 gate holds, 4 gate rejects, 5 log lines unusable, "
+        "130 stopped by Ctrl-C."
+    ),
 )
 
 
@@ -41,12 +44,12 @@ app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("search", epilog=search.EXAMPLES)(search.search)
-app.add_typer(log.app, name="log")
-app.add_typer(cycle.app, name="cycle")
-app.add_typer(gate.app, name="gate")
-app.add_typer(experiment.app, name="experiment")
+app.add_typer(log.app, name="log", epilog=log.EXAMPLES)
+app.add_typer(cycle.app, name="cycle", epilog=cycle.EXAMPLES)
+app.add_typer(gate.app, name="gate", epilog=gate.EXAMPLES)
+app.add_typer(experiment.app, name="experiment", epilog=experiment.PLAN_EXAMPLES)
 app.command("serve", epilog=serve.SERVE_EXAMPLES)(serve.serve)
 app.command("warm", epilog=serve.WARM_EXAMPLES)(serve.warm)
 app.command("replay", epilog=serve.REPLAY_EXAMPLES)(serve.replay)
 app.add_typer(registry.app, name="registry", epilog=registry.EXAMPLES)
-app.add_typer(fusion.app, name="fusion")
+app.add_typer(fusion.app, name="fusion", epilog=fusion.EXAMPLES)

@@ -239,10 +239,15 @@ def _run_server(settings: "ServeConfig") -> None:
 
     from corewrite.console.progress import ProgressSteps
     from corewrite.deployment.documents import open_documents
+    from corewrite.deployment.inputs import check_inputs
     from corewrite.deployment.settings import secret_of
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
     _is_free(settings.host, settings.port)
+    log = settings.log
+    check_inputs(
+        documents=settings.documents, public_key=log.seal_to, writes=[] if log.folder is None else [log.folder]
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:
             # Documents on disk are converted here, where it can be watched. What is wrong is told here, in words: a worker

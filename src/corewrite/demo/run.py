@@ -17,6 +17,7 @@ from corewrite.demo.measure import before_and_after, measure, policy_ndcg10
 from corewrite.demo.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.demo.summary import peak_rss_mib, summarise
 from corewrite.deployment.deployment import embedded_deployment
+from corewrite.deployment.inputs import check_inputs
 from corewrite.deployment.load import policy_of
 from corewrite.deployment.served import served_rewrites
 from corewrite.experiment import aa_check, read_launch
@@ -73,8 +74,10 @@ def run_demo(
         with_launches: False stops before the A/B launches.
 
     Raises:
+        InputError: the model is none, or the folder cannot be written to.
         DemoFolderError: the folder holds something that no demo made.
     """
+    check_inputs(model=model, writes=[folder])
     _clear(folder)
     seed, pipeline, traffic = config.seed, config.pipeline, config.traffic
     steps = ProgressSteps(console)

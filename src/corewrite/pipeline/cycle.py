@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
+from corewrite.deployment.inputs import check_inputs, training_room
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
 from corewrite.deployment.run_folder import note_documents
@@ -176,6 +177,8 @@ class _Cycle:
             _catch_up(config, log[champion.version - 1])
         if champion is None and list(weeks).index(week) == 0:
             raise CycleError(f"{week!r} is the only week of log: the first cycle needs the week before for the relevance model")
+        if journal.read("record") is None:
+            _check_inputs(config, weeks, week, begins=champion is None and journal.read("start-policy") is None)
         settings = _hash_of(config)
         fitted = [i for i, r in enumerate(history) if r["relevance_fitted"] or r["recovered"]]
         every, since = config.refresh.relevance_every, len(history) - (fitted[-1] if fitted else 0)
@@ -701,6 +704,28 @@ class _Cycle:
             for name, counts in self._window(self.week).endings().items()
             if counts
         }
+
+
+def _check_inputs(config: CycleConfig, weeks: Mapping[str, list[Path]], week: str, *, begins: bool) -> None:
+    """Look at all that a cycle reads before anything is done.
+
+    Args:
+        config: Settings.
+        weeks: Log files by week.
+        week: Whose cycle it is.
+        begins: Whether it makes a warm start, for which alone it needs the model that the settings name.
+    """
+    place = list(weeks).index(week)
+    names = list(weeks)[max(0, place - config.refresh.relevance_windows) : place + 1]
+    mined = [MinedWindow(config.run / "windows" / name) for name in names]
+    files = [f for name, window in zip(names, mined, strict=True) if not window.is_there for f in weeks[name]]
+    model = config.model if begins else None
+    writes = [config.run, *([] if config.frozen.is_file() else [config.frozen.parent])]
+    check_inputs(
+        documents=config.documents, labels=config.labels, logs=files, spec=config.ranker.spec or config.spec,
+        keys=config.privacy.keys, model=model, writes=writes,
+        room=training_room(config.documents, files, model, converted=not config.ranker.needs_documents_in_memory),
+    )  # fmt: skip
 
 
 def _paid(found: ProbeResult) -> list[str]:

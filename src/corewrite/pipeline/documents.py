@@ -7,14 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corewrite.deployment.inputs import LABELS
 from corewrite.domain import Documents, query_columns, query_from_row
 from corewrite.relevance import Labels, LeftOutLabels
 from corewrite.search.documents import DocumentsError, read_catalogue, read_columns, write_catalogue
 from corewrite.storage.durable import naming
 
 __all__ = ["DocumentsError", "LabelsWarning", "read_catalogue", "read_labels", "write_catalogue", "write_labels"]
-
-_LABELS = ("query", "document_id", "grade")
 
 
 def write_labels(labels: Labels, documents: Documents, path: Path) -> None:
@@ -43,8 +42,8 @@ def read_labels(path: Path, documents: Documents) -> Labels:
     Raises:
         DocumentsError: the file cannot be read, lacks a column, or most of its documents are unknown.
     """
-    rated = read_columns(path, _LABELS).to_pylist()
-    whole = np.array([all(r[name] is not None and r[name] == r[name] for name in _LABELS) for r in rated], np.bool_)
+    rated = read_columns(path, LABELS).to_pylist()
+    whole = np.array([all(r[name] is not None and r[name] == r[name] for name in LABELS) for r in rated], np.bool_)
     ids = ["" if r["document_id"] is None else str(r["document_id"]) for r in rated]
     places = np.where(whole, documents.find(ids), -1)
     used = [r for r, place in zip(rated, places.tolist(), strict=True) if place >= 0]

@@ -4,6 +4,7 @@ from typing import Any
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
+from corewrite.deployment.inputs import check_inputs
 from corewrite.deployment.load import deployment_of
 from corewrite.deployment.open import RankerOpener
 from corewrite.pipeline.cycle import fitted_judge, history_of
@@ -51,6 +52,7 @@ class FinishedWeek:
         if self.week not in weeks:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
         self.window = MinedWindow(config.run / "windows" / self.week, frozen_users(config.frozen))
+        check_inputs(documents=config.documents, labels=config.labels)
         self.documents = open_documents(config.documents, config.ranker)
         opener = RankerOpener(config.ranker, self.documents)
         self.deployment: Deployment = deployment_of(self.registry, opener, champion.relevance, champion.spec)

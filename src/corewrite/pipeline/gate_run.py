@@ -18,7 +18,7 @@ from corewrite.pipeline.finished_week import FinishedWeek
 from corewrite.pipeline.gate_searches import gate_searches
 from corewrite.pipeline.mined import MinedWindow, with_documents
 from corewrite.pipeline.weeks import CycleError
-from corewrite.registry import RegistryError
+from corewrite.registry import Registry, RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
 from corewrite.training import TrainingConfig, train
 from corewrite.version import VERSION
@@ -68,9 +68,11 @@ def gate_candidate(
         CycleError: no champion, or no such week.
         RegistryError: there is no such policy; one that is damaged or does not load is a REJECT.
     """
-    bench = _Bench(config, week)
     folder = Path(candidate).is_dir()
-    name = candidate if folder else bench.registry.find(candidate, "policy").hash
+    registry, name = Registry(config.run / "registry"), candidate
+    if not folder and registry.champion() is not None:
+        name = registry.find(candidate, "policy").hash  # before the minutes that all else takes
+    bench = _Bench(config, week)
     try:
         policy = load_rewriter(Path(candidate)) if folder else policy_of(bench.registry, name)
     except (RegistryError, RewriterError, OSError) as error:

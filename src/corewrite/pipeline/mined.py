@@ -49,6 +49,11 @@ class MinedWindow:
     folder: Path
     left_out: frozenset[str] = frozenset()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the week was mined."""
+        return (self.folder / _ABOUT).is_file()
+
     @cached_property
     def about(self) -> dict[str, Any]:
         """Time span, outcome shares, counts, warnings and satisfaction thresholds."""
@@ -188,8 +193,8 @@ def mine_week(
     Raises:
         ValueError: no usable query, texts that cannot be read, or too little to learn from.
     """
-    if (folder / _ABOUT).is_file():
-        return MinedWindow(folder)
+    if (mined := MinedWindow(folder)).is_there:
+        return mined
     window = read_window(logs, overlap=overlap, thresholds=thresholds, rejects_path=rejects, unseal=unseal)
     make_folder(folder.parent)
     staging = folder.with_name(f".{folder.name}.partial")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
+from corewrite.deployment.inputs import check_inputs, training_room
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain.steps import Steps
@@ -48,6 +49,11 @@ def train_on_logs(
     Raises:
         ValueError: unusable or too little data; the message names what and where.
     """
+    files = [*earlier_logs, *logs]
+    check_inputs(
+        documents=documents, labels=labels, logs=files, model=model, writes=[folder],
+        room=training_room(documents, files, model, converted=not ranker.needs_documents_in_memory),
+    )  # fmt: skip
     opened = open_documents(documents, ranker, steps)
     rated = read_labels(labels, opened)
     with steps.step("read documents and logs"):

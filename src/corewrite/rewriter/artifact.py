@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -145,6 +146,34 @@ class Rewriter:
             (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
 
 
+def check_model(path_or_name: str | Path) -> None:
+    """Check that `load_rewriter` will find a model, without its weights: the folder, or the configuration of a name.
+
+    Raises:
+        RewriterError: the folder is missing, holds pickled weights or code, or there is no model of the name.
+    """
+    _checked_folder(path_or_name)
+    try:
+        config = AutoConfig.from_pretrained(str(path_or_name), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RewriterError(f"cannot read {path_or_name} as a causal LM: {error}") from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise RewriterError(f"{path_or_name} is a {config.model_type}, which is no causal LM of transformers")
+
+
+def _checked_folder(path_or_name: str | Path) -> Path:
+    folder = Path(path_or_name)
+    if folder.is_dir():
+        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in PICKLES | CODE)
+        if unsafe:
+            raise RewriterError(f"{folder} holds {unsafe[0]}: only safetensors are read; convert the weights and remove it")
+        if not any(folder.glob("*.safetensors")):
+            raise RewriterError(f"{folder} holds no *.safetensors file: is it a transformers model folder?")
+    elif isinstance(path_or_name, Path) or str(path_or_name).startswith((".", "/", "~")):
+        raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
+    return folder
+
+
 def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None, *, home_locale: str = "") -> Rewriter:
     """Load a rewriter's artifact folder, or any `transformers` causal LM with a fast tokenizer.
 
@@ -159,15 +188,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     Raises:
         RewriterError: the folder is missing, holds pickled weights or code, cannot be read as a causal LM, or lacks weights.
     """
-    folder = Path(path_or_name)
-    if folder.is_dir():
-        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in PICKLES | CODE)
-        if unsafe:
-            raise RewriterError(f"{folder} holds {unsafe[0]}: only safetensors are read; convert the weights and remove it")
-        if not any(folder.glob("*.safetensors")):
-            raise RewriterError(f"{folder} holds no *.safetensors file: is it a transformers model folder?")
-    elif isinstance(path_or_name, Path) or str(path_or_name).startswith((".", "/", "~")):
-        raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
+    folder = _checked_folder(path_or_name)
     transformers_logging.disable_progress_bar()  # ours shows the step
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False, use_fast=True)

@@ -210,6 +210,34 @@ def kept_batches(files: Sequence[Path], layout: Layout) -> Iterator[pa.RecordBat
                 row += batch.num_rows
 
 
+def check_documents(path: Path) -> None:
+    """Check that the files of documents are there, are Parquet, and have the columns `id` and `title`; no value is read.
+
+    Raises:
+        DocumentsError: one is not.
+    """
+    files = parquet_files(path)
+    for file in files:
+        with _opened(file) as parquet:
+            _check_names(file, files[0], parquet.schema_arrow.names, set())
+
+
+def check_columns(path: Path, needed: Sequence[str]) -> None:
+    """Check that a file is Parquet and has the columns `needed`; no value is read.
+
+    Raises:
+        DocumentsError: it is not, or lacks one.
+    """
+    with _opened(path) as parquet:
+        _refuse_missing(path, needed, parquet.schema_arrow.names)
+
+
+def _refuse_missing(path: Path, needed: Sequence[str], names: Sequence[str]) -> None:
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise DocumentsError(f"{path}: column {missing[0]!r} is missing; there are {', '.join(names)}")
+
+
 def _length(file: Path) -> int:
     with _opened(file) as parquet:
         return int(parquet.metadata.num_rows)
@@ -220,6 +248,8 @@ def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(file, pre_buffer=False) as parquet:  # it would keep all that was read
             yield parquet
+    except FileNotFoundError as error:
+        raise DocumentsError(f"{file}: there is no such file") from error
     except (OSError, pa.ArrowException) as error:
         raise DocumentsError(f"{file}: cannot be read as Parquet: {error}") from error
 
@@ -232,9 +262,9 @@ def read_columns(path: Path, needed: tuple[str, ...]) -> pa.Table:
     """
     try:
         table = pq.read_table(path)
+    except FileNotFoundError as error:
+        raise DocumentsError(f"{path}: there is no such file") from error
     except (OSError, pa.ArrowException) as error:
         raise DocumentsError(f"{path}: cannot be read as Parquet: {error}") from error
-    missing = [name for name in needed if name not in table.column_names]
-    if missing:
-        raise DocumentsError(f"{path}: column {missing[0]!r} is missing; there are {', '.join(table.column_names)}")
+    _refuse_missing(path, needed, table.column_names)
     return table
