@@ -28,6 +28,7 @@ from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RampConfig
 from corewrite.fusion import default_spec
+from corewrite.gate import GateConfig, Margins
 from corewrite.pipeline import PipelineConfig, WarmStartConfig, read_window
 from corewrite.pipeline.cycle_config import RefreshConfig
 from corewrite.relevance import cold_start
@@ -51,6 +52,9 @@ def size(sessions: int) -> LoopSize:
         warm_start=WarmStartConfig(examples=60_000),
         training=TrainingConfig(phases=4, instances_per_phase=1_000),
         gate_queries=3_000,
+        # Of 120 entities a few are asked for all the time, so that the commonest rewrite is common with cause; and of so few
+        # users' gate searches a harm rate is known to 2 % either way. All other margins are the defaults.
+        gate=GateConfig(margins=Margins(commonest_rewrite=0.05, harm_rate=0.05)),
     )
     harm = {name: {"times_control": 1.3} for name in ("give_up", "change_query", "unsatisfied")}
     stage = {"share": 0.5, "minimum_users": 500, "limits": {**harm, "errors": {"plus": 0.01}}}
