@@ -48,18 +48,22 @@ _RANKER_SESSIONS = (10_000, 15_000)
 
 
 def size(sessions: int) -> LoopSize:
-    pipeline = PipelineConfig(
-        warm_start=WarmStartConfig(examples=60_000),
-        training=TrainingConfig(phases=4, instances_per_phase=1_000),
-        gate_queries=3_000,
-        # Of 120 entities a few are asked for all the time, so that the commonest rewrite is common with cause; and of so few
-        # users' gate searches a harm rate is known to 2 % either way. All other margins are the defaults.
-        gate=GateConfig(margins=Margins(commonest_rewrite=0.05, harm_rate=0.05)),
-    )
+    def pipeline(phases: int, instances: int) -> PipelineConfig:
+        return PipelineConfig(
+            warm_start=WarmStartConfig(examples=60_000),
+            training=TrainingConfig(phases=phases, instances_per_phase=instances),
+            gate_queries=3_000,
+            # Of 120 entities a few are asked for all the time, so that the commonest rewrite is common with cause; and of the
+            # gate's searches by so few users a harm rate is known to 2 % either way. All other margins are the defaults.
+            gate=GateConfig(margins=Margins(commonest_rewrite=0.05, harm_rate=0.05)),
+        )
+
     harm = {name: {"times_control": 1.3} for name in ("give_up", "change_query", "unsatisfied")}
     stage = {"share": 0.5, "minimum_users": 500, "limits": {**harm, "errors": {"plus": 0.01}}}
     refresh = RefreshConfig(relevance_every=4, relevance_windows=1, examples=8_000)
-    return LoopSize(sessions, 2_000, pipeline, refresh, 300, RampConfig.model_validate({"stages": [stage]}), gated=True)
+    # A short training first, and longer ones once there is a champion.
+    first, later = pipeline(3, 1_000), pipeline(9, 1_500)
+    return LoopSize(sessions, 2_000, first, later, refresh, 300, RampConfig.model_validate({"stages": [stage]}), gated=True)
 
 
 def make_versions(world: World, repository: Path, steps: ProgressSteps) -> None:

@@ -52,7 +52,8 @@ class LoopSize:
     Attributes:
         sessions: A week.
         graded: Searches whose results raters grade.
-        pipeline: Settings of the cycles.
+        first_pipeline: Settings of week 1's cycle.
+        pipeline: Settings of the later cycles.
         refresh: The same.
         frozen_queries: The same.
         ramp: Of what the second cycle promotes.
@@ -61,6 +62,7 @@ class LoopSize:
 
     sessions: int
     graded: int
+    first_pipeline: PipelineConfig
     pipeline: PipelineConfig
     refresh: RefreshConfig
     frozen_queries: int
@@ -118,13 +120,14 @@ class Team:
         """Opens rankers under the settings of a version."""
         return RankerOpener(self._rankers[version], self.world.catalogue)
 
-    def cycle_config(self, version: str) -> CycleConfig:
-        """Settings of a cycle."""
+    def cycle_config(self, version: str, week: int) -> CycleConfig:
+        """Settings of a week's cycle."""
         size = self._size
         return CycleConfig(
             run=self.folder / "run", documents=self.folder / "documents.parquet", logs=self.folder / "logs",
             labels=self.folder / "labels.parquet", frozen=self.folder / "kept" / "frozen.parquet",
-            ranker=self._rankers[version], frozen_queries=size.frozen_queries, refresh=size.refresh, pipeline=size.pipeline,
+            ranker=self._rankers[version], frozen_queries=size.frozen_queries, refresh=size.refresh,
+            pipeline=size.first_pipeline if week == 1 else size.pipeline,
             ramp=size.ramp,
         )  # fmt: skip
 
@@ -159,7 +162,7 @@ class Team:
     def cycle(self, version: str, week: int) -> dict[str, Any]:
         """Run a week's cycle."""
         trusting = week == 1 and not self._size.gated
-        return run_cycle(self.cycle_config(version), f"w{week}", steps=self._steps, trusting=trusting)
+        return run_cycle(self.cycle_config(version, week), f"w{week}", steps=self._steps, trusting=trusting)
 
     def live_week(self, version: str, number: int) -> ServedWeek:
         """A week of simulated users at the server."""
@@ -177,7 +180,7 @@ class Team:
 
     def look_at_ramp(self, week: ServedWeek) -> RampDecision | None:
         """Take a look at the ramp under way on a week's log; None where none is."""
-        config = self.cycle_config(week.version)
+        config = self.cycle_config(week.version, week.number)
         found = read_ramp(config.run)
         if found is None or found[0].status != "running":
             return None
