@@ -1,5 +1,6 @@
 """Servers that do to a client what it must survive, by raw sockets; each stops when its `with` ends."""
 
+import gzip
 import socket
 import threading
 import time
@@ -82,14 +83,14 @@ def gigabyte(server, connection):
         server.send(connection, b" " * 2**20)
 
 
-def bomb(server, connection):
-    """Half a megabyte of gzip, half a gigabyte unpacked; nobody asked for gzip."""
-    import gzip
+_BOMB = gzip.compress(bytes(2**24), 1) * 64
 
-    packed = gzip.compress(bytes(2**26)) * 8
+
+def bomb(server, connection):
+    """Gzip that unpacks to a gigabyte; nobody asked for it."""
     connection.recv(65536)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
-    server.send(connection, head.encode() + packed)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(_BOMB)}\r\n\r\n"
+    server.send(connection, head.encode() + _BOMB)
 
 
 @contextmanager

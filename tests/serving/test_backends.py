@@ -21,6 +21,7 @@ from corewrite.logs.files import log_files
 from corewrite.registry import Candidate
 from corewrite.relevance import DenseScorer, LateInteraction, cold_start
 from corewrite.relevance.backends import ScoreError, ScorerMismatchError
+from corewrite.remote.http import BoundedTransport
 from corewrite.search.engines import fill_opensearch, fill_qdrant, fill_redis
 from corewrite.serving.app import build_app
 from corewrite.serving.settings import load_serve_config
@@ -195,7 +196,8 @@ def test_qdrant_answers_like_the_embedded_index_and_follows_a_new_relevance_mode
         _, expected, _ = await searched(platform, kit, platform.config(), queries)
         config = platform.config(ranker={"recall": engine})
         ready, answers, _ = await searched(platform, kit, config, queries)
-        assert opened == {"url": "http://q:6333", "api_key": "s3cret", "timeout": 1}
+        assert isinstance(opened.pop("transport"), BoundedTransport)
+        assert opened == {"url": "http://q:6333", "api_key": "s3cret", "timeout": 1, "check_compatibility": False}
         assert ready["backends"]["engine"] == {"kind": "qdrant", "collection": "videos-{relevance}"}
         assert "s3cret" not in json.dumps(ready)
         same(answers, expected)

@@ -29,14 +29,21 @@ from corewrite.domain import Documents, sha256_json
 from corewrite.domain.documents import text_column
 from corewrite.registry import RegistryError
 from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
-from corewrite.relevance.backends import CircuitBreaker, NaNOnFailure, ScorerUnavailableError
+from corewrite.relevance.backends import CircuitBreaker, NaNOnFailure, ScorerUnavailableError, TimeLimited
 from corewrite.relevance.cache import CachedScorer
+from corewrite.remote import Patience
 from corewrite.search.document_store import in_memory
 
 _log = logging.getLogger(__name__)
 _SIGNAL: TypeAdapter[SignalSettings] = TypeAdapter(SignalSettings)
 _WEIGHTS = "model.safetensors"
 _PLUGIN_BATCH, _PLUGIN_CACHE = 64, 500_000
+_GRACE_SECONDS = 0.05
+"""What a client gets beyond its own time-out to say itself why it failed."""
+_CALL_SECONDS = 2.0
+"""Of one call, where searches wait, of code whose settings say nothing of time."""
+_CHECK_SECONDS = 30.0
+"""Of a model's check at the start of a live service: a server that listens must not wait for one that does not answer."""
 
 
 class RankerOpener:
@@ -60,8 +67,15 @@ class RankerOpener:
     ) -> None:
         self.settings, self.documents = settings, documents
         self._live, self._settings_rank = live, settings_rank
-        self._recall = RecallOpener(settings.recall, documents)
+        self._recall = RecallOpener(settings.recall, documents, live=live)
         self._scorers: dict[str, tuple[RelevanceScorer, CircuitBreaker | None]] = {}
+        self._patiences: dict[tuple[str, float], Patience] = {}
+
+    @property
+    def stuck_seconds(self) -> float:
+        """How long ago the oldest call began, of a backend in a live service, that was given up and still runs; else 0."""
+        searched = [p for (_, seconds), p in self._patiences.items() if seconds < _CHECK_SECONDS]
+        return max([p.stuck_seconds for p in (*searched, *self._recall.patiences)], default=0.0)
 
     @property
     def is_bundled(self) -> bool:
@@ -117,7 +131,7 @@ class RankerOpener:
             expected = pins.fingerprints[name]
             try:
                 scorer = build_scorer(one, self.documents, live=False, batch=expected.batch)
-                check_fingerprint(name, expected, self.documents, scorer)
+                check_fingerprint(name, expected, self.documents, self._in_time(scorer, name, _CHECK_SECONDS))
             except ScorerUnavailableError as error:
                 if not self._live:
                     raise
@@ -141,7 +155,7 @@ class RankerOpener:
             FileNotFoundError, ImportError, ValueError: see `build_scorer`.
         """
         for name, one in _foreign(self._named()).items():
-            scorer = build_scorer(one, self.documents, live=self._live)
+            scorer = self._in_time(build_scorer(one, self.documents, live=self._live), name, _CHECK_SECONDS)
             if not len(self.documents):
                 continue
             title = text_column(self.documents, "title", np.zeros(1, np.int64))
@@ -205,7 +219,7 @@ class RankerOpener:
                 signals[name] = ColumnScorer(self.documents, one.column)
             else:
                 batch = None if pins is None or name not in pins.fingerprints else pins.fingerprints[name].batch
-                signals[name], breaker = self._scorer(one, batch)
+                signals[name], breaker = self._scorer(name, one, batch)
                 if breaker is not None:
                     breakers[name] = breaker
         by_vectors = dense if self.settings.recall.by_vectors else None
@@ -216,15 +230,26 @@ class RankerOpener:
             places={name: one.model_dump(mode="json", by_alias=True) for name, one in foreign.items()},
         )  # fmt: skip
 
-    def _scorer(self, settings: ModelSettings, batch: int | None) -> tuple[RelevanceScorer, CircuitBreaker | None]:
+    def _scorer(self, name: str, settings: ModelSettings, batch: int | None) -> tuple[RelevanceScorer, CircuitBreaker | None]:
         key = sha256_json([settings.model_dump(mode="json", by_alias=True), batch])
         if key not in self._scorers:
             scorer, breaker = build_scorer(settings, self.documents, live=self._live, batch=batch), None
-            if self._live and isinstance(settings, KServeSignal | PluginSignal):
-                scorer = breaker = CircuitBreaker(scorer)
+            if self._live and isinstance(settings, KServeSignal | PythonSignal | PluginSignal):
+                seconds = _CALL_SECONDS
+                if isinstance(settings, KServeSignal):
+                    seconds = settings.timeout_ms / 1000 + _GRACE_SECONDS
+                scorer = breaker = CircuitBreaker(self._in_time(scorer, name, seconds))
             size = _PLUGIN_CACHE if isinstance(settings, PluginSignal) else settings.cache
             self._scorers[key] = CachedScorer(NaNOnFailure(scorer, live=self._live), size), breaker
         return self._scorers[key]
+
+    def _in_time(self, scorer: RelevanceScorer, name: str, seconds: float) -> RelevanceScorer:
+        """The scorer, in a live service within a limit of time."""
+        if not self._live:
+            return scorer
+        # One for all openings: a retry must not lose another thread to a model that hangs.
+        patience = self._patiences.setdefault((name, seconds), Patience(f"the model of signal {name!r}", seconds))
+        return TimeLimited(scorer, patience)
 
     def _facts(self, foreign: Mapping[str, ModelSettings], signals: Mapping[str, RelevanceScorer]) -> Facts:
         told: dict[str, Facts] = {

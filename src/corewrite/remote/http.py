@@ -17,7 +17,7 @@ _PIECE = 2**14
 """Bytes written at once: few enough that a server which takes a byte at a time is asked for the time often."""
 
 
-class BoundedTransport(httpx.HTTPTransport):
+class BoundedTransport(httpx.HTTPTransport):  # type: ignore[misc]
     """A transport whose requests end in time and size: `httpx.Client(transport=BoundedTransport(url))`.
 
     The largest of a request's timeouts (`timeout=` of the client or the call) is that of the whole exchange, from the first
@@ -56,7 +56,7 @@ class BoundedTransport(httpx.HTTPTransport):
         return response
 
 
-class _Body(httpx.SyncByteStream):
+class _Body(httpx.SyncByteStream):  # type: ignore[misc]
     """A body that is read under the budget of its request."""
 
     def __init__(self, stream: httpx.SyncByteStream, budget: Budget) -> None:

@@ -46,9 +46,7 @@ class BoundedConnection(Connection):
         target = f"{self.host}{self.url_prefix}{url}" + (f"?{urlencode(params)}" if params else "")
         began, sent = time.monotonic(), {**self.headers, **(headers or {})}
         try:
-            response = self._http.request(
-                method, target, content=body, headers=sent, timeout=timeout or self._http.timeout
-            )
+            response = self._http.request(method, target, content=body, headers=sent, timeout=timeout or self._http.timeout)
             text = response.content.decode("utf-8", "surrogatepass")
         except (httpx.TransportError, UnicodeDecodeError) as error:
             self.log_request_fail(method, target, url, body, time.monotonic() - began, exception=error)

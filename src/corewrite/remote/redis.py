@@ -64,14 +64,14 @@ class _Socket:
 # redis-py has no other place for it; tests/remote would notice if another version connected elsewhere.
 class _Plain(Connection):
     def _connect(self) -> Any:
-        return _Socket(super()._connect())
+        return _Socket(super()._connect())  # type: ignore[no-untyped-call]
 
 
 class _Tls(SSLConnection):
     def _connect(self) -> Any:
-        return _Socket(super()._connect())
+        return _Socket(super()._connect())  # type: ignore[no-untyped-call]
 
 
 class _Unix(UnixDomainSocketConnection):
     def _connect(self) -> Any:
-        return _Socket(super()._connect())
+        return _Socket(super()._connect())  # type: ignore[no-untyped-call]

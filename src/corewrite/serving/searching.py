@@ -1,9 +1,10 @@
 """One search: the arm of its client, the cascade stage by stage with the rewrite as far as it is there, the other answer."""
 
 import asyncio
+import copy
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -28,7 +29,11 @@ T = TypeVar("T")
 
 
 class RecallError(RuntimeError):
-    """No candidates: the search engine failed, so that there is nothing to answer with."""
+    """No candidates: the search engine failed, or was late, so that there is nothing to answer with."""
+
+
+class _LateError(Exception):
+    """The time of a search is over."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,9 @@ class Searcher:
             arrived: When the search came, by `time.monotonic`; the deadlines count from there. Default: now.
             comparison: What `compare` is going to be asked. Its rewrites are asked for at once, whichever side is served: so
                 they fail and come late for both alike.
+
+        Raises:
+            RecallError: nothing could be recalled, or not within the time of the search.
         """
         began = time.monotonic() if arrived is None else arrived
         version = chosen.version
@@ -179,12 +187,16 @@ class Searcher:
         asked = {v: v.rewriter.ask(query, rewrites, patience) for v in dict.fromkeys(needed)} if switched_on else {}
         pending = asked[version] if stages or (switched_on and self._shadow) else None
         run = _Run(version.cascades[arm if stages else "none"], query, depth)
-        used_at: tuple[str, ...] = ()
-        rewritten = None
-        if pending is not None and stages:
-            used_at, rewritten, seconds = await self._staged(run, pending, stages, self._deadlines, began)
-        else:
-            seconds = await self._in_thread(lambda: run.do(STAGES, began))
+        so_far = _SoFar()
+        try:
+            if pending is not None and stages:
+                await self._staged(run, pending, stages, self._deadlines, began, so_far)
+            else:
+                so_far.seconds = await self._in_thread(lambda: run.do(STAGES, began), self._left(began))
+        except _LateError:
+            # The thread may still be at it: what is answered is what there is now.
+            run = run.cut()
+        used_at, rewritten, seconds = tuple(so_far.used_at), so_far.rewritten, so_far.seconds
         used_at = tuple(stage for stage in used_at if stage not in run.missing)
         ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending, run.missing)
         return Found(
@@ -246,42 +258,45 @@ class Searcher:
         """The answer with given rewrites at all stages, with all that happened.
 
         Raises:
-            ValueError: an original signal failed, so that there is nothing to explain.
+            ValueError: an original signal failed, or was late, so that there is nothing to explain.
         """
         run = _Run(version.cascades["launch_2" if texts else "none"], query, depth)
         run.texts = texts
-        await self._in_thread(lambda: run.do(STAGES, time.monotonic()))
+        try:
+            await self._in_thread(lambda: run.do(STAGES, time.monotonic()), self._deadlines.search_seconds)
+        except _LateError:
+            raise ValueError("the ranker was not ready within the time of a search (deadlines.search)") from None
         if run.trace is None:
             raise ValueError(f"the ranker failed: {run.failure}")
         return run.trace, run.ranked()
 
     async def _staged(
-        self, run: "_Run", pending: "asyncio.Future[Rewritten]", stages: tuple[str, ...], deadlines: Deadlines, began: float
-    ) -> tuple[tuple[str, ...], Rewritten | None, dict[str, float]]:
-        seconds: dict[str, float] = {}
-        used_at: list[str] = []
-        rewritten: Rewritten | None = None
+        self, run: "_Run", pending: "asyncio.Future[Rewritten]", stages: tuple[str, ...], deadlines: Deadlines, began: float,
+        so_far: "_SoFar",
+    ) -> None:  # fmt: skip
         if not pending.done():
             # What needs no rewrite is done while it is waited for.
-            await self._in_thread(run.prepare)
+            await self._in_thread(run.prepare, self._left(began))
         for stage in STAGES:
-            if stage in stages and rewritten is None:
+            if stage in stages and so_far.rewritten is None:
                 left = began + getattr(deadlines, stage) / 1000 - time.monotonic()
                 if not pending.done() and left > 0:
                     await asyncio.wait({pending}, timeout=left)
                 if pending.done():
-                    rewritten = pending.result()
-                    run.texts = rewritten.texts
+                    so_far.rewritten = pending.result()
+                    run.texts = so_far.rewritten.texts
             if stage in stages and run.texts:
-                used_at.append(stage)
-            if rewritten is not None:
-                # Nothing is waited for any more: the rest in one go.
-                rest = STAGES[STAGES.index(stage) :]
-                used_at += [s for s in rest[1:] if s in stages and run.texts]
-                seconds |= await self._in_thread(lambda rest=rest: run.do(rest, began))  # type: ignore[misc]
+                so_far.used_at.append(stage)
+            # Where nothing is waited for any more the rest is done in one go.
+            rest = (stage,) if so_far.rewritten is None else STAGES[STAGES.index(stage) :]
+            so_far.used_at += [s for s in rest[1:] if s in stages and run.texts]
+            so_far.seconds |= await self._in_thread(lambda rest=rest: run.do(rest, began), self._left(began))  # type: ignore[misc]
+            if so_far.rewritten is not None:
                 break
-            seconds |= await self._in_thread(lambda stage=stage: run.do((stage,), began))  # type: ignore[misc]
-        return tuple(used_at), rewritten, seconds
+
+    def _left(self, began: float) -> float:
+        """Seconds of a search's time that are left."""
+        return began + self._deadlines.search_seconds - time.monotonic()
 
     @property
     def hangs(self) -> bool:
@@ -289,7 +304,13 @@ class Searcher:
         began = self._began  # the thread may end it between two looks
         return began is not None and time.monotonic() - began > HANG_SECONDS
 
-    def _in_thread(self, call: Callable[[], T]) -> Awaitable[T]:
+    async def _in_thread(self, call: Callable[[], T], seconds: float | None = None) -> T:
+        """What `call` returns, of the ranking's thread.
+
+        Raises:
+            _LateError: it is not there within `seconds`; a call that waits for its turn is taken back.
+        """
+
         def timed() -> T:
             self._began = time.monotonic()
             try:
@@ -297,7 +318,31 @@ class Searcher:
             finally:
                 self._began = None
 
-        return asyncio.get_running_loop().run_in_executor(self._ranking, timed)
+        future = asyncio.get_running_loop().run_in_executor(self._ranking, timed)
+        if seconds is None:
+            return await future
+        done, _ = await asyncio.wait({future}, timeout=max(0.0, seconds))
+        if done:
+            return future.result()
+        future.cancel()
+        # Nobody hears of it any more, so nobody is told that nobody did.
+        future.add_done_callback(lambda f: f.cancelled() or f.exception())
+        raise _LateError
+
+
+@dataclass(eq=False)
+class _SoFar:
+    """What a search has come to while it goes through the stages.
+
+    Attributes:
+        used_at: Stages that were given the rewrite.
+        rewritten: The rewriter's answer, once it is there.
+        seconds: Time from arrival to the end of each stage.
+    """
+
+    used_at: list[str] = field(default_factory=list)
+    rewritten: Rewritten | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class _Run:
@@ -309,6 +354,7 @@ class _Run:
         self.trace: Trace | None = None
         self.failure = ""
         self._failed_at = ""
+        self._cut = False
         self._refused: set[str] = set()
         self._candidates: Candidates | None = None
         self._rawranked: Rawranked | None = None
@@ -317,6 +363,22 @@ class _Run:
     def missing(self) -> tuple[str, ...]:
         """The stage whose original signals failed, and those after it."""
         return STAGES[STAGES.index(self._failed_at) :] if self._failed_at else ()
+
+    def cut(self) -> "_Run":
+        """The pass as far as it got, for an answer now; the pass itself goes no further than the stage it is at.
+
+        Raises:
+            RecallError: it has no candidates yet.
+        """
+        so_far = copy.copy(self)
+        self._cut = True
+        if so_far._candidates is None:
+            raise RecallError("nothing could be recalled within the time of a search (deadlines.search)")
+        if not so_far._failed_at and so_far.trace is None:
+            so_far._failed_at = "rawrank" if so_far._rawranked is None else "finerank"
+            so_far.failure = "not within the time of a search"
+            _complain(f"{so_far._failed_at} was not over within deadlines.search, answered by the stage before", "late")
+        return so_far
 
     def prepare(self) -> None:
         """Recall by the query alone, which the cascade remembers."""
@@ -329,6 +391,8 @@ class _Run:
         """Run stages; when each ended, seconds after `began`."""
         ends = {}
         for stage in stages:
+            if self._cut:
+                break
             if not self._failed_at:
                 try:
                     self._with_or_without(stage)

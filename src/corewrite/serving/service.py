@@ -25,7 +25,7 @@ from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
-from corewrite.serving.searching import Comparison, Found, Searcher, Side, failed
+from corewrite.serving.searching import HANG_SECONDS, Comparison, Found, Searcher, Side, failed
 from corewrite.serving.settings import ServeConfig
 from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, line_of
 from corewrite.serving.versions import Choice, Open, Version, Versions
@@ -114,8 +114,8 @@ class Service:
 
     @property
     def hangs(self) -> bool:
-        """Whether the ranking has been at one search for too long."""
-        return self._searcher.hangs
+        """Whether the ranking, or a backend of it, has been at one search for too long: only a new start helps."""
+        return self._searcher.hangs or self.versions.stuck_seconds > HANG_SECONDS
 
     def choose(self, client_id: str) -> Choice:
         """What to answer a request with, all of it.

@@ -20,7 +20,7 @@ Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
 
 class Deadlines(Settings):
-    """How long after the arrival of a search each stage waits for its rewrite, milliseconds."""
+    """How long after the arrival of a search each stage waits for its rewrite, and all of it takes, milliseconds."""
 
     recall: Milliseconds = 25.0
     """Recall starts without the rewrite after this."""
@@ -28,13 +28,22 @@ class Deadlines(Settings):
     """Rawrank."""
     finerank: Milliseconds = 50.0
     """Finerank: a rewrite that comes later is only remembered for the next search."""
+    search: Milliseconds = 5_000.0
+    """The whole search, whatever the ranker does: then it is answered by the stages that ended, or with 503. Where it is not
+    set, no less than finerank's."""
+
+    @property
+    def search_seconds(self) -> float:
+        """What a search may take in all, seconds."""
+        return max(self.search, self.finerank) / 1000
 
     @model_validator(mode="after")
     def _ordered(self) -> "Deadlines":
-        if not self.recall <= self.rawrank <= self.finerank:
+        search = self.search if "search" in self.model_fields_set else self.finerank
+        if not self.recall <= self.rawrank <= self.finerank <= search:
             raise ValueError(
                 f"deadlines must not fall from stage to stage: recall {self.recall}, rawrank {self.rawrank}, "
-                f"finerank {self.finerank}"
+                f"finerank {self.finerank}, search {search}"
             )
         return self
 

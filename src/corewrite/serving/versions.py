@@ -130,6 +130,11 @@ class Versions:
         return tuple(found.values())
 
     @property
+    def stuck_seconds(self) -> float:
+        """How long ago a backend's oldest call began that was given up and still runs; 0 where there is none."""
+        return self._opener.stuck_seconds
+
+    @property
     def answering(self) -> tuple[Version, ...]:
         """The versions that clients get."""
         served = self._served

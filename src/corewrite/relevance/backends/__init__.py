@@ -9,6 +9,7 @@ from corewrite.relevance.backends.folder import folder_hash
 from corewrite.relevance.backends.kserve import KServeScorer
 from corewrite.relevance.backends.nan_on_failure import NaNOnFailure
 from corewrite.relevance.backends.onnx_model import OnnxScorer
+from corewrite.relevance.backends.time_limited import TimeLimited
 
 __all__ = [
     "Calibration",
@@ -22,5 +23,6 @@ __all__ = [
     "ScoreError",
     "ScorerMismatchError",
     "ScorerUnavailableError",
+    "TimeLimited",
     "folder_hash",
 ]

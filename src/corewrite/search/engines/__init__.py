@@ -1,6 +1,7 @@
 """Search engines at recall behind one port; clients are given, and imported when they are needed."""
 
 from corewrite.search.engines.embedded import EmbeddedEngine
+from corewrite.search.engines.guarded import GuardedEngine
 from corewrite.search.engines.opensearch import OpenSearchEngine, fill_opensearch
 from corewrite.search.engines.port import EngineError, EngineUnavailableError, SearchEngine, TextEngine
 from corewrite.search.engines.qdrant import QdrantEngine, fill_qdrant, point_id
@@ -10,6 +11,7 @@ __all__ = [
     "EmbeddedEngine",
     "EngineError",
     "EngineUnavailableError",
+    "GuardedEngine",
     "OpenSearchEngine",
     "QdrantEngine",
     "RedisEngine",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from corewrite.domain import Documents, words
+from corewrite.remote import Budget, spending
 from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, EngineUnavailableError, Float32Array, FloatArray, IntArray
 
@@ -25,6 +26,8 @@ _FILLED = 500
 """Documents written at once."""
 _VECTOR = np.dtype("<f4")
 """How a vector lies in its field."""
+_MOST_BYTES = 64 * 2**20
+"""Size of the answers to one request at most."""
 _LONGEST = 128
 """Bytes of a word that the server keeps in an index."""
 _Command = tuple[str | int | bytes, ...]
@@ -45,7 +48,8 @@ class RedisEngine:
             words, case-folded.
         vector_field: A `VECTOR` field of type `FLOAT32`, by inner product (`IP`).
         key_prefix: A document's key is this and its id; None: the index' name and a colon.
-        timeout_ms: Milliseconds that the server gives to one search; None: as it is set there.
+        timeout_ms: Milliseconds that the server gives to one search, and that a request of one may take in all where the
+            client has connections of `corewrite.remote.redis`; None: as it is set there, and any time.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class RedisEngine:
         self._distance = f"__{vector_field}_score"  # the name that the server gives it
         self._prefix = _prefix(index, key_prefix)
         self._limit: _Command = () if timeout_ms is None else ("TIMEOUT", max(1, int(timeout_ms)))
+        self._seconds = None if timeout_ms is None else timeout_ms / 1000
 
     def search_text(self, texts: Sequence[str], k: int) -> IntArray:
         """See `SearchEngine.search_text`."""
@@ -97,7 +102,9 @@ class RedisEngine:
         for start in range(0, len(asked), _AT_ONCE):
             part = asked[start : start + _AT_ONCE]
             last: _Command = ("LIMIT", 0, k, *self._limit, "DIALECT", 2)
-            answers = self._ask([("FT.SEARCH", self._index, *query, *last) for _, query in part], "a search in")
+            # Each search has its time on the server.
+            seconds = None if self._seconds is None else self._seconds * len(part)
+            answers = self._ask([("FT.SEARCH", self._index, *query, *last) for _, query in part], "a search in", seconds)
             for (i, _), answer in zip(part, answers, strict=True):
                 found[i] = self._hits(answer)
         return ranked(found, k)
@@ -131,7 +138,8 @@ class RedisEngine:
 
     def _fetch(self, rows: list[int]) -> dict[int, Float32Array]:
         ids = self._documents.ids_of(np.array(rows, np.int64))
-        answers = self._ask([("HGET", self._prefix + doc_id, self._vector_field) for doc_id in ids], "a document of")
+        commands: list[_Command] = [("HGET", self._prefix + doc_id, self._vector_field) for doc_id in ids]
+        answers = self._ask(commands, "a document of", self._seconds)
         held: dict[int, Float32Array] = {}
         for row, doc_id, stored in zip(rows, ids, answers, strict=True):
             if stored is None:
@@ -141,12 +149,12 @@ class RedisEngine:
             held[row] = np.frombuffer(stored, _VECTOR)
         return held
 
-    def _ask(self, commands: Sequence[_Command], what: str) -> list[Any]:
+    def _ask(self, commands: Sequence[_Command], what: str, seconds: float | None) -> list[Any]:
         """Send all, then read all. The client's own message of a failed pipeline holds the command, and so what users typed."""
         from redis.exceptions import ConnectionError, TimeoutError
 
         try:
-            with self._client.pipeline(transaction=False) as pipeline:
+            with spending(Budget(seconds, _MOST_BYTES)), self._client.pipeline(transaction=False) as pipeline:
                 for command in commands:
                     pipeline.execute_command(*command)
                 answers: list[Any] = pipeline.execute(raise_on_error=False)
