@@ -1,6 +1,6 @@
 """An engine that is not ours, in front of searches that wait: each call in time, none while it is down, no nonsense."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
@@ -40,7 +40,7 @@ class GuardedEngine:
         self._engine, self._documents, self._name = engine, documents, name
         self._patience, self._breaker = patience, breaker
 
-    def search_text(self, texts: list[str], k: int) -> IntArray:
+    def search_text(self, texts: Sequence[str], k: int) -> IntArray:
         """See `TextEngine.search_text`."""
         return self._rows(lambda: self._engine.search_text(texts, k), len(texts), k)
 

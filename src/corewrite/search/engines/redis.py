@@ -149,7 +149,7 @@ class RedisEngine:
             held[row] = np.frombuffer(stored, _VECTOR)
         return held
 
-    def _ask(self, commands: Sequence[_Command], what: str, seconds: float | None) -> list[Any]:
+    def _ask(self, commands: Sequence[_Command], what: str, seconds: float | None = None) -> list[Any]:
         """Send all, then read all. The client's own message of a failed pipeline holds the command, and so what users typed."""
         from redis.exceptions import ConnectionError, TimeoutError
 
