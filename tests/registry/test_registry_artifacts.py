@@ -206,6 +206,51 @@ def test_a_harmless_config_is_taken_and_an_unreadable_one_refused(registry: Regi
         registry.save("policy", writer({"config.json": b"[" * 100_000}), {})
 
 
+def test_weights_that_an_index_maps_elsewhere_are_refused(registry: Registry, tmp_path: Path) -> None:
+    """The hash would not cover what is loaded: `verify` had passed after that file was changed."""
+    (tmp_path / "elsewhere.safetensors").write_bytes(b"1")
+    for value in (str(tmp_path / "elsewhere.safetensors"), "../elsewhere.safetensors", "sub/x.safetensors", "gone.safetensors"):
+        index = json.dumps({"metadata": {}, "weight_map": {"a": value}}).encode()
+        with pytest.raises(RegistryError, match=r"model\.safetensors\.index\.json maps 'a' to"):
+            registry.save("policy", writer({"model.safetensors.index.json": index, "sub/x.safetensors": b"1"}), {})
+    assert stored(registry.root) == []
+    index = json.dumps({"metadata": {}, "weight_map": {"a": "weights.safetensors"}}).encode()
+    saved = registry.save("policy", writer({**FILES, "model.safetensors.index.json": index}), {})
+    registry.verify("policy", saved.hash)
+
+
+def test_an_artifact_of_before_whose_index_leads_out_does_not_verify(registry: Registry, monkeypatch) -> None:
+    index = json.dumps({"metadata": {}, "weight_map": {"a": "../x.safetensors"}}).encode()
+    with monkeypatch.context() as before:
+        before.setattr("corewrite.registry.content.check_model_file", lambda path: None)
+        saved = registry.save("policy", writer({**FILES, "model.safetensors.index.json": index}), {})
+    with pytest.raises(RegistryError, match="maps 'a' to"):
+        registry.verify("policy", saved.hash)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("adapter_config.json", b'{"base_model_name_or_path": "/anywhere"}'),
+        ("config.json", b'{"attn_implementation": "evil/kernel"}'),
+        ("config.json", b'{"transformers_weights": "../x.safetensors"}'),
+    ],
+)
+def test_what_is_loaded_from_elsewhere_is_refused(registry: Registry, name: str, content: bytes) -> None:
+    with pytest.raises(RegistryError, match=name):
+        registry.save("policy", writer({**FILES, name: content}), {})
+    assert stored(registry.root) == []
+
+
+@pytest.mark.parametrize("name", [".hidden", ".cache/x.json", "README.md", "a.lock"])
+def test_hidden_files_and_notes_are_part_of_the_hash(registry: Registry, name: str) -> None:
+    saved = registry.save("policy", writer({**FILES, name: b"1"}), {})
+    assert name in saved.files
+    (registry.path(saved) / name).write_bytes(b"2")
+    with pytest.raises(RegistryError, match="is damaged"):
+        registry.verify("policy", saved.hash)
+
+
 def zipped() -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:

@@ -1,5 +1,6 @@
 """Rewriters as folders: saved, loaded, copied, refused."""
 
+import importlib
 import json
 import pickle
 import shutil
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from corewrite.domain import Context, Query, sha256_chunks
 from corewrite.rewriter import (
@@ -14,12 +16,14 @@ from corewrite.rewriter import (
     Rewriter,
     RewriterError,
     TemplateConfig,
+    artifact,
     fine_tune,
     greedy,
     load_rewriter,
     new_small_decoder,
     response_log_probs,
 )
+from corewrite.rewriter.artifact import check_model
 from corewrite.rewriter.template import MARKS, PromptTemplate
 
 
@@ -161,10 +165,10 @@ def test_pickles_and_code_are_refused_unread(folder: Path, tmp_path: Path, name:
             return Path.touch, (tmp_path / "exploded",)
 
     (folder / name).write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(RewriterError, match=rf"holds {name}: only safetensors are read"):
+    with pytest.raises(RewriterError, match=rf"{name} (may need unpickling|is code)"):
         load_rewriter(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(RewriterError, match=rf"holds {name}"):
+    with pytest.raises(RewriterError, match=rf"{name} (may need unpickling|is code)"):
         load_rewriter(folder)
     assert not (tmp_path / "exploded").exists()
 
@@ -175,9 +179,105 @@ def test_remote_code_is_not_run(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "evil.py").write_text(f"open({str(tmp_path / 'exploded')!r}, 'w')")
     config |= {"model_type": "unheard-of", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RewriterError, match="cannot load"):
+    with pytest.raises(RewriterError, match="asks for code of its own"):
         load_rewriter(folder)
     assert not (tmp_path / "exploded").exists()
+
+
+def shard(folder: Path, value: str) -> None:
+    """All weights but one in the file that stands there; that one where an index says."""
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if k != "model.norm.weight"}, folder / "most.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    shards = {name: value if name == "model.norm.weight" else "most.safetensors" for name in weights}
+    index = {"metadata": {"total_size": 1}, "weight_map": shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_a_sharded_model_is_read(folder: Path, rewriter: Rewriter) -> None:
+    norm = load_file(folder / "model.safetensors")["model.norm.weight"]
+    shard(folder, "rest.safetensors")
+    save_file({"model.norm.weight": norm}, folder / "rest.safetensors", {"format": "pt"})
+    assert load_rewriter(folder).policy_hash == rewriter.policy_hash
+
+
+def test_weights_outside_of_the_folder_are_not_read(folder: Path, tmp_path: Path) -> None:
+    norm = load_file(folder / "model.safetensors")["model.norm.weight"]
+    save_file({"model.norm.weight": norm}, tmp_path / "rest.safetensors", {"format": "pt"})
+    shard(folder, "../rest.safetensors")
+    with pytest.raises(RewriterError, match=r"maps 'model\.norm\.weight' to '\.\./rest\.safetensors'"):
+        load_rewriter(folder)
+
+
+def test_a_saved_pickle_behind_an_index_is_not_opened(folder: Path, tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "exploded",)
+
+    shard(folder, "rest.pth.safetensors")
+    torch.save({"model.norm.weight": Bomb()}, folder / "rest.pth.safetensors")
+    with pytest.raises(RewriterError, match=r"rest\.pth\.safetensors may need unpickling"):
+        load_rewriter(folder)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_the_base_of_an_adapter_is_not_looked_for(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "base")
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "base")}))
+    with pytest.raises(RewriterError, match=r"adapter_config\.json is of an adapter"):
+        load_rewriter(folder)
+
+
+def test_a_folder_asks_no_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name in ("AutoTokenizer", "AutoModelForCausalLM"):
+        loader = getattr(artifact, name).from_pretrained
+        spy = lambda *args, loader=loader, **kw: asked.append(kw.get("local_files_only")) or loader(*args, **kw)  # noqa: E731
+        monkeypatch.setattr(getattr(artifact, name), "from_pretrained", spy)
+    load_rewriter(folder)
+    assert asked == [True, True]
+
+
+@pytest.fixture
+def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub with the model `someone/decoder`; nothing is reached."""
+    constants = importlib.import_module("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    root = tmp_path / "hub" / "models--someone--decoder"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text("0" * 40)
+    return Path(shutil.copytree(folder, root / "snapshots" / ("0" * 40)))
+
+
+def test_a_model_is_read_by_its_name_from_the_cache(hub: Path, rewriter: Rewriter) -> None:
+    (hub / "pytorch_model.bin").write_bytes(b"never read")
+    assert load_rewriter("someone/decoder").policy_hash == rewriter.policy_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("adapter_config.json", {"base_model_name_or_path": "someone/else"}),
+        ("config.json", {"model_type": "llama", "attn_implementation": "evil/kernel"}),
+        ("model.safetensors.index.json", {"metadata": {}, "weight_map": {"a": "../../../x.safetensors"}}),
+    ],
+)
+def test_a_model_of_the_hub_is_checked_as_a_folder_is(hub: Path, name: str, content: dict) -> None:
+    (hub / name).write_text(json.dumps(content))
+    with pytest.raises(RewriterError, match=name):
+        load_rewriter("someone/decoder")
+    if name == "model.safetensors.index.json":
+        check_model("someone/decoder")  # looks at the configuration alone
+        return
+    with pytest.raises(RewriterError, match=name):
+        check_model("someone/decoder")
+
+
+def test_a_name_that_is_not_in_the_cache(hub: Path) -> None:
+    with pytest.raises(RewriterError, match="cannot load someone/other"):
+        load_rewriter("someone/other")
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "./nowhere", "~nobody/model"])
@@ -204,7 +304,7 @@ def spoil(folder: Path, name: str, change) -> None:
     [
         ("model.safetensors", lambda b: b[:-40], "cannot load"),
         ("model.safetensors", lambda b: b"", "cannot load"),
-        ("config.json", lambda b: b"{", "cannot load"),
+        ("config.json", lambda b: b"{", r"config\.json is not JSON"),
         ("config.json", lambda b: b.replace(b'"hidden_size": 32', b'"hidden_size": 16'), "cannot load"),
         (
             "config.json",

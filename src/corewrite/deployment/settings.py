@@ -163,8 +163,9 @@ class _Folder(_Model):
 
     folder: Path
     """The model's files."""
-    pin: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """`folder_hash` of the accepted model."""
+    pin: str = Field(pattern=r"^(v2:)?[0-9a-f]{64}$")
+    """`folder_hash` of the accepted model. One without `v2:` is of an earlier version: it leaves hidden files, `*.md` and
+    `*.lock` out."""
     calibration: CalibrationSettings = CalibrationSettings()
     """Makes probabilities of what it says."""
     batch: Batch = 32

@@ -1,14 +1,13 @@
 """What an artifact folder holds: its files with their hashes, and what must not be among them."""
 
 import hashlib
-import json
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from corewrite.domain import CODE, PICKLES, sha256_json
+from corewrite.domain import sha256_json
 from corewrite.registry.errors import RegistryError
+from corewrite.storage.model_files import UnsafeModelError, check_model_file
 
 
 def manifest(folder: Path) -> dict[str, str]:
@@ -16,8 +15,8 @@ def manifest(folder: Path) -> dict[str, str]:
 
     Raises:
         RegistryError: `folder` is no folder, or it or one below is empty, or it holds a link, a special
-            file, a name that another program may take for a path, code, a model's reference to code, or a
-            format that may need unpickling; or it changes while it is read.
+            file, a name that another program may take for a path, or a file that `check_model_file` refuses;
+            or it changes while it is read.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise RegistryError(f"{folder} is missing or is no folder: an artifact is a folder of plain files")
@@ -75,37 +74,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def _refuse_unsafe(path: Path) -> None:
     if not path.name.isprintable() or "\\" in path.name:
         raise RegistryError(f"{str(path)!r} is a name that another program may read as a path: use plain letters and digits")
-    if path.suffix.lower() in PICKLES or _looks_pickled(path):
-        raise RegistryError(f"{path} may need unpickling, which can run code: store arrays as safetensors")
-    if path.suffix.lower() in CODE:
-        raise RegistryError(f"{path} is code: artifacts hold data only, use a model class the library has")
-    if path.name.lower().endswith("config.json") and (key := _remote_code(path)) is not None:
-        raise RegistryError(f"{path} asks for code of its own ({key!r}): remove the key and use a model class the library has")
-
-
-def _looks_pickled(path: Path) -> bool:
-    """Whether it starts as a pickle or as the zip of `torch.save` and `numpy.savez`, whatever its name says."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    # A safetensors file starts with the length of its header, which may by chance read as a pickle's first
-    # two bytes; but its header follows at the ninth.
-    pickled = start[:1] == b"\x80" and start[1:2] in (b"\2", b"\3", b"\4", b"\5") and start[8:9] != b"{"
-    return pickled or start.startswith(b"PK\x03\x04")
-
-
-def _remote_code(path: Path) -> str | None:
-    """The key of a model's configuration by which `transformers` would load code, None where there is none."""
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise RegistryError(f"{path} is not JSON: {error}: a model's configuration must be readable to be checked") from error
-    return _code_key(found)
-
-
-def _code_key(value: Any) -> str | None:
-    if isinstance(value, dict):
-        named = next((key for key in ("auto_map", "custom_pipelines") if value.get(key)), None)
-        return named or next(filter(None, map(_code_key, value.values())), None)
-    if isinstance(value, list):
-        return next(filter(None, map(_code_key, value)), None)
-    return None
+        check_model_file(path)
+    except UnsafeModelError as error:
+        raise RegistryError(str(error)) from error

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from corewrite.domain import CODE, PICKLES, sha256_chunks
+from corewrite.domain import sha256_chunks
 from corewrite.rewriter.log_probs import packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 from corewrite.storage.durable import naming
+from corewrite.storage.model_files import UnsafeModelError, check_model_file
 
 _TEMPLATE = "prompt_template.json"
+_READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+"""What is read of a model on the hub."""
 _SHORT = 256
 _PROMPT, _REWRITE = 512, 64
 
@@ -150,35 +154,57 @@ def check_model(path_or_name: str | Path) -> None:
     """Check that `load_rewriter` will find a model, without its weights: the folder, or the configuration of a name.
 
     Raises:
-        RewriterError: the folder is missing, holds pickled weights or code, or there is no model of the name.
+        RewriterError: the folder is missing or holds a file that `check_model_file` refuses, or there is no model of the name.
     """
-    _checked_folder(path_or_name)
     try:
-        config = AutoConfig.from_pretrained(str(path_or_name), trust_remote_code=False)
+        folder = _model_folder(path_or_name, ["config.json", "adapter_config.json"])
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    except RewriterError:
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise RewriterError(f"cannot read {path_or_name} as a causal LM: {error}") from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise RewriterError(f"{path_or_name} is a {config.model_type}, which is no causal LM of transformers")
 
 
-def _checked_folder(path_or_name: str | Path) -> Path:
+def _model_folder(path_or_name: str | Path, read: list[str]) -> Path:
+    """Where the model's files are, checked before a library opens any of them.
+
+    Args:
+        path_or_name: A folder, or a name on the hub.
+        read: Patterns of the files that are read of a model on the hub; the cache may hold more of it.
+    """
     folder = Path(path_or_name)
     if folder.is_dir():
-        unsafe = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in PICKLES | CODE)
-        if unsafe:
-            raise RewriterError(f"{folder} holds {unsafe[0]}: only safetensors are read; convert the weights and remove it")
-        if not any(folder.glob("*.safetensors")):
+        files = sorted(folder.iterdir())
+        if not any(file.suffix == ".safetensors" for file in files):
+            _check_files(files)  # what is there instead says more
             raise RewriterError(f"{folder} holds no *.safetensors file: is it a transformers model folder?")
-    elif isinstance(path_or_name, Path) or str(path_or_name).startswith((".", "/", "~")):
+    elif isinstance(path_or_name, Path) or path_or_name.startswith((".", "/", "~")):
         raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
+    else:
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(path_or_name, allow_patterns=read, ignore_patterns=["*/*", "consolidated*"]))
+        files = sorted(f for f in folder.iterdir() if any(fnmatch(f.name, pattern) for pattern in read))
+    _check_files(files)
     return folder
+
+
+def _check_files(files: list[Path]) -> None:
+    for file in files:
+        if file.is_file():
+            try:
+                check_model_file(file)
+            except UnsafeModelError as error:
+                raise RewriterError(str(error)) from error
 
 
 def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None, *, home_locale: str = "") -> Rewriter:
     """Load a rewriter's artifact folder, or any `transformers` causal LM with a fast tokenizer.
 
     A model that is no artifact yet gets the template's reserved tokens (its embeddings grow by them) and a pad token if it
-    has none; it then has to be warm-started. Weights are read from safetensors only and no remote code is run.
+    has none; it then has to be warm-started. Weights are read from safetensors of that folder only, no remote code is run.
 
     Args:
         path_or_name: A folder, or the name of a model in the local cache or on the hub.
@@ -186,15 +212,19 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         home_locale: See `TemplateConfig`.
 
     Raises:
-        RewriterError: the folder is missing, holds pickled weights or code, cannot be read as a causal LM, or lacks weights.
+        RewriterError: the folder is missing, holds a file that `check_model_file` refuses (pickled weights, code, an index of
+            weights elsewhere, an adapter), cannot be read as a causal LM, or lacks weights.
     """
-    folder = _checked_folder(path_or_name)
     transformers_logging.disable_progress_bar()  # ours shows the step
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path_or_name), trust_remote_code=False, use_fast=True)
+        folder = _model_folder(path_or_name, _READ)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
         model, loading = AutoModelForCausalLM.from_pretrained(
-            str(path_or_name), trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
+            str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+            output_loading_info=True,
+        )  # fmt: skip
+    except RewriterError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise RewriterError(f"cannot load {path_or_name} as a causal LM: {error}") from error
     if loading["missing_keys"]:

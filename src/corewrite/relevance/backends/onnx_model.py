@@ -1,5 +1,7 @@
 """A cross-encoder in ONNX Runtime, on the CPU."""
 
+import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +14,7 @@ from tokenizers import Tokenizer
 from corewrite.domain import Documents, sha256_json
 from corewrite.relevance.backends.calibration import Calibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
-from corewrite.relevance.backends.folder import check_pin
+from corewrite.relevance.backends.folder import check_pin, uncovered
 from corewrite.relevance.backends.inputs import Input, PairInputs
 from corewrite.relevance.backends.pairs import Pair, document_texts, score_pairs
 
@@ -30,6 +32,18 @@ def _tokenizer(file: Path, max_tokens: int) -> Tokenizer:
     padding = found.padding or {}
     found.enable_padding(**{k: padding[k] for k in ("pad_id", "pad_token", "pad_type_id") if k in padding})
     return found
+
+
+def _refuse_unpinned_weights(model: Path, left_out: list[Path]) -> None:
+    """A model names the files of its external weights, so that one which the pin does not cover stands in its bytes."""
+    if not left_out:
+        return
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if named := next((f for f in left_out if content.find(os.fsencode(f.name)) >= 0), None):
+            raise ScorerMismatchError(
+                f"{model} names {named}, which its pin, of an earlier version, does not cover: pin "
+                f"folder_hash({str(model.parent)!r}) if this is the accepted model"
+            )
 
 
 class OnnxScorer:
@@ -81,6 +95,7 @@ class OnnxScorer:
             if tokenizer.is_file():
                 raise
             raise FileNotFoundError(_NO_TOKENIZER.format(file=tokenizer)) from error
+        _refuse_unpinned_weights(model, uncovered(folder, pin))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
