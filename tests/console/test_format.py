@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corewrite.console.format import SYSTEMS, change, duration, number, ordered, percent, significant, visible
+from corewrite.console.format import SYSTEMS, change, duration, number, ordered, percent, significant
+from corewrite.domain.shown import visible
 
 
 def test_numbers() -> None:

@@ -1,8 +1,6 @@
 """Numbers, names and untrusted text as a reader sees them, in the page and in the terminal."""
 
 import math
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 
 MISSING = "–"
@@ -18,10 +16,6 @@ SYSTEMS = {
     "oracle": "oracle rewrite",
 }
 SLICES = {"all": "all", "clear": "clear", "context_needed": "context needed", "misspelt": "misspelt"}
-
-_LAYOUT = re.compile(r"\s+")
-_HIDDEN = ("Cc", "Cf", "Cs")
-_JOINERS = "\u200c\u200d"  # Part of the spelling of Persian and Indic words and of emoji.
 
 
 def finite(value: float | None) -> float | None:
@@ -136,13 +130,3 @@ def ordered(found: Iterable[str], known: Mapping[str, str]) -> dict[str, str]:
     """Labels of the keys `found`: the known ones first and in their order, others behind as words."""
     keys = list(found)
     return {k: known[k] for k in known if k in keys} | {k: label(k) for k in keys if k not in known}
-
-
-def visible(text: str) -> str:
-    """Untrusted text on one line, with its control and format characters (bidirectional overrides, escapes) spelled out.
-
-    Such characters could make a title read as another one, or drive a terminal. Markup is left as it is: escaping is
-    the template's.
-    """
-    line = _LAYOUT.sub(" ", text).strip()
-    return "".join(f"<U+{ord(c):04X}>" if unicodedata.category(c) in _HIDDEN and c not in _JOINERS else c for c in line)

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corewrite.console.format import finite, interval, number, percent, significant, visible
+from corewrite.console.format import finite, interval, number, percent, significant
+from corewrite.domain.shown import visible
 
 if TYPE_CHECKING:
     from corewrite.experiment.planning import LaunchPlan

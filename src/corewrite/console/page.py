@@ -18,8 +18,8 @@ from corewrite.console.format import (
     number,
     percent,
     significant,
-    visible,
 )
+from corewrite.domain.shown import visible
 
 
 def environment() -> Environment:

@@ -21,8 +21,8 @@ from corewrite.console.format import (
     percent,
     significant,
     total,
-    visible,
 )
+from corewrite.domain.shown import visible
 
 if TYPE_CHECKING:
     from corewrite.training.plan import Plan
