@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.domain.shown import spelled
 from corewrite.registry import Candidate, Registry
 
 
@@ -50,6 +51,15 @@ def policy(registry, text):
 def age(registry):
     with sqlite3.connect(registry.root / "registry.sqlite3") as connection:
         connection.execute("UPDATE artifacts SET saved = '2020-01-01'")
+
+
+def test_reasons_are_shown_and_nothing_more(run, registry):
+    reason = "bad\x1b[2J\x9b\u202egnp\u3164\n   9  2026-01-01  promote    000000000000  never happened"
+    number = registry.quarantine("policy", policy(registry, "spare"), reason, {"by\x1b": "\u202e"}).number
+    for args in (("show",), ("show", policy(registry, "spare")), ("show", "--decision", str(number))):
+        out = call(run, *args)
+        assert out == spelled(out, keep="\n") and "bad<U+001B>[2J<U+009B><U+202E>gnp<U+3164> 9 2026" in out
+        assert called(run, *args) and call(run, *args, "--json").isascii()
 
 
 def test_list(run, registry):

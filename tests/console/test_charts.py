@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from corewrite.console.charts import Interval, Panel, durations, forest, interval_strip, phase_lines, slice_bars
+from corewrite.console.charts import Interval, Panel, durations, forest, interval_strip, phase_lines, slice_bars, week_lines
+from corewrite.domain.shown import spelled, visible
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,6 +37,27 @@ def test_bars_are_as_long_as_values_on_one_scale() -> None:
     assert quiet[1] / quiet[0] == pytest.approx(0.5, abs=1e-3) and strong[0] / quiet[0] == pytest.approx(1.5, abs=1e-3)
     assert len(quiet) == 2 and len(strong) == 1
     assert {"all", "misspelt", "original only", "champion", "0.400", "0.600", "0.200", "–"} <= set(texts(svg))
+
+
+HOSTILE = 'a\x1b[2J\x9b\u202egnp\u3164\ud800 <b>"&-->'
+
+
+def test_labels_are_shown_and_nothing_more() -> None:
+    one = Interval(HOSTILE, 0.1, 0.0, 0.2)
+    panel = Panel(HOSTILE, {HOSTILE: [(0, 1.0), (1, 2.0)], "b": [(0, 1.0), (1, 3.0)]})
+    drawn = [
+        slice_bars({HOSTILE: {HOSTILE: 0.4, "b": 0.2}}, name="s", emphasis=HOSTILE, reference=HOSTILE),
+        phase_lines([panel], name="p"),
+        week_lines([panel], name="w", verdicts={0: "hold"}, shaded=[1], weeks=(0, 1)),
+        forest([one], name="f", limits={HOSTILE: 0.1}),
+        durations({HOSTILE: 1.0}, name="d"),
+    ]
+    for svg in drawn:
+        assert svg == spelled(svg, keep="\n"), [c for c in svg if spelled(c, keep="\n") != c]
+        assert any(visible(HOSTILE) in text for text in texts(svg)), texts(svg)
+        assert "<b>" not in svg
+    quiet, strong = painted(drawn[0], "quiet"), [p for p in painted(drawn[0], "c1") if len(p) > 2]
+    assert len(quiet) == len(strong) == 1  # the one to set off is still known by its name
 
 
 def test_durations() -> None:

@@ -1,12 +1,10 @@
 import math
-import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from corewrite.console.format import SYSTEMS, change, duration, number, ordered, percent, significant
-from corewrite.domain.shown import visible
 
 
 def test_numbers() -> None:
@@ -41,15 +39,3 @@ def test_change() -> None:
 def test_known_systems_come_first_and_others_stay() -> None:
     found = ordered(["my_rewriter", "oracle", "original"], SYSTEMS)
     assert list(found.items()) == [("original", "original only"), ("oracle", "oracle rewrite"), ("my_rewriter", "my rewriter")]
-
-
-def test_visible() -> None:
-    assert visible(" a\n\tb\u202ecod.exe\x1b[31m\ud800 ") == "a b<U+202E>cod.exe<U+001B>[31m<U+D800>"
-    assert visible("👩\u200d🔬 می\u200cخواهم") == "👩\u200d🔬 می\u200cخواهم"
-
-
-@given(st.text())
-def test_visible_text_hides_nothing(text: str) -> None:
-    shown = visible(text)
-    assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs") and c not in "\u200c\u200d"]
-    assert visible(shown) == shown

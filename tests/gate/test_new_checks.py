@@ -59,7 +59,7 @@ def compute(name, on, resamples=200, config=CONFIG):
         ("empty_rate", ["a", "b", "c", "d"], ["", "  ", "c", "x"], ["a"] * 4, (0.5, 0.0)),
         # A rewrite that says what the query says repeats it; an empty one does not.
         ("no_op_rate", ["a b", "c", "d", "e"], ["A  b", "", "d x", "E"], ["a x"] * 4, (0.5, 0.0)),
-        ("malformed_rate", ["q"] * 4, ["a\u202eb", "a\x00", "<|end|> a", "(a"], ["fine", "a (b)", "", "go go"], (1.0, 0.0)),
+        ("malformed_rate", ["q"] * 4, ["a\u202eb", "a\u3164", "<|end|> a", "(a"], ["fine", "a (b)", "", "go go"], (1.0, 0.0)),
         # What the query has too is the user's: no fault of the rewrite. Another fault than the query's is one.
         ("malformed_rate", ['a" b', "(a"], ['b" a', 'a" b'], ["a", '(a "'], (0.0, 0.0)),
         ("malformed_rate", ["(a"], ["(a\x00"], ["(b"], (1.0, 0.0)),

@@ -25,6 +25,8 @@ from corewrite.rewriter.clean import MAX_CHARACTERS
         ("\u202ered lion\u202c", "red lion", True),
         ("red\u200b \ufefflion", "red lion", True),
         ("red \ud800lion", "red lion", True),
+        ("red\u3164lion", "redlion", True),
+        ("\u3164", "", True),
         ("red \ue000lion", "red lion", True),
         ("Löwe 🦁 東京 'quoted' C++", "Löwe 🦁 東京 'quoted' C++", False),
         ("", "", True),

@@ -1,6 +1,7 @@
 """What the commands share: exit codes, error reporting, JSON."""
 
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from corewrite.domain.shown import spelled
 from corewrite.storage.durable import FULL
 
 if TYPE_CHECKING:
@@ -53,13 +55,13 @@ def reported_errors(again: str = "") -> Iterator[None]:
     except KeyboardInterrupt:
         _end_what_runs()
         if again:
-            typer.secho(f"stopped; run the same command again: {again}", err=True, fg="yellow")
+            say(f"stopped; run the same command again: {again}", err=True, fg="yellow")
         raise typer.Exit(Exit.STOPPED) from None
     except (ValueError, OSError, RuntimeError, LookupError) as error:
         # A library's own failure deep inside is a bug to be seen whole; ours are raised with a message for people.
         if not type(error).__module__.startswith("corewrite") and not isinstance(error, ValueError | OSError):
             raise
-        typer.secho(f"error: {_said(error)}", err=True, fg="red")
+        say(*f"error: {_said(error)}".split("\n"), err=True, fg="red")
         raise typer.Exit(Exit.FAILED) from error
 
 
@@ -98,21 +100,39 @@ def _end_what_runs() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
+class _Spelled(logging.Formatter):
+    """A message of ours may hold what a server, a log or a file said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return spelled(super().format(record), keep="\n")
+
+
 @contextmanager
-def plain_warnings() -> Iterator[None]:
-    """Warnings in one line each, without the place in the code where they arose."""
-    before = warnings.formatwarning
-    warnings.formatwarning = lambda message, *args, **rest: f"warning: {message}\n"
+def plain_messages() -> Iterator[None]:
+    """Warnings in one line each, without the place in the code where they arose; what is logged drives no terminal."""
+    before, handler = warnings.formatwarning, logging.lastResort
+    warnings.formatwarning = lambda message, *args, **rest: f"warning: {spelled(str(message))}\n"
+    formatter = None if handler is None else handler.formatter
+    if handler is not None:
+        handler.setFormatter(_Spelled())
     try:
         yield
     finally:
         warnings.formatwarning = before
+        if handler is not None:
+            handler.setFormatter(formatter)
+
+
+def say(*lines: str, err: bool = False, fg: str | None = None) -> None:
+    """Lines on the terminal, whatever stands in them: no text that comes from outside begins another or does anything else."""
+    for line in lines:
+        typer.secho(spelled(line), err=err, fg=fg)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output; a number that is not finite, which JSON lacks, is null."""
-    json.dump(_finite(value), sys.stdout, indent=1, ensure_ascii=False, default=str, allow_nan=False)
-    sys.stdout.write("\n")
+    """One JSON document on standard output, in ASCII; a number that is not finite, which JSON lacks, is null."""
+    text = json.dumps(_finite(value), indent=1, default=str, allow_nan=False)
+    sys.stdout.write(text.replace("\x7f", "\\u007f") + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
 
 app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote, hold or reject.", no_args_is_help=True)
 
@@ -33,9 +33,9 @@ def run(
     if as_json:
         print_json(record)
     else:
-        typer.echo(f"{record['week']}  {record['verdict'].upper()}: {record['reason']}")
+        say(f"{record['week']}  {record['verdict'].upper()}: {record['reason']}")
         for alarm in record["alarms"]:
-            typer.secho(f"ALARM  {alarm}", fg="red", err=True)
+            say(f"ALARM  {alarm}", fg="red", err=True)
     raise typer.Exit(VERDICT_EXITS[record["verdict"]])
 
 
@@ -53,19 +53,19 @@ def status(
         print_json(found)
         return
     champion: dict[str, Any] | None = found["champion"]
-    typer.echo(
+    say(
         "champion   " + ("none yet" if champion is None else f"version {champion['version']}, policy {champion['policy'][:12]}")
     )
     if found["running"]:
-        typer.echo(f"running    process {found['running']}")
+        say(f"running    process {found['running']}")
     for name, steps in found["unfinished"].items():
-        typer.echo(f"unfinished {name}: {', '.join(steps) or 'nothing'} done; run it again to go on")
+        say(f"unfinished {name}: {', '.join(steps) or 'nothing'} done; run it again to go on")
     for r in found["weeks"][-10:]:
-        typer.echo(f"{r['week']:<12} {r['verdict']:<8} {r['reason']}")
+        say(f"{r['week']:<12} {r['verdict']:<8} {r['reason']}")
         for alarm in r["alarms"]:
-            typer.secho(f"{'':<12} ALARM    {alarm}", fg="red")
+            say(f"{'':<12} ALARM    {alarm}", fg="red")
     if (ramp := found["ramp"]) is not None:
-        typer.echo(f"ramp       {ramp['status']}, {ramp['share']:.0%} of users get version {ramp['champion']}; {ramp['last']}")
+        say(f"ramp       {ramp['status']}, {ramp['share']:.0%} of users get version {ramp['champion']}; {ramp['last']}")
 
 
 @app.command(epilog=EXAMPLES)
@@ -106,5 +106,5 @@ def ramp(
     if as_json:
         print_json(asdict(decision))
     else:
-        typer.echo(f"{decision.kind.upper()} at {decision.share:.0%} of users: {decision.reason}")
+        say(f"{decision.kind.upper()} at {decision.share:.0%} of users: {decision.reason}")
     raise typer.Exit(VERDICT_EXITS["reject"] if decision.kind == "rollback" else 0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
 
 EXAMPLES = (
     "Examples: `corewrite demo` · `corewrite demo --seed 1 --out runs/seed-1` · `corewrite demo --model ./my-causal-lm` · "
@@ -34,6 +34,6 @@ def demo(
         print_json(result.summary)
     else:
         print_summary(result.summary)
-        typer.echo(f"\nreport   {result.report}\nsummary  {out / 'summary.json'}")
-        typer.echo(f'try      corewrite search "..." --run {out} --explain')
+        say("", f"report   {result.report}", f"summary  {out / 'summary.json'}")
+        say(f'try      corewrite search "..." --run {out} --explain')
     raise typer.Exit(VERDICT_EXITS[result.summary["gate"]["verdict"]])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import print_json, progress_console, reported_errors
+from corewrite.cli.common import print_json, progress_console, reported_errors, say
 from corewrite.storage.durable import naming
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ def compile_command(
     if as_json:
         print_json({"engine": to, "spec_hash": loaded.spec_hash, "out": out, "emitted": emitted})
     elif out is None:
-        typer.echo(text, nl=False)
+        say(*text.removesuffix("\n").split("\n"))
     else:
-        typer.echo(f"{out}: {to}, fusion spec {loaded.spec_hash[:12]}")
+        say(f"{out}: {to}, fusion spec {loaded.spec_hash[:12]}")
 
 
 @app.command("requests", epilog=REQUESTS_EXAMPLES)
@@ -106,7 +106,7 @@ def requests_command(
     if as_json:
         print_json({"out": out, "requests": requests, "rows": len(table), "kinds": kinds, **about})
     else:
-        typer.echo(f"{out}: {requests} requests of {about['week']}, {len(table)} rows, rewrites: {', '.join(kinds)}")
+        say(f"{out}: {requests} requests of {about['week']}, {len(table)} rows, rewrites: {', '.join(kinds)}")
 
 
 @app.command("tune", epilog=TUNE_EXAMPLES)
@@ -137,9 +137,9 @@ def tune_command(
     if as_json:
         print_json(_tuning_json(found, eps, tuned) | {"out": out})
     else:
-        typer.echo(_tuning_text(found, eps))
+        say(*_tuning_text(found, eps).split("\n"))
         if out is not None:
-            typer.echo(f"{out}: fusion spec {tuned.spec_hash[:12]}")
+            say(f"{out}: fusion spec {tuned.spec_hash[:12]}")
 
 
 def _spec(file: Path | None, config: Path | None) -> "FusionSpec":

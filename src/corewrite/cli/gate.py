@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
 from corewrite.storage.durable import naming
 
 app = typer.Typer(help="The promotion gate: compare, calibrate.", no_args_is_help=True)
@@ -46,7 +46,7 @@ def run(
         print_json(value)
     else:
         print_gate(result.as_dict())
-        typer.echo(f"page     {folder / 'gate.html'}")
+        say(f"page     {folder / 'gate.html'}")
     raise typer.Exit(VERDICT_EXITS[result.verdict])
 
 
@@ -80,10 +80,10 @@ def calibrate_command(
         return
     for name, margin in found.margins.as_dict().items():
         note = "capped by the business limit" if name in found.capped else ""
-        typer.echo(f"{name:<28} {margin:.5g}  {note}")
+        say(f"{name:<28} {margin:.5g}  {note}")
     share = found.joint_pass
     passed = f"{share.share:.0%} of {found.retrains} retrains pass all guardrails ({share.low:.0%} to {share.high:.0%})"
-    typer.echo(f"{passed}\nfrozen in {out}; name it as `margins` in {config}")
+    say(passed, f"frozen in {out}; name it as `margins` in {config}")
 
 
 @app.command(
@@ -120,5 +120,5 @@ def bench(
         return
     for name, rate in summary["rates"].items():
         found = "no row yet" if rate is None else f"{rate['count']}/{rate['rows']}  {rate['low']:.1%} to {rate['high']:.1%}"
-        typer.echo(f"{name.replace('_', ' '):<44} {found}")
-    typer.echo(f"rows     {(results or out) / 'gate.json'}")
+        say(f"{name.replace('_', ' '):<44} {found}")
+    say(f"rows     {(results or out) / 'gate.json'}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from corewrite.cli.common import Exit, print_json, reported_errors
+from corewrite.cli.common import Exit, print_json, reported_errors, say
 from corewrite.storage.durable import naming
 
 EXAMPLES = (
@@ -70,13 +70,13 @@ def ingest(
     else:
         _print(found)
     if report.rejected:
-        typer.echo(
+        say(
             f"{report.rejected} of {report.lines} lines could not be used: see {report.rejects_path}; the first: "
             f"{report.first_reject}",
             err=as_json,
         )
         raise typer.Exit(Exit.REJECTS)
-    typer.echo(f"all {report.lines} lines were used", err=as_json)
+    say(f"all {report.lines} lines were used", err=as_json)
 
 
 def _newest(logs: Path | None) -> list[Path]:
@@ -91,22 +91,22 @@ def _newest(logs: Path | None) -> list[Path]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    typer.echo(f"{', '.join(found['files'])}: {found['lines']} lines, {found['first']} to {found['last']}")
-    typer.echo(
+    say(f"{', '.join(found['files'])}: {found['lines']} lines, {found['first']} to {found['last']}")
+    say(
         f"searches   {found['queries']} of {found['clients']} clients, {found['unique_queries']} distinct texts, "
         f"{found['folded']} repeated query ids folded"
     )
     actions = ", ".join(f"{n} {name}" for name, n in found["actions"].items())
-    typer.echo(f"events     {actions or 'none'} ({found['orphans']} of unknown searches)")
-    typer.echo(
+    say(f"events     {actions or 'none'} ({found['orphans']} of unknown searches)")
+    say(
         f"sessions   {found['sessions']}, {found['chains']} reformulation chains; "
         f"satisfaction told by {found['satisfaction_told_by'] or 'nothing'}"
     )
     if found["outcomes_unknown"] is not None:
-        typer.echo(f"outcomes   unknown: {found['outcomes_unknown']}")
+        say(f"outcomes   unknown: {found['outcomes_unknown']}")
     else:
         shares = ", ".join(f"{name.replace('_', ' ')} {share:.1%}" for name, share in found["outcomes"].items())
-        typer.echo(f"outcomes   {shares}")
-    typer.echo(f"instances  {found['instances']}")
+        say(f"outcomes   {shares}")
+    say(f"instances  {found['instances']}")
     for warning in found["warnings"]:
-        typer.secho(f"note       {warning}", fg="yellow")
+        say(f"note       {warning}", fg="yellow")

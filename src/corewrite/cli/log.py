@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from corewrite.cli.common import print_json, progress_console, reported_errors
+from corewrite.cli.common import print_json, progress_console, reported_errors, say
 
 app = typer.Typer(help="Keep the log of what was served.", no_args_is_help=True)
 
@@ -30,7 +30,7 @@ def keys(
     if as_json:
         print_json({"public": str(public), "private": str(private)})
     else:
-        typer.echo(f"public   {public}\nprivate  {private}")
+        say(f"public   {public}", f"private  {private}")
 
 
 @app.command(epilog=EXAMPLES)
@@ -59,7 +59,7 @@ def pack(
     if as_json:
         print_json(asdict(packed))
     else:
-        typer.echo(
+        say(
             f"{packed.lines} lines of {packed.files} files ({packed.searches} searches, {packed.events} events, "
             f"{packed.others} others): {packed.bytes_before / 2**20:.1f} MiB became {packed.bytes_after / 2**20:.1f}"
         )

@@ -3,7 +3,7 @@
 import typer
 
 from corewrite.cli import cycle, demo, experiment, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
-from corewrite.cli.common import plain_warnings
+from corewrite.cli.common import plain_messages, say
 from corewrite.cli.cores import share_cores
 from corewrite.version import VERSION
 
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"corewrite {VERSION}")
+        say(f"corewrite {VERSION}")
         raise typer.Exit
 
 
@@ -35,7 +35,7 @@ def main(
 ) -> None:
     """Continuously reward-finetuned LLM query rewriting for multi-stage search."""
     share_cores()
-    ctx.with_resource(plain_warnings())
+    ctx.with_resource(plain_messages())
 
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import Exit, open_registry, print_json, reported_errors
+from corewrite.cli.common import Exit, open_registry, print_json, reported_errors, say
+from corewrite.domain.shown import visible
 
 if TYPE_CHECKING:
     from corewrite.registry import Artifact, Champion, Decision, Kind, Registry
@@ -35,11 +36,11 @@ def list_(run: Path = _RUN, as_json: bool = _JSON) -> None:
     if as_json:
         print_json({"champion": champion and asdict(champion), "artifacts": rows})
         return
-    typer.echo(_champion_line(champion))
+    say(_champion_line(champion))
     for row in rows:
         mark = ("*" if row["champion"] else " ") + ("Q" if row["quarantined"] else " ")
         about = f"{row['kind']:<9} {row['hash'][:12]}  {_bytes(row['size']):>9}  {row['created']}"
-        typer.echo(f"{mark} {about}  {row['decisions']} decisions")
+        say(f"{mark} {about}  {row['decisions']} decisions")
 
 
 @app.command(
@@ -68,7 +69,7 @@ def show(
             if as_json:
                 print_json({"champion": champion and asdict(champion), "decisions": [asdict(d) for d in log]})
                 return
-            typer.echo(_champion_line(champion))
+            say(_champion_line(champion))
             _print_log(log)
 
 
@@ -152,8 +153,8 @@ def verify(
         print_json({"findings": [asdict(f) for f in findings]})
     else:
         for f in findings:
-            typer.secho(f"{f.kind} {f.hash[:12]}: {f.problem}", fg="red")
-        typer.echo(f"{len(findings)} findings" if findings else "all content matches its hash")
+            say(f"{f.kind} {f.hash[:12]}: {f.problem}", fg="red")
+        say(f"{len(findings)} findings" if findings else "all content matches its hash")
     if findings:
         raise typer.Exit(Exit.FAILED)
 
@@ -174,9 +175,9 @@ def gc(
         print_json({"removed": yes, "bytes": size, "garbage": [asdict(g) for g in found]})
         return
     for g in found:
-        typer.echo(f"{g.kind or 'staging':<9} {g.name[:12]}  {_bytes(g.size):>9}  {g.reason}")
+        say(f"{g.kind or 'staging':<9} {g.name[:12]}  {_bytes(g.size):>9}  {g.reason}")
     what = f"{len(found)} entries, {_bytes(size)}"
-    typer.echo(f"removed {what}" if yes else f"would remove {what}" + ("; --yes does it" if found else ""))
+    say(f"removed {what}" if yes else f"would remove {what}" + ("; --yes does it" if found else ""))
 
 
 @app.command(epilog="Example: `corewrite registry export --mlflow http://localhost:5000 --run runs/mine`")
@@ -195,7 +196,7 @@ def export(
     if as_json:
         print_json({"runs": written})
     else:
-        typer.echo(f"{written} new runs in {mlflow}")
+        say(f"{written} new runs in {mlflow}")
 
 
 def _rows(registry: "Registry") -> list[dict[str, Any]]:
@@ -235,7 +236,7 @@ def _champion_line(champion: "Champion | None") -> str:
 def _print_log(log: "list[Decision]") -> None:
     for d in log:
         about = d.hashes.get("policy") or next(iter(d.hashes.values()))
-        typer.echo(f"{d.number:>4}  {d.time}  {d.verdict:<10} {about[:12]}  {d.reason}")
+        say(f"{d.number:>4}  {d.time}  {d.verdict:<10} {about[:12]}  {visible(d.reason)}")
 
 
 def _print_decision(decision: "Decision", as_json: bool) -> None:
@@ -244,9 +245,9 @@ def _print_decision(decision: "Decision", as_json: bool) -> None:
         return
     _print_log([decision])
     for kind, content in decision.hashes.items():
-        typer.echo(f"      {kind:<9} {content}")
-    typer.echo(f"      previous  {decision.previous}")
-    typer.echo(f"      evidence  {decision.evidence}")
+        say(f"      {kind:<9} {content}")
+    say(f"      previous  {decision.previous}")
+    say(f"      evidence  {decision.evidence}")
 
 
 def _print_artifact(artifact: "Artifact", log: "list[Decision]", as_json: bool) -> None:
@@ -254,13 +255,13 @@ def _print_artifact(artifact: "Artifact", log: "list[Decision]", as_json: bool) 
     if as_json:
         print_json({**asdict(artifact), "decisions": [asdict(d) for d in about]})
         return
-    typer.echo(f"{artifact.kind} {artifact.hash}")
-    typer.echo(f"created   {artifact.created}")
+    say(f"{artifact.kind} {artifact.hash}")
+    say(f"created   {artifact.created}")
     if artifact.collected is not None:
-        typer.echo(f"collected {artifact.collected}")
+        say(f"collected {artifact.collected}")
     for name, content in artifact.files.items():
-        typer.echo(f"file      {content[:12]}  {name}")
-    typer.echo(f"metadata  {artifact.metadata}")
+        say(f"file      {content[:12]}  {name}")
+    say(f"metadata  {artifact.metadata}")
     _print_log(about)
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from corewrite.cli.common import open_registry, print_json, reported_errors
+from corewrite.domain.shown import visible
 
 EXAMPLES = (
     'Examples: `corewrite search "bts" --context "blackpink dance practice" --explain` · '
@@ -48,26 +49,34 @@ def search(
     if as_json:
         print_json(found)
         return
-    console = Console()
-    console.print(f"rewrite   {escape(found['rewrite'] or '(none: the query stands)')}")
+    _print(Console(), found, explain)
+
+
+def _print(console: Console, found: dict[str, Any], explain: bool) -> None:
+    """The list as a table; texts of documents and models are shown and do nothing else."""
+
+    def shown(text: str) -> str:
+        return escape(visible(text))
+
+    console.print(f"rewrite   {shown(found['rewrite'] or '(none: the query stands)')}")
     if explain:
         c = found["candidates"]
         console.print(
             f"recall    {c['original']} by the query, {c['rewrite_only']} more by the rewrite; finerank got {c['finerank']}"
         )
-        status = ", ".join(f"{name}: {state}" for name, state in found["signal_status"].items())
+        status = ", ".join(f"{shown(name)}: {state}" for name, state in found["signal_status"].items())
         console.print(f"signals   {status}")
     names = sorted({name for r in found["results"] for name in r["factors"]}) if explain else []
-    headers = ["#", "was", "id", "title", *(n.replace(".", "\n") for n in names), *(["score"] if explain else [])]
+    headers = ["#", "was", "id", "title", *(shown(n).replace(".", "\n") for n in names), *(["score"] if explain else [])]
     table = Table(*headers, box=None, pad_edge=False)
     for r in found["results"]:
         was = "new" if r["rank_without"] is None else str(r["rank_without"])
         moved = f"[green]{was}[/green]" if r["rank_without"] is None or r["rank_without"] > r["rank"] else was
         factors = [f"{r['factors'][n]:.3f}" for n in names]
         table.add_row(
-            str(r["rank"]), moved, escape(r["id"]), escape(r["title"]), *factors, *([f"{r['score']:.4f}"] if explain else [])
+            str(r["rank"]), moved, shown(r["id"]), shown(r["title"]), *factors, *([f"{r['score']:.4f}"] if explain else [])
         )
     console.print(table)
     if explain and found["dropped"]:
         dropped: list[dict[str, Any]] = found["dropped"]
-        console.print("left the list: " + "; ".join(escape(f"{d['title']} (was {d['rank_without']})") for d in dropped))
+        console.print("left the list: " + "; ".join(shown(f"{d['title']} (was {d['rank_without']})") for d in dropped))

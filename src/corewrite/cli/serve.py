@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import Exit, open_registry, print_json, progress_console, reported_errors
+from corewrite.cli.common import Exit, open_registry, print_json, progress_console, reported_errors, say
 
 if TYPE_CHECKING:
     from corewrite.serving.settings import ServeConfig
@@ -99,7 +99,7 @@ def warm(
     if as_json:
         print_json(done)
     else:
-        typer.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items()))
+        say(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in done.items()))
 
 
 def replay(
@@ -150,13 +150,13 @@ def replay(
         print_json({"log": "served", **asdict(found)})
     else:
         f = found.factors
-        typer.echo(
+        say(
             f"{f.share_agreeing:.4%} of {f.compared} factors agree within 1e-6 (largest difference {f.worst:.2g}); "
             f"{found.same_lists} of {found.searches} lists are the same; {found.passed_over} lines passed over"
         )
         for name, one in sorted(found.by_factor.items(), key=lambda x: x[1].share_agreeing):
             if one.share_agreeing < 1:
-                typer.echo(f"  {name}: {one.share_agreeing:.4%} of {one.compared}, largest difference {one.worst:.2g}")
+                say(f"  {name}: {one.share_agreeing:.4%} of {one.compared}, largest difference {one.worst:.2g}")
     if found.factors.share_agreeing < least:
         raise typer.Exit(Exit.FAILED)
 
@@ -186,7 +186,7 @@ def _replay_rankings(log: Path, config: Path | None, spec_file: Path | None, lea
     if as_json:
         print_json({"log": "ranking", "share_agreeing": found.share_agreeing, **asdict(found)})
     else:
-        typer.echo(
+        say(
             f"rankings of your own engine, checked by their logged signals on {spec_file or 'the packaged spec'} "
             f"({found.spec_hash[:12]}); {found.passed_over} lines without one passed over"
         )
@@ -194,16 +194,14 @@ def _replay_rankings(log: Path, config: Path | None, spec_file: Path | None, lea
             name: found.by_factor[name] for name in sorted(found.by_factor, key=lambda n: found.by_factor[n].share_agreeing)
         }
         for name, one in {**({} if found.scores is None else {"scores": found.scores}), **compared}.items():
-            typer.echo(
-                f"  {name}: {one.share_agreeing:.4%} of {one.compared} agree within 1e-6, largest difference {one.worst:.2g}"
-            )
-        typer.echo(f"  {found.same_order} of {found.searches} lists stand in the order of the spec")
+            say(f"  {name}: {one.share_agreeing:.4%} of {one.compared} agree within 1e-6, largest difference {one.worst:.2g}")
+        say(f"  {found.same_order} of {found.searches} lists stand in the order of the spec")
         for name, exponent in found.exponents.items():
-            typer.echo(f"  {name}: the logged scores ask for exponent {exponent:g}")
+            say(f"  {name}: the logged scores ask for exponent {exponent:g}")
         for name in found.unchecked:
-            typer.echo(f"  {name}: not checked, no line has this signal under a rewrite")
+            say(f"  {name}: not checked, no line has this signal under a rewrite")
         for reason, count in found.unusable.items():
-            typer.echo(f"  {count} rankings cannot be recomputed: {reason}")
+            say(f"  {count} rankings cannot be recomputed: {reason}")
     if found.share_agreeing < least:
         raise typer.Exit(Exit.FAILED)
 

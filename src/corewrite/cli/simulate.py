@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from corewrite.cli.common import print_json, progress_console, reported_errors
+from corewrite.cli.common import print_json, progress_console, reported_errors, say
 
 EXAMPLES = (
     "Examples: `corewrite simulate --facts` · `corewrite simulate --sessions 50000 --out runs/platform` · "
@@ -51,7 +51,7 @@ def simulate(
             table.add_row(f.name, f"{f.value:.3f}", f"{f.low:g} – {f.high:g}", "holds" if f.holds else "[red]outside[/red]")
         Console().print(table)
     if out is not None:
-        typer.echo(f"documents, logs and signals are in {out}")
+        say(f"documents, logs and signals are in {out}")
 
 
 def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: Path, as_json: bool) -> None:
@@ -74,7 +74,7 @@ def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: P
         print_json({**about, "rows": rows})
         return
     for c in about["comparisons"]:
-        typer.echo(f"{c['name']:<32} {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})")
+        say(f"{c['name']:<32} {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})")
     verdicts = ", ".join(f"{n} {name}" for name, n in about["verdicts"].items())
     recovered = len({r["recovered_in"] for r in about["rejections"]} - {None})
-    typer.echo(f"weeks: {verdicts}; {recovered} recoveries\nreport   {report}\nweeks    {out / 'weeks.json'}")
+    say(f"weeks: {verdicts}; {recovered} recoveries", f"report   {report}", f"weeks    {out / 'weeks.json'}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import typer
 
-from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
 
 EXAMPLES = (
     "Examples: `corewrite train --config corewrite.yaml` · `corewrite train -c corewrite.yaml --out runs/again --seed 1` · "
@@ -71,7 +71,7 @@ def train(
         )  # fmt: skip
     else:
         for check in run.gate.checks:
-            typer.echo(f"{check.verdict:<8} {check.name:<28} {check.reason}")
+            say(f"{check.verdict:<8} {check.name:<28} {check.reason}")
         against = "the warm start" if run.compared_with is None else f"champion {run.compared_with[:12]}"
-        typer.echo(f"{decided.verdict.upper()}, compared with {against}: {decided.reason}")
+        say(f"{decided.verdict.upper()}, compared with {against}: {decided.reason}")
     raise typer.Exit(VERDICT_EXITS[decided.verdict])

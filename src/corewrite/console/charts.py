@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from corewrite.console.format import number
+from corewrite.domain.shown import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,9 +103,9 @@ def slice_bars(values: Mapping[str, Mapping[str, float | None]], *, name: str, e
             line = row.get(reference)
             if line is not None:
                 axis.axvline(line, color=_INK, linewidth=0.8, linestyle=(0, (3, 2)))
-            axis.set_title(title, loc="left")
+            axis.set_title(visible(title), loc="left")
             axis.set_xlim(0, 1.22 * top if top > 0 else 1)
-            axis.set_yticks(range(len(systems)), systems)
+            axis.set_yticks(range(len(systems)), list(map(visible, systems)))
             axis.set_ylim(len(systems) - 0.4, -0.6)
             _categories(axis)
         return _svg(figure, name)
@@ -135,8 +136,10 @@ def phase_lines(panels: Sequence[Panel], *, name: str) -> str:
                 )
             for (series, points), colour, marker in zip(panel.series.items(), _LINES, _MARKERS, strict=False):
                 y = [math.nan if value is None else value for _, value in points]
-                axis.plot([x for x, _ in points], y, color=colour, marker=marker, markersize=3.5, linewidth=1.4, label=series)
-            axis.set_title(panel.title, loc="left")
+                axis.plot(
+                    [x for x, _ in points], y, color=colour, marker=marker, markersize=3.5, linewidth=1.4, label=visible(series)
+                )
+            axis.set_title(visible(panel.title), loc="left")
             axis.set_xlim(min(phases) - 0.3, max(phases) + 0.3)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.margins(y=0.15)
@@ -197,7 +200,7 @@ def week_lines(
                     [x for x, _ in at], [y for _, y in at], marker, markersize=6.5, markerfacecolor=filling,
                     markeredgecolor=_BAD if verdict == "reject" else _LINES[0], markeredgewidth=0.9, label=verdict, zorder=4,
                 )  # fmt: skip
-            axis.set_title(panel.title, loc="left")
+            axis.set_title(visible(panel.title), loc="left")
             axis.set_xlim(first - 0.6, last + 0.6)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=24))
             axis.tick_params(axis="x", labelbottom=True)
@@ -238,7 +241,7 @@ def _name_lines(axis: "Axes", panel: Panel, right: float) -> None:
     places = spread([y for _, (_, y) in ends.values()], 0.13 * height, bottom, top)
     for (name, (colour, (x, y))), place in zip(ends.items(), places, strict=True):
         axis.plot([x, right], [y, place], color=colour, linewidth=0.5, clip_on=False)
-        axis.annotate(name, (right, place), (3, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
+        axis.annotate(visible(name), (right, place), (3, 0), textcoords="offset points", va="center", fontsize=8, color=colour)
 
 
 def interval_strip(interval: Interval, limit: float | None, *, name: str) -> str:
@@ -277,7 +280,7 @@ def forest(rows: Sequence[Interval], *, name: str, limits: Mapping[str, float] |
             _whisker(axis, in_percent, place)
             if limits and row.name in limits:
                 axis.plot([100 * limits[row.name]] * 2, [place - 0.4, place + 0.4], color=_BAD, linestyle=(0, (3, 2)))
-        axis.set_yticks(range(len(rows)), [row.name for row in rows])
+        axis.set_yticks(range(len(rows)), [visible(row.name) for row in rows])
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.margins(x=0.08)
         axis.set_xlabel("treatment against control, %")
@@ -297,7 +300,7 @@ def durations(seconds: Mapping[str, float], *, name: str) -> str:
         for place, value in enumerate(seconds.values()):
             axis.barh(place, value, 0.68, color=_BAR)
             axis.annotate(number(value, 1), (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
-        axis.set_yticks(range(len(seconds)), list(seconds))
+        axis.set_yticks(range(len(seconds)), list(map(visible, seconds)))
         axis.set_ylim(len(seconds) - 0.4, -0.6)
         axis.set_xlim(0, 1.12 * max(seconds.values()) or 1)
         axis.set_xlabel("seconds")

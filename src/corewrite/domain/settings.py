@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from corewrite.domain.strict_yaml import ConfigError, Location, YamlDocument, printable, read_yaml, visible
+from corewrite.domain.shown import spelled
+from corewrite.domain.strict_yaml import ConfigError, Location, YamlDocument, read_yaml, shown_key
 
 
 class Settings(BaseModel):
@@ -85,13 +86,13 @@ def _problem(document: YamlDocument, kind: type[Settings], what: str, sections: 
     elif error["type"] == "string_type" and isinstance(value, bool | int | float):
         said = f"{error['msg']}: put it in quotes"
     else:
-        said = printable(error["msg"].removeprefix("Value error, "))
+        said = spelled(error["msg"].removeprefix("Value error, "))
     return _said(document, location, said, value, what, missing=error["type"] == "missing")
 
 
 def _said(document: YamlDocument, location: Location, said: str, value: object, what: str, *, missing: bool = False) -> str:
     shown = "" if isinstance(value, dict | list | BaseModel) else f" (got {value!r:.80})"
-    where = ".".join(visible(str(part)) for part in document.path(location, missing=missing)) or what
+    where = ".".join(shown_key(str(part)) for part in document.path(location, missing=missing)) or what
     return f"{document.name}:{document.line(location)}: {where}: {said}{shown}"
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from corewrite.domain.shown import spelled
+
 Location = tuple[int | str, ...]
 """Keys and places in lists that lead to a value."""
 
@@ -94,7 +96,7 @@ def parse_yaml(
         return YamlDocument(name, node, loader.construct_document(node) if node is not None else None)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{name}:{line}: not valid YAML: {visible(str(error.problem))}") from error
+        raise ConfigError(f"{name}:{line}: not valid YAML: {shown_key(str(error.problem))}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{name}:{line}: not valid YAML: character {error.character!r}: {error.reason}") from error
@@ -148,14 +150,9 @@ def composed(loader: StrictLoader) -> yaml.Node | None:
         raise _refused(f"an escape or a number beyond any use ({error})", loader.get_mark()) from error  # type: ignore[no-untyped-call]
 
 
-def visible(text: str) -> str:
-    """Text that a terminal may be given: a key can hold line breaks, escape sequences, half characters, or a whole file."""
-    return text if text.isprintable() and text == text.strip() and len(text) <= 200 else f"{text!r:.200}"
-
-
-def printable(text: str) -> str:
-    """Text with what a terminal would obey written out."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def shown_key(text: str) -> str:
+    """A key as an error names it: it can hold line breaks, escape sequences, half characters, or a whole file."""
+    return spelled(text if text.isprintable() and text == text.strip() and len(text) <= 200 else f"{text!r:.200}")
 
 
 def line_of(node: yaml.Node | None, location: Location) -> int:

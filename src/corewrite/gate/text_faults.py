@@ -5,6 +5,7 @@ import unicodedata
 from functools import lru_cache
 
 from corewrite.domain import Query
+from corewrite.domain.shown import BLANK
 
 # Joiners are spelling in Persian and the scripts of India, though they are format characters.
 _JOINERS = frozenset("\u200c\u200d")
@@ -21,12 +22,15 @@ _KANA = frozenset({"HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"})
 def faults(text: str) -> frozenset[str]:
     """What is wrong with the form of `text`.
 
-    "control": a control or format character, a lone surrogate, a private or unassigned code point.
+    "control": a control or format character, a lone surrogate, a private or unassigned code point, a letter that is drawn as
+    nothing.
     "replacement": U+FFFD, left where bytes could not be read. "special token": a model's own mark, such as
     <|end|> or [SEP]. "unbalanced": a bracket without its partner, an odd number of double quotes.
     """
     found = set()
     if not text.isprintable() and any(unicodedata.category(c)[0] == "C" and c not in _JOINERS for c in text):
+        found.add("control")
+    if not BLANK.isdisjoint(text):
         found.add("control")
     if "\ufffd" in text:
         found.add("replacement")
