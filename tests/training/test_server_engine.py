@@ -463,7 +463,7 @@ def test_a_server_that_hangs_is_left(server, policy, tmp_path):
     assert drawn(engine, policy, version)
 
 
-@pytest.mark.parametrize("body", [{"data": []}, {"data": ["base"]}, []])
+@pytest.mark.parametrize("body", [{"data": []}, {"data": ["base"]}, [], {"data": [{"id": 7}]}])
 def test_a_server_without_models(server, engine, policy, body):
     server.models = lambda: body
     with pytest.raises(ServerError, match="/v1/models names no models"):

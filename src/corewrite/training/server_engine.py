@@ -23,10 +23,10 @@ from that seed, so they repeat as far as its own arithmetic does.
 """
 
 import json
-import math
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -48,6 +48,8 @@ _ATTEMPTS = 5
 _FIRST_WAIT = 0.5  # seconds, doubled at every further attempt
 _CONNECT = 10.0  # seconds
 _SHOWN = 200
+_MOST_BYTES, _TOKEN_BYTES = 2**18, 256
+"""Size of an answer at most, and what is added to it for each token."""
 _OURS = re.compile(r"policy-[0-9a-f]{64}")
 # Longer than a block of a prefix cache (16 tokens), so that one which outlived a reload is noticed too.
 _PROBES = (
@@ -94,8 +96,8 @@ class ServerEngine:
         drift_limit: Largest difference per token, nats, from the trainer's log-probabilities that is rounding. 1e-4 for a
             server that computes in float32; the default is a guess for bfloat16.
         concurrency: Requests under way at most.
-        timeout: Seconds that one request for samples may take.
-        reload_timeout: Seconds that one reload may take.
+        timeout: Seconds that one request for samples may take, head and body; it is tried five times.
+        reload_timeout: Seconds that one reload may take, likewise.
 
     Raises:
         ImportError: httpx is not installed.
@@ -230,9 +232,11 @@ class ServerEngine:
         """Names of the models that the server offers, its base model first."""
         answer = self._http.json("GET", "/v1/models")
         try:
-            names = [str(model["id"]) for model in answer["data"]]
+            names = [model["id"] for model in answer["data"]]
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError("a name is a text")
         except (TypeError, KeyError) as error:
-            raise ServerError(f"GET {self._http.base_url}/v1/models names no models: {str(answer)[:_SHOWN]}") from error
+            raise ServerError(f"GET {self._http.base_url}/v1/models names no models: {_cut(answer)}") from error
         if not names:
             raise ServerError(f"GET {self._http.base_url}/v1/models names no models: start the server with one")
         return names
@@ -240,22 +244,22 @@ class ServerEngine:
     def _load_weights(self, folder: Path, served: list[str]) -> str:
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         try:
-            self._http.text("POST", "/collective_rpc", body, timeout=self._reload_timeout)
+            self._http.send("POST", "/collective_rpc", body, timeout=self._reload_timeout)
         except ServerError as error:
             hint = f"Was the server started with VLLM_SERVER_DEV_MODE=1, and does it see {folder}?"
             raise ServerError(f"{error}. {hint}") from error
         # Without the flag a reset is skipped, and answered with 200, while any request runs.
-        self._http.text("POST", "/reset_prefix_cache?reset_running_requests=true", timeout=self._reload_timeout)
+        self._http.send("POST", "/reset_prefix_cache?reset_running_requests=true", timeout=self._reload_timeout)
         return served[0]
 
     def _load_adapter(self, folder: Path, served: list[str]) -> str:
         name = folder.name
         if name in served:  # a run resumed, or synced twice: what it holds under this name may be half of it
-            self._http.text("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+            self._http.send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
         body = {"lora_name": name, "lora_path": str(folder)}
         try:
             # Not repeated: loading a name twice is refused, also where only the first answer was lost.
-            self._http.text("POST", "/v1/load_lora_adapter", body, timeout=self._reload_timeout, attempts=1)
+            self._http.send("POST", "/v1/load_lora_adapter", body, timeout=self._reload_timeout, attempts=1)
         except ServerError as error:
             if name not in self._served():
                 hint = "Was the server started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
@@ -266,7 +270,7 @@ class ServerEngine:
         """Older versions, once the new one is verified: adapters on the server, folders here."""
         for name in served:
             if self._reload == "adapter" and name != model and _OURS.fullmatch(name):
-                self._http.text("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+                self._http.send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
         for other in self._folder.iterdir():
             if other != folder and _OURS.fullmatch(other.name.removeprefix(".").removesuffix(".partial")):
                 shutil.rmtree(other, ignore_errors=True)  # what cannot be removed now is tried again at the next sync
@@ -311,7 +315,8 @@ class ServerEngine:
             "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
             "stop_token_ids": [self._eos], "logprobs": 1, "return_token_ids": True,
         }  # fmt: skip
-        answer = self._http.json("POST", "/v1/completions", body)
+        # Of each token its id, its text and its probability, and of each prompt the ids.
+        answer = self._http.json("POST", "/v1/completions", body, _MOST_BYTES + _TOKEN_BYTES * n * (len(prompt) + limit))
         try:
             return _read(answer, prompt, n, limit, held.expected.shape[1], self._eos)
         except ValueError as error:
@@ -326,10 +331,10 @@ def _read(answer: Any, prompt: Sequence[int], n: int, limit: int, vocabulary: in
     """
     choices = answer.get("choices") if isinstance(answer, dict) else None
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise ValueError(f"the answer holds no list of choices: {str(answer)[:_SHOWN]}")
+        raise ValueError(f"the answer holds no list of choices: {_cut(answer)}")
     indices = [choice.get("index") for choice in choices]
     if len(indices) != n or any(i not in indices for i in range(n)):
-        raise ValueError(f"the answer holds choices {indices}, asked for were {n}")
+        raise ValueError(f"the answer holds choices {_cut(indices)}, asked for were {n}")
     return [_read_choice(choices[indices.index(i)], prompt, limit, vocabulary, eos) for i in range(n)]
 
 
@@ -342,15 +347,16 @@ def _read_choice(choice: dict[str, Any], prompt: Sequence[int], limit: int, voca
         )
     seen = choice.get("prompt_token_ids")
     if seen is not None and seen != list(prompt):
-        raise ValueError(f"the server changed the prompt: {len(seen)} ids instead of {len(prompt)}, or others")
+        found = f"{len(seen)} ids" if isinstance(seen, list) else _cut(seen)
+        raise ValueError(f"the server changed the prompt: {found} instead of {len(prompt)}, or others")
     wrong = [i for i in ids if type(i) is not int or not 0 <= i < vocabulary]
     if wrong:
-        raise ValueError(f"token id {wrong[0]!r} is not in the policy's vocabulary of {vocabulary}: is it another model?")
+        raise ValueError(f"token id {_cut(wrong[0])} is not in the policy's vocabulary of {vocabulary}: is it another model?")
     if not 1 <= len(ids) <= limit:
         raise ValueError(f"a choice has {len(ids)} tokens, asked for were 1 to {limit}")
     if eos in ids[:-1] or (ids[-1] != eos and len(ids) < limit):
         raise ValueError(
-            f"a choice of {len(ids)} tokens (finish_reason {choice.get('finish_reason')!r}) ends neither at the limit of "
+            f"a choice of {len(ids)} tokens (finish_reason {_cut(choice.get('finish_reason'))}) ends neither at the limit of "
             f"{limit} nor where token {eos} first comes: the server stops at other tokens too (start vLLM with "
             "--generation-config vllm), leaves the last one out, or ran into its own length limit"
         )
@@ -358,8 +364,8 @@ def _read_choice(choice: dict[str, Any], prompt: Sequence[int], limit: int, voca
     values = logprobs.get("token_logprobs") if isinstance(logprobs, dict) else None
     if not isinstance(values, list) or len(values) != len(ids):
         raise ValueError(f"a choice of {len(ids)} tokens lacks logprobs.token_logprobs for each")
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-        raise ValueError(f"a choice has a log-probability that is no finite number: {values}")
+    if not all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values):
+        raise ValueError(f"a choice has a log-probability that is no finite number: {_cut(values)}")
     return Completion(tuple(ids), tuple(float(value) for value in values))
 
 
@@ -384,12 +390,26 @@ def _next_token_log_probs(model: Any, prompts: Sequence[Sequence[int]]) -> Tenso
     return log_probs
 
 
+def _cut(value: Any) -> str:
+    """A value of an answer as an error names it."""
+    try:
+        return repr(value)[:_SHOWN]
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists in lists
+        return f"a {type(value).__name__} that cannot be printed"
+
+
 class _Http:
-    """Requests to one server: what may pass (no connection, 429, 5xx) is tried again, what will not (4xx) is not."""
+    """Requests to one server: what may pass (no connection, 429, 5xx) is tried again, what will not (4xx) is not.
+
+    Each attempt ends in its time, from the first packet to the end of the body, and within a size; whatever goes wrong is a
+    `ServerError`.
+    """
 
     def __init__(self, base_url: str, concurrency: int, timeout: float) -> None:
         try:
             import httpx
+
+            from corewrite.remote.http import BoundedTransport
         except ImportError as error:
             raise ImportError("a sampling server is reached through httpx: pip install 'corewrite[server]'") from error
         address = urlsplit(base_url)
@@ -404,19 +424,20 @@ class _Http:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._timeout = timeout
         self._httpx = httpx
-        self._client = httpx.Client(headers=headers, limits=httpx.Limits(max_connections=concurrency))
+        limits = httpx.Limits(max_connections=concurrency)
+        self._client = httpx.Client(headers=headers, transport=BoundedTransport(base_url, limits=limits))
 
     def close(self) -> None:
         self._client.close()
 
-    def json(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        text = self.text(method, path, body)
+    def json(self, method: str, path: str, body: dict[str, Any] | None = None, most_bytes: int = _MOST_BYTES) -> Any:
+        said = self.send(method, path, body, most_bytes=most_bytes)
         try:
-            return json.loads(text)
-        except ValueError as error:
-            raise ServerError(f"{method} {self.base_url}{path}: the answer is no JSON: {self._shown(text)}") from error
+            return json.loads(said)
+        except (ValueError, RecursionError) as error:
+            raise ServerError(f"{method} {self.base_url}{path}: the answer is no JSON: {self._shown(said)}") from error
 
-    def text(
+    def send(
         self,
         method: str,
         path: str,
@@ -424,24 +445,54 @@ class _Http:
         *,
         timeout: float | None = None,
         attempts: int = _ATTEMPTS,
-    ) -> str:
+        most_bytes: int = _MOST_BYTES,
+    ) -> bytes:
+        """The answer's body.
+
+        Args:
+            method, path, body: What is asked.
+            timeout: Seconds that each attempt may take; None: as for samples.
+            attempts: How often it is asked at most.
+            most_bytes: Size of the body at most.
+
+        Raises:
+            ServerError: there is no such answer.
+        """
         url, failure = f"{self.base_url}{path}", ""
-        seconds = self._httpx.Timeout(timeout or self._timeout, connect=_CONNECT)
+        seconds = timeout or self._timeout
         for attempt in range(attempts):
             if attempt:
                 time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
             try:
-                response = self._client.request(method, url, json=body, timeout=seconds)
+                status, said = self._exchange(method, url, body, seconds, most_bytes)
             except self._httpx.TransportError as error:
-                failure = f"no answer, {type(error).__name__}: {self._shown(str(error))}"
+                failure = f"no answer, {type(error).__name__}: {self._shown(str(error).encode())}"
                 continue
-            if response.is_success:
-                return str(response.text)
-            failure = f"status {response.status_code}: {self._shown(response.text)}"
-            if response.status_code != 429 and response.status_code < 500:
+            except ServerError:
+                raise
+            except Exception as error:  # what the layers below make of an answer that no server should give
+                raise ServerError(f"{method} {url}: {type(error).__name__}: {self._shown(str(error).encode())}") from error
+            if 200 <= status < 300:
+                return said
+            failure = f"status {status}: {self._shown(said)}"
+            if status != 429 and status < 500:
                 raise ServerError(f"{method} {url}: {failure}")
         raise ServerError(f"{method} {url}, tried {attempts} times: {failure}")
 
-    def _shown(self, text: str) -> str:
+    def _exchange(
+        self, method: str, url: str, body: dict[str, Any] | None, seconds: float, most_bytes: int
+    ) -> tuple[int, bytes]:
+        timeout = self._httpx.Timeout(seconds, connect=min(_CONNECT, seconds))
+        parts, size = [], 0
+        with self._client.stream(method, url, json=body, timeout=timeout) as response:
+            for part in response.iter_raw():  # neither unpacked nor decoded: the server names no codec that we run
+                parts.append(part)
+                size += len(part)
+                if size > most_bytes:
+                    raise ServerError(f"{method} {url}: the answer is longer than {most_bytes} bytes")
+            return response.status_code, b"".join(parts)
+
+    def _shown(self, said: bytes) -> str:
         """The beginning of what a server said, without the key should it say that."""
+        text = said[: _SHOWN + len(self._key)].decode("utf-8", "replace")
         return (text.replace(self._key, "***") if self._key else text)[:_SHOWN]
