@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -14,7 +15,7 @@ from corewrite.serving.cache import MemoryCache
 from corewrite.serving.process import PolicyProcess, WorkerError
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.settings import RewriterSettings
-from corewrite.serving.worker import rewrites
+from corewrite.serving.worker import rewrites, work
 
 SETTINGS = RewriterSettings(hang_seconds=2, probe_seconds=0.3)
 
@@ -126,3 +127,12 @@ def test_a_query_too_long_for_the_prompt_has_no_rewrite_and_harms_no_other(folde
     rewriter = load_rewriter(folder)
     alone = rewrites(rewriter, [Query("lion")], 1, 8)
     assert rewrites(rewriter, [Query("word " * 400), Query("lion")], 1, 8) == [[], *alone]
+
+
+def test_a_start_that_nobody_waits_for_any_more_ends_without_a_word(folder, monkeypatch):
+    ours, theirs = socket.socketpair()
+    ours.close()
+    monkeypatch.setattr("corewrite.serving.worker.signal.signal", lambda *_: None)  # of this process, which stays
+    monkeypatch.setattr("corewrite.serving.worker.torch.set_num_threads", lambda _: None)
+    work(theirs, folder, None, 1)
+    assert theirs.fileno() == -1

@@ -9,6 +9,7 @@ import json
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, th
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    with connection, connection.makefile("rwb") as stream:
+    # Once the server is gone, or has given up on a start that took too long, there is nobody to answer.
+    with suppress(BrokenPipeError, ConnectionResetError), connection, connection.makefile("rwb") as stream:
 
         def say(value: Any) -> None:
             stream.write(json.dumps(value).encode() + b"\n")
@@ -43,13 +45,10 @@ def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, th
             say({"failed": f"{type(error).__name__}: {error}"[:500]})
             return
         say({"ready": rewriter.template.config.to_json()})
-        try:
-            for line in stream:
-                asked = json.loads(line)
-                queries = [query_from_json(q) for q in asked["queries"]]
-                say({"id": asked["id"], "rewrites": rewrites(rewriter, queries, asked["n"], limit)})
-        except (BrokenPipeError, ConnectionResetError):
-            return  # the server is gone
+        for line in stream:
+            asked = json.loads(line)
+            queries = [query_from_json(q) for q in asked["queries"]]
+            say({"id": asked["id"], "rewrites": rewrites(rewriter, queries, asked["n"], limit)})
 
 
 def rewrites(rewriter: Rewriter, queries: Sequence[Query], n: int, max_new_tokens: int) -> list[list[str]]:
