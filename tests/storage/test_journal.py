@@ -1,7 +1,10 @@
 """The journal of a cycle and its lock."""
 
+import copy
+import json
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -85,3 +88,28 @@ def test_a_cycle_begins_though_somebody_looks(tmp_path: Path) -> None:
     finally:
         looker.kill()
         looker.join()
+
+
+ODD = [
+    b"", b"{", b"5", b"null", b"[]", b'[["verdict", "promote"]]', b'"a"', b"[" * 100_000, b'{"a":' * 100_000, b'{"a": "\xff"}',
+    b"NaN", b"9" * 10_000, b"\xff\xfe", b'{"a": 1}{}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ODD)
+def test_odd_json_is_a_damaged_step(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "gate.json").write_bytes(content)
+    for use in (Journal(tmp_path).read, Journal(tmp_path).result, lambda step: Journal(tmp_path).once(step, dict)):
+        with pytest.raises(JournalError, match=r"gate\.json is damaged .* remove it"):
+            use("gate")
+
+
+def test_a_key_that_is_missing_is_a_damaged_step(tmp_path: Path) -> None:
+    (tmp_path / "gate.json").write_text('{"verdict": "promote", "about": {"a": [{"b": 1}]}}')
+    found = Journal(tmp_path).result("gate")
+    for look in (lambda: found["reason"], lambda: found["about"]["b"], lambda: found["about"]["a"][0]["c"]):
+        with pytest.raises(JournalError, match=r"gate\.json is damaged \('.' is missing|'reason' is missing"):
+            look()
+    assert found.get("reason") is None and "reason" not in found
+    for copied in (copy.deepcopy(found), pickle.loads(pickle.dumps(found)), {**found}, json.loads(json.dumps(found))):
+        assert copied == found and "refuse" not in repr(copied)

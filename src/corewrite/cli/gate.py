@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 
 from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
-from corewrite.storage.durable import naming
+from corewrite.storage.durable import make_private, naming
 
 app = typer.Typer(help="The promotion gate: compare, calibrate.", no_args_is_help=True)
 
@@ -40,8 +40,8 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         value = {**about, **result.as_dict()}
         with naming(folder):
-            (folder / "gate.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
-            (folder / "gate.html").write_text(render_gate(result.as_dict(), about), "utf-8")
+            make_private(folder / "gate.json").write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+            make_private(folder / "gate.html").write_text(render_gate(result.as_dict(), about), "utf-8")
     if as_json:
         print_json(value)
     else:

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from corewrite.cli.common import Exit, print_json, reported_errors, say
-from corewrite.storage.durable import naming
+from corewrite.storage.durable import make_private, naming
 
 EXAMPLES = (
     "Examples: `corewrite ingest log.ndjson.gz` · `corewrite ingest monday.ndjson tuesday.ndjson --out runs/week` · "
@@ -50,7 +50,7 @@ def ingest(
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             with naming(out / "searches.parquet"):
-                pq.write_table(outcomes.to_arrow(), out / "searches.parquet")
+                pq.write_table(outcomes.to_arrow(), make_private(out / "searches.parquet"))
             write_instances(instances, out / "instances.parquet")
     report, shares, unknown = log.report, outcomes.shares(), outcomes.unknown()
     found: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from corewrite.domain import TrainingInstance, query_columns, query_from_row
 from corewrite.logs.mining import Reformulation
-from corewrite.storage.durable import naming
+from corewrite.storage.durable import make_private, naming
 
 _USE, _GATE_ONLY = b"corewrite.use", b"evaluation only"
 
@@ -40,7 +40,7 @@ def write_instances(instances: Sequence[TrainingInstance], path: Path, *, evalua
         }
     )
     with naming(path):
-        pq.write_table(table.replace_schema_metadata({_USE: _GATE_ONLY}) if evaluation_only else table, path)
+        pq.write_table(table.replace_schema_metadata({_USE: _GATE_ONLY}) if evaluation_only else table, make_private(path))
     if evaluation_only:
         path.chmod(0o400)
 
@@ -72,7 +72,7 @@ def write_reformulations(reformulations: Sequence[Reformulation], path: Path) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = {"user_id": [r.user_id for r in reformulations], "target": [r.target for r in reformulations]}
     with naming(path):
-        pq.write_table(pa.table({**columns, **query_columns([r.query for r in reformulations])}), path)
+        pq.write_table(pa.table({**columns, **query_columns([r.query for r in reformulations])}), make_private(path))
 
 
 def read_reformulations(path: Path) -> list[Reformulation]:

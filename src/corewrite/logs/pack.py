@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from corewrite.logs.dialects import client_of
 from corewrite.logs.files import LogError, log_lines
 from corewrite.logs.reader import parse_time
-from corewrite.storage.durable import make_folder, whole_file
+from corewrite.storage.durable import make_folder, make_private, whole_file
 
 SCHEMA = pa.schema(
     [
@@ -58,7 +58,10 @@ def pack_log(files: Sequence[Path], out: Path) -> Packed:
     """
     counts = {"search": 0, "event": 0, "other": 0}
     make_folder(out.parent)
-    with whole_file(out) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd", compression_level=9) as writer:
+    with (
+        whole_file(out) as temporary,
+        pq.ParquetWriter(make_private(temporary), SCHEMA, compression="zstd", compression_level=9) as writer,
+    ):
         for rows in _batches(files):
             for row in rows:
                 counts[row["kind"]] += 1

@@ -22,7 +22,7 @@ from corewrite.logs.dialects import KNOWN_ACTIONS, SHOWN, action_of, client_of, 
 from corewrite.logs.files import LINE_LIMIT, LogError, log_lines
 from corewrite.logs.sealing import Unseal
 from corewrite.logs.served import LogPlace, count_lost, marks_of
-from corewrite.storage.durable import naming
+from corewrite.storage.durable import make_private, naming
 
 _ID_LIMIT = 100
 _BULK_ACTION = re.compile(rb'\s*\{\s*"(index|create)"')
@@ -172,7 +172,7 @@ def read_log(
                 searches.add({**row, "line": number})
     if rejects_path is not None and rejects:
         rejects_path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(rejects_path), rejects_path.open("w", encoding="utf-8") as out:
+        with naming(rejects_path), make_private(rejects_path).open("w", encoding="utf-8") as out:
             out.writelines(json.dumps(r) + "\n" for r in rejects)
     if not seen:
         reason = (

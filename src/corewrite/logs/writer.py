@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from corewrite.logs.reader import iso
-from corewrite.storage.durable import naming
+from corewrite.storage.durable import make_private, naming
 
 APPLICATION = "corewrite"
 
@@ -19,7 +19,7 @@ class UbiWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._raw: IO[bytes] = path.open("wb")
+        self._raw: IO[bytes] = make_private(path).open("wb")
         zipped = path.suffix == ".gz"
         self._out: IO[bytes] = (
             gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0, compresslevel=3)  # type: ignore[assignment]

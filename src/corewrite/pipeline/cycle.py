@@ -107,9 +107,25 @@ def run_cycle(
 
 
 def history_of(run: Path) -> list[dict[str, Any]]:
-    """Records of the finished cycles, in the order of the weeks' names."""
-    found = [journal.read("record") for journal in _journals(run)]
+    """Records of the finished cycles, in the order of the weeks' names.
+
+    Raises:
+        JournalError: a record is damaged.
+    """
+    found = [_record(journal) for journal in _journals(run)]
     return [record for record in found if record is not None]
+
+
+def _record(journal: Journal) -> dict[str, Any] | None:
+    """The record of a finished cycle, as far as others show it and go by it; None where it is not finished."""
+    record = journal.read("record")
+    if record is None:
+        return None
+    alarms = record.get("alarms", [])
+    texts = isinstance(alarms, list) and all(isinstance(text, str) for text in (record.get("reason", ""), *alarms))
+    if record["week"] != journal.folder.name or record["verdict"] not in ("promote", "hold", "reject") or not texts:
+        raise JournalError(f"{journal.folder / 'record.json'} is damaged (week, verdict, reason or alarms): restore it")
+    return record
 
 
 def _journals(run: Path) -> list[Journal]:

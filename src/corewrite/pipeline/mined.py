@@ -33,6 +33,8 @@ from corewrite.pipeline.users import read_users
 from corewrite.pipeline.window import read_window
 from corewrite.relevance import Impressions
 from corewrite.storage.durable import make_folder, move_folder, naming, sync_tree, whole_file
+from corewrite.storage.journal import JournalError
+from corewrite.storage.json_file import read_object
 
 _ABOUT, _USERS = "about.json", "users.parquet"
 
@@ -57,7 +59,7 @@ class MinedWindow:
     @cached_property
     def about(self) -> dict[str, Any]:
         """Time span, outcome shares, counts, warnings and satisfaction thresholds."""
-        return dict(json.loads((self.folder / _ABOUT).read_text("utf-8")))
+        return read_object(self.folder / _ABOUT, JournalError, f"remove {self.folder}, and the week is mined again")
 
     @property
     def span(self) -> str:
@@ -199,7 +201,7 @@ def mine_week(
     make_folder(folder.parent)
     staging = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    staging.mkdir(mode=0o700)  # all of it is users' texts
     with naming(folder):
         write_instances(window.instances(documents, seed=seed), staging / "instances.parquet")
         write_instances(

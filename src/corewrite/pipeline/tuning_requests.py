@@ -21,7 +21,7 @@ from corewrite.pipeline.tune_step import broken_rewrites
 from corewrite.pipeline.weeks import CycleError
 from corewrite.rewriter import Rewriter, as_rewrite, sample
 from corewrite.search import Cascade
-from corewrite.storage.durable import whole_file
+from corewrite.storage.durable import make_private, whole_file
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -168,4 +168,4 @@ def write_requests(table: pa.Table, path: Path) -> None:
     """Write the file whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, make_private(temporary))

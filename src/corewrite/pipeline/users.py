@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from corewrite.domain.traffic_split import HOLDBACK, is_gate_bucket, is_gate_user
 from corewrite.logs import Outcomes, read_evaluation_instances
-from corewrite.storage.durable import naming
+from corewrite.storage.durable import make_private, naming
 
 _SCHEMA = pa.schema(
     [("user_id", pa.string()), ("bucket", pa.int32()), ("gate", pa.bool_()), ("held_back", pa.bool_())]
@@ -51,7 +51,7 @@ class Users:
             "held_back": [None if held is None else u in held for u in names],
         }
         with naming(path):
-            pq.write_table(pa.table(columns, schema=_SCHEMA), path)
+            pq.write_table(pa.table(columns, schema=_SCHEMA), make_private(path))
 
 
 def users_of(outcomes: Outcomes) -> Users:

@@ -89,6 +89,22 @@ _RUST = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers word an error of the system."""
 
 
+def make_private(path: Path) -> Path:
+    """An empty file in this place that its owner alone may read or write, for texts of users; the path again.
+
+    What opens it for writing, a library too, leaves it so.
+
+    Raises:
+        OSError: it cannot be made, or is another user's.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)  # one that was there keeps its own
+    finally:
+        os.close(descriptor)
+    return path
+
+
 @contextmanager
 def whole_file(final: Path) -> Iterator[Path]:
     """A file to write to that takes the place of `final` once on the disk; after an error it is gone and `final` as it was.

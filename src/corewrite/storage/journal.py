@@ -9,7 +9,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corewrite.storage.durable import make_folder, naming, whole_file
+from corewrite.storage.durable import make_folder, make_private, naming, whole_file
+from corewrite.storage.json_file import read_object
 
 _LOCK, _HOLDER = "cycle.lock", "cycle.pid"
 _PATIENCE = 1.0
@@ -41,7 +42,7 @@ class Journal:
         """The step's result: read where it is done, else computed and written.
 
         Raises:
-            JournalError: the file is not JSON.
+            JournalError: the file holds no JSON object.
         """
         if (found := self.read(step)) is None:
             make_folder(self.folder)
@@ -50,14 +51,15 @@ class Journal:
         return found
 
     def read(self, step: str) -> dict[str, Any] | None:
-        """The step's result; None where it is not done."""
+        """The step's result; None where it is not done. A key that it lacks is a `JournalError` too.
+
+        Raises:
+            JournalError: the file holds no JSON object.
+        """
         file = self._file(step)
         if not file.is_file():
             return None
-        try:
-            return dict(json.loads(file.read_text("utf-8")))
-        except ValueError as error:
-            raise JournalError(f"{file} is damaged ({error}): remove it, and the step is done again") from error
+        return read_object(file, JournalError, "remove it, and the step is done again")
 
     def result(self, step: str) -> dict[str, Any]:
         """The result of a step that is done.
@@ -79,9 +81,9 @@ class Journal:
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON that is there whole, or not at all, after a power cut."""
+    """Write JSON that is there whole, or not at all, after a power cut; for its owner alone, since it may quote searches."""
     with whole_file(file) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+        make_private(temporary).write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 @contextmanager

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from corewrite.domain import sha256_json
 from corewrite.rewriter import Rewriter
-from corewrite.storage.durable import PARTIAL, make_folder, whole_file
+from corewrite.storage.durable import PARTIAL, make_folder, make_private, whole_file
+from corewrite.storage.json_file import read_object
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored
 from corewrite.training.losses import RewardShift
@@ -35,6 +36,9 @@ from corewrite.training.optimise import Cursor
 from corewrite.training.pairs import Candidate
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+_ANEW = "restore it, or remove the folder and train anew"
 
 
 class ResumeError(RuntimeError):
@@ -88,7 +92,7 @@ class RunFolder:
         make_folder(root / "phases")
         file = root / "run.json"
         if file.is_file():
-            known = json.loads(file.read_text("utf-8"))
+            known = dict(read_object(file, ResumeError, _ANEW))
             self._begun = known.pop("environment", None)
             (then, known), (now, given) = _code_version_apart(known), _code_version_apart(identity)
             self._versions = then, now
@@ -107,7 +111,7 @@ class RunFolder:
 
     def records(self) -> list[dict[str, Any]]:
         """Records of the finished phases, in order."""
-        return [json.loads(f.read_text("utf-8")) for f in sorted((self.root / "phases").glob("[0-9]*/record.json"))]
+        return [read_object(f, ResumeError, _ANEW) for f in sorted((self.root / "phases").glob("[0-9]*/record.json"))]
 
     def write_record(self, phase: int, record: Mapping[str, Any]) -> None:
         """Write down what happened in a phase."""
@@ -167,7 +171,7 @@ class RunFolder:
         if not self._writes:
             return
         with _whole(final) as file:
-            file.write_bytes(content)
+            make_private(file).write_bytes(content)  # candidates hold users' searches
 
 
 def _code_version_apart(identity: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -1,0 +1,45 @@
+"""JSON objects of a run folder, which somebody may have changed since they were written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class JsonObject(dict[str, Any]):
+    """An object in a JSON file; a key that it lacks is an error of the file, with its name and the fix."""
+
+    def __init__(self, values: dict[str, Any], refuse: Callable[[str], Exception]) -> None:
+        super().__init__(values)
+        self._refuse = refuse
+
+    def __missing__(self, key: str) -> Any:
+        raise self._refuse(f"{key!r} is missing")
+
+    def __reduce__(self) -> Any:  # copies and other processes get a plain one
+        return dict, (dict(self),)
+
+
+def read_object(file: Path, error: type[Exception], fix: str) -> JsonObject:
+    """The object that a JSON file holds; objects inside of it are `JsonObject`s too.
+
+    Args:
+        file: The file.
+        error: What is raised where it holds none, or lacks a key that is asked for.
+        fix: What to do then.
+
+    Raises:
+        Exception: `error`.
+        OSError: the file cannot be read.
+    """
+
+    def refuse(what: str) -> Exception:
+        return error(f"{file} is damaged ({what}): {fix}")
+
+    try:
+        found = json.loads(file.read_bytes(), object_hook=lambda values: JsonObject(values, refuse))
+    except (ValueError, RecursionError) as unreadable:
+        raise refuse(str(unreadable)) from unreadable
+    if not isinstance(found, JsonObject):
+        raise refuse("it is no JSON object")
+    return found
