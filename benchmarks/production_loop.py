@@ -152,9 +152,10 @@ def main() -> None:
         figures = [week_figures(team, week) for week in loop.weeks]
         # While a ramp is under way the trigger is between its versions, and its own look reads the week.
         launches = [launch_of(team, week) for week in loop.weeks if week.number == 2 or loop.ramp is None]
+    # Of the weeks whose trigger is between the two arms; that of a ramp is between its versions.
     tested = [
         stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue
-        for f in figures
+        for f in figures[: len(launches)]
         for (a, n), (b, m) in [(f.impacted[CONTROL], f.impacted[TREATMENT])]
     ]
     found = {
