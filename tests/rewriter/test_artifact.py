@@ -3,7 +3,10 @@
 import importlib
 import json
 import pickle
+import resource
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -229,6 +232,36 @@ def test_the_base_of_an_adapter_is_not_looked_for(folder: Path, tmp_path: Path) 
         load_rewriter(folder)
 
 
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**9}, {"text_config": {"num_hidden_layers": 10**9}}])
+def test_a_billion_layers_are_not_built(folder: Path, change: dict) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    began = time.monotonic()
+    with pytest.raises(RewriterError, match="asks for 1000000000"):
+        load_rewriter(folder)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "intermediate_size"])
+def test_room_is_not_made_for_weights_that_are_not_there(folder: Path, key: str) -> None:
+    """A vocabulary of ten million had taken 1.2 GB before it was refused."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: 10**7}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(RewriterError, match=r"a model of [\d,]+ weights, and there are 3\d,\d\d\d"):
+        load_rewriter(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
+@pytest.mark.parametrize("key", ["hidden_act", "num_attention_heads", "head_dim", "dtype", "model_type", "rope_parameters"])
+@pytest.mark.parametrize("value", ["x", 0, [1], {"a": 1}])
+def test_an_odd_configuration_is_one_error(folder: Path, key: str, value: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: value}))
+    with suppress(RewriterError):  # or it is read as something that fits
+        load_rewriter(folder)
+
+
 def test_a_folder_asks_no_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     for name in ("AutoTokenizer", "AutoModelForCausalLM"):
@@ -303,7 +336,7 @@ def spoil(folder: Path, name: str, change) -> None:
     ("name", "change", "message"),
     [
         ("model.safetensors", lambda b: b[:-40], "cannot load"),
-        ("model.safetensors", lambda b: b"", "cannot load"),
+        ("model.safetensors", lambda b: b"", r"a model of [\d,]+ weights, and there are 0"),
         ("config.json", lambda b: b"{", r"config\.json is not JSON"),
         ("config.json", lambda b: b.replace(b'"hidden_size": 32', b'"hidden_size": 16'), "cannot load"),
         (

@@ -116,6 +116,37 @@ def test_weights_named_by_the_configuration_may_lie_in_the_folder(tmp_path: Path
     check(folder_of(tmp_path, {"w.safetensors": b"1", "config.json": b'{"transformers_weights": "w.safetensors"}'}))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"num_hidden_layers": 10**9}, {"n_layer": 10**9}, {"num_layers": 10**4000}, {"decoder_layers": 3_000},
+        {"vision_config": {"num_hidden_layers": 10**9}}, {"parts": [{"depth": 10**9}]}, {"depths": [2, 10**9]},
+        {"num_local_experts": 10**7}, {"num_labels": 10**8}, {"num_hidden_layers": 2_001},
+    ],
+)  # fmt: skip
+def test_parts_that_have_no_weights_are_not_built(tmp_path: Path, config: object) -> None:
+    """A billion layers had taken two gigabytes before a time-out ended them."""
+    with pytest.raises(UnsafeModelError, match="there are 1 weights"):
+        check(folder_of(tmp_path, {"m.safetensors": tensors(1), "config.json": json.dumps(config).encode()}))
+
+
+def tensors(count: int) -> bytes:
+    header = json.dumps({f"w{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(count)}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+def test_as_many_parts_as_there_are_weights_for(tmp_path: Path) -> None:
+    config = {
+        "num_hidden_layers": 3_000, "vocab_size": 10**6, "max_position_embeddings": 10**7, "block_size": 10**5,
+        "rope_theta": 10**9, "layer_norm_eps": 1e-5, "layer_types": ["full"] * 9, "num_key_value_heads": 8,
+    }  # fmt: skip
+    check(folder_of(tmp_path, {"m.safetensors": tensors(3_000), "config.json": json.dumps(config).encode()}))
+    for broken in (b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]", b"\x09\0\0\0\0\0\0\0{"):
+        (tmp_path / "m.safetensors").write_bytes(broken)
+        with pytest.raises(UnsafeModelError, match="there are 0 weights"):
+            check(tmp_path)
+
+
 @pytest.mark.parametrize("base", ["/anywhere", "someone/model", "..", None])
 def test_an_adapter_whose_base_lies_elsewhere_is_refused(tmp_path: Path, base: str | None) -> None:
     adapter = json.dumps({"base_model_name_or_path": base}).encode()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
@@ -26,7 +25,7 @@ from corewrite.rewriter.log_probs import packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 from corewrite.storage.durable import naming
-from corewrite.storage.model_files import UnsafeModelError, check_model_file
+from corewrite.storage.model_files import UnsafeModelError, check_model_file, num_values
 
 _TEMPLATE = "prompt_template.json"
 _READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -161,7 +160,7 @@ def check_model(path_or_name: str | Path) -> None:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except RewriterError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # as in `load_rewriter`
         raise RewriterError(f"cannot read {path_or_name} as a causal LM: {error}") from error
     if type(config) not in AutoModelForCausalLM._model_mapping:
         raise RewriterError(f"{path_or_name} is a {config.model_type}, which is no causal LM of transformers")
@@ -189,6 +188,16 @@ def _model_folder(path_or_name: str | Path, read: list[str]) -> Path:
         files = sorted(f for f in folder.iterdir() if any(fnmatch(f.name, pattern) for pattern in read))
     _check_files(files)
     return folder
+
+
+def _refuse_oversized(folder: Path) -> None:
+    """Refuse a configuration of a much larger model than the weights are of: the library makes room for all of it first."""
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone, and no draw is used up
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    asked, there = sum(p.numel() for p in model.parameters()), sum(map(num_values, folder.glob("*.safetensors")))
+    if asked > 2 * there:  # an LM head may be the embedding
+        raise RewriterError(f"the configuration in {folder} is of a model of {asked:,} weights, and there are {there:,}")
 
 
 def _check_files(files: list[Path]) -> None:
@@ -219,13 +228,14 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     try:
         folder = _model_folder(path_or_name, _READ)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
+        _refuse_oversized(folder)
         model, loading = AutoModelForCausalLM.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True,
         )  # fmt: skip
     except RewriterError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # the library has no error of its own for what it cannot make of a configuration
         raise RewriterError(f"cannot load {path_or_name} as a causal LM: {error}") from error
     if loading["missing_keys"]:
         # transformers fills them with random numbers and goes on.

@@ -4,11 +4,17 @@ A content hash covers the files of a folder, so it says what is loaded only as l
 """
 
 import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 from corewrite.domain import CODE, PICKLES
 
+_COUNT = re.compile(r"(layer|block|depth|expert|label|stage|group|codebook)s?$|^n_layer|^num_.*(layer|block|expert|stage)")
+"""Names of what a model is built of, one by one."""
+_MOST_PARTS = 2_000
+_LONGEST_HEADER = 10**8  # as the safetensors library
 _INDEX, _CONFIG, _ADAPTER = ".index.json", "config.json", "adapter_config.json"
 
 
@@ -24,8 +30,9 @@ def check_model_file(path: Path) -> None:
 
     Raises:
         UnsafeModelError: it is code or may be a pickle, by its name or by how it begins; an index of weights that names
-            anything but `*.safetensors` files beside it; a configuration that asks for code, for a kernel of the hub or for
-            files elsewhere; an adapter, whose base model lies elsewhere; or JSON of these that cannot be read.
+            anything but `*.safetensors` files beside it; a configuration that asks for code, for a kernel of the hub, for
+            files elsewhere, or for thousands of layers that have no weights; an adapter, whose base model lies elsewhere; or
+            JSON of these that cannot be read.
     """
     name = path.name.lower()
     if path.suffix.lower() in PICKLES or _looks_pickled(path):
@@ -58,12 +65,53 @@ def _check_config(path: Path) -> None:
         raise UnsafeModelError(f"{path} asks for code of its own ({key!r}): remove the key and use what the library has")
     if not isinstance(config, dict):
         return
+    _check_parts(path, config)
     weights = config.get("transformers_weights")
     if weights is not None and not _is_beside(path, weights, (".safetensors", ".safetensors.index.json")):
         raise UnsafeModelError(f"{path}: transformers_weights {weights!r} is no `*.safetensors` file of the same folder")
     tokenizers = config.get("fast_tokenizer_files") or []
     if not (isinstance(tokenizers, list) and all(_is_beside(path, file, (".json",)) for file in tokenizers)):
         raise UnsafeModelError(f"{path}: fast_tokenizer_files {tokenizers!r} are no files of the same folder")
+
+
+def _check_parts(path: Path, config: dict[str, Any]) -> None:
+    """Refuse more parts than any model has and than there are weights for: a library builds all before it looks for weights."""
+    left: list[Any] = [config]
+    while left:
+        value = left.pop()
+        for key, inside in value.items():
+            left += [v for v in (inside if isinstance(inside, list) else [inside]) if isinstance(v, dict)]
+            if not _COUNT.search(key):
+                continue
+            asked = max((v for v in (inside if isinstance(inside, list) else [inside]) if isinstance(v, int)), default=0)
+            if asked > _MOST_PARTS and asked > (weights := sum(map(_num_tensors, path.parent.glob("*.safetensors")))):
+                raise UnsafeModelError(
+                    f"{path} asks for {str(asked)[:20]} ({key!r}) and there are {weights} weights: it would be built, part by "
+                    "part, before anything is read; restore the configuration of these weights"
+                )
+
+
+def _num_tensors(path: Path) -> int:
+    return len(_shapes(path))
+
+
+def num_values(path: Path) -> int:
+    """Numbers that a safetensors file holds by its header; 0 of one that cannot be read."""
+    return sum(map(math.prod, _shapes(path)))
+
+
+def _shapes(path: Path) -> list[list[int]]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > _LONGEST_HEADER:
+            return []
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError):
+            return []
+    tensors = header.values() if isinstance(header, dict) else []
+    shapes = [t["shape"] for t in tensors if isinstance(t, dict) and isinstance(t.get("shape"), list)]
+    return [shape for shape in shapes if all(isinstance(n, int) and n >= 0 for n in shape)]
 
 
 def _read_json(path: Path) -> Any:
