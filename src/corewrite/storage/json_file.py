@@ -1,7 +1,7 @@
 """JSON objects of a run folder, which somebody may have changed since they were written."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from typing import Any
 class JsonObject(dict[str, Any]):
     """An object in a JSON file; a key that it lacks is an error of the file, with its name and the fix."""
 
-    def __init__(self, values: dict[str, Any], refuse: Callable[[str], Exception]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), refuse: Callable[[str], Exception] = KeyError
+    ) -> None:  # `dataclasses.asdict` makes another from pairs alone
         super().__init__(values)
         self._refuse = refuse
 
