@@ -23,7 +23,7 @@ from corewrite.domain import Settings
 from corewrite.domain.config_file import SECTIONS
 from corewrite.domain.settings import parts_of
 from corewrite.gate import Margins
-from corewrite.logs.privacy import LogSections
+from corewrite.logs.privacy import LogSections, PrivacySections
 from corewrite.pipeline.config_sections import CycleSections, DataSections
 from corewrite.serving.settings import ServeSections
 
@@ -32,6 +32,7 @@ READERS: dict[str, type[Settings]] = {
     "`cycle`, `gate`, `fusion requests`": CycleSections,
     "`train`": DataSections,
     "`serve`, `warm`, `replay`": ServeSections,
+    "`replay`": PrivacySections,
     "`search`": SearchSections,
     "`experiment`": ExperimentSections,
     "`ingest`": LogSections,

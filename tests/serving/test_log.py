@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from corewrite.cli.main import app
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import ReplayError, replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, read_log
+from corewrite.logs.sealing import load_keys, make_keys
 from corewrite.rewriter import load_rewriter
 from corewrite.search.documents import read_catalogue
 from corewrite.serving.process import WorkerError
@@ -221,6 +224,26 @@ def test_a_warmed_cache_answers_the_head_queries_of_a_new_policy_at_once(platfor
     asyncio.run(go())
 
 
+def test_a_sealed_log_is_replayed_with_its_keys_and_says_why_not_without(made, kit, tmp_path):
+    public, _ = make_keys(tmp_path / "keys")
+    log, queries = tmp_path / "log", made.queries(3)
+
+    async def go():
+        config = made.config(log={"folder": log, "seal_to": public}, arms={**dict.fromkeys(ARMS, 0), "launch_2": 1})
+        async with kit.running(config, kit.as_title(made.catalogue)) as client:
+            for query in queries:
+                await client.search(query)
+
+    asyncio.run(go())
+    with pytest.raises(ReplayError, match=r"3 whose texts are sealed \(name their keys as `privacy.keys`"):
+        replay_log(log, made.registry, bundled(made.catalogue))
+    assert replay_log(log, made.registry, bundled(made.catalogue), unseal=load_keys(tmp_path / "keys").open_line).searches == 3
+    file = made.file(tmp_path / "corewrite.yaml")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "privacy": {"keys": str(tmp_path / "keys")}}))
+    told = CliRunner().invoke(app, ["replay", str(log), "--config", str(file), "--json"], catch_exceptions=False)
+    assert told.exit_code == 0 and json.loads(told.stdout)["searches"] == 3
+
+
 def test_what_could_not_be_scored_is_compared_with_nothing_and_is_not_replayed(made, kit, tmp_path):
     log = tmp_path / "log"
     query = made.queries(3)[1]
@@ -243,7 +266,7 @@ def test_what_could_not_be_scored_is_compared_with_nothing_and_is_not_replayed(m
     (treated,) = asyncio.run(go("launch_2", no_rewrites))
     assert treated["query_attributes"]["served"]["signal_status"]["finerank.relevance"] == "error"
     assert treated["query_attributes"]["served"]["lists"] is None and treated["query_attributes"]["impacted"] is None
-    with pytest.raises(ReplayError, match="1 lines passed over"):
+    with pytest.raises(ReplayError, match="1 in which a model did not answer in time"):
         replay_log(log / "launch_2", made.registry, bundled(made.catalogue))
     assert replay_log(log / "none", made.registry, bundled(made.catalogue)).factors.share_agreeing == 1.0
 

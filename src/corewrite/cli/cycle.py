@@ -29,14 +29,30 @@ def run(
     from corewrite.pipeline.cycle import run_cycle
 
     with reported_errors("it goes on from the last finished step, a training from its last checkpoint"):
-        record = run_cycle(load_cycle_config(config), week, steps=ProgressSteps(progress_console(quiet=False)))
+        settings, begun = load_cycle_config(config), time.time()
+        record = run_cycle(settings, week, steps=ProgressSteps(progress_console(quiet=False)))
     if as_json:
         print_json(record)
     else:
         say(f"{record['week']}  {record['verdict'].upper()}: {record['reason']}")
+        decided = (settings.run / "cycles" / record["week"] / "record.json").stat().st_mtime
+        for line in _next_steps(settings.run, record, again=decided < begun):
+            say(f"{'':<11}{line}")
         for alarm in record["alarms"]:
             say(f"ALARM  {alarm}", fg="red", err=True)
     raise typer.Exit(VERDICT_EXITS[record["verdict"]])
+
+
+def _next_steps(run: Path, record: dict[str, Any], *, again: bool) -> list[str]:
+    """What the candidate was compared with, where the checks stand, and what is done about a HOLD or REJECT."""
+    lines = [f"every check is in {run / 'cycles' / record['week'] / 'gate.json'}; docs/checks.md says what each asks"]
+    if again:
+        lines.append("this week was decided before: settings count from the next week on, or in a new `run` folder")
+    if record["verdict"] != "promote" and record["policy"] is None:
+        lines.append("compared with the warm start, as there is no champion yet; docs/my-engine.md says what to do then")
+    if record["mitigations"]:
+        lines.append(f"the next week trains with {', '.join(record['mitigations'])} (docs/checks.md)")
+    return lines
 
 
 @app.command(epilog=EXAMPLES)
@@ -59,7 +75,9 @@ def status(
     if found["running"]:
         say(f"running    process {found['running']}")
     for name, steps in found["unfinished"].items():
-        say(f"unfinished {name}: {', '.join(steps) or 'nothing'} done; run it again to go on")
+        say(
+            f"unfinished {name}: {', '.join(steps) or 'nothing'} done" + ("" if found["running"] else "; run it again to go on")
+        )
     for r in found["weeks"][-10:]:
         say(f"{r['week']:<12} {r['verdict']:<8} {r['reason']}")
         for alarm in r["alarms"]:

@@ -17,8 +17,8 @@ EXAMPLES = (
 def ingest(
     files: list[Path] | None = typer.Argument(
         None,
-        help="UBI NDJSON, plain or .gz: one document per line, bulk layout, or search hits as exports have them; default: the "
-        "newest week of the settings' `logs`.",
+        help="UBI NDJSON, plain or .gz, or folders of it: one document per line, bulk layout, or search hits as exports have "
+        "them; default: the newest week of the settings' `logs`.",
     ),
     config: Path | None = typer.Option(None, "--config", "-c", help="Settings, YAML: logs, seed, privacy."),
     out: Path | None = typer.Option(None, help="Folder for searches.parquet, instances.parquet and rejects.ndjson."),
@@ -31,12 +31,14 @@ def ingest(
     from corewrite.domain import Catalogue
     from corewrite.domain.config_file import read_config
     from corewrite.logs import find_outcomes, fit_propensity, mine_instances, read_log, write_instances
+    from corewrite.logs.files import log_files
     from corewrite.logs.privacy import LogSections
     from corewrite.logs.sealing import load_keys
 
     with reported_errors():
         settings = read_config(config, LogSections, seed=seed)
-        files, keys = files or _newest(settings.logs), settings.privacy.keys
+        files = [file for path in files or _newest(settings.logs) for file in log_files(path)]
+        keys = settings.privacy.keys
         rejects = (out or files[0].parent) / (f"{files[0].name}.rejects.jsonl" if out is None else "rejects.ndjson")
         log = read_log(files, rejects_path=rejects, unseal=None if keys is None else load_keys(keys).open_line)
         outcomes = find_outcomes(log)

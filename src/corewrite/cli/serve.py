@@ -138,14 +138,19 @@ def replay(
         from corewrite.deployment.documents import open_documents
         from corewrite.deployment.open import RankerOpener
         from corewrite.deployment.replay import replay_log
+        from corewrite.domain.config_file import read_config
+        from corewrite.logs.privacy import PrivacySections
+        from corewrite.logs.sealing import load_keys
         from corewrite.registry import Registry
 
         settings = _settings(run, config)
+        keys = None if config is None else read_config(config, PrivacySections).privacy.keys
         steps = ProgressSteps(progress_console(quiet=as_json))
         documents = open_documents(settings.documents, settings.what_ranks, steps)
         with steps.step("replay") as progress:
             opener = RankerOpener(settings.what_ranks, documents, settings_rank=settings.relevance is not None)
-            found = replay_log(log, Registry(settings.registry), opener, progress=progress)
+            unseal = None if keys is None else load_keys(keys).open_line
+            found = replay_log(log, Registry(settings.registry), opener, unseal=unseal, progress=progress)
     if as_json:
         print_json({"log": "served", **asdict(found)})
     else:

@@ -1,7 +1,7 @@
 """Whether what was logged can be computed again: the check that serving and training rank alike."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ def replay_log(
         ReplayError: nothing in the log can be recomputed.
         RegistryError: an artifact the log names is gone or damaged.
     """
-    entries, passed_over = _entries(log, unseal)
+    entries, left_out = _entries(log, unseal)
     deployments: dict[tuple[str, str], Deployment] = {}
     logged: dict[str, list[float]] = defaultdict(list)
     again: dict[str, list[float]] = defaultdict(list)
@@ -81,7 +81,7 @@ def replay_log(
             deployments[triple] = deployment_of(registry, opener, *triple)
         deployment = deployments[triple]
         if (served.backends or EMBEDDED_FACTS) != deployment.ranker.facts:
-            passed_over += 1
+            left_out["answered by other models or engines than the settings name"] += 1
             others.add(json.dumps(served.backends)[:200])
             continue
         searches += 1
@@ -102,16 +102,20 @@ def replay_log(
                 again[name].append(float(here[0, column[hit]]) if here is not None and hit in column else np.nan)
         progress(done, len(entries))
     if not searches:
-        answered = f"; other models or engines answered {sorted(others)[0]}" if others else ""
-        raise ReplayError(
-            f"{log} holds no search that can be recomputed ({passed_over} lines passed over{answered}): texts must be logged, "
-            "set log.query_text, and the ranker of the settings must be the one that answered"
-        )
+        answered = f"; these answered: {sorted(others)[0]}" if others else ""
+        reasons = ", ".join(f"{number} {reason}" for reason, number in left_out.most_common()) or "no line at all"
+        raise ReplayError(f"{log} holds no search that can be recomputed: {reasons}{answered}")
     both = {n: (np.array(logged[n]), np.array(again[n])) for n in logged}
     tolerance = max(d.replay_tolerance for d in deployments.values())
     result = replay({n: x for n, (x, _) in both.items()}, {n: y for n, (_, y) in both.items()})
     by_factor = {n: replay({n: x}, {n: y}) for n, (x, y) in both.items()}
-    return LogReplay(result, searches, same, passed_over, missing, by_factor, tolerance)
+    return LogReplay(result, searches, same, left_out.total(), missing, by_factor, tolerance)
+
+
+_UNREADABLE = {
+    "hashed": "whose texts are hashes (serve with `log.query_text: true`, or seal them: `log.seal_to`)",
+    "sealed": "whose texts are sealed (name their keys as `privacy.keys` in --config)",
+}
 
 
 def _trace(cascade: Cascade, query: str, served: Served) -> Trace:
@@ -131,17 +135,19 @@ def _went_wrong(served: Served) -> bool:
     )
 
 
-def _entries(log: Path, unseal: Unseal | None) -> tuple[Sequence[ServedLine], int]:
-    entries, passed_over = [], 0
+def _entries(log: Path, unseal: Unseal | None) -> tuple[Sequence[ServedLine], Counter[str]]:
+    entries, left_out = [], Counter[str]()
     for path in log_files(log):
         for line in log_lines(path):
             try:
                 entry = read_served(line if unseal is None else unseal(line))
             except ValueError:
-                passed_over += 1
+                left_out["lines that are no search of `corewrite serve`"] += 1
                 continue
-            if entry.served.texts == "plain" and not _went_wrong(entry.served):
-                entries.append(entry)
+            if (texts := entry.served.texts) != "plain":
+                left_out[_UNREADABLE[texts]] += 1
+            elif _went_wrong(entry.served):
+                left_out["in which a model did not answer in time"] += 1
             else:
-                passed_over += 1
-    return entries, passed_over
+                entries.append(entry)
+    return entries, left_out

@@ -17,12 +17,17 @@ class PrivacyConfig(Settings):
     all are kept. The frozen set stays."""
 
 
-class LogSections(Settings):
+class PrivacySections(Settings):
+    """What a command reads of `corewrite.yaml` to open sealed texts."""
+
+    privacy: PrivacyConfig = PrivacyConfig()
+    """With which keys sealed texts are opened."""
+
+
+class LogSections(PrivacySections):
     """What a command reads of `corewrite.yaml` that looks at a log alone."""
 
     logs: Path | None = None
     """Folder of UBI logs: a week is a file or a folder of such; weeks sort by name."""
     seed: int = Field(default=0, ge=0)
     """The one seed."""
-    privacy: PrivacyConfig = PrivacyConfig()
-    """With which keys sealed texts are opened."""

@@ -1,0 +1,75 @@
+"""Writes docs/checks.md: every check of the gate, from the classes that make it.
+
+python tools/checks_reference.py            # writes the page
+python tools/checks_reference.py --check    # exit code 1 where the page is not what it would write
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from corewrite.gate import CHECKS
+from corewrite.gate.check import Check
+from corewrite.pipeline.recovery import mitigated
+from corewrite.training import TrainingConfig
+
+PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
+HEAD = """\
+# The checks of the gate
+
+Made by `python tools/checks_reference.py` from the code. A check compares the candidate's metric with a baseline's on
+the same searches: `champion` (in a first week, when there is none, the warm start that the training began from), `no
+rewriter`, or `zero` where the margin is a limit on the metric itself. D is the difference, signed so that higher is
+better; a guardrail passes where the lower bound of D is above minus its margin (`gate.margins.NAME`), and fails where
+the upper bound is below it, corrected for the number of checks; else it is unclear, which holds. How the bounds are
+made: [architecture.md](architecture.md#the-gate).
+
+| check | asks | kind | baseline | margin | where it fails, the next training |
+| --- | --- | --- | --- | --- | --- |
+"""
+MITIGATIONS = """
+## Mitigations
+
+What the next week's training does about a check that failed. Each is applied again after a further REJECT; the values are those
+that the defaults become.
+
+| mitigation | settings of `training` |
+| --- | --- |
+"""
+_NAMES = ("hold_closer", "keep_query", "length_control", "more_imitation", "lower_rate")
+
+
+def page() -> str:
+    """The page."""
+    return HEAD + "".join(map(_row, _own_checks())) + MITIGATIONS + "".join(map(_mitigation, _NAMES))
+
+
+def _own_checks() -> list[type[Check]]:
+    return [check for check in CHECKS.values() if check.__module__.startswith("corewrite.")]
+
+
+def _row(check: type[Check]) -> str:
+    margin = "must rise" if check.default_margin is None and check.kind == "reward" else check.default_margin
+    mitigation = "" if check.mitigation == "none" else f"`{check.mitigation}`"
+    cells = (f"`{check.name}`", check.question, check.kind, check.baseline, "" if margin is None else str(margin), mitigation)
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _mitigation(name: str) -> str:
+    before, after = TrainingConfig().model_dump(), mitigated(TrainingConfig(), [name]).model_dump()
+    changes = ", ".join(f"`{key}` {before[key]} → {value}" for key, value in after.items() if value != before[key])
+    return f"| `{name}` | {changes} |\n"
+
+
+def main() -> None:
+    """Write the page, or say that it is not current."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    if not parser.parse_args().check:
+        PAGE.write_text(page(), "utf-8")
+    elif not PAGE.is_file() or PAGE.read_text("utf-8") != page():
+        sys.exit(f"{PAGE} is not what the code says: run python tools/checks_reference.py")
+
+
+if __name__ == "__main__":
+    main()
