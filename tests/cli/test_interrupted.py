@@ -75,6 +75,11 @@ if __name__ == "__main__":
 """
 
 
+def _heeds_interrupts():
+    """What a shell starts in the background ignores SIGINT, and so would all that these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _children(process):
     return [int(p) for p in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
@@ -85,7 +90,12 @@ def test_what_it_started_ends_with_it(tmp_path, group):
     script = tmp_path / "stuck.py"
     script.write_text(STUCK)
     process = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_heeds_interrupts,
     )
     try:
         assert process.stdout.readline() == "ready\n"

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from corewrite.domain.shown import spelled
 from corewrite.storage.durable import FULL
 
 if TYPE_CHECKING:
@@ -100,18 +99,32 @@ def _end_what_runs() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
+def _spelled(text: str, keep: str = "") -> str:
+    """See `domain.shown.spelled`; imported here, since numpy comes with it and `cores` has to be read before that."""
+    from corewrite.domain.shown import spelled
+
+    return spelled(text, keep=keep)
+
+
+def visible(text: str) -> str:
+    """See `domain.shown.visible`; imported here for the same reason."""
+    from corewrite.domain.shown import visible
+
+    return visible(text)
+
+
 class _Spelled(logging.Formatter):
     """A message of ours may hold what a server, a log or a file said."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return spelled(super().format(record), keep="\n")
+        return _spelled(super().format(record), keep="\n")
 
 
 @contextmanager
 def plain_messages() -> Iterator[None]:
     """Warnings in one line each, without the place in the code where they arose; what is logged drives no terminal."""
     before, handler = warnings.formatwarning, logging.lastResort
-    warnings.formatwarning = lambda message, *args, **rest: f"warning: {spelled(str(message))}\n"
+    warnings.formatwarning = lambda message, *args, **rest: f"warning: {_spelled(str(message))}\n"
     formatter = None if handler is None else handler.formatter
     if handler is not None:
         handler.setFormatter(_Spelled())
@@ -126,7 +139,7 @@ def plain_messages() -> Iterator[None]:
 def say(*lines: str, err: bool = False, fg: str | None = None) -> None:
     """Lines on the terminal, whatever stands in them: no text that comes from outside begins another or does anything else."""
     for line in lines:
-        typer.secho(spelled(line), err=err, fg=fg)
+        typer.secho(_spelled(line), err=err, fg=fg)
 
 
 def print_json(value: Any) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import Exit, open_registry, print_json, reported_errors, say
-from corewrite.domain.shown import visible
+from corewrite.cli.common import Exit, open_registry, print_json, reported_errors, say, visible
 
 if TYPE_CHECKING:
     from corewrite.registry import Artifact, Champion, Decision, Kind, Registry

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from corewrite.cli.common import open_registry, print_json, reported_errors
-from corewrite.domain.shown import visible
+from corewrite.cli.common import open_registry, print_json, reported_errors, visible
 
 EXAMPLES = (
     'Examples: `corewrite search "bts" --context "blackpink dance practice" --explain` · '

@@ -228,6 +228,8 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     try:
         folder = _model_folder(path_or_name, _READ)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
+        # It is saved with the tokenizer, though it says how this one was loaded: artifacts, so their hashes, have it false.
+        tokenizer.init_kwargs["local_files_only"] = False
         _refuse_oversized(folder)
         model, loading = AutoModelForCausalLM.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32,
