@@ -282,7 +282,7 @@ def test_a_search_that_hangs_turns_readiness_red_until_it_ends(made, kit, monkey
     async def go():
         async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
             assert (await client.http.get("/readyz")).status_code == 200
-            hanging = client.service._searcher._in_thread(lambda: release.wait(20))
+            hanging = asyncio.create_task(client.service._searcher._in_thread(lambda: release.wait(20)))
             assert (await client.http.get("/readyz")).status_code == 200, "it may be only slow"
             await asyncio.sleep(0.4)
             red = await client.http.get("/readyz")

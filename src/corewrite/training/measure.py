@@ -55,7 +55,8 @@ def read_run(folder: Path) -> MeasuredRun:
     gaps = [_between(root, records, number) for number in range(len(records))]
     new = _newly_scored(root, len(records))
     try:
-        phases = [_phase(*found) for found in zip(records, new, gaps, strict=True)]
+        # As plain dictionaries: what an older version did not write is no damage.
+        phases = [_phase(dict(r), scored, gap) for r, scored, gap in zip(records, new, gaps, strict=True)]
     except KeyError as error:
         raise PlanError(f"{root}: its records lack {error}, an older version wrote them: measure a new run") from error
     notes = () if len(phases) > 1 else (f"{root} has one phase only: its warm-up is in the rates",)
