@@ -1,7 +1,11 @@
 """Settings of every test: one thread, the same examples in every run, and no deadline on a busy machine."""
 
+import importlib.util
 import os
+import sys
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Set before torch is imported: on busy cores the threads of tiny models wait for one another, a hundred times longer.
@@ -9,3 +13,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("corewrite", derandomize=True, deadline=None)
 settings.load_profile("corewrite")
+
+
+@pytest.fixture(scope="session")
+def bad():
+    """The hostile servers of `remote/hostile.py`; tests' import mode does not make that folder a package."""
+    name = "corewrite_hostile"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "remote" / "hostile.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]

@@ -41,10 +41,11 @@ _NAMES = ("hold_closer", "keep_query", "length_control", "more_imitation", "lowe
 
 def page() -> str:
     """The page."""
-    return HEAD + "".join(map(_row, _own_checks())) + MITIGATIONS + "".join(map(_mitigation, _NAMES))
+    return HEAD + "".join(map(_row, own_checks())) + MITIGATIONS + "".join(map(_mitigation, _NAMES))
 
 
-def _own_checks() -> list[type[Check]]:
+def own_checks() -> list[type[Check]]:
+    """The checks of this package; installed ones of others are not on the page."""
     return [check for check in CHECKS.values() if check.__module__.startswith("corewrite.")]
 
 

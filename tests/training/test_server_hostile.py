@@ -1,11 +1,8 @@
 """A sampling server that lies, trickles, is silent or never ends: one kind of error, within time and memory."""
 
-import importlib.util
 import json
-import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,18 +12,7 @@ from corewrite.training import server_engine
 from corewrite.training.server_engine import ServerError, _Http, _read
 
 pytest.importorskip("httpx")
-FILE = Path(__file__).parents[1] / "remote" / "hostile.py"
 SECONDS = 0.3
-
-
-@pytest.fixture(scope="module")
-def bad():
-    name = "corewrite_hostile"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, FILE)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -1,26 +1,11 @@
 """A model server that trickles, is silent or never ends: `score` ends in its time, and the breaker opens."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from corewrite.relevance.backends import CircuitBreaker, KServeScorer, ScorerMismatchError, ScorerUnavailableError
 
 pytest.importorskip("httpx")
-FILE = Path(__file__).parents[2] / "remote" / "hostile.py"
-
-
-@pytest.fixture(scope="module")
-def bad():
-    name = "corewrite_hostile"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, FILE)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 @pytest.mark.parametrize("behave", ["silent", "trickled_headers", "trickled_body"])

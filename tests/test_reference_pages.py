@@ -1,4 +1,4 @@
-"""docs/settings.md is what the code says."""
+"""docs/settings.md and docs/checks.md are what the code says."""
 
 import importlib.util
 from pathlib import Path
@@ -8,14 +8,29 @@ import pytest
 from corewrite.domain.config_file import SECTIONS, read_config
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("settings_reference", ROOT / "tools" / "settings_reference.py")
-assert spec is not None and spec.loader is not None
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
 
 
-def test_the_page_is_current():
-    assert (ROOT / "docs" / "settings.md").read_text("utf-8") == reference.page(), "run python tools/settings_reference.py"
+def load_tool(name):
+    """A module of tools/, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference, checks = load_tool("settings_reference"), load_tool("checks_reference")
+
+
+@pytest.mark.parametrize(("page", "tool"), [("settings.md", reference), ("checks.md", checks)], ids=["settings", "checks"])
+def test_the_page_is_current(page, tool):
+    assert (ROOT / "docs" / page).read_text("utf-8") == tool.page(), f"run python {tool.__name__}.py in tools"
+
+
+def test_every_mitigation_of_a_check_is_explained():
+    explained = (ROOT / "docs" / "checks.md").read_text("utf-8").split("## Mitigations")[1]
+    for check in checks.own_checks():
+        assert check.mitigation == "none" or f"| `{check.mitigation}` | `" in explained
 
 
 def test_every_section_is_read_by_some_command_and_every_field_of_a_command_is_a_section():
