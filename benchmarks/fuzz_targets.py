@@ -113,7 +113,13 @@ def make_config(folder: Path, rewriter: Rewriter) -> ServeConfig:
             "deadlines": {"recall": 1_000, "rawrank": 1_000, "finerank": 1_000},
             "rewriter": {"max_wait_ms": 0, "blocklist": ["lion"]},
             "limits": {"body_bytes": 8_192},
-            "log": {"folder": folder / "log", "query_text": True, "counterfactual_share": 0.05, "rotate_bytes": 2**16},
+            "log": {
+                "folder": folder / "log",
+                "insecure": True,
+                "query_text": True,
+                "counterfactual_share": 0.05,
+                "rotate_bytes": 2**16,
+            },
         }
     )
 

@@ -194,7 +194,9 @@ class Server:
             self.port = probe.getsockname()[1]
         serve = {
             "enabled": enabled, "kill_file": str(folder / "killed"), "arms": {"holdback": 0},
-            "log": {"folder": str(folder / "log"), "query_text": True, "counterfactual_share": counterfactuals},
+            "log": {
+                "folder": str(folder / "log"), "insecure": True, "query_text": True, "counterfactual_share": counterfactuals
+            },
         }  # fmt: skip
         config = folder / "corewrite.yaml"
         config.write_text(json.dumps({"serve": serve}))

@@ -59,7 +59,7 @@ ranker:
 training: {phases: 20, instances_per_phase: 20000}
 serve:
   port: 8080
-  log: {folder: /var/lib/corewrite/served, seal_to: /etc/corewrite/cycle.public}
+  log: {folder: /var/lib/corewrite/served, seal_to: /etc/corewrite/cycle.public, salt_env: COREWRITE_SALT}
 ```
 
 - An unknown name, a value out of range, a name that stands twice, and YAML aliases are refused, all problems at once:

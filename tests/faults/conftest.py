@@ -224,7 +224,7 @@ def log_folder(tmp_path_factory):
 def server(platform, redis, log_folder, tmp_path_factory):
     """One server for most faults: that it is whole again after each is a part of what is tested."""
     log = {"folder": str(log_folder.path), "query_text": True, "rotate_bytes": 2**20, "counterfactual_share": 0.5}
-    cache = {"redis_url": None if redis is None else redis.url, "redis_timeout_ms": 50}
+    cache = {"redis_url": None if redis is None else redis.url, "redis_timeout_ms": 50, "insecure": redis is not None}
     rewriter = {"probe_seconds": 0.5}
     started = start(platform, tmp_path_factory.mktemp("server"), cache=cache, log=log, rewriter=rewriter)
     yield started

@@ -330,7 +330,7 @@ def test_a_server_s_file_of_earlier_versions_is_read_once_more(tmp_path):
     (tmp_path / "serve.yaml").write_text(
         "registry: r/registry\ndocuments: d.parquet\nport: 9000\n"
         "relevance: {kind: kserve, url: 'http://x', model: m, version: '1'}\n"
-        "engine: {kind: qdrant, url: 'http://q', collection: c}\nlog: {folder: served}\n"
+        "engine: {kind: qdrant, url: 'http://q', collection: c}\nlog: {folder: served, insecure: true}\n"
     )
     with pytest.warns(OldConfigWarning, match="line 3: `port` is `serve.port` now"):
         found = load_serve_config(tmp_path / "serve.yaml")

@@ -181,14 +181,14 @@ def test_a_full_disk_is_counted_and_no_search_fails(made, kit, tmp_path, monkeyp
 
 def test_a_folder_that_cannot_be_made_is_counted_too(tmp_path):
     (tmp_path / "file").write_text("")
-    log = UbiLog(LogSettings(folder=tmp_path / "file" / "log"))
+    log = UbiLog(LogSettings(folder=tmp_path / "file" / "log", insecure=True))
     log.put(Numbered(1))
     log.close()
     assert (log.written, log.dropped) == (0, 1)
 
 
 def test_files_are_rotated_and_the_queue_is_bounded(tmp_path):
-    log = UbiLog(LogSettings(folder=tmp_path, rotate_bytes=2**16))
+    log = UbiLog(LogSettings(folder=tmp_path, rotate_bytes=2**16, insecure=True))
     for i in range(300):
         log.put(Numbered(i))
     log.close()
@@ -290,7 +290,7 @@ def test_a_file_that_cannot_be_synced_is_closed(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr("corewrite.serving.ubi_log.os.fsync", broken)
-    log = UbiLog(LogSettings(folder=tmp_path))
+    log = UbiLog(LogSettings(folder=tmp_path, insecure=True))
     log.put(Numbered(1))
     log.close()
     with pytest.raises(OSError, match="Bad file descriptor"):

@@ -5,10 +5,14 @@ import json
 import socket
 import time
 
+import pytest
+
 from corewrite.domain import Query
 from corewrite.serving.cache import MemoryCache, RedisCache
 from corewrite.serving.rewriting import PolicyRewriter
-from corewrite.serving.settings import RewriterSettings
+from corewrite.serving.settings import CacheSettings, RewriterSettings
+
+SECRET = "0123456789abcdef0123456789abcdef"
 
 
 def over(kit, behave, shared):
@@ -27,7 +31,7 @@ async def echo(queries, n):
 
 def test_one_worker_finds_what_another_put_there(kit, redis_server):
     async def check():
-        caches = [RedisCache(redis_server.url, 60, 500) for _ in range(2)]
+        caches = [RedisCache(redis_server.url, 60, 500, SECRET) for _ in range(2)]
         (one, _), (two, started) = over(kit, echo, caches[0]), over(kit, echo, caches[1])
         await one.open()
         await two.open()
@@ -46,7 +50,7 @@ def test_one_worker_finds_what_another_put_there(kit, redis_server):
 
 def test_values_expire_and_what_was_tampered_with_is_a_miss(redis_server):
     async def check():
-        cache = RedisCache(redis_server.url, 0.2, 500)
+        cache = RedisCache(redis_server.url, 0.2, 500, None)
         await cache.put("k", ("a", "b"))
         assert await cache.get("k") == ("a", "b")
         await asyncio.sleep(0.3)
@@ -63,7 +67,7 @@ def test_values_expire_and_what_was_tampered_with_is_a_miss(redis_server):
 
 def test_a_redis_that_dies_is_a_miss_and_is_used_again_when_it_is_back(kit, redis_server):
     async def check():
-        cache = RedisCache(redis_server.url, 60, 200)
+        cache = RedisCache(redis_server.url, 60, 200, SECRET)
         rewriter, _ = over(kit, echo, cache)
         await rewriter.open()
         assert (await rewriter.ask(Query("a"))).reason == "ok"
@@ -76,7 +80,7 @@ def test_a_redis_that_dies_is_a_miss_and_is_used_again_when_it_is_back(kit, redi
         await asyncio.sleep(1.1)
         assert (await rewriter.ask(Query("back"))).reason == "ok"
         await asyncio.sleep(0.1)
-        assert await cache.get(next(k.decode().split(":")[-1] for k in await cache._redis.keys("*"))) == ("back",)
+        assert len(await cache._redis.keys("*")) == 1  # it came back empty
         await rewriter.close()
         await cache.close()
 
@@ -85,7 +89,7 @@ def test_a_redis_that_dies_is_a_miss_and_is_used_again_when_it_is_back(kit, redi
 
 def test_a_redis_that_is_not_there_or_never_answers_costs_one_time_out_a_second(kit):
     async def check(port, held):
-        cache = RedisCache(f"redis://127.0.0.1:{port}", 60, 100)
+        cache = RedisCache(f"redis://127.0.0.1:{port}", 60, 100, SECRET)
         rewriter, _ = over(kit, echo, cache)
         await rewriter.open()
         began = time.monotonic()
@@ -101,3 +105,98 @@ def test_a_redis_that_is_not_there_or_never_answers_costs_one_time_out_a_second(
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         asyncio.run(check(silent.getsockname()[1], "somebody listens and says nothing"))
+
+
+def test_without_the_secret_no_key_can_be_computed_and_no_value_is_served(kit, redis_server):
+    """Whoever could write to the Redis had what he wrote shown to everybody, and kept in the workers' memory."""
+
+    async def check():
+        cache = RedisCache(redis_server.url, 60, 500, SECRET)
+        await cache.put("k", ("a", "b"))
+        await cache.put("other", ("c",))
+        assert await cache.get("k") == ("a", "b") and cache.failures == 0
+        name, other = sorted(await cache._redis.keys("*"), key=lambda n: n != cache._name("k").encode())
+        assert b"k" not in name.split(b":")[-1] and len(name.split(b":")[-1]) == 64
+        good, foreign = await cache._redis.get(name), await cache._redis.get(other)
+        plain = json.dumps({"key": "k", "rewrites": ["planted"]}).encode()
+        planted = [
+            plain,
+            b"",
+            foreign,
+            good.replace(b'"a"', b'"x"'),
+            good[:64] + plain,
+            b"0" * 64 + plain,
+            good[:-1],
+            good + b" ",
+            b"\xff" * 99,
+        ]
+        for count, lie in enumerate(planted, 1):
+            await cache._redis.set(name, lie)
+            assert await cache.get("k") is None and cache.failures == count, lie
+        await cache._redis.set(name, good)
+        assert await cache.get("k") == ("a", "b")
+        # Another secret finds nothing there: names are keyed too.
+        stranger = RedisCache(redis_server.url, 60, 500, SECRET[::-1])
+        assert await stranger.get("k") is None and stranger.failures == 0
+        for c in (cache, stranger):
+            await c.close()
+
+    asyncio.run(check())
+
+
+def test_a_planted_value_reaches_no_answer_and_no_memory(kit, redis_server):
+    async def check():
+        cache = RedisCache(redis_server.url, 60, 500, SECRET)
+        rewriter, _ = over(kit, echo, cache)
+        await rewriter.open()
+        await rewriter.ask(Query("lion"))
+        await asyncio.sleep(0.1)
+        (name,) = await cache._redis.keys("*")
+        await cache._redis.set(name, json.dumps({"key": name.decode().split(":")[-1], "rewrites": ["planted"]}))
+        second, _ = over(kit, echo, cache)
+        await second.open()
+        for _ in range(2):
+            assert (await second.ask(Query("lion"))).texts == ("lion",)
+        for one in (rewriter, second):
+            await one.close()
+        await cache.close()
+
+    asyncio.run(check())
+
+
+def test_a_redis_that_trickles_costs_its_time_out(kit):
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.spec_from_file_location("corewrite_hostile", Path(__file__).parents[1] / "remote" / "hostile.py")
+    bad = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bad)
+
+    def trickled(server, connection):
+        connection.recv(65536)
+        server.trickle(connection, b"$10000\r\n" + b"x" * 10_000, 0.02)
+
+    async def check(port):
+        cache = RedisCache(f"redis://127.0.0.1:{port}", 60, 100, SECRET)
+        began = time.monotonic()
+        assert await cache.get("k") is None
+        assert time.monotonic() - began < 1 and cache.failures == 1
+        await cache.close()
+
+    with bad.hostile(trickled) as server:
+        asyncio.run(check(server.port))
+
+
+def test_a_redis_without_a_secret_is_refused_with_both_ways_out(monkeypatch):
+    with pytest.raises(ValueError, match=r"`redis_secret_env`.*`insecure: true`"):
+        CacheSettings(redis_url="redis://h")
+    CacheSettings(redis_url="redis://h", insecure=True)
+    CacheSettings()
+    with pytest.raises(ValueError, match="exclude"):
+        CacheSettings(redis_url="redis://h", redis_secret_env="S", insecure=True)
+    settings = CacheSettings(redis_url="redis://h", redis_secret_env="S")
+    monkeypatch.setenv("S", "short")
+    with pytest.raises(ValueError, match=r"S holds .*16 characters"):
+        settings.redis_secret()
+    monkeypatch.setenv("S", SECRET)
+    assert settings.redis_secret() == SECRET

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,11 @@ def serve(
     host: str | None = typer.Option(None, help="Address to listen on; default: the settings', 127.0.0.1."),
     port: int | None = typer.Option(None, min=0, max=65_535, help="Port; default: the settings', 8080."),
     workers: int | None = typer.Option(None, min=1, help="Worker processes; default: the settings', 1."),
+    insecure: bool = typer.Option(
+        False,
+        "--insecure",
+        help="Listen without an API key on an address that other machines reach: something else asks for one.",
+    ),
 ) -> None:
     """Serve the champion over HTTP, follow the registry, and drain on SIGTERM."""
     with reported_errors():
@@ -47,6 +53,8 @@ def serve(
         settings = _settings(run, config)
         update = {"host": host, "port": port, "workers": workers}
         settings = settings.model_copy(update={k: v for k, v in update.items() if v is not None})
+        if not insecure:
+            _refuse_open(settings)
         _run_server(settings)
 
 
@@ -222,6 +230,28 @@ def _settings(run: Path | None, config: Path | None) -> "ServeConfig":
     return load_serve_config(config, run)
 
 
+def _refuse_open(settings: "ServeConfig") -> None:
+    """Refuse to let everybody in who can reach this machine.
+
+    Raises:
+        ValueError: the host is reached from other machines, and no key is asked for.
+    """
+    if settings.api_key_env is None and not _is_of_this_machine(settings.host):
+        raise ValueError(
+            f"host {settings.host} is reached from other machines, and no API key is asked for: name the environment variable "
+            "that has one in `serve.api_key_env`, or start with --insecure where something in front of it asks for one"
+        )
+
+
+def _is_of_this_machine(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    try:
+        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False  # `_is_free` says what is wrong with it
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
 def _needs_serving() -> None:
     missing = [name for name in ("fastapi", "prometheus_client", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -312,11 +342,10 @@ def _is_free(host: str, port: int) -> None:
 
 
 async def _into_redis(settings: "ServeConfig", found: dict[str, tuple[str, ...]]) -> int:
-    from corewrite.serving.cache import RedisCache
+    from corewrite.serving.cache import open_redis
 
-    cache = settings.cache
-    assert cache.redis_url is not None
-    shared = RedisCache(cache.redis_url, cache.seconds, timeout_ms=5_000)
+    shared = open_redis(settings.cache, timeout_ms=5_000)
+    assert shared is not None
     await shared.put_many(list(found.items()))
     await shared.close()
     return shared.failures

@@ -139,7 +139,10 @@ class Team:
                 "registry": self.folder / "run" / "registry", "documents": self.folder / "documents.parquet",
                 "ranker": self._rankers[version], "deadlines": late,
                 "arms": {"holdback": HOLDBACK, CONTROL: 0.5, TREATMENT: 0.5},
-                "log": {"folder": self.folder / "logs" / f"w{week}", "query_text": True, "counterfactual_share": 1.0},
+                "log": {
+                    "folder": self.folder / "logs" / f"w{week}", "insecure": True, "query_text": True,
+                    "counterfactual_share": 1.0,
+                },
             }
         )  # fmt: skip
 

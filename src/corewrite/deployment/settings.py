@@ -24,12 +24,12 @@ def secret_of(name: str | None) -> str | None:
     """The value of an environment variable that a setting names; None where none is named.
 
     Raises:
-        ValueError: it is not set, or empty.
+        ValueError: it is not set, or empty, or blanks alone.
     """
     if name is None:
         return None
     value = os.environ.get(name)
-    if not value:
+    if value is None or not value.strip():
         raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
     return value
 

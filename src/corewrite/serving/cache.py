@@ -1,10 +1,14 @@
 """Rewrites computed once: in the memory of the process and, as an option, in a Redis shared by many.
 
 The key holds all a rewrite depends on, the user's context among it, so that what one user did can never colour another's
-rewrite. Values are checked when they are read: whoever can write to the Redis cannot put more than a short clean line
-into an answer.
+rewrite. In the Redis names are keyed hashes, and every value holds a keyed hash of its own (HMAC, RFC 2104), both under a
+secret that only the servers have: whoever can write to the Redis cannot tell which name is which query's, nor have a value of
+his own served. Values are checked besides when they are read: no more than a short clean line gets into an answer.
 """
 
+import asyncio
+import hashlib
+import hmac
 import json
 import time
 from collections import OrderedDict
@@ -13,10 +17,13 @@ from typing import Any, Protocol
 
 from corewrite.domain import Context, Query, sha256_json
 from corewrite.rewriter import TemplateConfig, clean
+from corewrite.serving.settings import CacheSettings
 
 MAX_REWRITES = 4
 Texts = tuple[str, ...]
 _PAUSE_SECONDS = 1.0
+_MARK = 64
+"""Length of the keyed hash before a value."""
 
 
 class Cache(Protocol):
@@ -118,8 +125,14 @@ class RedisCache:
         failures: Calls that failed or came too late, and values that were refused.
     """
 
-    def __init__(self, url: str, seconds: float, timeout_ms: float) -> None:
-        """Use the Redis at `url`; keep each value for `seconds`.
+    def __init__(self, url: str, seconds: float, timeout_ms: float, secret: str | None) -> None:
+        """Use a Redis.
+
+        Args:
+            url: Where it listens.
+            seconds: How long each value is kept.
+            timeout_ms: Wall-clock limit of a call, milliseconds.
+            secret: Authenticates names and values; None: whoever can write there is trusted.
 
         Raises:
             ImportError: the client is not installed.
@@ -131,14 +144,20 @@ class RedisCache:
             raise ImportError("a Redis cache needs the client: pip install 'corewrite[serve]'") from error
         timeout = timeout_ms / 1000
         self._redis: Any = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None)
-        self._seconds, self._paused_until = seconds, 0.0
+        self._seconds, self._timeout, self._paused_until = seconds, timeout, 0.0
+        self._secret = None if secret is None else secret.encode("utf-8", "surrogateescape")
         self.failures = 0
 
     async def get(self, key: str) -> Texts | None:
         """See `Cache.get`."""
-        raw = await self._ask("get", _name(key))
+        raw = await self._ask("get", self._name(key))
         if raw is None:
             return None
+        if self._secret is not None:
+            mark, raw = raw[:_MARK], raw[_MARK:]
+            if not hmac.compare_digest(mark, self._hash("value", key, raw)):
+                self.failures += 1
+                return None
         try:
             value = json.loads(raw)
         except (ValueError, RecursionError):
@@ -150,7 +169,10 @@ class RedisCache:
 
     async def put(self, key: str, texts: Texts) -> None:
         """See `Cache.put`."""
-        await self._ask("set", _name(key), json.dumps({"key": key, "rewrites": texts}), px=int(self._seconds * 1000))
+        raw = json.dumps({"key": key, "rewrites": texts}).encode()
+        if self._secret is not None:
+            raw = self._hash("value", key, raw) + raw
+        await self._ask("set", self._name(key), raw, px=int(self._seconds * 1000))
 
     async def put_many(self, found: Sequence[tuple[str, Texts]]) -> None:
         """Keep many."""
@@ -165,16 +187,41 @@ class RedisCache:
         if time.monotonic() < self._paused_until:
             return None
         try:
-            return await getattr(self._redis, what)(*arguments, **options)
+            # The client's time-outs are of one wait: a server that trickles is never late by them.
+            async with asyncio.timeout(self._timeout):
+                return await getattr(self._redis, what)(*arguments, **options)
         except Exception:
             # Whatever a client library raises over a broken server: the cache is there to help, never to fail a search.
             self.failures += 1
             self._paused_until = time.monotonic() + _PAUSE_SECONDS
             return None
 
+    def _name(self, key: str) -> str:
+        if self._secret is None:
+            return f"corewrite:rewrite:{key}"
+        return f"corewrite:rewrite:2:{self._hash('name', key, b'').decode()}"
 
-def _name(key: str) -> str:
-    return f"corewrite:rewrite:{key}"
+    def _hash(self, purpose: str, key: str, raw: bytes) -> bytes:
+        """Keyed hash in hexadecimal; a key is one, too, so no two messages run into each other."""
+        assert self._secret is not None
+        message = f"corewrite:2:{purpose}:{len(key)}:{key}:".encode() + raw
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest().encode()
+
+
+def open_redis(settings: CacheSettings, timeout_ms: float) -> RedisCache | None:
+    """The Redis of the settings; None where they name none.
+
+    Args:
+        settings: Of the cache.
+        timeout_ms: Wall-clock limit of a call, milliseconds.
+
+    Raises:
+        ImportError: the client is not installed.
+        ValueError: the URL is none, or the secret cannot be used.
+    """
+    if settings.redis_url is None:
+        return None
+    return RedisCache(settings.redis_url, settings.seconds, timeout_ms, settings.redis_secret())
 
 
 def _folded(text: str) -> str:

@@ -19,14 +19,14 @@ from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of, is
 from corewrite.fusion import explain_stage
 from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import LogPlace
-from corewrite.serving.cache import MemoryCache, RedisCache
+from corewrite.serving.cache import MemoryCache, open_redis
 from corewrite.serving.events import Event, event_line
 from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
 from corewrite.serving.searching import HANG_SECONDS, Comparison, Found, Searcher, Side, failed
-from corewrite.serving.settings import ServeConfig
+from corewrite.serving.settings import SECRET_CHARACTERS, ServeConfig
 from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, line_of
 from corewrite.serving.versions import Choice, Open, Version, Versions
 from corewrite.serving.warm import read_warm
@@ -75,12 +75,19 @@ class Service:
         self.kill = KillSwitch(config.kill_path, config.enabled)
         cache = config.cache
         self.memory = MemoryCache(cache.size, cache.seconds)
-        self._redis = RedisCache(cache.redis_url, cache.seconds, cache.redis_timeout_ms) if cache.redis_url else None
+        self._redis = open_redis(cache, cache.redis_timeout_ms)
         opener = RankerOpener(config.what_ranks, self.documents, live=True, settings_rank=config.relevance is not None)
         opener.try_models()
         self.versions = Versions(config, opener, make_rewriter or self._rewriter)
         self._searcher = Searcher(config)
-        self._hasher = Hasher(secret_of(config.log.salt_env))
+        salt = secret_of(config.log.salt_env)
+        if salt is not None and len(salt) < SECRET_CHARACTERS:
+            _log.warning(
+                "the secret in %s is shorter than %d characters: who has the log may find it by trying, and then who searched "
+                "for what; with another one no client is known again from the log before",
+                config.log.salt_env, SECRET_CHARACTERS,
+            )  # fmt: skip
+        self._hasher = Hasher(salt)
         self._sealer = None if config.log.seal_to is None else Sealer(config.log.seal_to)
         self._ubi = UbiLog(config.log) if config.log.folder is not None else None
         self._afterwards: set[asyncio.Task[None]] = set()

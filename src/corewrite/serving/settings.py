@@ -16,6 +16,8 @@ CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable with the folder in which several workers count together."""
+SECRET_CHARACTERS = 16
+"""A secret has at least as many, or it may be found by trying."""
 Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
 
@@ -84,10 +86,41 @@ class CacheSettings(Settings):
     """How long a rewrite is kept."""
     redis_url: str | None = None
     """A Redis shared by the workers; None: each has its own memory only."""
+    redis_secret_env: str | None = None
+    """Environment variable with the secret, at least 16 characters, under which names and values in the Redis are
+    authenticated; all servers of one Redis, and `corewrite warm`, need the same."""
+    insecure: bool = False
+    """Whether a Redis without a secret is meant: whoever can write to it then decides what rewrites searches get."""
     redis_timeout_ms: Milliseconds = 10.0
     """A Redis that takes longer counts as a miss."""
     warm_folder: Path | None = None
     """Where `corewrite warm` leaves rewrites for a policy that is to be promoted."""
+
+    @model_validator(mode="after")
+    def _authentic(self) -> "CacheSettings":
+        if self.redis_url is not None and self.redis_secret_env is None and not self.insecure:
+            raise ValueError(
+                "the Redis has no secret, so that whoever can write to it decides what rewrites searches get: name an "
+                "environment variable with one in `redis_secret_env` (openssl rand -hex 32 makes one), or say `insecure: true` "
+                "where nobody else can"
+            )
+        if self.redis_secret_env is not None and self.insecure:
+            raise ValueError("redis_secret_env and insecure exclude each other: the Redis has a secret, or it has none")
+        return self
+
+    def redis_secret(self) -> str | None:
+        """The secret of the Redis; None where it has none.
+
+        Raises:
+            ValueError: it is not set, or too short.
+        """
+        secret = secret_of(self.redis_secret_env)
+        if secret is not None and len(secret) < SECRET_CHARACTERS:
+            raise ValueError(
+                f"the environment variable {self.redis_secret_env} holds {len(secret)} characters: a secret that cannot be "
+                f"found by trying has at least {SECRET_CHARACTERS} characters (openssl rand -hex 32)"
+            )
+        return secret
 
 
 class Limits(Settings):
@@ -121,7 +154,11 @@ class LogSettings(Settings):
     """Whether texts of users stand in it; otherwise hashes do, from which nothing can be learnt: training, ramps, experiments,
     replay and warming need the texts."""
     salt_env: str | None = None
-    """Environment variable with the secret that keys the hashes of clients and texts."""
+    """Environment variable with the secret that keys the hashes of clients and texts; at least 16 characters, and the same for
+    as long as logs are to know their clients again."""
+    insecure: bool = False
+    """Whether a log without a secret is meant: its hashes are then keyed by a constant that everybody knows, so that whoever
+    can guess an id or a text can find it there."""
     queue: int = Field(default=10_000, ge=1)
     """Entries waiting for the disk at most; the rest is counted and dropped."""
     rotate_bytes: int = Field(default=256 * 2**20, ge=2**16)
@@ -145,6 +182,18 @@ class LogSettings(Settings):
     def texts(self) -> Texts:
         """How users' texts stand in the log."""
         return "sealed" if self.seal_to is not None else "plain" if self.query_text else "hashed"
+
+    @model_validator(mode="after")
+    def _keyed(self) -> "LogSettings":
+        if self.folder is not None and self.salt_env is None and not self.insecure:
+            raise ValueError(
+                "the log has no secret, so that the hashes of clients and texts in it could be undone by guessing: name an "
+                "environment variable with one in `salt_env` (openssl rand -hex 32 makes one), or say `insecure: true` where "
+                "nobody's privacy depends on it"
+            )
+        if self.salt_env is not None and self.insecure:
+            raise ValueError("salt_env and insecure exclude each other: the log has a secret, or it has none")
+        return self
 
     @model_validator(mode="after")
     def _one_way(self) -> "LogSettings":

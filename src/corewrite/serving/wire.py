@@ -11,6 +11,16 @@ Text = Annotated[str, StringConstraints(min_length=1, pattern=r"\S")]
 """A query or a title: something must stand in it."""
 Whole = Annotated[int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)]
 """To JSON Schema 3.0 is an integer."""
+Locale = Annotated[
+    str,
+    StringConstraints(
+        max_length=35,
+        # Language, script, region, variants, extensions (RFC 5646, section 2.1); many systems write "_" for "-".
+        pattern=r"^([A-Za-z]{2,3}([-_][A-Za-z]{3}){0,3}([-_][A-Za-z]{4})?([-_]([A-Za-z]{2}|[0-9]{3}))?"
+        r"([-_]([A-Za-z0-9]{5,8}|[0-9][A-Za-z0-9]{3}))*([-_][0-9A-WY-Za-wy-z]([-_][A-Za-z0-9]{2,8})+)*)?$",
+    ),
+]
+"""It is logged as it is, so nothing else may stand in it."""
 Name = Annotated[str, StringConstraints(max_length=128)]
 _CLIENT = "Who asks; chooses the arm, and the version while a ramp is under way."
 _CONTEXT: dict[str, Any] = {"queries": ["blackpink"], "titles": ["BLACKPINK dance practice"], "locale": "en"}
@@ -26,7 +36,7 @@ class WireContext(_Strict):
 
     queries: list[Text] = Field(default=[], description="Earlier queries.")
     titles: list[Text] = Field(default=[], description="Titles watched or clicked.")
-    locale: str = Field(default="", max_length=35, description="BCP-47 language tag.")
+    locale: Locale = Field(default="", description="BCP 47 language tag, without private use (x-...).")
 
 
 class WireQuery(_Strict):
