@@ -2,13 +2,21 @@
 
 import asyncio
 import json
+import logging
+import os
+import subprocess
+import sys
+import time
 
 import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.domain import ConfigError
+from corewrite.serving.log_limit import RateLimit
+from corewrite.serving.problems import without_places
 from corewrite.serving.settings import LogSettings, load_serve_config
+from corewrite.serving.ubi_log import UbiLog
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -115,3 +123,199 @@ def test_a_key_of_blanks_is_none(made, kit, monkeypatch, value):
     monkeypatch.setenv("KEY", value)
     with pytest.raises(ValueError, match="KEY"):
         kit.running(made.config(api_key_env="KEY"), None).__aenter__().send(None)
+
+
+def test_nobody_learns_whether_another_asked_the_same(made, kit):
+    async def check():
+        async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
+            one = await client.search("red lion", client_id="alice")
+            two = await client.search("red lion", client_id="bob")
+            assert one["rewrite_status"] == two["rewrite_status"] == "ok" and one["rewrites"] == two["rewrites"]
+            found = [(await client.http.post("/v1/rewrite", json={"query": "red lion"})).json()["results"] for _ in range(2)]
+            assert found[0] == found[1] and found[0][0]["reason"] == "ok"
+            told = (await client.http.post("/v1/explain", json={"query": "red lion"})).json()
+            assert told["rewrite_status"] == "ok"
+            # The operator still sees what the cache is worth.
+            metrics = (await client.http.get("/metrics")).text
+            assert 'corewrite_rewrites_total{reason="cached"} 1.0' in metrics
+
+    asyncio.run(check())
+
+
+def test_a_slash_too_many_is_not_found_and_reflects_no_host(made, kit, monkeypatch):
+    async def check():
+        async with kit.running(made.config(), kit.as_title(made.catalogue), host="evil.example") as client:
+            for path in ("/v1/admin/kill/", "/v1/search/", "/healthz/"):
+                response = await client.http.post(path, json={"query": "a"})
+                assert response.status_code == 404 and "location" not in response.headers
+                assert "evil" not in response.text
+
+    asyncio.run(check())
+
+
+def test_only_named_hosts_are_served_and_probes_go_by_any(made, kit):
+    async def status(host, path="/v1/search"):
+        response = await client.http.request(
+            "GET" if path != "/v1/search" else "POST", path, headers={"host": host}, json={"query": "a"}
+        )
+        return response.status_code
+
+    async def check():
+        nonlocal client
+        config = made.config(hosts=["search.example", "127.0.0.1", "[::1]"])
+        async with kit.running(config, kit.as_title(made.catalogue)) as client:
+            for host in ("search.example", "Search.Example:8080", "127.0.0.1:9", "[::1]:80", "search.example."):
+                assert await status(host) == 200, host
+            for host in ("evil.example", "search.example.evil", "", "a@search.example", "search.example:80:90", "x" * 5000):
+                assert await status(host) == 400, host
+            for path in ("/healthz", "/readyz", "/metrics"):
+                assert await status("10.0.0.7:8080", path) == 200
+        async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
+            assert await status("evil.example") == 200
+
+    client = None
+    asyncio.run(check())
+
+
+def test_two_lengths_of_one_body_are_refused(made, kit):
+    async def check():
+        async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
+            headers = {"content-length": "13", "transfer-encoding": "chunked"}
+            response = await client.http.post("/v1/search", content=b'{"query":"a"}', headers=headers)
+            assert response.status_code == 400
+
+    asyncio.run(check())
+
+
+def test_an_error_names_no_place_of_the_machine():
+    said = "RegistryError: /srv/secret-folder/run/registry/policy/ab12/config.json: missing; see https://ranker.intern:8000/v2/x?k=1."
+    assert without_places(said) == "RegistryError: config.json: missing; see (address)"
+    assert without_places("OSError: [Errno 2] No such file: '/a/b c/d.json'").count("/") == 0
+    assert without_places("no rewrite succeeded lately") == "no rewrite succeeded lately"
+
+
+def test_503_hides_paths(platform, kit):
+    fakes = kit.Fakes(kit.as_title(platform.catalogue))
+    spec = platform.registry.path(platform.registry.artifact("spec", platform.first.spec))
+    (spec / "fusion.yaml").write_text("nonsense")
+
+    async def check():
+        async with kit.running(platform.config(), kit.as_title(platform.catalogue), fakes) as client:
+            for method, path in (("POST", "/v1/search"), ("GET", "/readyz")):
+                response = await client.http.request(method, path, json={"query": "a"})
+                assert response.status_code == 503 and len(response.json()["detail"]) > 10
+                assert str(platform.folder) not in response.text and "/" not in response.json()["detail"]
+            assert client.service.versions.problem
+
+    asyncio.run(check())
+
+
+def test_422_echoes_no_name_of_the_client_s(made, kit):
+    async def check():
+        async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
+            for path, body in (
+                ("/v1/search", {"query": "a", "alice@example.org": 1}),
+                ("/v1/search", {"query": "a", "context": {"alice@example.org": 1}}),
+                ("/v1/rewrite", {"query": "a", "alice@example.org": 1}),
+                ("/v1/rewrite", {"batch": [{"query": "a", "alice@example.org": 1}]}),
+            ):
+                response = await client.http.post(path, json=body)
+                assert response.status_code == 422 and "alice" not in response.text
+                assert "(unknown name)" in response.text
+
+    asyncio.run(check())
+
+
+def test_the_same_line_of_a_log_comes_once_a_minute_and_then_says_how_often():
+    seen, now = [], [0.0]
+    logger = logging.getLogger("corewrite.test.limited")
+    logger.setLevel(logging.INFO)
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    logger.addHandler(handler)
+    logger.addFilter(RateLimit(60.0, clock=lambda: now[0]))
+    for i in range(1000):
+        logger.warning("Invalid HTTP request received.")
+        logger.warning("%s failed", f"/path{i}")
+    logger.info("other")
+    assert seen == ["Invalid HTTP request received.", "/path0 failed", "other"]
+    now[0] = 61.0
+    logger.warning("Invalid HTTP request received.")
+    assert seen[-1] == "Invalid HTTP request received. (999 more like it since the last)"
+    for i in range(5_000):
+        logger.warning(f"text of its own {i}")
+    assert len(seen) < 1_500, "texts without end are no way around"
+
+
+def test_old_files_of_the_log_are_removed_and_nothing_else(tmp_path, monkeypatch):
+    old, other, young = tmp_path / "ubi-20200101T000000Z-1-0.ndjson", tmp_path / "notes.ndjson", tmp_path / "ubi-x-2.ndjson"
+    for file in (old, other, young):
+        file.write_text("{}\n")
+    for file in (old, other):
+        os.utime(file, (time.time() - 8 * 86_400,) * 2)
+    log = UbiLog(LogSettings(folder=tmp_path, insecure=True, retention_days=7))
+    end = time.monotonic() + 5
+    while old.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    log.close()
+    assert not old.exists() and other.exists() and young.exists()
+    log = UbiLog(LogSettings(folder=tmp_path, insecure=True))
+    log.close()
+    os.utime(young, (0, 0))
+    log = UbiLog(LogSettings(folder=tmp_path, insecure=True))
+    log.close()
+    assert young.exists(), "nothing is removed that nobody asked for"
+
+
+CHILD = """
+import os, sys
+from corewrite.deployment.settings import keep_secrets, secret_of
+from corewrite.serving.settings import ServeConfig, secret_names
+config = ServeConfig.model_validate({
+    "api_key_env": "KEY", "cache": {"redis_url": "redis://h", "redis_secret_env": "REDIS"},
+    "log": {"folder": "l", "salt_env": "SALT"},
+    "ranker": {"signals": {"r": {"kind": "kserve", "url": "http://h", "model": "m", "version": "1", "token_env": "TOKEN"}},
+               "recall": {"kind": "opensearch", "url": "http://h", "index": "i", "login_env": "LOGIN"}},
+})
+names = secret_names(config)
+assert names == {"KEY", "REDIS", "SALT", "TOKEN", "LOGIN"}, names
+keep_secrets(names)
+import multiprocessing
+context = multiprocessing.get_context("forkserver")
+out = context.Queue()
+def work(out):
+    from pathlib import Path
+    pids = (os.getpid(), os.getppid())
+    out.put((dict(os.environ), [Path(f"/proc/{p}/environ").read_bytes() for p in pids]))
+if __name__ == "__main__":
+    process = context.Process(target=work, args=(out,))
+    process.start()
+    environment, raw = out.get(timeout=60)
+    process.join()
+    assert b"PATH" in raw[0] + raw[1]
+    assert not [n for n in names if n in environment or any(n.encode() + b"=" in r for r in raw)]
+    assert all(secret_of(n) == f"secret of {n}" for n in names)
+    print("fine")
+"""
+
+
+def test_the_rewriter_s_process_has_no_secret_in_its_environment(tmp_path):
+    file = tmp_path / "child.py"
+    file.write_text(CHILD)
+    secrets = {n: f"secret of {n}" for n in ("KEY", "REDIS", "SALT", "TOKEN", "LOGIN")}
+    done = subprocess.run([sys.executable, file], env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("fine"), done.stderr
+
+
+def test_a_worker_that_was_started_by_the_command_keeps_its_secrets_to_itself(made, kit, tmp_path, monkeypatch):
+    from corewrite.serving import app as app_module
+    from corewrite.serving.settings import CONFIG_VARIABLE
+
+    monkeypatch.setenv("KEY", "k" * 20)
+    config = made.config(api_key_env="KEY")
+    monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json(by_alias=True))
+    monkeypatch.setattr(app_module.gc, "freeze", lambda: None)
+    monkeypatch.setattr("corewrite.deployment.settings._kept", {})
+    application = app_module.from_environment()
+    assert application.state.service.config.api_key() == "k" * 20
+    assert "KEY" not in os.environ and CONFIG_VARIABLE not in os.environ

@@ -1,6 +1,7 @@
 """Settings of what ranks: the fusion spec, where each of its signals comes from, and what recalls; imports nothing heavy."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,17 @@ DEFAULT_SIGNALS = ("relevance", "dense", "prior")
 """Signals that need no setting: the bundled model's score, its pooled form, and the column `prior`."""
 
 
+_kept: dict[str, str] = {}
+
+
+def keep_secrets(names: Iterable[str]) -> None:
+    """Take secrets out of the environment, which processes started from here would inherit; `secret_of` still has them."""
+    for name in names:
+        value = os.environ.pop(name, None)
+        if value is not None:
+            _kept[name] = value
+
+
 def secret_of(name: str | None) -> str | None:
     """The value of an environment variable that a setting names; None where none is named.
 
@@ -28,7 +40,7 @@ def secret_of(name: str | None) -> str | None:
     """
     if name is None:
         return None
-    value = os.environ.get(name)
+    value = os.environ.get(name, _kept.get(name))
     if value is None or not value.strip():
         raise ValueError(f"the environment variable {name}, which the settings name, is not set or empty")
     return value

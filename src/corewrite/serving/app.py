@@ -14,15 +14,17 @@ from fastapi.security import APIKeyHeader
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
+from corewrite.deployment.settings import keep_secrets
 from corewrite.domain import Query
 from corewrite.domain.traffic_split import bucket_of
 from corewrite.rewriter import clean
 from corewrite.serving import problems
 from corewrite.serving.edge import Edge
 from corewrite.serving.events import Event
-from corewrite.serving.problems import MEDIA_TYPE, ProblemError
-from corewrite.serving.service import NoLogError, Service, names_of
-from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig
+from corewrite.serving.log_limit import limit_logs
+from corewrite.serving.problems import MEDIA_TYPE, ProblemError, without_places
+from corewrite.serving.service import NoLogError, Service, names_of, shown_reason
+from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
 from corewrite.serving.versions import Open
 from corewrite.serving.wire import (
     EventBatch,
@@ -45,7 +47,11 @@ _KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed wher
 
 def from_environment() -> FastAPI:
     """The application of the settings in COREWRITE_SERVE_CONFIG (JSON): how `corewrite serve` starts its workers."""
-    app = build_app(ServeConfig.model_validate_json(os.environ[CONFIG_VARIABLE]))
+    limit_logs()
+    config = ServeConfig.model_validate_json(os.environ.pop(CONFIG_VARIABLE))
+    # The rewriter's process, which runs a model that somebody made, inherits the environment.
+    keep_secrets(secret_names(config))
+    app = build_app(config)
     # What a worker starts with stays for good. A full collection would walk through it again and again, which holds every
     # request up for a third of a second.
     gc.collect()
@@ -83,6 +89,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the answer would hold the Host that the client sent
     )
     app.state.service = service
     problems.install(app)
@@ -109,7 +116,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
         queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
         version, arm, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
         bucket = bucket_of(body.client_id) if body.client_id else None
-        results = [{"rewrites": r.texts, "status": str(r.status), "reason": r.reason} for r in found]
+        results = [{"rewrites": r.texts, "status": str(r.status), "reason": shown_reason(r.reason)} for r in found]
         return JSONResponse({"arm": arm, "bucket": bucket, **names_of(version), "results": results})
 
     @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
@@ -134,7 +141,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
                 "ramp": None if found.ramp is None else found.ramp.arm,
                 **names_of(found.version),
                 "rewrites": found.texts,
-                "rewrite_status": found.reason,
+                "rewrite_status": shown_reason(found.reason),
                 "signal_status": ranked.status,
                 "results": results,
             }
@@ -191,7 +198,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             why = "a search hangs" if service.hangs else "no rewrite succeeded lately"
             raise ProblemError(503, service.versions.problem or why)
         # A champion that cannot be loaded leaves the one before in service: ready, but somebody should know.
-        return {"status": "ready", "problem": service.versions.problem, **service.state()}
+        return {"status": "ready", "problem": without_places(service.versions.problem), **service.state()}
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -211,7 +218,9 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
 
     _tell_limits(app, limits)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    app.add_middleware(Edge, limits=limits, metrics=service.metrics, routes=routes)
+    app.add_middleware(
+        Edge, limits=limits, metrics=service.metrics, routes=routes, hosts=frozenset(map(str.lower, config.hosts))
+    )
     return app
 
 

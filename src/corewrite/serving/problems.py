@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -33,11 +34,20 @@ def problem(
     status: int, detail: str, *, errors: list[dict[str, Any]] | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A response with a problem."""
+    if status == 503:
+        detail = without_places(detail)
     body: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if errors is not None:
         body["errors"] = errors
     # ASCII: what a client put into a field's name may hold anything.
     return Response(json.dumps(body).encode(), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def without_places(text: str) -> str:
+    """A message without what it says of the machine: of a path its last part stays, of an address nothing."""
+    text = re.sub(r"[A-Za-z][\w+.-]*://[^\s'\"]+", "(address)", text)
+    text = re.sub(r"(['\"])[^'\"\n]*/([^'\"\n]*)\1", r"\1\2\1", text)
+    return re.sub(r"[^\s'\"(,;=]*/([^\s'\",;:)]*)", r"\1", text)
 
 
 def install(app: FastAPI) -> None:
@@ -66,13 +76,19 @@ def install(app: FastAPI) -> None:
         found = error.errors()
         if any(e["type"] == "json_invalid" for e in found):
             return problem(400, "the body is not JSON")
-        errors = [{"at": ".".join(str(x)[:60] for x in e["loc"]), "problem": _without_text(e)} for e in found[:_SHOWN]]
+        errors = [{"at": ".".join(_place(e)), "problem": _without_text(e)} for e in found[:_SHOWN]]
         return problem(422, f"{len(found)} field(s) are refused", errors=errors)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         _log.error("%s failed", request.url.path, exc_info=error)
         return problem(500, "something is wrong with the server; its log says more")
+
+
+def _place(error: Mapping[str, Any]) -> list[str]:
+    """Where it is; a name that only the client knows is not repeated."""
+    place = [str(part)[:60] for part in error["loc"]]
+    return [*place[:-1], "(unknown name)"] if error["type"] == "extra_forbidden" else place
 
 
 def _without_text(error: Mapping[str, Any]) -> str:

@@ -269,7 +269,7 @@ class Service:
         return {
             "query": query.text,
             "rewrites": list(texts),
-            "rewrite_status": reason,
+            "rewrite_status": shown_reason(reason),
             **names_of(version),
             "signal_status": {name: str(state) for name, state in after.status.items()},
             "candidates": {
@@ -406,6 +406,11 @@ class Service:
             return
         if self._ubi is not None:
             self._ubi.put(line)
+
+
+def shown_reason(reason: str) -> str:
+    """What became of a rewrite, as clients hear it: that it was there already would say that somebody asked the same before."""
+    return "ok" if reason == "cached" else reason
 
 
 def names_of(version: Version) -> dict[str, Any]:

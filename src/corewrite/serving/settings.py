@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from corewrite.deployment.run_folder import documents_of_run
 from corewrite.deployment.settings import RankerSettings, SignalSettings, secret_of
@@ -163,6 +163,9 @@ class LogSettings(Settings):
     """Entries waiting for the disk at most; the rest is counted and dropped."""
     rotate_bytes: int = Field(default=256 * 2**20, ge=2**16)
     """A file that reaches this size is synced to the disk and the next one begun."""
+    retention_days: float | None = Field(default=None, gt=0)
+    """Files of the log in `folder` (`ubi-*.ndjson`) are removed when they were last written to so many days ago, and a new one
+    is begun at least daily; None: they stay until somebody removes them, 1 to 2 kB a search."""
     counterfactual_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the clients for whose searches the answers of both arms that are compared are computed, and in the shadow stage
     of a ramp the share of all searches for which the new champion's is. A launch needs 1."""
@@ -213,6 +216,9 @@ class ServeSettings(Settings):
     """Worker processes, each with the indexes and a rewriter process of its own."""
     drain_seconds: int = Field(default=20, ge=0)
     """How long SIGTERM waits for requests in flight."""
+    hosts: tuple[str, ...] = ()
+    """Names by which requests may call the server (their `Host`, without the port), others get 400; empty: any. Probes and
+    metrics are answered under every name."""
     api_key_env: str | None = None
     """Environment variable with the API key; None: no key is asked for, and the admin calls are refused."""
     kill_file: Path | None = None
@@ -285,6 +291,19 @@ class ServeConfig(ServeSettings):
     def ramp_path(self) -> Path:
         """The ramp's file."""
         return self.ramp or self.registry.parent / "ramp.json"
+
+
+def secret_names(settings: BaseModel) -> set[str]:
+    """Environment variables in which settings, and those within them, say that a secret stands (`..._env`)."""
+    found: set[str] = set()
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if name.endswith("_env") and isinstance(value, str):
+            found.add(value)
+        for inner in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(inner, BaseModel):
+                found |= secret_names(inner)
+    return found
 
 
 class ServeSections(Settings):

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import JsonValue
@@ -27,6 +28,7 @@ from corewrite.serving.settings import LogSettings
 
 _log = logging.getLogger(__name__)
 _COMPLAIN_SECONDS = 60.0
+_DAY, _TIDY_SECONDS = 86_400.0, 3_600.0
 
 
 class Hasher:
@@ -170,6 +172,10 @@ class UbiLog:
         if settings.folder is None:
             raise ValueError("log.folder is not set: there is nowhere to write the log to")
         self._folder, self._limit = settings.folder, settings.rotate_bytes
+        self._kept = None if settings.retention_days is None else settings.retention_days * _DAY
+        self._begun = 0.0
+        self._tidy_at = 0.0
+        self._path: Path | None = None
         self._queue: queue.Queue[Line | None] = queue.Queue(settings.queue)
         self._writer, self._places = uuid.uuid4().hex, itertools.count()
         self._file: int | None = None
@@ -198,8 +204,31 @@ class UbiLog:
         self._queue.put(None)
         self._thread.join()
 
+    def _next(self) -> Line | None:
+        """The next line; while there is none, old files are looked for now and then."""
+        while True:
+            try:
+                return self._queue.get(timeout=None if self._kept is None else self._tidied())
+            except queue.Empty:
+                continue
+
+    def _tidied(self) -> float:
+        """Remove what is too old, where it is time to; seconds until it is again."""
+        now = time.monotonic()
+        if now >= self._tidy_at and self._kept is not None:
+            self._tidy_at = now + _TIDY_SECONDS
+            if self._file is not None and now - self._begun > min(_DAY, self._kept):
+                self._rotate()
+            try:
+                for file in self._folder.glob("ubi-*.ndjson"):
+                    if file != self._path and time.time() - file.stat().st_mtime > self._kept:
+                        file.unlink(missing_ok=True)
+            except OSError as error:  # of another worker, which removed it first, or of the disk
+                _log.info("old files of the log in %s: %s", self._folder, error)
+        return max(0.0, self._tidy_at - now)
+
     def _run(self) -> None:
-        while (line := self._queue.get()) is not None:
+        while (line := self._next()) is not None:
             lines = [line]
             last = False
             while len(lines) < 256:
@@ -244,6 +273,7 @@ class UbiLog:
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             path = self._folder / f"ubi-{stamp}-{os.getpid()}-{self._number}.ndjson"
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            self._path, self._begun = path, time.monotonic()
             self._number += 1
             self._size, self._torn = 0, False
         return self._file
@@ -258,4 +288,4 @@ class UbiLog:
                 os.close(self._file)
         except OSError as error:
             _log.error("the log in %s cannot be synced: %s", self._folder, error)
-        self._file = None
+        self._file = self._path = None
