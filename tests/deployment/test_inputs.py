@@ -109,7 +109,11 @@ COMMANDS = {
     "gate run": ("gate run 0123456789 -c c.yaml", "", "no champion"),
     "gate run, out": ("gate run 0123456789 -c c.yaml --out docs.parquet/gate", "", "docs.parquet is a file"),
     "gate calibrate": ("gate calibrate -c c.yaml --out docs.parquet/m.yaml", "", "docs.parquet is a file"),
-    "serve": ("serve -c c.yaml", "serve: {port: 0, log: {folder: docs.parquet/log, insecure: true}}\n", "docs.parquet is a file"),
+    "serve": (
+        "serve -c c.yaml",
+        "serve: {port: 0, log: {folder: docs.parquet/log, insecure: true}}\n",
+        "docs.parquet is a file",
+    ),
 }
 
 
