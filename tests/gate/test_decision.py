@@ -389,3 +389,12 @@ def test_a_candidate_that_is_the_champion_is_held(simulate, seed, users, holds):
     result = run_gate(same, GateConfig(resamples=60, subsamples=50), holds)
     assert result.verdict is Verdict.HOLD
     assert not [c.name for c in result.checks if c.verdict in ("fail", "error")]
+
+
+def test_what_stands_in_for_a_champion_is_named(simulate):
+    result = run_gate(replace(simulate(0), champion_name="warm start"), QUICK)
+    length = check(result, "length")
+    assert length.compare == "warm start" and ", warm start " in length.reason and "champion" not in length.reason
+    assert [c.compare for c in result.checks] == [
+        "warm start" if c.baseline == "champion" else c.baseline for c in CHECKS.values()
+    ]

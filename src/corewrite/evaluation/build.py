@@ -55,6 +55,7 @@ def evaluate(
     recent: Sequence[Rewriter],
     lineage: Rewriter | Absent,
     reference: Rewriter | Absent,
+    baseline_name: str = "champion",
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Both policies' served outputs on the same searches of users that training never saw.
@@ -69,6 +70,7 @@ def evaluate(
         recent: Champions of the last weeks but the present one; the best of them by the judge is a bar; empty: there is none.
         lineage: The first policy that all champions come from.
         reference: What the candidate's training began from, and was held to first.
+        baseline_name: "champion", or "warm start" where there is none yet: the report's word for the baseline.
         progress: Called with (queries done, of how many).
     """
     policies, sides = (candidate, baseline, *recent), []
@@ -83,7 +85,7 @@ def evaluate(
     original = fused_lists(deployment, searches.queries, [None] * len(searches.queries))
     return build_evaluation(
         searches, replace(sides[0], canaries=asked), sides[1], original, judge, recent=sides[2:], lineage=lineage,
-        reference=reference,
+        reference=reference, baseline_name=baseline_name,
     )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ def build_evaluation(
     recent: Sequence[Side],
     lineage: Rewriter | Absent,
     reference: Rewriter | Absent,
+    baseline_name: str = "champion",
     problems: Sequence[str] = (),
 ) -> Evaluation:
     """An evaluation of what was searched and rewarded already; the judge's ideal is pooled over all lists.
@@ -112,6 +115,7 @@ def build_evaluation(
         recent: Champions of the last weeks but the present one; empty: there is none.
         lineage: The first policy that all champions come from.
         reference: What the candidate's training began from.
+        baseline_name: The report's word for the baseline.
         problems: What is known to be wrong with the candidate's files.
     """
     sides = (candidate, baseline, *recent)
@@ -152,7 +156,8 @@ def build_evaluation(
     return Evaluation(
         searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none,
         protected_words=searches.protected_words, kl=kl or None,
-        recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, absent=absent, candidate_problems=found,
+        recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, absent=absent,
+        champion_name=baseline_name, candidate_problems=found,
     )  # fmt: skip
 
 

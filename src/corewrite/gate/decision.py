@@ -179,11 +179,14 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
     )
     checks = [check(config) for check in CHECKS.values()]
     found = [_estimate(check, evaluation, resampling) for check in checks]
+    baselines = [evaluation.champion_name if check.baseline == "champion" else check.baseline for check in checks]
     family = [i for i, check in enumerate(checks) if check.kind in ("reward", "guardrail") and not _skipped(found[i])]
     adjusted = dict(zip(family, holm([_p_value(found[i]) for i in family]).tolist(), strict=True))
     results = tuple(
-        _without_numbers(check, estimate) if isinstance(estimate, _Unmeasured) else _result(check, estimate, adjusted.get(i))
-        for i, (check, estimate) in enumerate(zip(checks, found, strict=True))
+        _without_numbers(check, estimate, against)
+        if isinstance(estimate, _Unmeasured)
+        else _result(check, estimate, adjusted.get(i), against)
+        for i, (check, estimate, against) in enumerate(zip(checks, found, baselines, strict=True))
     )
     failed = _failed(results)
     verdict, reason = _decide(results, failed, holds, config)
@@ -215,18 +218,18 @@ def _p_value(estimate: Estimate | _Unmeasured) -> float:
     return 1.0 if isinstance(estimate, _Unmeasured) else estimate.bounds.p_value
 
 
-def _without_numbers(check: Check, why: _Unmeasured) -> CheckResult:
+def _without_numbers(check: Check, why: _Unmeasured, against: str) -> CheckResult:
     return CheckResult(
         check.name, check.question, check.kind, None, None, None, None, None, check.margin, 0, None, why.verdict,
-        why.reason, check.baseline, check.mitigation,
+        why.reason, against, check.mitigation,
     )  # fmt: skip
 
 
-def _result(check: Check, estimate: Estimate, adjusted: float | None) -> CheckResult:
-    """The result of a check; `adjusted` is its p-value after Holm, None outside its family."""
+def _result(check: Check, estimate: Estimate, adjusted: float | None, against: str) -> CheckResult:
+    """The result of a check; `adjusted` is its p-value after Holm, None outside its family; `against` what it compares with."""
     limits, limit = estimate.bounds, -check.margin
     numbers = (
-        f"candidate {estimate.candidate:.4g}, {check.baseline} {estimate.baseline:.4g}, "
+        f"candidate {estimate.candidate:.4g}, {against} {estimate.baseline:.4g}, "
         f"D {estimate.difference:+.4g} in [{limits.low:+.4g}, {limits.high:+.4g}]"
     )
     wanted = f"{limit:.4g}" if check.margin else "0"
@@ -248,7 +251,7 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None) -> CheckRe
         reason += f"; {estimate.note}"
     return CheckResult(
         check.name, check.question, check.kind, estimate.candidate, estimate.baseline, estimate.difference,
-        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, check.baseline, check.mitigation,
+        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, against, check.mitigation,
         limits.effective_users, needed,
     )  # fmt: skip
 

@@ -136,7 +136,8 @@ class Evaluation:
             "head", frequent queries, where the rewrite should not change much from week to week, and "new",
             queries of entities that the champion's training did not know.
         candidate: Outputs of the policy proposed.
-        champion: Outputs of the policy in production; all rewrites "" where there is none.
+        champion: Outputs of the policy in production, or of what stands in its place where there is none: the warm start of
+            a first week, or no rewriter (all rewrites "").
         original_judge_ndcg: Judge nDCG@10 with no rewriter, float64 [queries]; None where it was not
             computed.
         protected_words: Normalised words that a rewrite must not drop from a query, such as those of entity
@@ -150,6 +151,7 @@ class Evaluation:
         absent: Why there can be no such data, by the name that `given` knows them by: {"recent": "this is the first
             champion's second week"} or {"kl.lineage": ...}. What is None and not said to be absent was not computed, which
             holds the candidate back where the settings require a check that needs it.
+        champion_name: What `champion` is, in the words of the report.
         candidate_problems: What is wrong with the candidate's files or weights: it does not load, a hash
             does not match, a weight is NaN, its rewrites cannot be parsed. One sentence each; any is refused.
 
@@ -169,6 +171,7 @@ class Evaluation:
     recent: PolicyOutputs | None = None
     canaries: Sequence[Canary] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+    champion_name: str = "champion"
     candidate_problems: Sequence[str] = ()
 
     def __post_init__(self) -> None:

@@ -161,7 +161,8 @@ def make_candidate(
         )  # fmt: skip
         evaluation = evaluate(
             candidate, incumbent.policy or warm, searches, deployment, judge, max_new_tokens=config.max_new_tokens,
-            recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm, progress=progress,
+            recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm,
+            baseline_name="warm start" if incumbent.policy is None else "champion", progress=progress,
         )  # fmt: skip
         result = run_gate(evaluation, config.gate)
         problems: list[str] = []

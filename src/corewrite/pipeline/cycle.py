@@ -540,7 +540,8 @@ class _Cycle:
         with self.steps.step("gate") as progress:
             evaluation = evaluate(
                 policy, baseline, searches, deployment, self._judge, max_new_tokens=config.max_new_tokens,
-                recent=self._recent(), lineage=self._first(), reference=start, progress=progress,
+                recent=self._recent(), lineage=self._first(), reference=start,
+                baseline_name="warm start" if champion is None else "champion", progress=progress,
             )  # fmt: skip
             result = run_gate(evaluation, self.config.gate, holds=self.plan["holds"])
         return result.as_dict()
