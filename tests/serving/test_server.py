@@ -174,12 +174,12 @@ def test_wrong_usage_is_said_in_words(tmp_path):
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no folder in memory")
-def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platform, tmp_path, monkeypatch):
+def test_several_workers_count_in_memory_which_a_full_disk_does_not_reach(platform, kit, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "environ", {k: v for k, v in os.environ.items() if k != MULTIPROCESS_VARIABLE})
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[MULTIPROCESS_VARIABLE]))
     handler = signal.getsignal(signal.SIGTERM)
-    config = platform.file(tmp_path / "corewrite.yaml", workers=2)
+    config = platform.file(tmp_path / "corewrite.yaml", workers=2, port=kit.free_port())
     try:
         served = CliRunner().invoke(app, ["serve", "--config", str(config)], catch_exceptions=False)
         assert served.exit_code == 0, served.output
@@ -222,12 +222,13 @@ def test_full_collections_pass_over_what_a_worker_starts_with(platform, monkeypa
         gc.unfreeze()
 
 
-def test_settings_reach_the_workers_whole(platform, tmp_path, monkeypatch):
+def test_settings_reach_the_workers_whole(platform, kit, tmp_path, monkeypatch):
     inputs = {"x": "document.visual", "y": "text"}
     scorer = {"kind": "python", "factory": "a.module:scorer", "version": "1", "inputs": inputs}
     ranker = {"signals": {"relevance": scorer}}
-    settings, config = platform.config(workers=2, ranker=ranker), tmp_path / "corewrite.yaml"
-    platform.file(config, workers=2, ranker=ranker)
+    changed = {"workers": 2, "ranker": ranker, "port": kit.free_port()}
+    settings, config = platform.config(**changed), tmp_path / "corewrite.yaml"
+    platform.file(config, **changed)
     handler, seen = signal.getsignal(signal.SIGTERM), []
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: seen.append(os.environ[CONFIG_VARIABLE]))
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
