@@ -103,7 +103,7 @@ def test_what_is_no_language_tag_is_refused_and_never_in_a_log(made, kit, tmp_pa
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_a_host_that_others_reach_needs_a_key(made, tmp_path, monkeypatch, host):
-    monkeypatch.setattr("corewrite.cli.serve._is_free", lambda host, port: (_ for _ in ()).throw(OSError("went on")))
+    monkeypatch.setattr("corewrite.cli.serve._is_free", lambda *_: (_ for _ in ()).throw(OSError("went on")))
     config = made.file(tmp_path / "corewrite.yaml", host=host)
     assert "`serve.api_key_env`" in refused(config) and "--insecure" in refused(config)
     found = CliRunner().invoke(app, ["serve", "--config", str(config), "--insecure"])
@@ -113,7 +113,7 @@ def test_a_host_that_others_reach_needs_a_key(made, tmp_path, monkeypatch, host)
 
 
 def test_a_host_of_this_machine_needs_none(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("corewrite.cli.serve._is_free", lambda host, port: (_ for _ in ()).throw(OSError("went on")))
+    monkeypatch.setattr("corewrite.cli.serve._is_free", lambda *_: (_ for _ in ()).throw(OSError("went on")))
     for host in ("127.0.0.1", "localhost", "::1"):
         assert "went on" in refused(made.file(tmp_path / "corewrite.yaml", host=host))
 

@@ -258,10 +258,6 @@ def _needs_serving() -> None:
         raise ValueError(f"{missing[0]} is missing: pip install 'corewrite[serve]'")
 
 
-_KEEP_ALIVE = 75
-"""Seconds an idle connection is kept: longer than the usual proxy keeps it, or the proxy would meet a closed one."""
-
-
 def _memory() -> str | None:
     """Where several workers count: a folder in memory, where there is one. Writing to a mapped file on a full disk is fatal."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -274,9 +270,15 @@ def _run_server(settings: "ServeConfig") -> None:
     from corewrite.deployment.documents import open_documents
     from corewrite.deployment.inputs import check_inputs
     from corewrite.deployment.settings import secret_of
+    from corewrite.serving.protocol import allow_open_files, uvicorn_options
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 
-    _is_free(settings.host, settings.port)
+    _is_free(settings.host, settings.port, "name another with --port (or `serve.port`)")
+    if settings.health_port is not None:
+        if settings.health_port == settings.port:
+            raise ValueError(f"port {settings.port} is both `serve.port` and `serve.health_port`: name another for one of them")
+        _is_free(settings.health_host or settings.host, settings.health_port, "name another in `serve.health_port`")
+    allow_open_files(settings.limits)
     log = settings.log
     check_inputs(
         documents=settings.documents, public_key=log.seal_to, writes=[] if log.folder is None else [log.folder]
@@ -299,8 +301,7 @@ def _run_server(settings: "ServeConfig") -> None:
             try:
                 uvicorn.run(
                     "corewrite.serving.app:from_environment", factory=True, host=settings.host, port=settings.port,
-                    workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, access_log=False,
-                    server_header=False, timeout_keep_alive=_KEEP_ALIVE,
+                    workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, **uvicorn_options(),
                 )  # fmt: skip
             except SystemExit as ended:
                 # uvicorn's code for a server that did not start is 3, which means "holds" here; it has said why.
@@ -322,7 +323,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _is_free(host: str, port: int) -> None:
+def _is_free(host: str, port: int, otherwise: str) -> None:
     """Check that a port can be listened on, before models are opened for minutes.
 
     Raises:
@@ -338,7 +339,7 @@ def _is_free(host: str, port: int) -> None:
         try:
             probe.bind(address)
         except OSError as error:
-            raise OSError(f"port {port} of {host}: {error.strerror}; name another with --port (or `serve.port`)") from error
+            raise OSError(f"port {port} of {host}: {error.strerror}; {otherwise}") from error
 
 
 async def _into_redis(settings: "ServeConfig", found: dict[str, tuple[str, ...]]) -> int:

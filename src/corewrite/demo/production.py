@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from corewrite.domain import Catalogue, query_to_json
 from corewrite.serving.app import build_app
+from corewrite.serving.protocol import uvicorn_options
 from corewrite.serving.settings import ServeConfig
 from corewrite.simulation.traffic import DISPLAYED, Asked, Ranking, Week
 
@@ -61,9 +62,7 @@ def served(config: ServeConfig) -> Iterator[str]:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = int(bound.getsockname()[1])
-    settings = uvicorn.Config(
-        _SimulatedTime(app), host="127.0.0.1", port=port, log_level="warning", access_log=False, server_header=False
-    )
+    settings = uvicorn.Config(_SimulatedTime(app), host="127.0.0.1", port=port, log_level="warning", **uvicorn_options())
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

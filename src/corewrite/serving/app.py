@@ -1,17 +1,16 @@
 """The HTTP face of the service."""
 
+import asyncio
 import gc
-import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Body, Depends, FastAPI, Request, Security
+from fastapi import Body, FastAPI, Request, Security
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import APIKeyHeader
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
 from corewrite.deployment.settings import keep_secrets
@@ -22,7 +21,9 @@ from corewrite.serving import problems
 from corewrite.serving.edge import Edge
 from corewrite.serving.events import Event
 from corewrite.serving.log_limit import limit_logs
-from corewrite.serving.problems import MEDIA_TYPE, ProblemError, without_places
+from corewrite.serving.probes import PROBE_CONNECTIONS, ProbeListener, add_probes
+from corewrite.serving.problems import ProblemError, problem_responses
+from corewrite.serving.protocol import ListenerState, listener_state, most_connections, watch
 from corewrite.serving.service import NoLogError, Service, names_of, shown_reason
 from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
 from corewrite.serving.versions import Open
@@ -75,12 +76,14 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
     key = config.api_key()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await service.open()
-        try:
-            yield
-        finally:
-            await service.close()
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
+        # Probes are answered while the champion is loaded, and until the last request is.
+        async with _listening(service, config) as state:
+            await service.open()
+            try:
+                yield state
+            finally:
+                await service.close()
 
     app = FastAPI(
         title="corewrite",
@@ -94,16 +97,8 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
     app.state.service = service
     problems.install(app)
 
-    def authorised(given: Annotated[str | None, Security(_KEY)]) -> None:
-        if key is not None and not hmac.compare_digest((given or "").encode("utf-8", "replace"), key.encode()):
-            raise ProblemError(401, "the X-API-Key header is missing or wrong", headers={"WWW-Authenticate": "ApiKey"})
-
-    def admin(given: Annotated[str | None, Security(_KEY)]) -> None:
-        if key is None:
-            raise ProblemError(403, "admin calls need a key: name its environment variable in api_key_env")
-        authorised(given)
-
-    guarded = [] if key is None else [Depends(authorised)]
+    # The edge asks for the key, before it reads a body; here OpenAPI hears of it.
+    guarded = [] if key is None else [Security(_KEY)]
     limits = config.limits
 
     @app.post("/v1/rewrite", dependencies=guarded, responses=_responses(RewriteResponse, 400, 401, 408, 413, 422, 429, 503))
@@ -186,42 +181,42 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             raise ProblemError(429, detail, headers={"Retry-After": "1"})
         return JSONResponse({"accepted": taken, "rejected": rejected})
 
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        """Whether the process is alive."""
-        return {"status": "alive"}
-
-    @app.get("/readyz", responses=_problems(503))
-    async def readyz() -> dict[str, Any]:
-        """Whether a real rewrite succeeded lately, and searches do not hang."""
-        if not service.ready:
-            why = "a search hangs" if service.hangs else "no rewrite succeeded lately"
-            raise ProblemError(503, service.versions.problem or why)
-        # A champion that cannot be loaded leaves the one before in service: ready, but somebody should know.
-        return {"status": "ready", "problem": without_places(service.versions.problem), **service.state()}
-
-    @app.get("/metrics", response_class=Response)
-    async def metrics() -> Response:
-        """For Prometheus."""
-        service.gauges()
-        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-    @app.post("/v1/admin/kill", dependencies=[Depends(admin)], responses=_problems(401, 403))
+    @app.post("/v1/admin/kill", dependencies=[Security(_KEY)], responses=problem_responses(401, 403))
     async def kill() -> Switch:
         """Use no rewrite from now on; the other workers follow within a second."""
         return Switch(persisted=service.kill.kill(), killed=service.kill.on)
 
-    @app.post("/v1/admin/resume", dependencies=[Depends(admin)], responses=_problems(401, 403))
+    @app.post("/v1/admin/resume", dependencies=[Security(_KEY)], responses=problem_responses(401, 403))
     async def resume() -> Switch:
         """Use rewrites again."""
         return Switch(persisted=service.kill.resume(), killed=service.kill.on)
 
+    if config.health_port is None:
+        add_probes(app, service)
     _tell_limits(app, limits)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(
-        Edge, limits=limits, metrics=service.metrics, routes=routes, hosts=frozenset(map(str.lower, config.hosts))
+        Edge, limits=limits, metrics=service.metrics, routes=routes, hosts=frozenset(map(str.lower, config.hosts)), key=key
     )
     return app
+
+
+@asynccontextmanager
+async def _listening(service: Service, config: ServeConfig) -> AsyncIterator[ListenerState]:
+    """The state of the listener for requests, watched, and probes answered where they have a listener of their own."""
+    state = listener_state(most_connections(config.limits), config.limits)
+    probed = listener_state(PROBE_CONNECTIONS, config.limits)
+    listener = None
+    if config.health_port is not None:
+        listener = ProbeListener(service, probed, config.health_host or config.host, config.health_port)
+        await listener.open()
+    watching = asyncio.create_task(watch(state, probed))
+    try:
+        yield state
+    finally:
+        watching.cancel()
+        if listener is not None:
+            await listener.close()
 
 
 def _asked(wired: WireQuery, limits: Limits, where: str) -> Query:
@@ -251,12 +246,7 @@ def _refused(where: str, why: str) -> ProblemError:
 
 
 def _responses(model: type, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model}, **_problems(*statuses)}
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    return {status: {"description": "Problem details.", "content": {MEDIA_TYPE: schema}} for status in statuses}
+    return {200: {"model": model}, **problem_responses(*statuses)}
 
 
 def _tell_limits(app: FastAPI, limits: Limits) -> None:

@@ -50,6 +50,12 @@ def without_places(text: str) -> str:
     return re.sub(r"[^\s'\"(,;=]*/([^\s'\",;:)]*)", r"\1", text)
 
 
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI is told of problems with these statuses."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {status: {"description": "Problem details.", "content": {MEDIA_TYPE: schema}} for status in statuses}
+
+
 def install(app: FastAPI) -> None:
     """Let every error of `app` be a problem."""
 

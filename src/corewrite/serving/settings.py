@@ -140,6 +140,13 @@ class Limits(Settings):
     """Results of a search."""
     in_flight: int = Field(default=512, ge=1)
     """Requests worked on at a time by each worker; more get 429."""
+    connections: int = Field(default=1024, ge=16)
+    """Connections open at a time to each worker, fewer where it may open fewer files (`ulimit -n`): for a new one, that which
+    has waited longest for its client is closed."""
+    header_seconds: float = Field(default=5.0, gt=0, le=60)
+    """How long the head of a request may take to come, seconds; then the connection is closed."""
+    body_seconds: float = Field(default=10.0, gt=0, le=600)
+    """How long a body may take to come, and a client to read an answer, seconds."""
 
 
 class LogSettings(Settings):
@@ -212,6 +219,11 @@ class ServeSettings(Settings):
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """Port to listen on."""
+    health_host: str | None = None
+    """Address to answer probes on, where `health_port` is set; None: `host`."""
+    health_port: int | None = Field(default=None, ge=1, le=65_535)
+    """Port of a listener of its own for `/healthz`, `/readyz` and `/metrics`, which are then answered there and nowhere else;
+    None: they are answered on `port`, beside all other requests."""
     workers: int = Field(default=1, ge=1, le=256)
     """Worker processes, each with the indexes and a rewriter process of its own."""
     drain_seconds: int = Field(default=20, ge=0)
