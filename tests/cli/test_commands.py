@@ -107,6 +107,22 @@ def test_ingest_says_why_outcomes_cannot_be_told(tmp_path, events, reason):
     assert reason in found["outcomes_unknown"]
 
 
+def test_ingest_counts_searches_that_have_not_ended(tmp_path):
+    path = tmp_path / "log.ndjson"
+    with UbiWriter(path) as out:
+        for i, at in enumerate([0, 1_000, 1_010, 1_020, 1_030]):
+            query = {"query_id": f"q{i}", "client_id": f"u{i}", "timestamp": 1_700_000_000.0 + at}
+            out.query(**query, user_query="lion", hit_ids=["a", "b"], attributes={})
+            out.event("click", **query, session_id="", object_id="a", ordinal=1)
+    assert "4 of 5 searches came within 5 minutes of the log's end" in " ".join(call("ingest", path).stdout.split())
+    assert json.loads(call("ingest", path, "--json").stdout)["searches_not_ended"] == 4
+    with path.open("a") as out:
+        value = {"query_id": "end", "client_id": "u", "user_query": "x", "timestamp": 1_700_009_000}
+        out.write(json.dumps(value) + "\n")
+    later = json.loads(call("ingest", path, "--json").stdout)
+    assert later["searches_not_ended"] == 1 and not any("log's end" in w for w in later["warnings"])
+
+
 def test_ingest_names_actions_that_nothing_reads(log):
     with log.open("a") as out:
         value = {"action_name": "product_hover", "query_id": "q0", "client_id": "u0", "timestamp": 1_700_000_001}

@@ -234,11 +234,14 @@ def test_the_champion_is_validated_under_the_frozen_margins(settings, steps, mon
     monkeypatch.setattr(cycle_module, "champion_holds", lambda *args, **kwargs: asked.append(args) or ["no"])
     monkeypatch.setattr(cycle_module, "probe", lambda *args: SimpleNamespace(findings=()))
     monkeypatch.setattr(cycle_module, "asdict", lambda found: {})
+    monkeypatch.setattr(cycle_module, "random_pairs", lambda *args, seed: (SimpleNamespace(advice="raise eps"),))
     for name in ("_deployment", "_policy"):
         monkeypatch.setattr(_Cycle, name, lambda self, *args: SimpleNamespace(reward=None))
     monkeypatch.setattr(_Cycle, "_judge", None)
     window = SimpleNamespace(instances=list, for_gate=lambda limit: [])
-    assert cycle._probe(window, "r2")["refused"] == {"relevance": "r2", "spec": "s2"}
+    found = cycle._probe(window, "r2")
+    assert found["refused"] == {"relevance": "r2", "spec": "s2"}
+    assert found["alarms"][0] == "raise eps" and "stays: no" in found["alarms"][1], "the refusal is the last"
     assert frozen in asked[0]
 
 

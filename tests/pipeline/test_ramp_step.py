@@ -118,7 +118,7 @@ def test_by_hand_the_champion_is_another_by_now(run):
 
 def test_no_ramp(run):
     promoted(run, "old")
-    with pytest.raises(RampError, match="one begins with a promote"):
+    with pytest.raises(RampError, match="one begins where a cycle promotes over a champion"):
         ramp_step(run, searches(0.0, 1, 0.0), observation="x", until=0.0)
 
 

@@ -32,6 +32,7 @@ def ingest(
     from corewrite.domain.config_file import read_config
     from corewrite.logs import find_outcomes, fit_propensity, mine_instances, read_log, write_instances
     from corewrite.logs.files import log_files
+    from corewrite.logs.outcomes import CHAIN_GAP
     from corewrite.logs.privacy import LogSections
     from corewrite.logs.sealing import load_keys
 
@@ -63,10 +64,17 @@ def ingest(
         "satisfaction_told_by": outcomes.rule if any(outcomes.clicked) else None,
         "outcomes": shares if unknown is None else dict.fromkeys(shares),
         "outcomes_unknown": unknown,
+        "searches_not_ended": outcomes.num_censored,
         "instances": len(instances),
     }
     if why:
-        found["warnings"] = [*report.warnings, f"no training instances: {why}"]
+        found["warnings"] = [*found["warnings"], f"no training instances: {why}"]
+    if 2 * outcomes.num_censored > len(outcomes):
+        found["warnings"] = [
+            *found["warnings"],
+            f"{outcomes.num_censored} of {len(outcomes)} searches came within {CHAIN_GAP / 60:.0f} minutes of the log's end: "
+            "how they ended is not known yet, and they teach nothing. Bring a longer log, or one with a later line",
+        ]
     if as_json:
         print_json(found)
     else:

@@ -165,7 +165,8 @@ def replay(
         f = found.factors
         say(
             f"{f.share_agreeing:.4%} of {f.compared} factors agree within 1e-6 (largest difference {f.worst:.2g}); "
-            f"{found.same_lists} of {found.searches} lists are the same; {found.passed_over} lines passed over"
+            f"{found.same_lists} of {found.searches} lists are the same; "
+            f"{found.passed_over} other lines (events, searches without texts)"
         )
         for name, one in sorted(found.by_factor.items(), key=lambda x: x[1].share_agreeing):
             if one.share_agreeing < 1:

@@ -144,6 +144,11 @@ class Outcomes:
             )
         return None
 
+    @property
+    def num_censored(self) -> int:
+        """How many searches came so late in the log that their users may yet go on."""
+        return int((self.outcome == Outcome.CENSORED).sum())
+
     def shares(self) -> dict[str, float]:
         """Share of each outcome among searches that are not censored."""
         ended = self.outcome[self.outcome != Outcome.CENSORED]

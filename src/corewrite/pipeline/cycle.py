@@ -19,6 +19,7 @@ from corewrite.deployment.documents import open_documents
 from corewrite.deployment.inputs import check_inputs, training_room
 from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
+from corewrite.deployment.random_pairs import random_pairs
 from corewrite.deployment.run_folder import note_documents
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Documents, Provenance, sha256_json
@@ -434,6 +435,10 @@ class _Cycle:
                 retried(deployment.reward, self.config.pipeline.training.scoring),
             )
             found, problems = {"probe": asdict(probed)}, [] if self.trusting else _paid(probed)
+            queries = [x.query.text for x in instances[: self.config.pipeline.probe_instances]]
+            pairs = random_pairs(deployment, queries, seed=self.config.seed)
+            found["random_pairs"] = [asdict(x) for x in pairs]
+            alarms += [x.advice for x in pairs if x.advice]
         except ValueError as error:  # it scores what is no number, or there is nothing to probe with
             if champion is None:
                 raise
@@ -510,7 +515,7 @@ class _Cycle:
         else:
             policy, about = self._policy(champion.policy), {}
             if config.refresh.examples:
-                with self.steps.step("show it the week's repairs") as progress:
+                with self.steps.step("fine-tune on the week's repairs") as progress:
                     repaired, good = window.reformulations()
                     examples = weekly_examples(repaired, good, self.documents, config.refresh.examples, seed=self._week_seed)
                     rate = shown_rate(config.refresh.learning_rate, self._mitigations)

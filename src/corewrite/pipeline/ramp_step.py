@@ -91,7 +91,9 @@ def ramp_of(run: Path) -> tuple[RampState, RampConfig]:
     """
     found = read_ramp(run)
     if found is None:
-        raise RampError(f"{run} has no ramp: one begins with a promote")
+        raise RampError(
+            f"{run} has no ramp: one begins where a cycle promotes over a champion; the first champion serves its arm at once"
+        )
     return found
 
 
