@@ -1,6 +1,7 @@
 """The ramp on disk: written by the cycle, read by the cycle and by every server."""
 
 import json
+import math
 from pathlib import Path
 
 from corewrite.experiment.ramp import RampState
@@ -25,6 +26,10 @@ def read_ramp(file: Path) -> tuple[RampState, RampConfig] | None:
         state, config = RampState.from_json(found["state"]), RampConfig.model_validate(found["config"])
         if not 0 <= state.stage < len(config.stages):
             raise ValueError(f"stage {state.stage} is none of {len(config.stages)}")
+        if state.champion < 1 or state.previous < 1 or not math.isfinite(state.since):
+            raise ValueError("champion and previous are versions from 1 on, since is a time")
+        if state.status != "running" and not state.history:
+            raise ValueError(f"{state.status}, and no decision says so")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RampFileError(
             f"{file} is damaged ({error}): restore it, or remove it to give the champion to everybody"

@@ -40,6 +40,7 @@ from corewrite.pipeline.judges import build_judge
 from corewrite.pipeline.mined import MinedWindow, first_thresholds, freeze, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
+from corewrite.pipeline.step_results import SHAPES
 from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
@@ -120,17 +121,13 @@ def history_of(run: Path) -> list[dict[str, Any]]:
 def _record(journal: Journal) -> dict[str, Any] | None:
     """The record of a finished cycle, as far as others show it and go by it; None where it is not finished."""
     record = journal.read("record")
-    if record is None:
-        return None
-    alarms = record.get("alarms", [])
-    texts = isinstance(alarms, list) and all(isinstance(text, str) for text in (record.get("reason", ""), *alarms))
-    if record["week"] != journal.folder.name or record["verdict"] not in ("promote", "hold", "reject") or not texts:
-        raise JournalError(f"{journal.folder / 'record.json'} is damaged (week, verdict, reason or alarms): restore it")
+    if record is not None and record["week"] != journal.folder.name:
+        raise JournalError(f"{journal.folder / 'record.json'} is damaged (it is of week {record['week']!r}): restore it")
     return record
 
 
 def _journals(run: Path) -> list[Journal]:
-    return [Journal(folder) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
+    return [Journal(folder, SHAPES) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
 
 
 def cycle_status(config: CycleConfig) -> dict[str, Any]:
@@ -186,7 +183,7 @@ class _Cycle:
             raise CycleError(f"logs {config.logs} holds no week {week!r}; there are {', '.join(list(weeks)[-5:])}")
         finished = history_of(config.run)
         history, later = [r for r in finished if r["week"] < week], [r["week"] for r in finished if r["week"] > week]
-        journal, registry = Journal(config.run / "cycles" / week), Registry(config.run / "registry")
+        journal, registry = Journal(config.run / "cycles" / week, SHAPES), Registry(config.run / "registry")
         if later and journal.read("record") is None:
             raise CycleError(f"week {week!r} is out of turn: the cycle of {later[-1]!r} is finished; run a later week")
         champion, log = registry.champion(), registry.decisions()
@@ -611,9 +608,13 @@ class _Cycle:
         """The champion as it was when the cycle began, whatever this cycle has done since."""
         if (version := self.plan["champion"]) is None:
             return None
-        decision = self.registry.decisions()[version - 1]
-        assert decision.candidate is not None
-        return Champion(**decision.candidate.hashes, version=version, fallback=None)
+        candidate = next((d.candidate for d in self.registry.decisions() if d.number == version), None)
+        if candidate is None:
+            raise JournalError(
+                f"{self.journal.folder / 'start.json'} names champion {version}, which the registry has none of: remove "
+                f"{self.journal.folder} to begin anew"
+            )
+        return Champion(**candidate.hashes, version=version, fallback=None)
 
     @cached_property
     def _opener(self) -> RankerOpener:
@@ -758,7 +759,7 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
     """Begin, or carry on, the ramp of a promote whose cycle was killed before it could, and was never gone on with."""
     found = promoted.evidence if isinstance(promoted.evidence, Mapping) else {}
     week, step = found.get("cycle"), found.get("step")
-    if not isinstance(week, str) or Journal(config.run / "cycles" / week).read("record") is not None:
+    if not isinstance(week, str) or Journal(config.run / "cycles" / week, SHAPES).read("record") is not None:
         return
     with ramp_lock(config.run):
         if step in ("settle", "recover"):

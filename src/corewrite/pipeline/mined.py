@@ -29,6 +29,7 @@ from corewrite.logs import (
 )
 from corewrite.logs.outcomes import Overlap
 from corewrite.logs.sealing import Unseal
+from corewrite.pipeline.step_results import MINED
 from corewrite.pipeline.users import read_users
 from corewrite.pipeline.window import read_window
 from corewrite.relevance import Impressions
@@ -58,8 +59,12 @@ class MinedWindow:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """Time span, outcome shares, counts, warnings and satisfaction thresholds."""
-        return read_object(self.folder / _ABOUT, JournalError, f"remove {self.folder}, and the week is mined again")
+        """Time span, outcome shares, counts, warnings and satisfaction thresholds.
+
+        Raises:
+            JournalError: the file is damaged.
+        """
+        return read_object(self.folder / _ABOUT, JournalError, self._anew, MINED)
 
     @property
     def span(self) -> str:
@@ -71,7 +76,14 @@ class MinedWindow:
         """Watch times that satisfied; None where another rule told satisfaction."""
         if (found := self.about["thresholds"]) is None:
             return None
-        return SatisfactionThresholds(np.array(found["edges"], np.float64), np.array(found["seconds"], np.float64))
+        edges, seconds = (np.array(found[name], np.float64) for name in ("edges", "seconds"))
+        if len(seconds) != len(edges) + 1:
+            raise JournalError(f"{self.folder / _ABOUT} is damaged (thresholds: {len(edges)} edges): {self._anew}")
+        return SatisfactionThresholds(edges, seconds)
+
+    @property
+    def _anew(self) -> str:
+        return f"remove {self.folder}, and the week is mined again"
 
     def instances(self) -> list[TrainingInstance]:
         """Instances of users who may be trained on."""

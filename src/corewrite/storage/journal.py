@@ -5,9 +5,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from corewrite.storage.durable import make_folder, make_private, naming, whole_file
 from corewrite.storage.json_file import read_object
@@ -31,18 +33,23 @@ class Journal:
     A step is done exactly when its file is there: it is written beside its place, synced and renamed. What a step makes besides
     (artifacts, mined windows, training phases) is whole or absent by itself, and making it again gives the same.
 
+    Args:
+        folder: Of the cycle.
+        shapes: By step, the types of what it wrote down, checked whenever that is read.
+
     Attributes:
         folder: Of the cycle.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shapes: Mapping[str, TypeAdapter[Any]] = MappingProxyType({})) -> None:
         self.folder = folder
+        self._shapes = shapes
 
     def once(self, step: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """The step's result: read where it is done, else computed and written.
 
         Raises:
-            JournalError: the file holds no JSON object.
+            JournalError: the file holds no JSON object, or values of other types than the step writes.
         """
         if (found := self.read(step)) is None:
             make_folder(self.folder)
@@ -54,12 +61,12 @@ class Journal:
         """The step's result; None where it is not done. A key that it lacks is a `JournalError` too.
 
         Raises:
-            JournalError: the file holds no JSON object.
+            JournalError: the file holds no JSON object, or values of other types than the step writes.
         """
         file = self._file(step)
         if not file.is_file():
             return None
-        return read_object(file, JournalError, "remove it, and the step is done again")
+        return read_object(file, JournalError, "remove it, and the step is done again", self._shapes.get(step))
 
     def result(self, step: str) -> dict[str, Any]:
         """The result of a step that is done.

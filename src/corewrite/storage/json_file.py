@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 
 class JsonObject(dict[str, Any]):
     """An object in a JSON file; a key that it lacks is an error of the file, with its name and the fix."""
@@ -22,13 +24,14 @@ class JsonObject(dict[str, Any]):
         return dict, (dict(self),)
 
 
-def read_object(file: Path, error: type[Exception], fix: str) -> JsonObject:
+def read_object(file: Path, error: type[Exception], fix: str, shape: TypeAdapter[Any] | None = None) -> JsonObject:
     """The object that a JSON file holds; objects inside of it are `JsonObject`s too.
 
     Args:
         file: The file.
-        error: What is raised where it holds none, or lacks a key that is asked for.
+        error: What is raised where it holds none, lacks a key that is asked for, or does not have the shape.
         fix: What to do then.
+        shape: Types of its values, nothing converted; None: any.
 
     Raises:
         Exception: `error`.
@@ -44,4 +47,11 @@ def read_object(file: Path, error: type[Exception], fix: str) -> JsonObject:
         raise refuse(str(unreadable)) from unreadable
     if not isinstance(found, JsonObject):
         raise refuse("it is no JSON object")
+    if shape is not None:
+        try:
+            shape.validate_python(found, strict=True)
+        except ValidationError as wrong:
+            first = wrong.errors(include_url=False, include_input=False)[0]
+            said = [".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")]
+            raise refuse(": ".join(filter(None, said))) from wrong
     return found

@@ -16,14 +16,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors import safe_open
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from corewrite.domain import sha256_json
 from corewrite.rewriter import Rewriter
@@ -35,10 +37,48 @@ from corewrite.training.losses import RewardShift
 from corewrite.training.optimise import Cursor
 from corewrite.training.pairs import Candidate
 
+_MOST_THREADS = 4096
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
 _ANEW = "restore it, or remove the folder and train anew"
+
+
+class _Identity(TypedDict, total=False):
+    provenance: dict[str, Any] | None
+    environment: dict[str, str]
+
+
+class _Record(TypedDict, total=False):
+    """What the run's report, and the next phase's learning rate, are reckoned from."""
+
+    optimizer_steps: Annotated[int, Field(ge=0)]
+    rollouts: Annotated[int, Field(ge=0)]
+    pairs: Annotated[int, Field(ge=0)]
+    instances_lost: dict[str, Any]
+    seconds: dict[str, float]
+
+
+class _Shift(TypedDict):
+    total: float
+    count: int
+
+
+class _Place(TypedDict):
+    step: Annotated[int, Field(ge=0)]
+    shift: _Shift
+    sums: dict[str, float]
+    gradient_norms: dict[str, float]
+    clipped: int
+
+
+class _Checkpoint(TypedDict):
+    phase: Annotated[int, Field(ge=0)]
+    cursor: _Place
+    environment: dict[str, str]
+
+
+_IDENTITY, _RECORD, _CHECKPOINT = TypeAdapter(_Identity), TypeAdapter(_Record), TypeAdapter(_Checkpoint)
 
 
 class ResumeError(RuntimeError):
@@ -92,7 +132,7 @@ class RunFolder:
         make_folder(root / "phases")
         file = root / "run.json"
         if file.is_file():
-            known = dict(read_object(file, ResumeError, _ANEW))
+            known = dict(read_object(file, ResumeError, _ANEW, _IDENTITY))
             self._begun = known.pop("environment", None)
             (then, known), (now, given) = _code_version_apart(known), _code_version_apart(identity)
             self._versions = then, now
@@ -106,21 +146,44 @@ class RunFolder:
 
     @property
     def threads(self) -> int | None:
-        """How many threads the run began with; None where it begins now, or where a version began it that did not say."""
-        return int(self._begun["threads"]) if self._begun and "threads" in self._begun else None
+        """How many threads the run began with; None where it begins now, or where a version began it that did not say.
+
+        Raises:
+            ResumeError: that is no number of threads.
+        """
+        if not self._begun or "threads" not in self._begun:
+            return None
+        said = self._begun["threads"]
+        if not (said.isascii() and said.isdigit() and 0 < int(said[:9]) <= _MOST_THREADS):
+            raise ResumeError(f"{self.root / 'run.json'} is damaged (threads {said!r:.40}): {_ANEW}")
+        return int(said)
 
     def records(self) -> list[dict[str, Any]]:
-        """Records of the finished phases, in order."""
-        return [read_object(f, ResumeError, _ANEW) for f in sorted((self.root / "phases").glob("[0-9]*/record.json"))]
+        """Records of the finished phases, in order.
+
+        Raises:
+            ResumeError: one is damaged.
+        """
+        files = sorted((self.root / "phases").glob("[0-9]*/record.json"))
+        return [read_object(f, ResumeError, _ANEW, _RECORD) for f in files]
 
     def write_record(self, phase: int, record: Mapping[str, Any]) -> None:
         """Write down what happened in a phase."""
         self._write(self._phase(phase) / "record.json", json.dumps(dict(record), indent=1, sort_keys=True).encode())
 
     def scored(self, phase: int) -> Scored | None:
-        """The phase's scored candidates, None before they were written."""
+        """The phase's scored candidates, None before they were written.
+
+        Raises:
+            ResumeError: the file is damaged.
+        """
         file = self._phase(phase) / "candidates.parquet"
-        return _from_table(pq.read_table(file)) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return _from_table(pq.read_table(file))
+        except (pa.ArrowException, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ResumeError(f"{file} is damaged ({str(error)[:200]}): {_ANEW}") from error
 
     def write_scored(self, phase: int, scored: Scored) -> None:
         """Write the phase's scored candidates."""
@@ -129,15 +192,23 @@ class RunFolder:
         self._write(self._phase(phase) / "candidates.parquet", sink.getvalue().to_pybytes())
 
     def state(self) -> State | None:
-        """Where the run stands, None before its first checkpoint; warns where resuming will not be bitwise."""
+        """Where the run stands, None before its first checkpoint; warns where resuming will not be bitwise.
+
+        Raises:
+            ResumeError: the checkpoint is damaged.
+        """
         file = self.root / "state.safetensors"
         if not file.is_file():
             if self._begun and (self.root / "phases/000/candidates.parquet").is_file():
                 self._say_if_elsewhere(self._begun)
             return None
-        with safe_open(file, "pt") as opened:
-            about = json.loads(opened.metadata()["corewrite"])
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        try:
+            with safe_open(file, "pt") as opened:
+                about = json.loads((opened.metadata() or {})["corewrite"])
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            _CHECKPOINT.validate_python(about, strict=True)
+        except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ResumeError(f"{file} is damaged ({str(error)[:200]}): {_ANEW}") from error
         self._say_if_elsewhere(about["environment"])
         cursor = about["cursor"]
         return State(about["phase"], Cursor(**{**cursor, "shift": RewardShift(**cursor["shift"])}), tensors)
@@ -205,26 +276,42 @@ def pack_state(policy: Rewriter, optimizer: torch.optim.Optimizer, reference: Re
 def unpack_state(
     tensors: Mapping[str, Tensor], policy: Rewriter, optimizer: torch.optim.Optimizer, reference: Rewriter | None
 ) -> None:
-    """Put back what `pack_state` took."""
+    """Put back what `pack_state` took.
+
+    Raises:
+        ResumeError: it is not of this policy and optimizer.
+    """
     parts: dict[str, dict[str, Tensor]] = {"policy": {}, "reference": {}, "optimizer": {}}
     for name, value in tensors.items():
-        part, rest = name.split(".", 1)
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise ResumeError(f"the checkpoint holds {name!r:.80}, which is no part of a training: {_ANEW}")
         parts[part][rest] = value
     load_trained(policy, parts["policy"])
     if reference is not None:
         load_trained(reference, parts["reference"])
+    trained = list(policy.trained_state().values())
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        index, _, key = name.partition(".")
+        place = int(index) if index.isascii() and index.isdigit() and len(index) < 9 else len(trained)
+        if place >= len(trained) or (value.dim() and value.shape != trained[place].shape):
+            raise ResumeError(f"the checkpoint's optimizer state {name!r:.80} is of no trained weight: {_ANEW}")
+        state.setdefault(place, {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def load_trained(policy: Rewriter, state: Mapping[str, Tensor]) -> None:
-    """Set the trained weights of `policy` to those of `state`."""
+    """Set the trained weights of `policy` to those of `state`.
+
+    Raises:
+        ResumeError: they are of other names or shapes.
+    """
     own = policy.trained_state()
     if own.keys() != state.keys():
         raise ResumeError(f"the weights differ in {sorted(own.keys() ^ state.keys())[:3]}: is it another model?")
+    if differing := [name for name in own if own[name].shape != state[name].shape]:
+        raise ResumeError(f"the weights {sorted(differing)[:3]} have other shapes: is it another model?")
     for name, value in state.items():
         own[name].copy_(value)
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from corewrite.domain import Context, Query, TrainingInstance
 from corewrite.rewriter import Rewriter, new_small_decoder
+from corewrite.storage.json_file import read_object
 from corewrite.training.checkpoint import RunFolder
 from corewrite.training.config import TrainingConfig
 from corewrite.training.loop import train
@@ -46,7 +47,7 @@ def read_run(folder: Path) -> MeasuredRun:
     root = folder if (folder / "run.json").is_file() else folder / "training"
     if not (root / "run.json").is_file():
         raise FileNotFoundError(f"{folder} holds no training run (run.json): name the folder that training wrote")
-    config = TrainingConfig.model_validate(json.loads((root / "run.json").read_text("utf-8"))["config"])
+    config = TrainingConfig.model_validate(read_object(root / "run.json", PlanError, "measure a new run")["config"])
     if config.overlap:
         raise PlanError(f"{root}: phases that overlap (overlap: true) slow each other down: measure a run without")
     records = RunFolder(root, {}, writes=False).records()
@@ -59,6 +60,8 @@ def read_run(folder: Path) -> MeasuredRun:
         phases = [_phase(dict(r), scored, gap) for r, scored, gap in zip(records, new, gaps, strict=True)]
     except KeyError as error:
         raise PlanError(f"{root}: its records lack {error}, an older version wrote them: measure a new run") from error
+    except TypeError as error:
+        raise PlanError(f"{root}: a record is damaged ({error}): measure a new run") from error
     notes = () if len(phases) > 1 else (f"{root} has one phase only: its warm-up is in the rates",)
     machine, device = _machine(root / "state.safetensors")
     return MeasuredRun(str(root), machine, device, config, tuple(phases[1:] or phases), notes)
@@ -219,8 +222,10 @@ def _between(root: Path, records: Sequence[Mapping[str, Any]], phase: int) -> fl
 
 def _machine(checkpoint: Path) -> tuple[str, str]:
     """Machine and device of a checkpoint: "cpu" or the GPU's name."""
-    with safe_open(checkpoint, "pt") as opened:
-        about = json.loads(opened.metadata()["corewrite"])["environment"]
-    device = about["device"]
-    processor = f"{about['processor']}, {about['threads']} threads"
+    try:
+        with safe_open(checkpoint, "pt") as opened:
+            about = json.loads((opened.metadata() or {})["corewrite"])["environment"]
+        device, processor = str(about["device"]), f"{about['processor']}, {about['threads']} threads"
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise PlanError(f"{checkpoint} is damaged ({str(error)[:200]}): measure a new run") from error
     return (processor if device == "cpu" else f"{device} ({processor})"), device
