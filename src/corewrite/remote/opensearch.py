@@ -49,13 +49,12 @@ class BoundedConnection(Connection):
             response = self._http.request(method, target, content=body, headers=sent, timeout=timeout or self._http.timeout)
             text = response.content.decode("utf-8", "surrogatepass")
         except (httpx.TransportError, UnicodeDecodeError) as error:
-            self.log_request_fail(method, target, url, body, time.monotonic() - began, exception=error)
+            # Not logged as the client would, with a traceback: the error says it all.
             kind = ConnectionTimeout if isinstance(error, httpx.TimeoutException) else ConnectionError
             raise kind("TIMEOUT" if kind is ConnectionTimeout else "N/A", str(error), error) from error
         seconds, status = time.monotonic() - began, response.status_code
         if not 200 <= status < 300 and status not in ignore:
-            self.log_request_fail(method, target, url, body, seconds, status, text)
-            self._raise_error(status, text, response.headers.get("content-type"))
+            self._raise_error(status, text)  # as a text: the client takes for granted that JSON of an error is an object
         self.log_request_success(method, target, url, body, status, text, seconds)
         return status, response.headers, text
 

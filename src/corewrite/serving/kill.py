@@ -1,7 +1,10 @@
 """The kill switch: a file, so that all workers, the next start and a person with a shell agree on it."""
 
+import logging
 from contextlib import suppress
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class KillSwitch:
@@ -28,10 +31,14 @@ class KillSwitch:
 
     def kill(self) -> bool:
         """Switch off; False: here only, since the file cannot be written."""
+        self.look()
+        if self._file:
+            return True
         try:
             self.path.touch()
-        except OSError:
+        except OSError as error:
             self._here = True
+            _log.error("the kill file %s cannot be written (%s): rewrites are off in this worker alone", self.path, error)
             return False
         self._file = True
         return True
@@ -40,7 +47,10 @@ class KillSwitch:
         """Switch on again; False: the file cannot be removed, so it stays off."""
         try:
             self.path.unlink(missing_ok=True)
-        except OSError:
-            return False
+        except OSError as error:
+            self.look()
+            if self._file:
+                _log.error("the kill file %s cannot be removed (%s): rewrites stay off", self.path, error)
+                return False
         self._file = self._here = False
         return True

@@ -178,7 +178,7 @@ def test_a_server_that_hangs_costs_one_time_out_and_is_found_again(redis, redis_
     redis_server.pause()
     try:
         began = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match="'videos': Timeout reading"):
+        with pytest.raises(EngineUnavailableError, match="'videos' got no answer: TimeoutError: Timeout (reading|writing)"):
             engine.search_text(["lion"], 3)
         assert 0.25 < time.monotonic() - began < 0.6
     finally:
@@ -199,7 +199,7 @@ def test_no_server_is_said_at_once(catalogue):
         probe.bind(("127.0.0.1", 0))
         engine = opened(f"redis://127.0.0.1:{probe.getsockname()[1]}", catalogue)
         began = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match="'videos': Error 111 connecting"):
+        with pytest.raises(EngineUnavailableError, match="'videos' got no answer: ConnectionError: Error 111 connecting"):
             engine.search_text(["lion"], 3)
         assert time.monotonic() - began < 1
 

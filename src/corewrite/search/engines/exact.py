@@ -1,5 +1,6 @@
 """Scores and lists that every engine makes alike."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -7,8 +8,9 @@ import numpy.typing as npt
 
 from corewrite.domain import Documents
 from corewrite.domain.documents import text_column
-from corewrite.search.engines.port import Float32Array, FloatArray, IntArray
+from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
 
+_LARGEST = sys.float_info.max
 _FETCHED = 1_000
 """Documents fetched at once."""
 
@@ -34,6 +36,7 @@ def exact_scores(
         fetch: The vector by row, of the rows that the engine holds.
 
     Raises:
+        EngineError: what is stored for a document is no vector.
         ValueError: the shapes do not fit, or a row is not among the documents.
     """
     rows = np.asarray(rows, np.int64)
@@ -45,7 +48,9 @@ def exact_scores(
     held = np.full((len(distinct), vectors.shape[1]), np.nan)
     for start in range(0, len(distinct), _FETCHED):
         for row, stored in fetch(distinct[start : start + _FETCHED].tolist()).items():
-            vector = np.asarray(stored, np.float64)
+            vector = _numbers(stored)
+            if vector is None:
+                raise EngineError(f"what is stored as the vector of row {row} is no list of finite numbers")
             if len(vector) != vectors.shape[1]:
                 raise ValueError(f"the stored vector of row {row} has {len(vector)} dimensions, the query's {vectors.shape[1]}")
             held[np.searchsorted(distinct, row)] = vector
@@ -57,9 +62,28 @@ def exact_scores(
 
 
 def ranked(found: Sequence[Sequence[tuple[float, int]]], k: int) -> IntArray:
-    """Lists of (score, row), highest score first and equal ones by row, as int64 [lists, k]; -1 pads."""
+    """Lists of (score, row), highest score first and equal ones by row, as int64 [lists, k]; -1 pads.
+
+    A document that stands twice, as of an index with several entries a document, counts once, by its highest score.
+
+    Raises:
+        EngineError: a score is no finite number.
+    """
     out = np.full((len(found), max(0, k)), -1, np.int64)
     for i, hits in enumerate(found):
-        rows = [row for _, row in sorted(hits, key=lambda hit: (-hit[0], hit[1]))][: max(0, k)]
+        if wrong := [score for score, _ in hits if not (isinstance(score, int | float) and abs(score) <= _LARGEST)]:
+            raise EngineError(f"a document came with the score {wrong[0]!r:.40}, which is no finite number")
+        rows = list(dict.fromkeys(row for _, row in sorted(hits, key=lambda hit: (-hit[0], hit[1]))))[: max(0, k)]
         out[i, : len(rows)] = rows
     return out
+
+
+def _numbers(stored: npt.ArrayLike) -> FloatArray | None:
+    """A vector as an engine stores it; None of anything else."""
+    try:
+        found = np.asarray(stored)
+    except (ValueError, OverflowError):
+        return None
+    if found.ndim != 1 or found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+        return None
+    return found.astype(np.float64)

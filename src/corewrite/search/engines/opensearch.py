@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from corewrite.domain import Documents, words
+from corewrite.search.engines.answers import answered
 from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
 
@@ -18,7 +19,9 @@ _SEARCHES = 64
 
 
 class OpenSearchEngine:
-    """An OpenSearch index (a `SearchEngine`). Errors of the client pass through; timeouts and retries are the client's.
+    """An OpenSearch index (a `SearchEngine`); timeouts and retries are the client's.
+
+    A server that does not answer is an `EngineUnavailableError`, one that refuses or answers nonsense an `EngineError`.
 
     Scores are computed here, from vectors fetched by `_mget`: a `knn` query with a filter on ids may search approximately, and
     its score is a function of the inner product in single precision. IDs of the index are those of the documents.
@@ -69,11 +72,12 @@ class OpenSearchEngine:
             lines: list[dict[str, Any]] = []
             for i in part:
                 lines += [head, {"size": k, "_source": False, "track_total_hits": False, "query": queries[i]}]
-            answers = self._client.msearch(body=lines)["responses"]
-            if len(answers) != len(part):
-                raise EngineError(f"{len(part)} searches in {self._index!r} got {len(answers)} answers")
-            for i, answer in zip(part, answers, strict=True):
-                found[i] = self._hits(answer)
+            with answered(f"a search in {self._index!r}", _no_answer):
+                answers = self._client.msearch(body=lines)["responses"]
+                if len(answers) != len(part):
+                    raise EngineError(f"{len(part)} searches in {self._index!r} got {len(answers)} answers")
+                for i, answer in zip(part, answers, strict=True):
+                    found[i] = self._hits(answer)
         return ranked(found, k)
 
     def _hits(self, answer: dict[str, Any]) -> list[tuple[float, int]]:
@@ -87,24 +91,32 @@ class OpenSearchEngine:
             )
         hits = answer["hits"]["hits"]
         rows = self._documents.find([h["_id"] for h in hits]).tolist()
-        return [(float(h["_score"]), row) for h, row in zip(hits, rows, strict=True) if row >= 0]
+        return [(h["_score"], row) for h, row in zip(hits, rows, strict=True) if row >= 0]
 
     def _fetch(self, rows: list[int]) -> dict[int, list[float]]:
         ids = self._documents.ids_of(np.array(rows, np.int64))
         row_of = dict(zip(ids, rows, strict=True))
-        answer = self._client.mget(body={"ids": ids}, index=self._index, params={"_source_includes": self._vector_field})
         held: dict[int, list[float]] = {}
-        for document in answer["docs"]:
-            if "error" in document:
-                raise EngineError(f"document {document['_id']!r} of {self._index!r}: {str(document['error'])[:200]}")
-            if not document["found"]:
-                continue
-            vector = document.get("_source", {}).get(self._vector_field)
-            if vector is None:
-                what = f"document {document['_id']!r} of {self._index!r}"
-                raise EngineError(f"{what} has no {self._vector_field!r} in its _source: keep it there")
-            held[row_of[document["_id"]]] = vector
+        with answered(f"documents of {self._index!r}", _no_answer):
+            answer = self._client.mget(body={"ids": ids}, index=self._index, params={"_source_includes": self._vector_field})
+            for document in answer["docs"]:
+                if "error" in document:
+                    raise EngineError(f"document {document['_id']!r} of {self._index!r}: {str(document['error'])[:200]}")
+                if not document["found"]:
+                    continue
+                vector = document.get("_source", {}).get(self._vector_field)
+                if vector is None:
+                    what = f"document {document['_id']!r} of {self._index!r}"
+                    raise EngineError(f"{what} has no {self._vector_field!r} in its _source: keep it there")
+                if document["_id"] in row_of:
+                    held[row_of[document["_id"]]] = vector
         return held
+
+
+def _no_answer(error: Exception) -> bool:
+    from opensearchpy.exceptions import ConnectionError
+
+    return isinstance(error, ConnectionError)
 
 
 def fill_opensearch(client: Any, index: str, documents: Documents, vectors: Float32Array) -> None:

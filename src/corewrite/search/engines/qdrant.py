@@ -23,6 +23,7 @@ from uuid import UUID, uuid5
 import numpy as np
 
 from corewrite.domain import Documents, sha256_text, words
+from corewrite.search.engines.answers import answered
 from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
 
@@ -42,7 +43,9 @@ def point_id(doc_id: str) -> str:
 
 
 class QdrantEngine:
-    """A Qdrant collection (a `SearchEngine`). Errors of the client pass through; timeouts are the client's.
+    """A Qdrant collection (a `SearchEngine`); timeouts are the client's.
+
+    A server that does not answer is an `EngineUnavailableError`, one that refuses or answers nonsense an `EngineError`.
 
     Args:
         client: A `qdrant_client.QdrantClient`.
@@ -83,12 +86,13 @@ class QdrantEngine:
         for start in range(0, len(asked), _SEARCHES):
             part = asked[start : start + _SEARCHES]
             requests = [self._models.QueryRequest(query=queries[i], using=vector, limit=k, with_payload=[ID]) for i in part]
-            answers = self._client.query_batch_points(self._collection, requests)
-            if len(answers) != len(part):
-                raise EngineError(f"{len(part)} searches in {self._collection!r} got {len(answers)} answers")
-            for i, answer in zip(part, answers, strict=True):
-                rows = self._documents.find([self._id_of(p) for p in answer.points]).tolist()
-                found[i] = [(p.score, row) for p, row in zip(answer.points, rows, strict=True) if row >= 0]
+            with answered(f"a search in {self._collection!r}", _no_answer):
+                answers = self._client.query_batch_points(self._collection, requests)
+                if len(answers) != len(part):
+                    raise EngineError(f"{len(part)} searches in {self._collection!r} got {len(answers)} answers")
+                for i, answer in zip(part, answers, strict=True):
+                    rows = self._documents.find([self._id_of(p) for p in answer.points]).tolist()
+                    found[i] = [(p.score, row) for p, row in zip(answer.points, rows, strict=True) if row >= 0]
         return ranked(found, k)
 
     def _id_of(self, point: Any) -> str:
@@ -102,8 +106,9 @@ class QdrantEngine:
     def _fetch(self, rows: list[int]) -> dict[int, list[float]]:
         points = [self._point_of(doc_id) for doc_id in self._documents.ids_of(np.array(rows, np.int64))]
         row_of = dict(zip(points, rows, strict=True))
-        records = self._client.retrieve(self._collection, points, with_payload=False, with_vectors=[DENSE])
-        return {row_of[r.id]: r.vector[DENSE] for r in records if r.vector and DENSE in r.vector}
+        with answered(f"documents of {self._collection!r}", _no_answer):
+            records = self._client.retrieve(self._collection, points, with_payload=False, with_vectors=[DENSE])
+            return {row_of[r.id]: r.vector[DENSE] for r in records if r.id in row_of and r.vector and DENSE in r.vector}
 
 
 def fill_qdrant(client: Any, collection: str, documents: Documents, vectors: Float32Array) -> None:
@@ -150,6 +155,13 @@ def _sparse(models: Any, values: dict[str, float]) -> Any:
         index = int(sha256_text(word)[:8], 16)
         by_index[index] = max(value, by_index.get(index, 0.0))
     return models.SparseVector(indices=list(by_index), values=list(by_index.values()))
+
+
+def _no_answer(error: Exception) -> bool:
+    """The client wraps what httpx says, and what pydantic says of an answer, in the same class."""
+    import httpx
+
+    return isinstance(getattr(error, "source", error), httpx.TransportError)
 
 
 def _models() -> Any:

@@ -17,8 +17,9 @@ import numpy as np
 
 from corewrite.domain import Documents, words
 from corewrite.remote import Budget, spending
+from corewrite.search.engines.answers import answered
 from corewrite.search.engines.exact import each_text, exact_scores, ranked
-from corewrite.search.engines.port import EngineError, EngineUnavailableError, Float32Array, FloatArray, IntArray
+from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
 
 _AT_ONCE = 64
 """Searches sent before the first answer is read."""
@@ -105,8 +106,9 @@ class RedisEngine:
             # Each search has its time on the server.
             seconds = None if self._seconds is None else self._seconds * len(part)
             answers = self._ask([("FT.SEARCH", self._index, *query, *last) for _, query in part], "a search in", seconds)
-            for (i, _), answer in zip(part, answers, strict=True):
-                found[i] = self._hits(answer)
+            with answered(f"a search in {self._index!r}", _no_answer):
+                for (i, _), answer in zip(part, answers, strict=True):
+                    found[i] = self._hits(answer)
         return ranked(found, k)
 
     def _hits(self, answer: Any) -> list[tuple[float, int]]:
@@ -151,19 +153,23 @@ class RedisEngine:
 
     def _ask(self, commands: Sequence[_Command], what: str, seconds: float | None = None) -> list[Any]:
         """Send all, then read all. The client's own message of a failed pipeline holds the command, and so what users typed."""
-        from redis.exceptions import ConnectionError, TimeoutError
-
-        try:
-            with spending(Budget(seconds, _MOST_BYTES)), self._client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                answers: list[Any] = pipeline.execute(raise_on_error=False)
-        except (ConnectionError, TimeoutError) as error:
-            raise EngineUnavailableError(f"{what} {self._index!r}: {error}") from error
+        with (
+            answered(f"{what} {self._index!r}", _no_answer), spending(Budget(seconds, _MOST_BYTES)),
+            self._client.pipeline(transaction=False) as pipeline,
+        ):  # fmt: skip
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
         for answer in answers:
             if isinstance(answer, Exception):
                 raise EngineError(f"{what} {self._index!r} failed: {str(answer)[:200]}")
         return answers
+
+
+def _no_answer(error: Exception) -> bool:
+    from redis.exceptions import ConnectionError, TimeoutError
+
+    return isinstance(error, ConnectionError | TimeoutError)
 
 
 def fill_redis(
