@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test lint kserve clean
+.PHONY: demo test lint lock audit kserve clean
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,20 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check src tests benchmarks tools examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Everything that the serving image installs, with hashes. Versions stay where they still fit; `make lock UPGRADE=--upgrade` takes
+# the newest. torch is the build for processors, from PyTorch's own index, without a gigabyte of packages for CUDA.
+TORCH ?= --torch-backend cpu
+lock: .venv/.dev
+	$(BIN)/uv pip compile -q pyproject.toml --extra serve -c constraints.txt -o requirements/serve.txt \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(TORCH) $(UPGRADE)
+	$(BIN)/pytest -q tests/test_lock.py
+
+# Whether something of it is known to be vulnerable; advisories name torch without the build.
+audit: .venv/.dev
+	mkdir -p build && sed 's/+cpu / /' requirements/serve.txt > build/audit.txt
+	$(BIN)/pip-audit --require-hashes --disable-pip -r build/audit.txt
 
 # Two at a time, but what measures time or deadlines: a neighbour would make it late.
 TIMED := tests/serving tests/faults tests/training/test_plan.py
