@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from corewrite.domain import Catalogue, words
 from corewrite.relevance import BoundLateInteraction, DenseScorer, LateInteraction
@@ -81,3 +82,24 @@ def test_dense_vectors_are_unit_or_nothing(model, catalogue):
     dense = DenseScorer(model.bind(catalogue))
     assert np.allclose(np.linalg.norm(dense.document_vectors, axis=1), 1, atol=0.3)
     assert (dense.embed_texts(["unknownword"]) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder, arrays: (folder / "model.safetensors").write_bytes(b"\xff" * 40),
+        lambda folder, arrays: (folder / "vocabulary.txt").write_bytes(b"\xff\xfe"),
+        lambda folder, arrays: (folder / "vocabulary.txt").write_text("one\nword\ntoo\nmany"),
+        lambda folder, arrays: save_file({k: v for k, v in arrays.items() if k != "scalars"}, folder / "model.safetensors"),
+        lambda folder, arrays: save_file({**arrays, "more": arrays["word"]}, folder / "model.safetensors"),
+        lambda folder, arrays: save_file({**arrays, "scalars": arrays["scalars"][:5]}, folder / "model.safetensors"),
+        lambda folder, arrays: save_file({**arrays, "weight": arrays["weight"].astype(int)}, folder / "model.safetensors"),
+        lambda folder, arrays: save_file({**arrays, "mean_picture": arrays["picture"]}, folder / "model.safetensors"),
+    ],
+)
+def test_a_damaged_model_is_one_error(model, tmp_path, change):
+    model.save(tmp_path)
+    assert LateInteraction.load(tmp_path).model_hash == model.model_hash
+    change(tmp_path, load_file(tmp_path / "model.safetensors"))
+    with pytest.raises(ValueError, match="holds a relevance model that is damaged"):
+        LateInteraction.load(tmp_path)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from corewrite.domain import Catalogue, sha256_chunks
@@ -90,13 +90,30 @@ class LateInteraction:
 
         Raises:
             FileNotFoundError: the folder holds no model of this kind.
+            ValueError: it holds one that is damaged.
         """
         if not (folder / _WEIGHTS).is_file():
             raise FileNotFoundError(f"{folder} holds no relevance model: {_WEIGHTS} is missing")
-        with safe_open(folder / _WEIGHTS, "numpy") as tensors:
-            arrays = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
-        vocabulary = Vocabulary(("", *(folder / "vocabulary.txt").read_text("utf-8").split("\n")))
-        return cls(vocabulary=vocabulary, **arrays)
+        try:
+            with safe_open(folder / _WEIGHTS, "numpy") as tensors:
+                arrays = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+            said = (folder / "vocabulary.txt").read_text("utf-8")
+            found = cls(vocabulary=Vocabulary(("", *said.split("\n"))), **arrays)
+            found._refuse_misfit()
+        except (SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ValueError(f"{folder} holds a relevance model that is damaged ({str(error)[:200]}): restore it") from error
+        return found
+
+    def _refuse_misfit(self) -> None:
+        words, (dims,) = len(self.vocabulary.words), self.mean_picture.shape
+        shapes = {
+            "word": (words, self.word.shape[-1]), "picture": (words, dims), "picture_bias": (words,), "weight": (words,),
+            "scalars": (len(SCALARS),),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype.kind != "f":
+                raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not floats {list(shape)}")
 
     def scalar(self, name: str) -> float:
         """One of the scalars by name."""

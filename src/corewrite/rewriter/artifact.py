@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from corewrite.rewriter.log_probs import packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 from corewrite.storage.durable import naming
-from corewrite.storage.model_files import UnsafeModelError, check_model_file, num_values
+from corewrite.storage.model_files import UnsafeModelError, check_model_file
+from corewrite.storage.model_size import check_model_size
 
 _TEMPLATE = "prompt_template.json"
 _READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -190,16 +192,6 @@ def _model_folder(path_or_name: str | Path, read: list[str]) -> Path:
     return folder
 
 
-def _refuse_oversized(folder: Path) -> None:
-    """Refuse a configuration of a much larger model than the weights are of: the library makes room for all of it first."""
-    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes alone, and no draw is used up
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    asked, there = sum(p.numel() for p in model.parameters()), sum(map(num_values, folder.glob("*.safetensors")))
-    if asked > 2 * there:  # an LM head may be the embedding
-        raise RewriterError(f"the configuration in {folder} is of a model of {asked:,} weights, and there are {there:,}")
-
-
 def _check_files(files: list[Path]) -> None:
     for file in files:
         if file.is_file():
@@ -230,7 +222,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
         # It is saved with the tokenizer, though it says how this one was loaded: artifacts, so their hashes, have it false.
         tokenizer.init_kwargs["local_files_only"] = False
-        _refuse_oversized(folder)
+        check_model_size(folder, partial(AutoModelForCausalLM.from_config, trust_remote_code=False))
         model, loading = AutoModelForCausalLM.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32,
             output_loading_info=True,

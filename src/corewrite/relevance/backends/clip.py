@@ -11,7 +11,7 @@ import torch
 from corewrite.domain import Documents, sha256_chunks, sha256_json
 from corewrite.relevance.backends.calibration import LOWEST, Calibration
 from corewrite.relevance.backends.errors import ScoreError, ScorerMismatchError
-from corewrite.relevance.backends.folder import check_pin, check_safetensors
+from corewrite.relevance.backends.folder import check_pin, check_safetensors, check_size
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -37,6 +37,7 @@ class ClipEncoder:
 
         check_pin(folder, pin)
         check_safetensors(folder)
+        check_size(folder)
         local = dict(trust_remote_code=False, local_files_only=True)
         config = AutoConfig.from_pretrained(str(folder), **local)
         if config.model_type != "clip":

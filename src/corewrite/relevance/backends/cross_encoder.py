@@ -12,7 +12,7 @@ from safetensors import safe_open
 from corewrite.domain import Documents, sha256_json
 from corewrite.relevance.backends.calibration import Calibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
-from corewrite.relevance.backends.folder import check_pin, check_safetensors
+from corewrite.relevance.backends.folder import check_pin, check_safetensors, check_size
 from corewrite.relevance.backends.pairs import Pair, document_texts, score_pairs
 
 IntArray = npt.NDArray[np.int64]
@@ -58,6 +58,7 @@ class CrossEncoderScorer:
             raise ImportError(f"a cross-encoder needs sentence-transformers: {hint}") from error
         check_pin(folder, pin)
         check_safetensors(folder)
+        check_size(folder)
         self._model: Any = CrossEncoder(
             str(folder),
             device=device,

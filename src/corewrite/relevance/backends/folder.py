@@ -3,11 +3,13 @@
 import hashlib
 import logging
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from corewrite.domain import sha256_json
 from corewrite.relevance.backends.errors import ScorerMismatchError
 from corewrite.storage.model_files import UnsafeModelError, check_model_file
+from corewrite.storage.model_size import check_model_size
 
 _log = logging.getLogger(__name__)
 _RULE = "v2:"
@@ -71,6 +73,22 @@ def check_safetensors(folder: str | Path) -> None:
             raise ScorerMismatchError(str(error)) from error
     if not any(file.suffix == ".safetensors" for file in files):
         raise ScorerMismatchError(f"{root} holds no *.safetensors file: is it a transformers model folder?")
+
+
+def check_size(folder: str | Path) -> None:
+    """Refuse a configuration that the library cannot build, or of a much larger model than the weights beside it are of.
+
+    Raises:
+        ScorerMismatchError: it is one.
+    """
+    from transformers import AutoModel
+
+    try:
+        check_model_size(Path(folder), partial(AutoModel.from_config, trust_remote_code=False))
+    except UnsafeModelError as error:
+        raise ScorerMismatchError(str(error)) from error
+    except Exception as error:  # the library has no error of its own for what it cannot make of a configuration
+        raise ScorerMismatchError(f"no model can be made of the configuration in {folder}: {error}") from error
 
 
 def _files(root: Path) -> list[Path]:
