@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import regex  # comes with transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -54,6 +55,12 @@ def test_shown_text_hides_nothing(text: str) -> None:
         assert BLANK.isdisjoint(shown)
     assert visible(visible(text)) == visible(text)
     assert spelled(text, keep="\n").count("\n") == text.count("\n")
+
+
+def test_nothing_passes_that_unicode_lets_a_program_leave_out() -> None:
+    ignorable = regex.compile(r"\p{Default_Ignorable_Code_Point}")
+    passed = [c for c in map(chr, range(0x110000)) if ignorable.match(c) and spelled(f"a{c}{c}b") == f"a{c}{c}b"]
+    assert set(passed) <= set("\u200c\u200d")  # part of the spelling of words
 
 
 def test_spelled_keeps_the_layout() -> None:

@@ -34,9 +34,16 @@ def spelled(text: str, keep: str = "") -> str:
 
 
 def _spelled(character: str) -> str:
-    harmless = unicodedata.category(character) not in _HIDDEN and character not in BLANK and not _is_selector(character)
-    return character if harmless or character in _JOINERS else f"<U+{ord(character):04X}>"
+    hidden = (
+        unicodedata.category(character) in _HIDDEN or character in BLANK or _is_selector(character) or _is_reserved(character)
+    )
+    return f"<U+{ord(character):04X}>" if hidden and character not in _JOINERS else character
 
 
 def _is_selector(character: str) -> bool:
     return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+
+
+def _is_reserved(character: str) -> bool:
+    """Whether it is no character yet, and Unicode has programs leave it out already."""
+    return character == "\u2065" or "\ufff0" <= character <= "\ufff8" or "\U000e0000" <= character <= "\U000e0fff"

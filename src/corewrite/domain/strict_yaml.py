@@ -86,7 +86,7 @@ def parse_yaml(
         rewrite: Changes the node tree before values are made of it; nodes keep their lines.
 
     Raises:
-        ConfigError: it is no YAML, or holds an alias, a key twice, or a number beyond any use.
+        ConfigError: it is no YAML, or holds an alias, a merge, a key twice, or a number beyond any use.
     """
     try:
         loader = StrictLoader(text)
@@ -105,7 +105,7 @@ def parse_yaml(
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Safe YAML less what has no place in a spec: aliases, keys that stand twice, numbers beyond any use."""
+    """Safe YAML less what has no place in a spec: aliases, merges, keys that stand twice, numbers beyond any use."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse aliases."""
@@ -115,15 +115,23 @@ class StrictLoader(yaml.SafeLoader):
             raise _refused("aliases (*name) are not allowed here: write the value out", alias.start_mark)
         return super().compose_node(parent, index)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse merges, which bring a key a second time without a word; without aliases there is nothing to merge."""
+        for key, _ in node.value:
+            if key.tag == _MERGE:
+                raise _refused("merges (<<) are not allowed here: write the values out", key.start_mark)
+        super().flatten_mapping(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a key that stands twice."""
-        names: set[str] = set()
+        """Refuse a key that stands twice, in the same words or others (`yes` and `true`, `1` and `0x1`)."""
+        names: set[Hashable] = set()
         # A list that is tagged as a mapping (!!map [a]) comes here too; the base says what is wrong with it.
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in names:
-                    raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
-                names.add(key.value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                for name in (("written", key.value), self.construct_object(key)):
+                    if name in names:
+                        raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
+                    names.add(name)
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -135,6 +143,9 @@ class StrictLoader(yaml.SafeLoader):
         if isinstance(value, int) and value.bit_length() > 64:
             raise _refused(f"{node.value!r:.80} is too large a number", node.start_mark)
         return value
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 def _refused(problem: str, mark: Any) -> yaml.MarkedYAMLError:
