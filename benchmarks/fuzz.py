@@ -1,4 +1,6 @@
-"""A million inputs for everything that reads what strangers wrote: request bodies, what the rewriter says, fusion specs.
+"""A million inputs for everything that reads what strangers wrote.
+
+Request bodies, what the rewriter says, fusion specs, settings, model and run folders, answers of backends, values in a cache.
 
     python benchmarks/fuzz.py                  # writes benchmarks/results/fuzz.json
     python benchmarks/fuzz.py --inputs 20000   # less
@@ -34,8 +36,19 @@ if TYPE_CHECKING:
     from fuzz_targets import Target
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
-SHARES = {"bodies": 0.48, "lines": 0.47, "specs": 0.05}
-SHARES_OF_TIME = {"bodies": 0.5, "lines": 0.2, "specs": 0.3}
+SHARES = {
+    "bodies": 0.25, "lines": 0.25, "specs": 0.03, "models": 0.03, "journals": 0.1, "configs": 0.04, "values": 0.15,
+    "backends": 0.15,
+}  # fmt: skip
+SHARES_OF_TIME = {
+    "bodies": 0.15, "lines": 0.1, "specs": 0.1, "models": 0.2, "journals": 0.1, "configs": 0.1, "values": 0.05, "backends": 0.2,
+}  # fmt: skip
+_SAID = ", ".join(f"{100 * share:.0f} %% {name}" for name, share in SHARES.items())
+_PACKAGES = (
+    "serving", "rewriter", "fusion", "storage", "domain", "registry", "pipeline", "remote", "search.engines",
+    "relevance.backends",
+    "training.checkpoint", "training.server_engine", "experiment.ramp_file",
+)  # fmt: skip
 _KEPT, _EVERY = 5, 500
 
 
@@ -109,17 +122,17 @@ def _worker(a: argparse.Namespace) -> None:
     if guided:
         import atheris
 
-        with atheris.instrument_imports(include=["corewrite.serving", "corewrite.rewriter", "corewrite.fusion"]):
-            import fuzz_targets
+        with atheris.instrument_imports(include=[f"corewrite.{package}" for package in _PACKAGES]):
+            make = _maker(a.target)
     else:
-        import fuzz_targets
+        make = _maker(a.target)
 
     tally = Tally.read(progress)
     if tally.inputs >= a.inputs:
         sys.exit(0)
     deadline = time.monotonic() + 60 * a.minutes * SHARES_OF_TIME[a.target]
     made = tempfile.TemporaryDirectory()
-    target = _target(fuzz_targets, a.target, Path(made.name))
+    target = make(Path(made.name))
 
     def keep(kind: str, data: bytes, told: str) -> None:
         name = failures / hashlib.sha256(data).hexdigest()[:16]
@@ -170,17 +183,33 @@ def _worker(a: argparse.Namespace) -> None:
     atheris.Fuzz()
 
 
-def _target(targets: Any, name: str, folder: Path) -> "Target":
-    if name == "specs":
-        return targets.Specs()  # type: ignore[no-any-return]
-    rewriter = targets.small_rewriter()
-    made = targets.Bodies(targets.make_config(folder, rewriter), rewriter) if name == "bodies" else targets.Lines(rewriter)
-    return made  # type: ignore[no-any-return]
+def _maker(name: str) -> "Callable[[Path], Target]":
+    """What makes a target in a folder; importing it is what atheris looks at."""
+    if name in ("values", "backends"):
+        import fuzz_backends
+
+        return lambda folder: fuzz_backends.Values() if name == "values" else fuzz_backends.Backends()
+    if name in ("models", "journals", "configs"):
+        import fuzz_files
+
+        kind = {"models": fuzz_files.Models, "journals": fuzz_files.Journals, "configs": fuzz_files.Configs}[name]
+        return lambda folder: kind()
+    import fuzz_targets
+
+    def made(folder: Path) -> "Target":
+        if name == "specs":
+            return fuzz_targets.Specs()
+        rewriter = fuzz_targets.small_rewriter()
+        if name == "lines":
+            return fuzz_targets.Lines(rewriter)
+        return fuzz_targets.Bodies(fuzz_targets.make_config(folder, rewriter), rewriter)
+
+    return made
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=1_000_000, help="in all; 48 %% bodies, 47 %% lines, 5 %% specs")
+    parser.add_argument("--inputs", type=int, default=1_000_000, help=f"in all; {_SAID}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=60.0, help="at most, in all")
     parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="failures, corpus and progress")

@@ -1,4 +1,4 @@
-"""The three parsers that strangers' bytes reach, each with what must hold whatever they are given.
+"""What strangers' bytes reach by HTTP and by the rewriter, and fusion specs: each with what must hold whatever it is given.
 
 A target takes bytes and says in a word what became of them; any exception out of it is a failure. Everything is made here:
 documents, a registry and a small language model.
@@ -375,7 +375,7 @@ class Lines:
         try:
             answers = _driven(process.ask(_QUERIES, 2))
         except WorkerError as error:
-            _told(error)
+            check_sayable(error)
             return "no answer"
         must(len(answers) == len(_QUERIES), "answers to other questions")
         usable = [self._served(q, a) for q, a in zip(_QUERIES, answers, strict=True)]
@@ -398,7 +398,7 @@ class Lines:
         try:
             template = _driven(_greeting(self._reader(said), Path("policy")))
         except WorkerError as error:
-            _told(error)
+            check_sayable(error)
             return "no greeting"
         must(isinstance(template, TemplateConfig), "no template")
         numbers = [v for name, v in template.__dict__.items() if name != "home_locale"]
@@ -449,7 +449,7 @@ def _driven(coroutine: Coroutine[Any, Any, T]) -> T:
     raise BrokenError("waits for more, though there is none")
 
 
-def _told(error: Exception) -> None:
+def check_sayable(error: Exception) -> None:
     """An error's text goes to logs, terminals and probes."""
     try:
         str(error).encode()
@@ -539,7 +539,7 @@ class Specs:
         return "spec"
 
     def _refused(self, message: str, data: bytes) -> str:
-        _told(SpecError(message))
+        check_sayable(SpecError(message))
         if message.startswith(f"{self._path}: cannot read the fusion spec: "):
             return "not UTF-8"
         lines = message.split("\n")

@@ -65,6 +65,18 @@ def test_values_expire_and_what_was_tampered_with_is_a_miss(redis_server):
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_a_client_that_decodes_by_itself_is_a_miss(redis_server, secret):
+    async def check():
+        writes, reads = (RedisCache(redis_server.url + more, 60, 500, secret) for more in ("", "?decode_responses=true"))
+        await writes.put("k", ("a",))
+        assert await reads.get("k") is None and reads.failures == 1
+        for cache in (writes, reads):
+            await cache.close()
+
+    asyncio.run(check())
+
+
 def test_a_redis_that_dies_is_a_miss_and_is_used_again_when_it_is_back(kit, redis_server):
     async def check():
         cache = RedisCache(redis_server.url, 60, 200, SECRET)

@@ -36,5 +36,5 @@ def documents_of_run(run: Path) -> Path:
             f"{run} neither holds {_COPY} nor says where its documents are: name them in the settings (--config), or run its "
             "cycle once more"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{note} cannot be read ({error}): remove it, and run the cycle once more") from error

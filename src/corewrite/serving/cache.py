@@ -153,6 +153,9 @@ class RedisCache:
         raw = await self._ask("get", self._name(key))
         if raw is None:
             return None
+        if not isinstance(raw, bytes):  # a URL may say that the client decodes (`?decode_responses=true`)
+            self.failures += 1
+            return None
         if self._secret is not None:
             mark, raw = raw[:_MARK], raw[_MARK:]
             if not hmac.compare_digest(mark, self._hash("value", key, raw)):

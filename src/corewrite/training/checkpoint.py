@@ -28,6 +28,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from corewrite.domain import sha256_json
+from corewrite.domain.shown import spelled
 from corewrite.rewriter import Rewriter
 from corewrite.storage.durable import PARTIAL, make_folder, make_private, whole_file
 from corewrite.storage.json_file import read_object
@@ -38,6 +39,7 @@ from corewrite.training.optimise import Cursor
 from corewrite.training.pairs import Candidate
 
 _MOST_THREADS = 4096
+_SHOWN = 200
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
@@ -138,7 +140,8 @@ class RunFolder:
             self._versions = then, now
             differing = sorted(k for k in {*known, *given} if sha256_json(known.get(k)) != sha256_json(given.get(k)))
             if differing:
-                raise ResumeError(f"{root} holds a run with another {', '.join(differing)}: give a new folder or remove it")
+                named = spelled(", ".join(differing))[:_SHOWN]
+                raise ResumeError(f"{root} holds a run with another {named}: give a new folder or remove it")
         else:
             self._write(file, json.dumps({**identity, "environment": environment()}, indent=1, sort_keys=True).encode())
         for stray in root.rglob(f"{PARTIAL}*"):  # what was being written when the run was killed

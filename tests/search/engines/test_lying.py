@@ -84,7 +84,7 @@ def test_more_than_was_asked_for_is_cut(bad, kind):
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), None, "NaN", [], {}])
 def test_a_score_that_is_no_number_is_an_error(bad, kind, score):
-    with pytest.raises(EngineError, match="'c'|finite number"):
+    with pytest.raises(EngineError, match=r"'c'|finite number"):
         searched(bad, kind, found(kind, [("a", 1.0), ("b", score)]))
 
 
@@ -121,10 +121,10 @@ def test_vectors_of_others_are_no_score_of_ours(bad, kind):
 
 
 @pytest.mark.parametrize(
-    "vector", [[float("nan"), 1.0], [float("inf"), 1.0], ["2.0", "1.0"], [[1.0], [2.0]], [None, 1.0], "ab", [10**400, 1], {"x": 1}]
+    "vector", [[float("nan"), 1.0], [float("inf"), 1.0], ["2.0", "1.0"], [[1.0], [2.0]], [None, 1.0], "ab", [10**400, 1]]
 )  # fmt: skip
 def test_a_vector_that_is_none_is_an_error(bad, kind, vector):
-    with pytest.raises(EngineError, match="'c'|no list of finite numbers"):
+    with pytest.raises(EngineError, match=r"'c'|no list of finite numbers"):
         scored(bad, kind, stored(kind, ("a", vector)))
 
 
@@ -143,6 +143,6 @@ def test_nobody_there_is_said(kind, caplog):
         probe.bind(("127.0.0.1", 0))
         engine = opened(kind, f"http://127.0.0.1:{probe.getsockname()[1]}")
     for ask in (lambda: engine.search_text(["lion"], 3), lambda: engine.score(VECTORS[:1], np.array([[0]]))):
-        with pytest.raises(EngineUnavailableError, match="'c' got no answer: .*refused"):
+        with pytest.raises(EngineUnavailableError, match=r"'c' got no answer: .*refused"):
             ask()
     assert not caplog.records  # said once, by the error

@@ -178,7 +178,7 @@ def test_a_server_that_hangs_costs_one_time_out_and_is_found_again(redis, redis_
     redis_server.pause()
     try:
         began = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match="'videos' got no answer: TimeoutError: Timeout (reading|writing)"):
+        with pytest.raises(EngineUnavailableError, match=r"'videos' got no answer: TimeoutError: Timeout (reading|writing)"):
             engine.search_text(["lion"], 3)
         assert 0.25 < time.monotonic() - began < 0.6
     finally:
