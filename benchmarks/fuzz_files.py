@@ -484,7 +484,7 @@ class Configs:
             for warning in said:
                 check_sayable(ValueError(str(warning.message)))
             return self._refused(error, data)
-        must(found == type(found).model_validate(found.model_dump()), "settings that are others when written out")
+        must(found == type(found).model_validate(found.model_dump(by_alias=True)), "settings that are others when written out")
         return "settings"
 
     def _refused(self, error: ConfigError, data: bytes) -> str:

@@ -62,8 +62,8 @@ serve:
   log: {folder: /var/lib/corewrite/served, seal_to: /etc/corewrite/cycle.public, salt_env: COREWRITE_SALT}
 ```
 
-- An unknown name, a value out of range, a name that stands twice, YAML aliases and merges (`<<`) are refused, all problems at once:
-  `corewrite.yaml:7: trainning: unknown name; did you mean 'training'?`
+- An unknown name, a value out of range, a name that stands twice, YAML aliases and merges (`<<`) are refused, all problems at
+  once: `corewrite.yaml:7: trainning: unknown name; did you mean 'training'?`
 - Relative paths, of the file as of options, are taken from where the command runs.
 - What is required is so for the first command of those that read the section; others may take it from an option, or do without.
   "None" stands for a setting that is left out.

@@ -114,6 +114,8 @@ REFUSED = {
     "duplicate in quotes": (rewrite("lo: 0.25", "lo: 0.25, 'lo': 1"), FACTOR, "key 'lo' stands twice"),
     "duplicate by a merge": (rewrite("lo: 0.25", "lo: 0.25, <<: {lo: 1}"), FACTOR, "merges"),
     "duplicate in a merge": (rewrite("lo: 0.25", "<<: [{lo: 0.25}, {lo: 1}]"), FACTOR, "merges"),
+    "set as a key": (TEXT + "!!set : 1", 11, "of type .*set cannot be a key"),
+    "pairs as a key": (TEXT + "!!pairs : 1", 11, "of type .*pairs cannot be a key"),
     "huge number": (TEXT + "recall: {rewrite_candidates: 0x" + "f" * 9999 + "}", 11, "too large a number"),
     "alias": (TEXT.replace(f"- {REWRITE}", f"- &a {REWRITE}\n    - *a"), FACTOR + 1, "aliases"),
     "cycle": ("rawrank: &a\n  original: *a", 2, "aliases"),

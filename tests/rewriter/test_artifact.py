@@ -366,3 +366,11 @@ def test_a_tokenizer_without_end_of_sequence_is_refused(folder: Path) -> None:
 def test_a_copied_folder_is_the_same_policy(folder: Path, rewriter: Rewriter, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     assert load_rewriter(tmp_path / "copy").policy_hash == rewriter.policy_hash
+
+
+@pytest.mark.parametrize("length", ["far", [1], {"a": 1}])
+def test_a_tokenizer_that_fails_when_it_is_used_does_not_load(folder: Path, length: object) -> None:
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
+    with pytest.raises(RewriterError, match="cannot load"):
+        load_rewriter(folder)

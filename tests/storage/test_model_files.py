@@ -38,7 +38,8 @@ def test_a_plain_sharded_model_is_taken(tmp_path: Path) -> None:
     [
         "../elsewhere.safetensors", "/elsewhere.safetensors", "sub/there.safetensors", "..\\elsewhere.safetensors",
         "C:\\elsewhere.safetensors", "./there.safetensors", ".hidden.safetensors", "there.bin", "there.safetensors\n",
-        "there.safetensors.bin", "missing.safetensors", "linked.safetensors", "", 7, None, ["there.safetensors"],
+        "there.safetensors.bin", "missing.safetensors", "linked.safetensors", "", "x" * 300 + ".safetensors",
+        7, None, ["there.safetensors"],
     ],
 )  # fmt: skip
 def test_an_index_names_weights_of_its_own_folder_only(tmp_path: Path, value: object) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from corewrite.domain.shown import spelled
 from corewrite.domain.strict_yaml import ConfigError
 
 _OF_SERVE = (
@@ -63,7 +64,9 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
     for _, to, key, value in moved:
         _put(now, to, key, value)
     if moved:
-        lines = [f"line {key.start_mark.line + 1}: `{old}` is `{'.'.join(to)}` now" for old, to, key, _ in moved]
+        lines = [
+            f"line {key.start_mark.line + 1}: `{spelled(old)}` is `{spelled('.'.join(to))}` now" for old, to, key, _ in moved
+        ]
         warnings.warn(
             f"{name} is written as for an earlier version, which the next one will not read; {'; '.join(lines)} "
             "(docs/cycle.md)", OldConfigWarning, stacklevel=2,

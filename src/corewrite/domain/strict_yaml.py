@@ -128,10 +128,12 @@ class StrictLoader(yaml.SafeLoader):
         # A list that is tagged as a mapping (!!map [a]) comes here too; the base says what is wrong with it.
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                for name in (("written", key.value), self.construct_object(key)):
-                    if name in names:
-                        raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
-                    names.add(name)
+                value = self.construct_object(key)
+                if not isinstance(value, Hashable):
+                    raise _refused(f"{key.value!r:.80} of type {key.tag} cannot be a key", key.start_mark)
+                if not names.isdisjoint(both := {("written", key.value), value}):
+                    raise _refused(f"key {key.value!r:.80} stands twice: drop one", key.start_mark)
+                names |= both
         return super().construct_mapping(node, deep)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

@@ -220,6 +220,7 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
     try:
         folder = _model_folder(path_or_name, _READ)
         tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True, use_fast=True)
+        tokenizer.encode("a")  # its settings may be of a form that is noticed only now
         # It is saved with the tokenizer, though it says how this one was loaded: artifacts, so their hashes, have it false.
         tokenizer.init_kwargs["local_files_only"] = False
         check_model_size(folder, partial(AutoModelForCausalLM.from_config, trust_remote_code=False))

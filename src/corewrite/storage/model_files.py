@@ -128,8 +128,11 @@ def _is_beside(path: Path, name: object, ends: tuple[str, ...]) -> bool:
     if name.startswith(".") or any(c in name for c in "/\\:"):
         return False
     there = path.with_name(name)
-    # In the hub's cache index and weights are links alike; elsewhere a link alone leads out of what is looked at.
-    return there.is_file() and (not there.is_symlink() or path.is_symlink())
+    try:
+        # In the hub's cache index and weights are links alike; elsewhere a link alone leads out of what is looked at.
+        return there.is_file() and (not there.is_symlink() or path.is_symlink())
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _looks_pickled(path: Path) -> bool:

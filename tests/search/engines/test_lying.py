@@ -96,6 +96,17 @@ def test_an_id_of_another_type_is_an_error_or_nobody(bad, kind, doc_id):
         assert "'c'" in str(error) and "\n" not in str(error)
 
 
+def test_what_a_server_puts_into_an_error_is_one_line_of_some_length(bad, kind):
+    if kind == "qdrant":
+        answer = found(kind, [("a", 1.0)])
+        answer["result"][0]["points"][0] |= {"payload": {}, "id": "word\n\x1b[2J" * 200}
+    else:
+        answer = found(kind, [], timed_out="word\n\x1b[2J" * 200)
+    with pytest.raises(EngineError) as caught:
+        searched(bad, kind, answer)
+    assert len(str(caught.value)) <= 300 and "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
 NONSENSE = [
     b"", b"{", b"null", b"[]", b"5", b'"a"', b"{}", b'{"result": 5, "responses": 5}', b'{"result": [], "responses": []}',
     b'{"result": null, "responses": null, "docs": null}', b'{"result": [5], "responses": [5], "docs": [5]}', b"\xff\xfe",
