@@ -358,7 +358,6 @@ class Journals:
         state, config = found
         must(0 <= state.share(config) <= 1, "a share of more than all")
         must(state.version_for("user", config) in (state.champion, state.previous), "a version of neither")
-        must(state.status == "running" or bool(state.history[-1].reason is not None), "over, and no decision")
 
     def _documents(self, file: Path) -> None:
         must(isinstance(documents_of_run(file.parent), Path), "no path")

@@ -348,3 +348,10 @@ def test_under_another_version_number_the_same_users_stay_in():
     assert carried == RampState.from_json(carried.to_json())
     assert [carried.version_for(u, config) == 7 for u in users] == [state.version_for(u, config) == 5 for u in users]
     assert {carried.version_for(u, config) for u in users} == {4, 7}
+
+
+@pytest.mark.parametrize("status", ["complete", "rolled back"])
+def test_a_ramp_that_is_over_without_a_decision_is_said(status):
+    state = RampState(2, 1, 0.0, status=status)
+    with pytest.raises(ValueError, match=f"is {status}, and no decision says why"):
+        step(state, Observation("a", 0.0, 1.0, Sums(), Sums()), RampConfig())

@@ -92,7 +92,7 @@ def test_a_mined_week_of_another_form_is_mined_again(tmp_path, about):
 
 
 @pytest.mark.parametrize(
-    "change", [{"champion": 0}, {"previous": -3}, {"since": math.inf}, {"status": "complete"}, {"status": "rolled back"}]
+    "change", [{"champion": 0}, {"previous": -3}, {"since": math.inf}, {"status": "over"}, {"stage": 9}]
 )  # fmt: skip
 def test_a_ramp_that_nobody_can_be_on_is_damaged(tmp_path, change):
     file = tmp_path / "ramp.json"

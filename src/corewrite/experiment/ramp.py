@@ -131,12 +131,17 @@ def step(state: RampState, observation: Observation, config: RampConfig) -> tupl
         config: The same throughout a ramp.
 
     Raises:
-        ValueError: the observation is new, but of another stage, or has fewer users than one before it.
+        ValueError: the observation is new, but of another stage, or has fewer users than one before it; or the ramp is over
+            and has no decision.
     """
     seen = {decision.observation: decision for decision in state.history}
     if observation.id in seen:
         return state, seen[observation.id]
     if state.status != "running":
+        if not state.history:
+            raise ValueError(
+                f"the ramp of version {state.champion} is {state.status}, and no decision says why: restore its file"
+            )
         return state, state.history[-1]
     _check(state, observation)
     decision = _decide(state, observation, config)

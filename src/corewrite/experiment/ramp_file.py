@@ -28,8 +28,6 @@ def read_ramp(file: Path) -> tuple[RampState, RampConfig] | None:
             raise ValueError(f"stage {state.stage} is none of {len(config.stages)}")
         if state.champion < 1 or state.previous < 1 or not math.isfinite(state.since):
             raise ValueError("champion and previous are versions from 1 on, since is a time")
-        if state.status != "running" and not state.history:
-            raise ValueError(f"{state.status}, and no decision says so")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RampFileError(
             f"{file} is damaged ({error}): restore it, or remove it to give the champion to everybody"
