@@ -226,6 +226,7 @@ def test_format_1_reads_and_writes_as_it_did() -> None:
         ('{"format": 1, "extra": 3}', "format that this version"),
         ('{"format": 1, "titles": -1}', "titles of the prompt template must be an integer of at least 0, not -1"),
         ('{"format": 1, "max_tokens": "9"}', "max_tokens of the prompt template must be an integer"),
+        ("[" * 100_000, "nested too deeply"),
         ('{"format": 1, "queries": true}', "queries of the prompt template must be an integer"),
     ],
 )

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 from corewrite.domain import ConfigError
+from corewrite.domain.shown import spelled
 from corewrite.storage.durable import make_folder, whole_file
 
+_SHOWN = 300
 _COPY, _NOTE = "documents.parquet", "documents.json"
 
 
@@ -26,15 +28,16 @@ def documents_of_run(run: Path) -> Path:
     Raises:
         ConfigError: it says neither.
     """
-    if (run / _COPY).exists():
-        return run / _COPY
     note = run / _NOTE
     try:
+        if (run / _COPY).exists():
+            return run / _COPY
         return Path(json.loads(note.read_text("utf-8"))["documents"])
     except FileNotFoundError:
         raise ConfigError(
-            f"{run} neither holds {_COPY} nor says where its documents are: name them in the settings (--config), or run its "
-            "cycle once more"
+            f"{spelled(str(run))} neither holds {_COPY} nor says where its documents are: name them in the settings "
+            "(--config), or run its cycle once more"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{note} cannot be read ({error}): remove it, and run the cycle once more") from error
+        where, why = spelled(str(note))[:_SHOWN], spelled(getattr(error, "strerror", None) or str(error))[:_SHOWN]
+        raise ConfigError(f"{where} cannot be read ({why}): remove it, and run the cycle once more") from error

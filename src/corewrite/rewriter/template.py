@@ -73,7 +73,10 @@ class TemplateConfig:
         Raises:
             ValueError: it is something else.
         """
-        value = json.loads(text)
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            raise ValueError("this prompt template is nested too deeply") from None
         known = set(cls.__dataclass_fields__)
         if isinstance(value, dict) and value.get("format") == 1:
             known.remove("home_locale")
