@@ -25,7 +25,9 @@ def saying(value, status=200):
     def behave(server, connection):
         while data := connection.recv(65536):
             while b"\r\n\r\n" not in data:
-                data += connection.recv(65536)
+                if not (more := connection.recv(65536)):
+                    return  # the end of a body that came by itself, and the client is gone
+                data += more
             server.send(connection, head + body)
 
     return behave
