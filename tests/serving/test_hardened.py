@@ -118,6 +118,11 @@ def test_a_host_of_this_machine_needs_none(made, tmp_path, monkeypatch):
         assert "went on" in refused(made.file(tmp_path / "corewrite.yaml", host=host))
 
 
+def test_a_host_that_is_no_address_is_said_to_be_none(made, tmp_path):
+    said = refused(made.file(tmp_path / "corewrite.yaml", host="no host"))
+    assert "host no host: " in said and "reached from other machines" not in said
+
+
 @pytest.mark.parametrize("value", ["", " ", "\t  \n"])
 def test_a_key_of_blanks_is_none(made, kit, monkeypatch, value):
     monkeypatch.setenv("KEY", value)

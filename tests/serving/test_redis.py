@@ -176,14 +176,7 @@ def test_a_planted_value_reaches_no_answer_and_no_memory(kit, redis_server):
     asyncio.run(check())
 
 
-def test_a_redis_that_trickles_costs_its_time_out(kit):
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.spec_from_file_location("corewrite_hostile", Path(__file__).parents[1] / "remote" / "hostile.py")
-    bad = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bad)
-
+def test_a_redis_that_trickles_costs_its_time_out(bad):
     def trickled(server, connection):
         connection.recv(65536)
         server.trickle(connection, b"$10000\r\n" + b"x" * 10_000, 0.02)

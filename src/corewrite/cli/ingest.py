@@ -67,14 +67,15 @@ def ingest(
         "searches_not_ended": outcomes.num_censored,
         "instances": len(instances),
     }
+    warnings = list(report.warnings)
     if why:
-        found["warnings"] = [*found["warnings"], f"no training instances: {why}"]
+        warnings.append(f"no training instances: {why}")
     if 2 * outcomes.num_censored > len(outcomes):
-        found["warnings"] = [
-            *found["warnings"],
+        warnings.append(
             f"{outcomes.num_censored} of {len(outcomes)} searches came within {CHAIN_GAP / 60:.0f} minutes of the log's end: "
-            "how they ended is not known yet, and they teach nothing. Bring a longer log, or one with a later line",
-        ]
+            "how they ended is not known yet, and they teach nothing. Bring a longer log, or one with a later line"
+        )
+    found["warnings"] = warnings
     if as_json:
         print_json(found)
     else:

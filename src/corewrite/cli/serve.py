@@ -246,11 +246,19 @@ def _refuse_open(settings: "ServeConfig") -> None:
 
 def _is_of_this_machine(host: str) -> bool:
     """Whether an address to listen on is reached from this machine alone."""
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in _addresses(host, None))
+
+
+def _addresses(host: str, port: int | None) -> list[Any]:
+    """Where `host` listens, as `socket.getaddrinfo` says it.
+
+    Raises:
+        ValueError: it is no name of an address.
+    """
     try:
-        found = socket.getaddrinfo(host or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError:
-        return False  # `_is_free` says what is wrong with it
-    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ValueError(f"host {host}: {error.strerror}") from error
 
 
 def _needs_serving() -> None:
@@ -330,11 +338,7 @@ def _is_free(host: str, port: int, otherwise: str) -> None:
     Raises:
         OSError: it is taken, or not allowed.
     """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise ValueError(f"host {host}: {error.strerror}") from error
-    family, kind, protocol, _, address = found[0]
+    family, kind, protocol, _, address = _addresses(host, port)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -40,7 +40,7 @@ from corewrite.pipeline.judges import build_judge
 from corewrite.pipeline.mined import MinedWindow, first_thresholds, freeze, impressions_of, mine_week, with_documents
 from corewrite.pipeline.ramp_step import begin_ramp, carry_ramp, ramp_lock, read_ramp
 from corewrite.pipeline.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
-from corewrite.pipeline.step_results import SHAPES
+from corewrite.pipeline.step_results import journal_of, journals_of
 from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.validate import champion_holds
 from corewrite.pipeline.warm_start import warm_start, weekly_examples
@@ -114,7 +114,7 @@ def history_of(run: Path) -> list[dict[str, Any]]:
     Raises:
         JournalError: a record is damaged.
     """
-    found = [_record(journal) for journal in _journals(run)]
+    found = [_record(journal) for journal in journals_of(run)]
     return [record for record in found if record is not None]
 
 
@@ -126,10 +126,6 @@ def _record(journal: Journal) -> dict[str, Any] | None:
     return record
 
 
-def _journals(run: Path) -> list[Journal]:
-    return [Journal(folder, SHAPES) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
-
-
 def cycle_status(config: CycleConfig) -> dict[str, Any]:
     """Where a run stands: champion, who is running, unfinished weeks with the steps done, finished weeks, the ramp."""
     run = config.run
@@ -137,7 +133,7 @@ def cycle_status(config: CycleConfig) -> dict[str, Any]:
     weeks = history_of(run)
     last = weeks[-1]["week"] if weeks else ""
     # What a later week has overtaken cannot be gone on with.
-    unfinished = {j.folder.name: j.done() for j in _journals(run) if j.read("record") is None and j.folder.name > last}
+    unfinished = {j.folder.name: j.done() for j in journals_of(run) if j.read("record") is None and j.folder.name > last}
     ramp = read_ramp(run)
     return {
         "champion": None if champion is None else asdict(champion),
@@ -183,7 +179,7 @@ class _Cycle:
             raise CycleError(f"logs {config.logs} holds no week {week!r}; there are {', '.join(list(weeks)[-5:])}")
         finished = history_of(config.run)
         history, later = [r for r in finished if r["week"] < week], [r["week"] for r in finished if r["week"] > week]
-        journal, registry = Journal(config.run / "cycles" / week, SHAPES), Registry(config.run / "registry")
+        journal, registry = journal_of(config.run, week), Registry(config.run / "registry")
         if later and journal.read("record") is None:
             raise CycleError(f"week {week!r} is out of turn: the cycle of {later[-1]!r} is finished; run a later week")
         champion, log = registry.champion(), registry.decisions()
@@ -759,7 +755,7 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
     """Begin, or carry on, the ramp of a promote whose cycle was killed before it could, and was never gone on with."""
     found = promoted.evidence if isinstance(promoted.evidence, Mapping) else {}
     week, step = found.get("cycle"), found.get("step")
-    if not isinstance(week, str) or Journal(config.run / "cycles" / week, SHAPES).read("record") is not None:
+    if not isinstance(week, str) or journal_of(config.run, week).read("record") is not None:
         return
     with ramp_lock(config.run):
         if step in ("settle", "recover"):

@@ -10,11 +10,10 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.pipeline.cycle import fitted_judge, history_of
 from corewrite.pipeline.cycle_config import CycleConfig
 from corewrite.pipeline.mined import MinedWindow
-from corewrite.pipeline.step_results import SHAPES
+from corewrite.pipeline.step_results import journal_of
 from corewrite.pipeline.users import frozen_users
 from corewrite.pipeline.weeks import CycleError
 from corewrite.registry import Champion, Registry
-from corewrite.storage.journal import Journal
 
 
 class FinishedWeek:
@@ -63,4 +62,4 @@ class FinishedWeek:
 
     def step(self, name: str) -> dict[str, Any]:
         """The result of a step of the week's cycle."""
-        return Journal(self.config.run / "cycles" / self.week, SHAPES).result(name)
+        return journal_of(self.config.run, self.week).result(name)

@@ -5,11 +5,14 @@ What an earlier version did not write may be missing; a key that is asked for an
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter
 from typing_extensions import TypedDict
+
+from corewrite.storage.journal import Journal
 
 
 def _plain_name(name: str) -> str:
@@ -124,3 +127,13 @@ SHAPES: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
     }
 )
 """By step."""
+
+
+def journals_of(run: Path) -> list[Journal]:
+    """The journals of a run's cycles, by week; what is read from them is checked."""
+    return [journal_of(run, folder.name) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
+
+
+def journal_of(run: Path, week: str) -> Journal:
+    """The journal of a week's cycle, begun or not; what is read from it is checked."""
+    return Journal(run / "cycles" / week, SHAPES)

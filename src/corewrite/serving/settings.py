@@ -98,14 +98,10 @@ class CacheSettings(Settings):
 
     @model_validator(mode="after")
     def _authentic(self) -> "CacheSettings":
-        if self.redis_url is not None and self.redis_secret_env is None and not self.insecure:
-            raise ValueError(
-                "the Redis has no secret, so that whoever can write to it decides what rewrites searches get: name an "
-                "environment variable with one in `redis_secret_env` (openssl rand -hex 32 makes one), or say `insecure: true` "
-                "where nobody else can"
-            )
-        if self.redis_secret_env is not None and self.insecure:
-            raise ValueError("redis_secret_env and insecure exclude each other: the Redis has a secret, or it has none")
+        _check_secret(
+            "the Redis", "redis_secret_env", self.redis_secret_env, needed=self.redis_url is not None, insecure=self.insecure,
+            risk="whoever can write to it decides what rewrites searches get", otherwise="nobody else can",
+        )  # fmt: skip
         return self
 
     def redis_secret(self) -> str | None:
@@ -121,6 +117,23 @@ class CacheSettings(Settings):
                 f"found by trying has at least {SECRET_CHARACTERS} characters (openssl rand -hex 32)"
             )
         return secret
+
+
+def _check_secret(
+    whose: str, setting: str, variable: str | None, *, needed: bool, insecure: bool, risk: str, otherwise: str
+) -> None:
+    """Refuse what needs a secret and has none, unless it is said that none is wanted; and both at once.
+
+    Raises:
+        ValueError: it is so.
+    """
+    if needed and variable is None and not insecure:
+        raise ValueError(
+            f"{whose} has no secret, so that {risk}: name an environment variable with one in `{setting}` (openssl rand -hex "
+            f"32 makes one), or say `insecure: true` where {otherwise}"
+        )
+    if variable is not None and insecure:
+        raise ValueError(f"{setting} and insecure exclude each other: {whose} has a secret, or it has none")
 
 
 class Limits(Settings):
@@ -195,14 +208,11 @@ class LogSettings(Settings):
 
     @model_validator(mode="after")
     def _keyed(self) -> "LogSettings":
-        if self.folder is not None and self.salt_env is None and not self.insecure:
-            raise ValueError(
-                "the log has no secret, so that the hashes of clients and texts in it could be undone by guessing: name an "
-                "environment variable with one in `salt_env` (openssl rand -hex 32 makes one), or say `insecure: true` where "
-                "nobody's privacy depends on it"
-            )
-        if self.salt_env is not None and self.insecure:
-            raise ValueError("salt_env and insecure exclude each other: the log has a secret, or it has none")
+        _check_secret(
+            "the log", "salt_env", self.salt_env, needed=self.folder is not None, insecure=self.insecure,
+            risk="the hashes of clients and texts in it could be undone by guessing",
+            otherwise="nobody's privacy depends on it",
+        )  # fmt: skip
         return self
 
     @model_validator(mode="after")
