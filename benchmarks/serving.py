@@ -186,7 +186,8 @@ def traffic(run: Path, path: str) -> list[bytes]:
 class Server:
     """`corewrite serve` over a run, with an empty cache; `with Server(...) as server`."""
 
-    def __init__(self, run: Path, *, enabled: bool = True, counterfactuals: float = 0.0) -> None:
+    def __init__(self, run: Path, *, enabled: bool = True, counterfactuals: float = 0.0, **settings: Any) -> None:
+        """Start one; `settings` are more of the section `serve`."""
         self._folder = tempfile.TemporaryDirectory(prefix="corewrite-bench-")
         folder = Path(self._folder.name)
         with socket.socket() as probe:
@@ -197,6 +198,7 @@ class Server:
             "log": {
                 "folder": str(folder / "log"), "insecure": True, "query_text": True, "counterfactual_share": counterfactuals
             },
+            **settings,
         }  # fmt: skip
         config = folder / "corewrite.yaml"
         config.write_text(json.dumps({"serve": serve}))

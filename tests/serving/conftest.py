@@ -5,9 +5,10 @@ import json
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from corewrite.domain import Catalogue, Query
 from corewrite.fusion import default_spec
@@ -24,6 +26,7 @@ from corewrite.rewriter import TemplateConfig, new_small_decoder
 from corewrite.search.documents import write_catalogue
 from corewrite.serving.app import build_app
 from corewrite.serving.cache import MemoryCache
+from corewrite.serving.protocol import uvicorn_options
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.service import Service
 from corewrite.serving.settings import RewriterSettings, ServeConfig, ServeSettings
@@ -249,3 +252,31 @@ def redis_server() -> Iterator[RedisServer]:
     started = RedisServer()
     yield started
     started.kill()
+
+
+@pytest.fixture
+def listening(made: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`with listening(**settings) as port:` the application behind its real listener, with a made-up rewriter."""
+    monkeypatch.setenv("SERVE_KEY", "k" * 20)
+
+    @contextmanager
+    def start(behave: Behaviour | None = None, **changes: Any) -> Iterator[int]:
+        config = made.config(**changes)
+        memory = MemoryCache(1000, 60)
+        app = build_app(config, Fakes(behave or as_title(made.catalogue)).maker(lambda: memory, config.rewriter))
+        port = free_port()
+        options = {"host": "127.0.0.1", "port": port, "log_level": "warning", **uvicorn_options()}
+        server = uvicorn.Server(uvicorn.Config(app, **options))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            end = time.monotonic() + 30
+            while not server.started:
+                assert time.monotonic() < end and thread.is_alive()
+                time.sleep(0.02)
+            yield port
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+    return start

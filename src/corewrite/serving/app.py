@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from corewrite.serving.problems import ProblemError, problem_responses
 from corewrite.serving.protocol import ListenerState, listener_state, most_connections, watch
 from corewrite.serving.service import NoLogError, Service, names_of, shown_reason
 from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
+from corewrite.serving.shedding import Shedding
 from corewrite.serving.versions import Open
 from corewrite.serving.wire import (
     EventBatch,
@@ -43,6 +45,9 @@ from corewrite.serving.wire import (
 )
 from corewrite.version import VERSION
 
+_SWITCH_SECONDS = 0.0001
+"""How long the ranking's thread may keep the interpreter while the event loop waits for it, which it does twice a request: with
+the 5 ms of Python a flood of searches could not even be refused."""
 _KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed where the server has a key.")
 
 
@@ -53,6 +58,7 @@ def from_environment() -> FastAPI:
     # The rewriter's process, which runs a model that somebody made, inherits the environment.
     keep_secrets(secret_names(config))
     app = build_app(config)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     # What a worker starts with stays for good. A full collection would walk through it again and again, which holds every
     # request up for a third of a second.
     gc.collect()
@@ -196,15 +202,17 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
     _tell_limits(app, limits)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(
-        Edge, limits=limits, metrics=service.metrics, routes=routes, hosts=frozenset(map(str.lower, config.hosts)), key=key
-    )
+        Edge, limits=limits, metrics=service.metrics, routes=routes, hosts=frozenset(map(str.lower, config.hosts)), key=key,
+        admission=service.admission,
+    )  # fmt: skip
     return app
 
 
 @asynccontextmanager
 async def _listening(service: Service, config: ServeConfig) -> AsyncIterator[ListenerState]:
     """The state of the listener for requests, watched, and probes answered where they have a listener of their own."""
-    state = listener_state(most_connections(config.limits), config.limits)
+    shedding = Shedding(service.admission, service.metrics.requests)
+    state = listener_state(most_connections(config.limits), config.limits, shedding)
     probed = listener_state(PROBE_CONNECTIONS, config.limits)
     listener = None
     if config.health_port is not None:

@@ -31,10 +31,11 @@ class Connections(Generic[C]):
     Args:
         most: Open at a time.
         seconds: How long each thing is waited for; what is not named, for ever.
+        grace: How long a connection has before it makes way, seconds: on a busy server what it sent may only be unread.
     """
 
-    def __init__(self, most: int, seconds: Mapping[WaitingFor, float]) -> None:
-        self.most, self._seconds = most, dict(seconds)
+    def __init__(self, most: int, seconds: Mapping[WaitingFor, float], grace: float = 0.0) -> None:
+        self.most, self._seconds, self._grace = most, dict(seconds), grace
         # In the order in which they began to wait.
         self._waiting: dict[C, tuple[WaitingFor, float]] = {}
         self._working: set[C] = set()
@@ -46,14 +47,14 @@ class Connections(Generic[C]):
         """Take a new connection in.
 
         Returns:
-            The connection that has to be closed to make room, which is counted no more: the one that has waited longest for its
-            client, the new one itself where all the others are worked for; None where there is room.
+            The connection that has to be closed to make room, which is counted no more: the one that has waited longest for
+            its client; the new one itself where the others are worked for or within their grace. None where there is room.
         """
         if len(self) < self.most:
             self._waiting[connection] = (WaitingFor.HEAD, now)
             return None
         oldest = next(iter(self._waiting), None)
-        if oldest is None:
+        if oldest is None or now - self._waiting[oldest][1] < self._grace:
             return connection
         del self._waiting[oldest]
         self._waiting[connection] = (WaitingFor.HEAD, now)

@@ -9,10 +9,12 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from corewrite.serving.admission import Admission
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.probes import PROBE_PATHS
 from corewrite.serving.problems import problem
 from corewrite.serving.settings import Limits
+from corewrite.serving.shedding import FULL, SEARCH_PATHS
 
 
 class Edge:
@@ -21,7 +23,7 @@ class Edge:
 
     def __init__(
         self, app: ASGIApp, limits: Limits, metrics: Metrics, routes: frozenset[str], hosts: frozenset[str] = frozenset(),
-        key: str | None = None,
+        key: str | None = None, admission: Admission | None = None,
     ) -> None:  # fmt: skip
         """Guard `app`.
 
@@ -32,9 +34,11 @@ class Edge:
             routes: Paths that are counted by name, and may have bodies.
             hosts: Names in small letters that are served; none: all.
             key: Without it calls get 401; None: none is asked for, and admin calls are refused.
+            admission: Lets searches in; None: all are.
         """
         self._app, self._limits, self._metrics, self._routes, self._hosts = app, limits, metrics, routes, hosts
         self._key = None if key is None else key.encode()
+        self._admission = admission
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,12 +102,18 @@ class Edge:
             answer = problem(429, f"{self._in_flight} requests are worked on already", headers={"Retry-After": "1"})
             await answer(scope, receive, send)
             return None
+        admission = self._admission if scope["path"] in SEARCH_PATHS else None
+        if admission is not None and not admission.admit(time.monotonic()):
+            await FULL(scope, receive, send)
+            return None
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
             await self._app(scope, _replayed(body, receive), send)
         finally:
             self._in_flight -= 1
+            if admission is not None:
+                admission.ended()
             self._metrics.in_flight.set(self._in_flight)
         return None
 

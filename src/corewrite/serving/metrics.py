@@ -39,6 +39,7 @@ class Metrics:
             "corewrite_stage_seconds", "Time from arrival to the end of a stage.", ("stage",), registry=own, buckets=_BUCKETS
         )
         self.in_flight = gauge("in_flight_requests", "Requests worked on.", "livesum")
+        self.search_limit = gauge("search_limit", "Searches worked on at a time, so that none waits for long.", "livesum")
         self.waiting = gauge("rewriter_waiting", "Queries waiting for the rewriter.", "livesum")
         self.ready = gauge("ready", "1 where a rewrite succeeded lately; of several workers the worst.", "livemin")
         self.killed = gauge("killed", "1 where the kill switch is on.", "livemax")

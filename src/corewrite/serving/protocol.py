@@ -11,18 +11,21 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from corewrite.serving.connections import RESERVED_FILES, Connections, WaitingFor, affordable_connections
 from corewrite.serving.settings import Limits
+from corewrite.serving.shedding import Shedding, answer
 
 KEEP_ALIVE_SECONDS = 75
 """An idle connection is kept: longer than the usual proxy keeps it, or the proxy would meet a closed one."""
 BACKLOG = 256
 """Connections that the kernel accepts before the server does; as many may be accepted in one go."""
 _SWEEP_SECONDS = 0.25
+_GRACE_SECONDS = 0.5
 
 
 class ListenerState(TypedDict):
     """What a listener's connections share: the lifespan's state, of which uvicorn gives each of them a view."""
 
     connections: "Connections[GuardedProtocol]"
+    shedding: Shedding | None
 
 
 class GuardedProtocol(H11Protocol):
@@ -33,11 +36,14 @@ class GuardedProtocol(H11Protocol):
     """
 
     _listener: "Connections[GuardedProtocol]"
+    _shedding: Shedding | None
+    _served: bool
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        self._listener = self.app_state["connections"]
+        self._listener, self._shedding = self.app_state["connections"], self.app_state["shedding"]
+        self._served = False
         victim = self._listener.opened(self, time.monotonic())
         if victim is not None:
             victim.transport.abort()
@@ -51,6 +57,9 @@ class GuardedProtocol(H11Protocol):
         """See `asyncio.Protocol`."""
         if self.transport.is_closing():
             return  # it made way, or is late: nothing of it is begun any more
+        if self._shedding is not None and self._is_idle() and self._shedding.refuses(data):
+            self._refuse()
+            return
         super().data_received(data)
         self._account()
 
@@ -85,6 +94,20 @@ class GuardedProtocol(H11Protocol):
         # Not `close`, which would wait for the client to read what is left.
         self.transport.abort()
 
+    def _is_idle(self) -> bool:
+        """Whether what comes next begins a request, and nothing of it has come."""
+        done = self.cycle is None or self.cycle.response_complete
+        return done and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0] and not self.flow.write_paused
+
+    def _refuse(self) -> None:
+        """Answer a search that was read whole, without h11, which has seen nothing of it."""
+        self.transport.write(answer(self.server_state.default_headers))
+        self._served = True
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._listener.works(self)
+        self._account()
+
     def _account(self) -> None:
         """Say what the connection waits for now."""
         what = self._waiting_for()
@@ -100,18 +123,19 @@ class GuardedProtocol(H11Protocol):
             return WaitingFor.BODY if self.conn.their_state is h11.SEND_BODY else None
         if self.transport.get_write_buffer_size():
             return WaitingFor.READING
-        return WaitingFor.HEAD if self.cycle is None or self.conn.trailing_data[0] else WaitingFor.NEXT
+        fresh = self.cycle is None and not self._served
+        return WaitingFor.HEAD if fresh or self.conn.trailing_data[0] else WaitingFor.NEXT
 
 
-def listener_state(most: int, limits: Limits) -> ListenerState:
-    """The state of a listener that keeps at most `most` connections open."""
+def listener_state(most: int, limits: Limits, shedding: Shedding | None = None) -> ListenerState:
+    """The state of a listener that keeps at most `most` connections open; with `shedding`, of one that searches flood."""
     # A body that the application waits for is late there first, which answers 408. An answer is given the time of a body: both
     # are a matter of what a client's line can carry. `NEXT` is uvicorn's to end.
     seconds = {
         WaitingFor.HEAD: limits.header_seconds, WaitingFor.BODY: limits.body_seconds + 1,
         WaitingFor.READING: limits.body_seconds,
     }  # fmt: skip
-    return {"connections": Connections(most, seconds)}
+    return {"connections": Connections(most, seconds, 0.0 if shedding is None else _GRACE_SECONDS), "shedding": shedding}
 
 
 async def watch(*listeners: ListenerState) -> None:

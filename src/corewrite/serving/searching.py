@@ -17,6 +17,7 @@ from corewrite.fusion import FusionSpec, StageFusion
 from corewrite.fusion.spec import STAGES
 from corewrite.logs.served import Pair, RampPlace
 from corewrite.search import Candidates, Cascade, Rawranked, Trace
+from corewrite.serving.admission import Admission
 from corewrite.serving.rewriting import Rewritten
 from corewrite.serving.settings import Deadlines, ServeConfig
 from corewrite.serving.versions import Choice, Version
@@ -147,7 +148,9 @@ class Comparison:
 class Searcher:
     """Answers searches; the ranking runs in one thread, beside the event loop."""
 
-    def __init__(self, config: ServeConfig) -> None:
+    def __init__(self, config: ServeConfig, admission: Admission) -> None:
+        """Search under the deadlines of `config`; `admission` hears how long a search that arrived waited for its turn."""
+        self._admission = admission
         self._deadlines, self._shadow = config.deadlines, config.shadow
         # One thread: the cascade's tables are filled as it goes and are not made for two at a time.
         self._ranking = ThreadPoolExecutor(1, "ranking")
@@ -187,12 +190,12 @@ class Searcher:
         asked = {v: v.rewriter.ask(query, rewrites, patience) for v in dict.fromkeys(needed)} if switched_on else {}
         pending = asked[version] if stages or (switched_on and self._shadow) else None
         run = _Run(version.cascades[arm if stages else "none"], query, depth)
-        so_far = _SoFar()
+        so_far = _SoFar(told=arrived is None)
         try:
             if pending is not None and stages:
                 await self._staged(run, pending, stages, self._deadlines, began, so_far)
             else:
-                so_far.seconds = await self._in_thread(lambda: run.do(STAGES, began), self._left(began))
+                so_far.seconds = await self._turn(lambda: run.do(STAGES, began), began, so_far)
         except _LateError:
             # The thread may still be at it: what is answered is what there is now.
             run = run.cut()
@@ -276,7 +279,7 @@ class Searcher:
     ) -> None:  # fmt: skip
         if not pending.done():
             # What needs no rewrite is done while it is waited for.
-            await self._in_thread(run.prepare, self._left(began))
+            await self._turn(run.prepare, began, so_far)
         for stage in STAGES:
             if stage in stages and so_far.rewritten is None:
                 left = began + getattr(deadlines, stage) / 1000 - time.monotonic()
@@ -290,9 +293,35 @@ class Searcher:
             # Where nothing is waited for any more the rest is done in one go.
             rest = (stage,) if so_far.rewritten is None else STAGES[STAGES.index(stage) :]
             so_far.used_at += [s for s in rest[1:] if s in stages and run.texts]
-            so_far.seconds |= await self._in_thread(lambda rest=rest: run.do(rest, began), self._left(began))  # type: ignore[misc]
+            so_far.seconds |= await self._turn(lambda rest=rest: run.do(rest, began), began, so_far)  # type: ignore[misc]
             if so_far.rewritten is not None:
                 break
+
+    async def _turn(self, call: Callable[[], T], began: float, so_far: "_SoFar") -> T:
+        """What `call` returns, of the thread's turn for a search.
+
+        By the first is told how long the search has waited: for the thread, and for the event loop before and after.
+
+        Raises:
+            _LateError: the search's time was over before.
+        """
+        worked = 0.0
+
+        def timed() -> T:
+            nonlocal worked
+            at = time.monotonic()
+            try:
+                return call()
+            finally:
+                worked = time.monotonic() - at
+
+        if so_far.told:
+            return await self._in_thread(call, self._left(began))
+        try:
+            return await self._in_thread(timed, self._left(began))
+        finally:
+            so_far.told, now = True, time.monotonic()
+            self._admission.began(now - began - worked, now)
 
     def _left(self, began: float) -> float:
         """Seconds of a search's time that are left."""
@@ -338,11 +367,13 @@ class _SoFar:
         used_at: Stages that were given the rewrite.
         rewritten: The rewriter's answer, once it is there.
         seconds: Time from arrival to the end of each stage.
+        told: Whether the wait for its turn is known to whom it matters, or matters to nobody.
     """
 
     used_at: list[str] = field(default_factory=list)
     rewritten: Rewritten | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    told: bool = False
 
 
 class _Run:

@@ -19,6 +19,7 @@ from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of, is
 from corewrite.fusion import explain_stage
 from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import LogPlace
+from corewrite.serving.admission import Admission
 from corewrite.serving.cache import MemoryCache, open_redis
 from corewrite.serving.events import Event, event_line
 from corewrite.serving.kill import KillSwitch
@@ -53,6 +54,7 @@ class Service:
         kill: The kill switch.
         metrics: The counters.
         memory: The rewrites kept here.
+        admission: The searches in flight, which `search` and `explain` tell how long they waited, and who lets them in asks.
     """
 
     def __init__(self, config: ServeConfig, make_rewriter: Open | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -79,7 +81,8 @@ class Service:
         opener = RankerOpener(config.what_ranks, self.documents, live=True, settings_rank=config.relevance is not None)
         opener.try_models()
         self.versions = Versions(config, opener, make_rewriter or self._rewriter)
-        self._searcher = Searcher(config)
+        self.admission = Admission(config.queue_seconds, config.limits.in_flight)
+        self._searcher = Searcher(config, self.admission)
         salt = secret_of(config.log.salt_env)
         if salt is not None and len(salt) < SECRET_CHARACTERS:
             _log.warning(
@@ -310,6 +313,7 @@ class Service:
         m, present = self.metrics, self.versions.present
         m.ready.set(self.ready)
         m.killed.set(self.kill.on)
+        m.search_limit.set(int(self.admission.limit))
         m.cached.set(len(self.memory))
         m.cache_hits.set(self.memory.hits)
         m.cache_misses.set(self.memory.misses)

@@ -152,7 +152,10 @@ class Limits(Settings):
     depth: int = Field(default=100, ge=1)
     """Results of a search."""
     in_flight: int = Field(default=512, ge=1)
-    """Requests worked on at a time by each worker; more get 429."""
+    """Requests worked on at a time by each worker, whatever `queue_ms` lets in; more get 429."""
+    queue_ms: Milliseconds | None = None
+    """Wait for the ranking that is aimed at, the least of 0.1 s, milliseconds: as many searches are worked on at
+    a time as keep to it, more get 429 (CoDel). None: a sixth of `deadlines.finerank`."""
     connections: int = Field(default=1024, ge=16)
     """Connections open at a time to each worker, fewer where it may open fewer files (`ulimit -n`): for a new one, that which
     has waited longest for its client is closed."""
@@ -268,6 +271,11 @@ class ServeSettings(Settings):
     relevance: SignalSettings | None = None
     """Of earlier versions, read for one more release: what computes the signal `relevance`, under every champion. Now
     `ranker.signals.relevance`, which trains, gates and serves."""
+
+    @property
+    def queue_seconds(self) -> float:
+        """The wait for the ranking that admission of searches aims at, seconds."""
+        return (self.limits.queue_ms or self.deadlines.finerank / 6) / 1000
 
     @property
     def pair(self) -> tuple[Arm, Arm]:
