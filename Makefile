@@ -47,7 +47,7 @@ audit: .venv/.dev
 	$(BIN)/pip-audit --require-hashes --disable-pip -r build/audit.txt
 
 # Two at a time, but what measures time or deadlines: a neighbour would make it late.
-TIMED := tests/serving tests/faults tests/training/test_plan.py
+TIMED := tests/serving tests/faults tests/capacity/test_plan.py
 
 test: lint
 	-$(MAKE) kserve

@@ -22,11 +22,11 @@ import numpy as np
 from peers import PeerSettings, grpo, iterative_dpo
 from setting import Platform, Task, platform
 
-from corewrite.demo.summary import machine
 from corewrite.deployment.reward import FusedReward, documents_of
 from corewrite.domain import TrainingInstance
 from corewrite.fusion import arithmetic_log_reward, evaluate_stage
 from corewrite.rewriter import Rewriter
+from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig, train
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"

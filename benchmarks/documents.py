@@ -397,7 +397,7 @@ def remove(path: Path) -> None:
 
 
 def measure(out: Path, documents: int, searches: int, instances: int) -> None:
-    from corewrite.demo.summary import machine
+    from corewrite.studies.summary import machine
 
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True, exist_ok=True)

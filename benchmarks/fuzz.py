@@ -45,9 +45,9 @@ SHARES_OF_TIME = {
 }  # fmt: skip
 _SAID = ", ".join(f"{100 * share:.0f} %% {name}" for name, share in SHARES.items())
 _PACKAGES = (
-    "serving", "rewriter", "fusion", "storage", "domain", "registry", "pipeline", "remote", "search.engines",
+    "serving", "rewriter", "fusion", "storage", "domain", "registry", "cycle", "remote", "search.engines",
     "relevance.backends",
-    "training.checkpoint", "training.server_engine", "experiment.ramp_file",
+    "training.checkpoint", "training.samplers.server", "experiment.rollout.file",
 )  # fmt: skip
 _KEPT, _EVERY = 5, 500
 
@@ -241,7 +241,7 @@ def main() -> int:
 
 
 def row(measure: str, ours: float, unit: str, **more: Any) -> dict[str, Any]:
-    from corewrite.demo.summary import machine
+    from corewrite.studies.summary import machine
 
     return {
         "measure": measure, "ours": ours, "peer": None, "ratio": None, "unit": unit, "repeats": 1, **more,

@@ -34,8 +34,8 @@ from corewrite.search.engines import (
 )
 from corewrite.serving.cache import MAX_REWRITES, RedisCache
 from corewrite.serving.warm import read_warm
-from corewrite.training import server_engine
-from corewrite.training.server_engine import ServerEngine, ServerError, _Held
+from corewrite.training.samplers import server as server_engine
+from corewrite.training.samplers.server import ServerEngine, ServerError, _Held
 
 DOCUMENTS = Catalogue(
     ("a", "b", "c"), ("red lion", "rice", "snow"), ("", "", ""), np.zeros((3, 1), np.float32), np.full(3, np.nan), np.ones(3)

@@ -21,21 +21,23 @@ import yaml
 from fuzz_inputs import JSON_WORDS, NUMBERS, TEXTS, YAML_WORDS
 from fuzz_targets import check_sayable, must, small_rewriter
 
+from corewrite.capacity.profile import read_run
+from corewrite.capacity.rates import PlanError
 from corewrite.cli.cycle import _next_steps
+from corewrite.cycle.config_sections import DataSections, load_cycle_config
+from corewrite.cycle.mined_week import MinedWindow, first_thresholds
+from corewrite.cycle.records import SHAPES
+from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
+from corewrite.cycle.run import history_of
 from corewrite.deployment.explain import SearchSections
 from corewrite.deployment.pins import load_pins
 from corewrite.deployment.run_folder import documents_of_run
 from corewrite.domain import Catalogue, ConfigError, Query
 from corewrite.domain.config_file import read_config
 from corewrite.experiment import RampConfig, RampState
-from corewrite.experiment.ramp_file import RampFileError, read_ramp, write_ramp
+from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
 from corewrite.gate.calibrate import load_margins
 from corewrite.gate.config import Margins
-from corewrite.pipeline.config_sections import DataSections, load_cycle_config
-from corewrite.pipeline.cycle import history_of
-from corewrite.pipeline.mined import MinedWindow, first_thresholds
-from corewrite.pipeline.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
-from corewrite.pipeline.step_results import SHAPES
 from corewrite.registry import RegistryError
 from corewrite.registry.content import manifest
 from corewrite.relevance import LateInteraction, cold_start
@@ -46,9 +48,7 @@ from corewrite.storage.journal import Journal, JournalError, write_json
 from corewrite.storage.model_files import UnsafeModelError, check_model_file
 from corewrite.training import TrainingConfig
 from corewrite.training.checkpoint import ResumeError, RunFolder, unpack_state
-from corewrite.training.measure import read_run
 from corewrite.training.optimise import new_optimizer
-from corewrite.training.rates import PlanError
 
 _MODEL_WORDS = (
     b'"auto_map"', b'"architectures"', b'"model_type"', b'"llama"', b'"gpt2"', b'"bert"', b'"clip"', b'"t5"', b'"mamba"',

@@ -14,9 +14,9 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from corewrite.demo.summary import machine
 from corewrite.domain import Context, Query
 from corewrite.gate import Canary, Evaluation, GateConfig, GateResult, PolicyOutputs, Resampling, run_gate
+from corewrite.studies.summary import machine
 
 RESULTS = Path(__file__).parent / "results" / "gate-speed.json"
 

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from corewrite.demo.summary import machine
 from corewrite.gate import GateConfig
 from corewrite.gate.ratio_of_sums import EVENT, SHARE, UNLIMITED, GainRange, RatioOfSums
+from corewrite.studies.summary import machine
 
 FloatArray = npt.NDArray[np.float64]
 Generator = np.random.Generator

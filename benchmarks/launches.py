@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from corewrite.console.progress import ProgressSteps
-from corewrite.demo.config import DemoConfig
-from corewrite.demo.platform import LAUNCHES, Launch, run_launch
-from corewrite.demo.run import run_demo
-from corewrite.demo.summary import machine
+from corewrite.cycle import read_window
 from corewrite.deployment.explain import load_champion
 from corewrite.experiment import aa_check, pool_tables, read_launch
 from corewrite.logs import SatisfactionThresholds
-from corewrite.pipeline import read_window
 from corewrite.registry import Registry
+from corewrite.report.progress import ProgressSteps
 from corewrite.simulation.world import make_world
+from corewrite.studies.platform import LAUNCHES, Launch, run_launch
+from corewrite.studies.quickstart.config import DemoConfig
+from corewrite.studies.quickstart.run import run_demo
+from corewrite.studies.summary import machine
 
 SEEDS = (0, 1, 2)
 RESULTS = Path(__file__).parent / "results" / "launches.json"

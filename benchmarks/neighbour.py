@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from corewrite.cli.cores import SPINS
-from corewrite.demo.summary import machine
+from corewrite.studies.summary import machine
 
 RESULTS = Path(__file__).parent / "results" / "neighbour.json"
 SECONDS = 8.0
@@ -43,10 +43,10 @@ def child(threads: int, seconds: float) -> None:
     import numpy as np
     import torch
 
+    from corewrite.capacity.profile import synthetic_decoder
     from corewrite.domain import Query
     from corewrite.rewriter.examples import Example
     from corewrite.rewriter.fine_tune import fine_tune
-    from corewrite.training.measure import synthetic_decoder
 
     torch.set_num_threads(threads)
     rewriter = synthetic_decoder()

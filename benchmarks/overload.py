@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 
-from corewrite.demo.summary import machine
 from corewrite.serving.settings import Deadlines, Limits
+from corewrite.studies.summary import machine
 from serving import RESULTS, Server, closed, paced, traffic
 
 LEVELS = (1.0, 2.0, 5.0, 20.0)

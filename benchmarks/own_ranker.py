@@ -27,12 +27,7 @@ import numpy.typing as npt
 from rich.console import Console
 from scipy import stats
 
-from corewrite.console.progress import ProgressSteps
-from corewrite.demo.config import DemoConfig
-from corewrite.demo.engine import OnePolicyEngine
-from corewrite.demo.measure import truth_slices
-from corewrite.demo.platform import ratings
-from corewrite.demo.summary import machine
+from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.reward import documents_of
@@ -41,14 +36,19 @@ from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import TrainingInstance, is_identity
 from corewrite.fusion import default_spec
 from corewrite.logs import find_outcomes, read_log
-from corewrite.pipeline.warm_start import warm_start
 from corewrite.relevance import RelevanceScorer, TreeJudge
 from corewrite.relevance.backends import folder_hash
+from corewrite.report.progress import ProgressSteps
 from corewrite.rewriter import Rewriter
 from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
 from corewrite.simulation.intents import ndcg10
 from corewrite.simulation.traffic import simulate_week
+from corewrite.studies.engine import OnePolicyEngine
+from corewrite.studies.platform import ratings
+from corewrite.studies.quickstart.config import DemoConfig
+from corewrite.studies.summary import machine
+from corewrite.studies.truth import truth_slices
 from corewrite.training import Reward, train
 from corewrite.version import VERSION
 

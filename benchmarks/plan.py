@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 from setting import write_rows
 
-from corewrite.demo.summary import machine
+from corewrite.capacity.plan import Plan, Workload, plan, workload_of
+from corewrite.capacity.profile import calibrate, read_run
+from corewrite.capacity.rates import STEPS, MeasuredRun, fit
 from corewrite.domain import Context, Query, TrainingInstance
 from corewrite.rewriter import Example, Rewriter, fine_tune, new_small_decoder
+from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig, train
-from corewrite.training.measure import calibrate, read_run
-from corewrite.training.plan import Plan, Workload, plan, workload_of
-from corewrite.training.rates import STEPS, MeasuredRun, fit
 
 RESULTS = Path(__file__).parent / "results" / "plan.json"
 WORDS = 3_000

@@ -23,23 +23,23 @@ from typing import Any
 from rich.console import Console
 from scipy import stats
 
-from corewrite.console.progress import ProgressSteps
-from corewrite.demo.engine import NoRewriter
-from corewrite.demo.production_loop import CONTROL, TREATMENT, LoopSize, Team, launch_of, run_loop, week_figures
-from corewrite.demo.summary import machine
+from corewrite.cycle import PipelineConfig, WarmStartConfig, read_window
+from corewrite.cycle.config import RefreshConfig
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RampConfig
 from corewrite.fusion import default_spec
 from corewrite.gate import GateConfig, Margins
-from corewrite.pipeline import PipelineConfig, WarmStartConfig, read_window
-from corewrite.pipeline.cycle_config import RefreshConfig
 from corewrite.relevance import cold_start
 from corewrite.relevance.backends import folder_hash
+from corewrite.report.progress import ProgressSteps
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.studies.engine import NoRewriter
+from corewrite.studies.production.loop import CONTROL, TREATMENT, LoopSize, Team, launch_of, run_loop, week_figures
+from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig
 from corewrite.version import VERSION
 

@@ -27,17 +27,17 @@ from typing import Any
 import onnxruntime
 from rich.console import Console
 
-from corewrite.console.progress import ProgressSteps
-from corewrite.demo.config import miniature
-from corewrite.demo.summary import machine
+from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import TrainingInstance
 from corewrite.fusion import default_spec
-from corewrite.pipeline.warm_start import warm_start
 from corewrite.relevance.backends import folder_hash
+from corewrite.report.progress import ProgressSteps
 from corewrite.rewriter import Rewriter, new_small_decoder
+from corewrite.studies.quickstart.config import miniature
+from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig, train
 from corewrite.version import VERSION
 

@@ -42,10 +42,10 @@ import httpx
 import numpy as np
 from setting import write_rows
 
-from corewrite.demo.summary import machine
 from corewrite.domain import query_to_json
 from corewrite.logs import find_outcomes, query_of, read_log
 from corewrite.serving.settings import Deadlines
+from corewrite.studies.summary import machine
 
 RESULTS = Path(__file__).parent / "results"
 FAILED = {"late", "failed", "overloaded", "stale", "starting", "garbage"}

@@ -11,17 +11,13 @@ import numpy as np
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from corewrite.demo.config import DemoConfig
-from corewrite.demo.engine import NoRewriter
-from corewrite.demo.measure import truth_slices
-from corewrite.demo.run import run_demo
+from corewrite.cycle import read_labels, read_window
+from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.explain import load_champion
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Context, Query, TrainingInstance, normalise
 from corewrite.fusion import FusionSpec, default_spec
-from corewrite.pipeline import read_labels, read_window
-from corewrite.pipeline.warm_start import warm_start
 from corewrite.registry import Registry
 from corewrite.relevance import TreeJudge
 from corewrite.rewriter import (
@@ -40,6 +36,10 @@ from corewrite.search import top_overlap
 from corewrite.simulation.intents import ndcg10
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.studies.engine import NoRewriter
+from corewrite.studies.quickstart.config import DemoConfig
+from corewrite.studies.quickstart.run import run_demo
+from corewrite.studies.truth import truth_slices
 from corewrite.training import TrainingConfig
 from corewrite.training.candidates import distinct_candidates, score_candidates
 from corewrite.training.config import ScoringConfig

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from corewrite.demo.gate_bench import role
+from corewrite.studies.gate_benchmark.run import role
 
 RESULTS = Path(__file__).parent / "results"
 MEASURES = ("reward", "judge", "ndcg10_all", "ndcg10_clear", "ndcg10_context_needed", "ndcg10_misspelt", "words", "seconds")

@@ -36,8 +36,8 @@ from peers import (
 from setting import SAMPLES as N
 from setting import LongPrompts, Platform, Task, long_prompts, platform, some, write_rows
 
-from corewrite.demo.summary import machine
 from corewrite.rewriter import Rewriter, sample
+from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig, train
 from corewrite.training.optimise import Cursor, new_optimizer, optimise, reference_log_probs
 from corewrite.training.rows import plan_steps

@@ -19,23 +19,23 @@ import numpy as np
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from corewrite.demo.config import DemoConfig
-from corewrite.demo.engine import NoRewriter
-from corewrite.demo.measure import lists_ndcg10
-from corewrite.demo.summary import machine
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.explain import Served, load_champion
 from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import text_key
 from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec
-from corewrite.fusion.tune import TradeOff, Tuning, TuningRequests, ndcg10, reciprocal_rank, tune
-from corewrite.pipeline.tune_step import broken_rewrites, random_pair_eps, tuned_spec
-from corewrite.pipeline.tuning_requests import requests_of, sampled
 from corewrite.registry import Registry
 from corewrite.simulation.intents import grades, oracle_rewrites
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.vocabulary import CATEGORIES
 from corewrite.simulation.world import NONE, World, make_world
+from corewrite.studies.engine import NoRewriter
+from corewrite.studies.quickstart.config import DemoConfig
+from corewrite.studies.summary import machine
+from corewrite.studies.truth import lists_ndcg10
+from corewrite.tuning.files import broken_rewrites, random_pair_eps, tuned_spec
+from corewrite.tuning.requests import requests_of, sampled
+from corewrite.tuning.search import TradeOff, Tuning, TuningRequests, ndcg10, reciprocal_rank, tune
 
 CAST = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "cast" / "2021_manual_evaluation_topics_v1.0.json"
 RESULTS = Path(__file__).parent / "results" / "tune.json"

@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "corewrite"
 HIDDEN = "corewrite.simulation.intents"
-MAY_SEE = {"demo/measure.py"}
+MAY_SEE = {"studies/truth.py"}
 """Measuring code: nothing of it feeds back into training or the gate."""
 
 

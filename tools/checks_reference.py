@@ -8,9 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from corewrite.cycle.recovery import mitigated
 from corewrite.gate import CHECKS
 from corewrite.gate.check import Check
-from corewrite.pipeline.recovery import mitigated
 from corewrite.training import TrainingConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "checks.md"

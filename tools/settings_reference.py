@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from corewrite.cli.experiment_settings import ExperimentSections
+from corewrite.cycle.config_sections import CycleSections, DataSections
 from corewrite.deployment.explain import SearchSections
 from corewrite.deployment.settings import RankerSection
 from corewrite.domain import Settings
@@ -24,7 +25,6 @@ from corewrite.domain.config_file import SECTIONS
 from corewrite.domain.settings import parts_of
 from corewrite.gate import Margins
 from corewrite.logs.privacy import LogSections, PrivacySections
-from corewrite.pipeline.config_sections import CycleSections, DataSections
 from corewrite.serving.settings import ServeSections
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"

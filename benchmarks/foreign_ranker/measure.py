@@ -18,20 +18,20 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from corewrite.console.progress import ProgressSteps
-from corewrite.demo.config import DemoConfig, miniature
-from corewrite.demo.engine import NoRewriter
-from corewrite.demo.measure import truth_slices
-from corewrite.demo.platform import log_week
+from corewrite.cycle import LogWindow, fit_relevance, read_window
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.domain import TrainingInstance
 from corewrite.fusion import default_spec
-from corewrite.pipeline import LogWindow, fit_relevance, read_window
 from corewrite.relevance import LateInteraction, RelevanceScorer, cold_start, probe
+from corewrite.report.progress import ProgressSteps
 from corewrite.search import top_overlap
 from corewrite.simulation.intents import ndcg10
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.studies.engine import NoRewriter
+from corewrite.studies.platform import log_week
+from corewrite.studies.quickstart.config import DemoConfig, miniature
+from corewrite.studies.truth import truth_slices
 
 from .broken import break_ranker
 from .export import export_versions

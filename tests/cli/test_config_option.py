@@ -45,7 +45,7 @@ def trained(monkeypatch):
         seen.__dict__.update(rest, documents=documents, earlier=earlier, window=window, labels=labels, folder=folder)
         raise ValueError("far enough")
 
-    monkeypatch.setattr("corewrite.pipeline.train_on_logs", train)
+    monkeypatch.setattr("corewrite.cycle.train_on_logs", train)
     return seen
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.fusion import default_spec, parse_spec
-from corewrite.fusion.compile import ENGINES, compile_spec
+from corewrite.fusion.compilers import ENGINES, compile_spec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from installed import install

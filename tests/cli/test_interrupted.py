@@ -15,17 +15,21 @@ from corewrite.cli.main import app
 CONFIG = "documents: d.parquet\nlogs: logs\nlabels: l.parquet\nrun: here\nfrozen: f.parquet\n"
 WEEK = "it goes on from the last finished step"
 CASES = {
-    "train": ("corewrite.pipeline.train_on_logs", "train -c c.yaml", "it goes on from the last checkpoint in the run folder"),
-    "cycle run": ("corewrite.pipeline.cycle.run_cycle", "cycle run -c c.yaml", WEEK),
+    "train": ("corewrite.cycle.train_on_logs", "train -c c.yaml", "it goes on from the last checkpoint in the run folder"),
+    "cycle run": ("corewrite.cycle.run.run_cycle", "cycle run -c c.yaml", WEEK),
     "simulate": (
-        "corewrite.demo.months.run_months",
+        "corewrite.studies.longitudinal.run.run_months",
         "simulate --weeks 2 --miniature --out o",
         "goes on with the first week that",
     ),
-    "gate bench": ("corewrite.demo.gate_bench.run_bench", "gate bench --miniature --out o", "goes on with the first row that"),
-    "gate calibrate": ("corewrite.pipeline.gate_run.calibrate_margins", "gate calibrate -c c.yaml", "begins anew"),
-    "demo": ("corewrite.demo.run.run_demo", "demo --miniature --out o", "begins anew"),
-    "gate run": ("corewrite.pipeline.gate_run.gate_candidate", "gate run abc -c c.yaml", ""),
+    "gate bench": (
+        "corewrite.studies.gate_benchmark.run.run_bench",
+        "gate bench --miniature --out o",
+        "goes on with the first row that",
+    ),
+    "gate calibrate": ("corewrite.cycle.gate_run.calibrate_margins", "gate calibrate -c c.yaml", "begins anew"),
+    "demo": ("corewrite.studies.quickstart.run.run_demo", "demo --miniature --out o", "begins anew"),
+    "gate run": ("corewrite.cycle.gate_run.gate_candidate", "gate run abc -c c.yaml", ""),
     "ingest": ("corewrite.logs.read_log", "ingest x.ndjson", ""),
 }
 
@@ -54,7 +58,7 @@ import sys, threading, time
 from concurrent.futures import ProcessPoolExecutor
 import typer
 from corewrite.cli.common import reported_errors
-from corewrite.demo.side_by_side import processes
+from corewrite.studies.side_by_side import processes
 
 app = typer.Typer()
 

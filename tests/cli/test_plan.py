@@ -7,12 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from corewrite.capacity.plan import plan, workload_of
+from corewrite.capacity.profile import read_run, synthetic_instances
+from corewrite.capacity.rates import fit
 from corewrite.cli.main import app
 from corewrite.rewriter import Example, fine_tune, new_small_decoder
 from corewrite.training import TrainingConfig, train
-from corewrite.training.measure import read_run, synthetic_instances
-from corewrite.training.plan import plan, workload_of
-from corewrite.training.rates import fit
 
 
 def call(*args):

@@ -131,8 +131,8 @@ def test_a_command_says_it_before_it_opens_the_documents(files, monkeypatch, cas
     def opened(*args, **options):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("corewrite.demo.run.make_world", opened)
-    for name in ("pipeline.own_logs", "pipeline.finished_week", "pipeline.cycle", "deployment.documents"):
+    monkeypatch.setattr("corewrite.studies.quickstart.run.make_world", opened)
+    for name in ("cycle.own_logs", "cycle.finished_week", "cycle.run", "deployment.documents"):
         monkeypatch.setattr(f"corewrite.{name}.open_documents", opened)
     result = CliRunner().invoke(app, args.split())
     assert result.exit_code == 1 and message in result.output, result.output

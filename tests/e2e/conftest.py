@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from corewrite.demo.engine import NoRewriter
-from corewrite.demo.production_loop import Loop, LoopSize, Team, run_loop
+from corewrite.cycle import PipelineConfig, WarmStartConfig, read_window
+from corewrite.cycle.config import RefreshConfig
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RampConfig
 from corewrite.fusion import default_spec
 from corewrite.gate import GateConfig
 from corewrite.gate.config import Margins
-from corewrite.pipeline import PipelineConfig, WarmStartConfig, read_window
-from corewrite.pipeline.cycle_config import RefreshConfig
 from corewrite.relevance import cold_start
 from corewrite.relevance.backends import folder_hash
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import make_world
+from corewrite.studies.engine import NoRewriter
+from corewrite.studies.production.loop import Loop, LoopSize, Team, run_loop
 from corewrite.training import TrainingConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

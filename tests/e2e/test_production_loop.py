@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corewrite.demo.production_loop import CONTROL, TREATMENT, launch_of, week_figures
+from corewrite.cycle.mined_week import MinedWindow
 from corewrite.deployment.pins import load_pins
 from corewrite.domain import Outcome
 from corewrite.domain.traffic_split import bucket_of
-from corewrite.pipeline.mined import MinedWindow
+from corewrite.studies.production.loop import CONTROL, TREATMENT, launch_of, week_figures
 
 pytestmark = pytest.mark.e2e
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corewrite.demo.engine import NoRewriter
+from corewrite.cycle.window import read_window
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.domain import Catalogue, Query, TrainingInstance, words
 from corewrite.domain.traffic_split import is_gate_user
@@ -12,13 +12,13 @@ from corewrite.fusion import default_spec
 from corewrite.gate import Evaluation, GateConfig, PolicyOutputs
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.resampling import Resampling
-from corewrite.pipeline.window import read_window
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.vocabulary import ASPECTS, FILLERS, PADDING
 from corewrite.simulation.world import make_world
+from corewrite.studies.engine import NoRewriter
 
 
 def documents(*titles: str) -> Catalogue:

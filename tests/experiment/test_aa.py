@@ -5,7 +5,7 @@ from scipy import stats
 
 from corewrite.domain import keyed_uniform, text_key
 from corewrite.experiment import aa_check, read_launch
-from corewrite.experiment.aa import welch_p_values
+from corewrite.experiment.ab.aa import welch_p_values
 
 
 def test_welch_equals_scipy():

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corewrite.experiment.planning import plan_launch
-from corewrite.experiment.power import users_needed
-from corewrite.experiment.reach import DAY
+from corewrite.experiment.ab.planning import plan_launch
+from corewrite.experiment.ab.power import users_needed
+from corewrite.experiment.ab.reach import DAY
 
 
 def platform(rng, users, days, arms=("",), known=1.0):

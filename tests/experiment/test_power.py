@@ -7,7 +7,7 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import power_proportions_2indep
 
 from corewrite.experiment import read_launch
-from corewrite.experiment.power import power_to_count, users_needed
+from corewrite.experiment.ab.power import power_to_count, users_needed
 
 OPTIONS = {"share": 0.5, "alpha": 0.05, "power": 0.8}
 

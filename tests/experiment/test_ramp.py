@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import ValidationError
 
 from corewrite.domain.traffic_split import in_treatment
-from corewrite.experiment.ramp import RampState, step
-from corewrite.experiment.ramp_config import RampConfig
-from corewrite.experiment.ramp_users import Observation, Sums, observe
+from corewrite.experiment.rollout.config import RampConfig
+from corewrite.experiment.rollout.progressive import RampState, step
+from corewrite.experiment.rollout.users import Observation, Sums, observe
 from corewrite.experiment.sequential import contrast_bounds
 
 SHADOW, ONE, TEN, HALF = range(4)

@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from corewrite.demo.engine import NoRewriter
 from corewrite.deployment.deployment import embedded_deployment
-from corewrite.experiment.ramp_searches import ramp_searches
+from corewrite.experiment.rollout.searches import ramp_searches
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, find_outcomes, read_log
 from corewrite.logs.reader import iso
-from corewrite.pipeline.baselines import last_query
 from corewrite.relevance import cold_start
+from corewrite.rewriter.baselines import last_query
 from corewrite.search import top_overlap
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.traffic import DISPLAYED, Ranking, simulate_week
 from corewrite.simulation.world import make_world
+from corewrite.studies.engine import NoRewriter
 
 SHARE, CHAMPION = 0.5, 7
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from corewrite.experiment.reach import DAY, backtest, days_interval, days_until, measure_reach, users_after
+from corewrite.experiment.ab.reach import DAY, backtest, days_interval, days_until, measure_reach, users_after
 
 
 def searches(rng, daily, days, impacted=0.6):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corewrite.experiment import read_launch
-from corewrite.experiment.reading import AnytimeInterval, read_searches
+from corewrite.experiment.ab.reading import AnytimeInterval, read_searches
 from corewrite.experiment.sequential import contrast_bounds, ratio_bounds
 
 

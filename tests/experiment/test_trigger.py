@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corewrite.experiment import aa_check, check_searches, read_launch, trigger_known
-from corewrite.experiment.planning import plan_launch
+from corewrite.experiment.ab.planning import plan_launch
 
 ARMS = ("none", "launch_2")
 

@@ -13,17 +13,17 @@ from foreign_ranker.export import export_onnx
 from foreign_ranker.ranker import ForeignRanker
 from foreign_ranker.train import TrainingReport, train_ranker
 
-from corewrite.demo.config import miniature
-from corewrite.demo.engine import NoRewriter
-from corewrite.demo.platform import log_week
+from corewrite.cycle import LogWindow, read_window
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.domain import Catalogue
 from corewrite.fusion import default_spec
-from corewrite.pipeline import LogWindow, read_window
 from corewrite.relevance import cold_start
 from corewrite.search import top_overlap
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.studies.engine import NoRewriter
+from corewrite.studies.platform import log_week
+from corewrite.studies.quickstart.config import miniature
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from corewrite.cycle.users import Users
 from corewrite.logs import UbiWriter, read_log, write_instances
 from corewrite.logs.mined_files import write_reformulations
 from corewrite.logs.pack import pack_log
-from corewrite.pipeline.tuning_requests import write_requests
-from corewrite.pipeline.users import Users
 from corewrite.storage.durable import make_private
 from corewrite.storage.journal import Journal
 from corewrite.training.checkpoint import RunFolder
+from corewrite.tuning.requests import write_requests
 
 
 @pytest.fixture(autouse=True)

@@ -13,16 +13,16 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.cli.serve import _settings
+from corewrite.cycle.steps.rollout import ramp_file, ramp_step
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RampConfig, RampState, observe
-from corewrite.experiment.ramp_file import write_ramp
-from corewrite.experiment.ramp_searches import ramp_searches
+from corewrite.experiment.rollout.file import write_ramp
+from corewrite.experiment.rollout.searches import ramp_searches
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError
 from corewrite.logs.files import log_files
-from corewrite.pipeline.ramp_step import ramp_file, ramp_step
 
 SHADOW, ONE, TEN, HALF = range(4)
 

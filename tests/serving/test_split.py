@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
+from corewrite.cycle.users import users_of
 from corewrite.domain.traffic_split import bucket_of, is_gate_user, is_holdback_user
 from corewrite.experiment import RampConfig, RampState
-from corewrite.experiment.ramp_file import write_ramp
+from corewrite.experiment.rollout.file import write_ramp
 from corewrite.logs import find_outcomes, read_log
-from corewrite.pipeline.users import users_of
 from corewrite.serving.ubi_log import Hasher
 
 CLIENTS = [f"client-{i}" for i in range(300)]

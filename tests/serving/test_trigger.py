@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from corewrite.domain.traffic_split import ArmShares, arm_of, compared_arms, is_compared
 from corewrite.experiment import RampConfig, RampState
-from corewrite.experiment.ramp_file import write_ramp
+from corewrite.experiment.rollout.file import write_ramp
 from corewrite.logs.files import log_files
 from corewrite.logs.served import count_lost, read_served
 from corewrite.serving.process import WorkerError

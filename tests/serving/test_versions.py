@@ -6,7 +6,7 @@ import time
 import pytest
 
 from corewrite.experiment import RampConfig, RampState
-from corewrite.experiment.ramp_file import write_ramp
+from corewrite.experiment.rollout.file import write_ramp
 from corewrite.serving.problems import without_places
 
 

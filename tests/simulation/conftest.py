@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from corewrite.demo.engine import NoRewriter
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import default_spec
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
+from corewrite.studies.engine import NoRewriter
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from corewrite.training import (
     StalePolicyError,
     TrainingConfig,
     TransientRewardError,
-    in_process,
     parallel,
     rollouts,
     train,
 )
+from corewrite.training.samplers import in_process
 
 CONFIG = TrainingConfig(
     phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6,
@@ -224,7 +224,7 @@ def test_bfloat16_sampling_stays_within_its_limit(taught, instances, toy_reward,
 def test_weights_that_bfloat16_rounds_too_far_are_sampled_in_float32(taught, instances, toy_reward, tmp_path, monkeypatch):
     exact, auto = taught.copy(), taught.copy()
     run(exact, instances, toy_reward, tmp_path / "exact")
-    monkeypatch.setattr("corewrite.training.in_process.multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr("corewrite.training.samplers.in_process.multiplies_bfloat16", lambda device: True)
     monkeypatch.setitem(in_process._DRIFT_LIMITS, torch.bfloat16, 1e-3)
     with pytest.warns(SamplerPrecisionWarning, match="phase 1 is sampled in float32: in bfloat16 .* nats a token, more than"):
         config = CONFIG.model_copy(update={"sampler_precision": "auto"})

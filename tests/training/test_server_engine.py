@@ -12,9 +12,9 @@ import torch
 
 from corewrite.domain import Query
 from corewrite.rewriter import Completion, Rewriter, load_rewriter, response_log_probs
-from corewrite.training import server_engine
-from corewrite.training.engine import StalePolicyError
-from corewrite.training.server_engine import ServerEngine, ServerError
+from corewrite.training.samplers import server as server_engine
+from corewrite.training.samplers.protocol import StalePolicyError
+from corewrite.training.samplers.server import ServerEngine, ServerError
 
 pytest.importorskip("httpx")
 LIMIT = 1e-4

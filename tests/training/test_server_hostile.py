@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corewrite.training import server_engine
-from corewrite.training.server_engine import ServerError, _Http, _read
+from corewrite.training.samplers import server as server_engine
+from corewrite.training.samplers.server import ServerError, _Http, _read
 
 pytest.importorskip("httpx")
 SECONDS = 0.3

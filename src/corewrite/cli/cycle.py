@@ -24,9 +24,9 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="Print the cycle's record as JSON."),
 ) -> None:
     """Run one week, or go on with a week that was cut off. Exit code 0 promote, 3 hold, 4 reject."""
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.pipeline.config_sections import load_cycle_config
-    from corewrite.pipeline.cycle import run_cycle
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.cycle.run import run_cycle
+    from corewrite.report.progress import ProgressSteps
 
     with reported_errors("it goes on from the last finished step, a training from its last checkpoint"):
         settings, begun = load_cycle_config(config), time.time()
@@ -60,8 +60,8 @@ def status(
     config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")
 ) -> None:  # fmt: skip
     """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the ramp."""
-    from corewrite.pipeline.config_sections import load_cycle_config
-    from corewrite.pipeline.cycle import cycle_status
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.cycle.run import cycle_status
 
     with reported_errors():
         found = cycle_status(load_cycle_config(config))
@@ -106,9 +106,9 @@ def ramp(
 
     import pyarrow.parquet as pq
 
-    from corewrite.experiment.ramp_searches import StageSearches
-    from corewrite.pipeline.config_sections import load_cycle_config
-    from corewrite.pipeline.ramp_step import ramp_step, stage_searches
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.cycle.steps.rollout import ramp_step, stage_searches
+    from corewrite.experiment.rollout.searches import StageSearches
 
     end = time.time() - 1800 if until is None else until
     with reported_errors():

@@ -22,10 +22,10 @@ def demo(
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
     """Run the whole loop on the simulated platform: log, relevance model, warm start, training, gate, two A/B launches."""
-    from corewrite.console.terminal import print_summary
-    from corewrite.demo.config import DemoConfig
-    from corewrite.demo.config import miniature as miniature_config
-    from corewrite.demo.run import run_demo
+    from corewrite.report.terminal import print_summary
+    from corewrite.studies.quickstart.config import DemoConfig
+    from corewrite.studies.quickstart.config import miniature as miniature_config
+    from corewrite.studies.quickstart.run import run_demo
 
     config = miniature_config(seed) if miniature else DemoConfig(seed=seed)
     with reported_errors("it begins anew"):

@@ -10,7 +10,7 @@ from corewrite.cli.common import Exit, print_json, progress_console, reported_er
 
 if TYPE_CHECKING:
     from corewrite.cli.experiment_settings import ExperimentSections
-    from corewrite.experiment.launch_log import LaunchLog
+    from corewrite.experiment.ab.launch_log import LaunchLog
 
 app = typer.Typer(help="Launches: what one needs before it begins, and what it showed.", no_args_is_help=True)
 
@@ -60,8 +60,8 @@ def read(
     Intervals are given for one look at the planned end and for any number of looks. Exit code 0: it counts as a gain; 3: it is
     not shown to; 4: harm is shown; 1: it cannot be read, and why.
     """
-    from corewrite.console.launches import print_reading
-    from corewrite.experiment.reading import read_searches
+    from corewrite.experiment.ab.reading import read_searches
+    from corewrite.report.launches import print_reading
 
     with reported_errors():
         settings = _settings(
@@ -104,8 +104,8 @@ def plan(
     as_json: bool = _JSON,
 ) -> None:
     """Users and days that a launch needs, by the log's own rates; as JSON with the thresholds to freeze for `read`."""
-    from corewrite.console.launches import print_plan_of_launch
-    from corewrite.experiment.planning import plan_launch
+    from corewrite.experiment.ab.planning import plan_launch
+    from corewrite.report.launches import print_plan_of_launch
 
     with reported_errors():
         settings = _settings(
@@ -139,9 +139,9 @@ def _settings(config: Path | None, **given: Any) -> "ExperimentSections":
 
 
 def _load(log: list[Path], settings: "ExperimentSections", since: str | None, until: str | None) -> "LaunchLog":
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.experiment.launch_log import load_launch, load_thresholds
+    from corewrite.experiment.ab.launch_log import load_launch, load_thresholds
     from corewrite.logs.sealing import load_keys
+    from corewrite.report.progress import ProgressSteps
 
     steps = ProgressSteps(progress_console(quiet=False))
     unseal = None if settings.privacy.keys is None else load_keys(settings.privacy.keys).open_line
@@ -149,11 +149,11 @@ def _load(log: list[Path], settings: "ExperimentSections", since: str | None, un
     if (file := settings.experiment.thresholds) is not None:
         thresholds = load_thresholds(file)
     elif settings.run is not None:
-        from corewrite.pipeline.mined import first_thresholds
+        from corewrite.cycle.mined_week import first_thresholds
 
         thresholds = first_thresholds(settings.run)
     if settings.run is not None and settings.documents is not None:
-        from corewrite.pipeline.launch_ranking import champion_overlap
+        from corewrite.deployment.launch_ranking import champion_overlap
 
         with steps.step("open the champion's ranking"):
             ranking = champion_overlap(settings.run, settings.documents, settings.ranker)

@@ -12,7 +12,7 @@ from corewrite.storage.durable import naming
 
 if TYPE_CHECKING:
     from corewrite.fusion import FusionSpec
-    from corewrite.fusion.tune import Estimate, Outcome, TradeOff, Tuning
+    from corewrite.tuning.search import Estimate, Outcome, TradeOff, Tuning
 
 EXAMPLES = (
     "Examples: `corewrite fusion compile fusion.yaml --to vespa --out schemas/video/corewrite.profile` · "
@@ -56,7 +56,7 @@ def compile_command(
     as_json: bool = typer.Option(False, "--json", help="Wrap what is emitted in JSON with engine and spec hash."),
 ) -> None:
     """Write the ranking formula of a fusion spec as a rank profile (vespa) or a request body (the others)."""
-    from corewrite.fusion.compile import compile_spec, engine_names
+    from corewrite.fusion.compilers import compile_spec, engine_names
 
     features = {}
     for pair in feature:
@@ -93,9 +93,9 @@ def requests_command(
     as_json: bool = typer.Option(False, "--json", help="Print what was written as JSON."),
 ) -> None:
     """Make the requests to tune on of a cycle's log: candidates, grades, signals under good and broken rewrites."""
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.pipeline.config_sections import load_cycle_config
-    from corewrite.pipeline.tuning_requests import log_requests, write_requests
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.report.progress import ProgressSteps
+    from corewrite.tuning.requests import log_requests, write_requests
 
     with reported_errors():
         settings = load_cycle_config(config)
@@ -121,9 +121,9 @@ def tune_command(
     as_json: bool = typer.Option(False, "--json", help="Print everything as JSON."),
 ) -> None:
     """Choose clips, exponents and eps: the largest gain whose loss under the worst broken rewriter stays in a budget."""
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.fusion.tune import tune
-    from corewrite.pipeline.tune_step import random_pair_eps, read_requests, tuned_spec, write_spec
+    from corewrite.report.progress import ProgressSteps
+    from corewrite.tuning.files import random_pair_eps, read_requests, tuned_spec, write_spec
+    from corewrite.tuning.search import tune
 
     with reported_errors():
         base = _spec(spec, config)

@@ -26,11 +26,11 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Compare a candidate with the champion. Decides nothing in the registry. Exit code 0 promote, 3 hold, 4 reject."""
-    from corewrite.console import print_gate, render_gate
-    from corewrite.console.progress import ProgressSteps
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.cycle.gate_run import gate_candidate
     from corewrite.deployment.inputs import check_inputs
-    from corewrite.pipeline.config_sections import load_cycle_config
-    from corewrite.pipeline.gate_run import gate_candidate
+    from corewrite.report import print_gate, render_gate
+    from corewrite.report.progress import ProgressSteps
 
     with reported_errors():
         settings = load_cycle_config(config)
@@ -61,11 +61,11 @@ def calibrate_command(
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Set the gate's margins from retrains that differ by their seed alone, and freeze them. Takes as long as the trainings."""
-    from corewrite.console.progress import ProgressSteps
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.cycle.gate_run import calibrate_margins
     from corewrite.deployment.inputs import check_inputs
     from corewrite.gate.calibrate import save_margins
-    from corewrite.pipeline.config_sections import load_cycle_config
-    from corewrite.pipeline.gate_run import calibrate_margins
+    from corewrite.report.progress import ProgressSteps
 
     with reported_errors("it begins anew"):
         if out.exists():
@@ -100,9 +100,9 @@ def bench(
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
     """Candidates made bad, better and equal on purpose on the simulated platform: how often does the gate decide rightly?"""
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.demo.gate_bench import run_bench, write_bench
-    from corewrite.demo.gate_bench_config import GateBenchConfig, miniature_bench
+    from corewrite.report.progress import ProgressSteps
+    from corewrite.studies.gate_benchmark.config import GateBenchConfig, miniature_bench
+    from corewrite.studies.gate_benchmark.run import run_bench, write_bench
 
     with reported_errors("it goes on with the first row that is missing"):
         try:

@@ -91,7 +91,7 @@ def ingest(
 
 
 def _newest(logs: Path | None) -> list[Path]:
-    from corewrite.pipeline.weeks import weekly_logs
+    from corewrite.cycle.weeks import weekly_logs
 
     if logs is None:
         raise ValueError("say which log to read: its files, or `logs:` in the settings (--config)")

@@ -41,9 +41,9 @@ def pack(
     as_json: bool = typer.Option(False, "--json", help="Print what was done as JSON."),
 ) -> None:
     """Pack a log into one Parquet file; no line is lost."""
-    from corewrite.console.progress import ProgressSteps
     from corewrite.logs.files import LogError, log_files, log_lines
     from corewrite.logs.pack import pack_log
+    from corewrite.report.progress import ProgressSteps
 
     with reported_errors():
         if not log.exists():

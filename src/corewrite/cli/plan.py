@@ -10,8 +10,8 @@ import typer
 from corewrite.cli.common import print_json, progress_console, reported_errors
 
 if TYPE_CHECKING:
-    from corewrite.training.plan import Workload
-    from corewrite.training.rates import Rates
+    from corewrite.capacity.plan import Workload
+    from corewrite.capacity.rates import Rates
 
 _PROMPT, _REWRITE = 48, 6
 
@@ -54,8 +54,8 @@ def plan(
     as_json: bool = typer.Option(False, "--json", help="Print plan, workload and rates as JSON."),
 ) -> None:
     """Hours, cost and bytes of a weekly training cycle, step by step, from rates that were measured."""
-    from corewrite.console.terminal import print_plan
-    from corewrite.training.plan import plan as plan_cycle
+    from corewrite.capacity.plan import plan as plan_cycle
+    from corewrite.report.terminal import print_plan
 
     if (bool(run) + (rates is not None) + (calibrate or model is not None)) != 1:
         raise typer.BadParameter("say where rates come from: one of --run, --rates, and --model or --calibrate to measure now")
@@ -83,17 +83,17 @@ def plan(
 
 
 def _of_runs(folders: list[Path]) -> "tuple[Rates, Workload]":
-    from corewrite.training.measure import read_run
-    from corewrite.training.plan import workload_of
-    from corewrite.training.rates import fit
+    from corewrite.capacity.plan import workload_of
+    from corewrite.capacity.profile import read_run
+    from corewrite.capacity.rates import fit
 
     runs = [read_run(folder) for folder in folders]
     return fit(runs), workload_of(runs[0])
 
 
 def _saved(file: Path) -> "tuple[Rates, Workload]":
-    from corewrite.training.plan import Workload
-    from corewrite.training.rates import PlanError, Rates
+    from corewrite.capacity.plan import Workload
+    from corewrite.capacity.rates import PlanError, Rates
 
     try:
         found = json.loads(file.read_text("utf-8"))
@@ -104,8 +104,8 @@ def _saved(file: Path) -> "tuple[Rates, Workload]":
 
 def _refuse_unmeasured(gpus: int | None, speedup: float | None, seconds_per_reward: float | None) -> None:
     """What a plan would refuse in the end is refused before the wait."""
+    from corewrite.capacity.plan import refuse_unmeasured
     from corewrite.rewriter.artifact import best_device
-    from corewrite.training.plan import refuse_unmeasured
 
     device = best_device().type
     refuse_unmeasured("this machine", device, rewarded=seconds_per_reward is not None, gpus=gpus, speedup=speedup)
@@ -114,12 +114,12 @@ def _refuse_unmeasured(gpus: int | None, speedup: float | None, seconds_per_rewa
 def _calibrated(
     model: str | None, prompt_tokens: int, rewrite_tokens: int, samples: int | None, k: int | None
 ) -> "tuple[Rates, Workload]":
-    from corewrite.console.progress import ProgressSteps
+    from corewrite.capacity.plan import workload_of
+    from corewrite.capacity.profile import calibrate, synthetic_decoder
+    from corewrite.capacity.rates import fit
+    from corewrite.report.progress import ProgressSteps
     from corewrite.rewriter import load_rewriter
     from corewrite.training import TrainingConfig
-    from corewrite.training.measure import calibrate, synthetic_decoder
-    from corewrite.training.plan import workload_of
-    from corewrite.training.rates import fit
 
     defaults = TrainingConfig()
     with ProgressSteps(progress_console(quiet=False)).step("calibrate: two short trainings") as progress:

@@ -71,9 +71,9 @@ def warm(
 
     with reported_errors():
         _needs_serving()
-        from corewrite.console.progress import ProgressSteps
         from corewrite.logs.files import log_files
         from corewrite.registry import Registry
+        from corewrite.report.progress import ProgressSteps
         from corewrite.rewriter import MAX_NEW_TOKENS, load_rewriter
         from corewrite.serving.warm import head_queries, write_warm
         from corewrite.serving.warm import warm as rewrites_of
@@ -142,7 +142,6 @@ def replay(
                 "leave --spec out"
             )
         _needs_serving()
-        from corewrite.console.progress import ProgressSteps
         from corewrite.deployment.documents import open_documents
         from corewrite.deployment.open import RankerOpener
         from corewrite.deployment.replay import replay_log
@@ -150,6 +149,7 @@ def replay(
         from corewrite.logs.privacy import PrivacySections
         from corewrite.logs.sealing import load_keys
         from corewrite.registry import Registry
+        from corewrite.report.progress import ProgressSteps
 
         settings = _settings(run, config)
         keys = None if config is None else read_config(config, PrivacySections).privacy.keys
@@ -184,11 +184,11 @@ def _replay_rankings(log: Path, config: Path | None, spec_file: Path | None, lea
     """
     from dataclasses import asdict
 
-    from corewrite.console.progress import ProgressSteps
     from corewrite.deployment.replay_logged import replay_rankings
     from corewrite.deployment.settings import RankerSection
     from corewrite.domain.config_file import read_config
     from corewrite.fusion import default_spec, load_spec
+    from corewrite.report.progress import ProgressSteps
 
     if spec_file is None and config is None:
         raise ValueError(f"{log} was written by your own engine: say which fusion spec it ranks by, --spec or --config")
@@ -275,10 +275,10 @@ def _memory() -> str | None:
 def _run_server(settings: "ServeConfig") -> None:
     import uvicorn
 
-    from corewrite.console.progress import ProgressSteps
     from corewrite.deployment.documents import open_documents
     from corewrite.deployment.inputs import check_inputs
     from corewrite.deployment.settings import secret_of
+    from corewrite.report.progress import ProgressSteps
     from corewrite.serving.protocol import allow_open_files, uvicorn_options
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
 

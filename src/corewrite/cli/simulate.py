@@ -30,8 +30,8 @@ def simulate(
     as_json: bool = typer.Option(False, "--json", help="Print the facts as JSON."),
 ) -> None:
     """Simulate the short-video platform: two weeks served by original signals alone, or months of weekly cycles."""
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.demo.platform import two_weeks
+    from corewrite.report.progress import ProgressSteps
+    from corewrite.studies.platform import two_weeks
 
     if weeks is not None:
         _months(weeks, sessions, miniature, seed, out or Path("runs/simulate"), as_json)
@@ -57,10 +57,10 @@ def simulate(
 def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: Path, as_json: bool) -> None:
     from time import perf_counter
 
-    from corewrite.console.progress import ProgressSteps
-    from corewrite.demo.months import run_months
-    from corewrite.demo.months_config import MonthsConfig, miniature_months
-    from corewrite.demo.months_summary import summarise_months, write_months
+    from corewrite.report.progress import ProgressSteps
+    from corewrite.studies.longitudinal.config import MonthsConfig, miniature_months
+    from corewrite.studies.longitudinal.run import run_months
+    from corewrite.studies.longitudinal.summary import summarise_months, write_months
 
     begun = perf_counter()
     with reported_errors("it goes on with the first week that is missing"):

@@ -43,13 +43,13 @@ def train(
     as_json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
 ) -> None:  # fmt: skip
     """Train a rewriter on your own log and documents, and let the gate decide whether it is promoted."""
-    from corewrite.console.progress import ProgressSteps
+    from corewrite.cycle import train_on_logs
+    from corewrite.cycle.config_sections import DataSections
+    from corewrite.cycle.weeks import windows_of
     from corewrite.domain.config_file import read_config
     from corewrite.fusion import default_spec, load_spec
     from corewrite.logs.sealing import load_keys
-    from corewrite.pipeline import train_on_logs
-    from corewrite.pipeline.config_sections import DataSections
-    from corewrite.pipeline.weeks import windows_of
+    from corewrite.report.progress import ProgressSteps
 
     with reported_errors("it goes on from the last checkpoint in the run folder"):
         settings = read_config(config, DataSections, run=out, documents=documents, labels=labels, seed=seed, model=model)

@@ -1,14 +1,14 @@
 """A/B launches: assignment, reading by the change-query rate on impacted searches, A/A; the ramp after a promote."""
 
-from corewrite.experiment.aa import AACheck, aa_check
+from corewrite.experiment.ab.aa import AACheck, aa_check
+from corewrite.experiment.ab.launch import read_launch
+from corewrite.experiment.ab.pooling import pool_tables
+from corewrite.experiment.ab.result import Effect, LaunchResult
+from corewrite.experiment.ab.searches import check_searches, select_arms, trigger_known
 from corewrite.experiment.assignment import CONTROL, TREATMENT, assign
-from corewrite.experiment.launch import read_launch
-from corewrite.experiment.pooling import pool_tables
-from corewrite.experiment.ramp import RampDecision, RampState, step
-from corewrite.experiment.ramp_config import Limit, RampConfig, Stage
-from corewrite.experiment.ramp_users import Observation, Sums, observe
-from corewrite.experiment.result import Effect, LaunchResult
-from corewrite.experiment.searches import check_searches, select_arms, trigger_known
+from corewrite.experiment.rollout.config import Limit, RampConfig, Stage
+from corewrite.experiment.rollout.progressive import RampDecision, RampState, step
+from corewrite.experiment.rollout.users import Observation, Sums, observe
 from corewrite.experiment.sequential import contrast_bounds
 
 __all__ = [

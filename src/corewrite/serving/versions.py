@@ -18,7 +18,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.ranker import Ranker
 from corewrite.domain.traffic_split import STAGES_OF, Arm, is_holdback_user
 from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
-from corewrite.experiment.ramp_file import RampFileError, read_ramp
+from corewrite.experiment.rollout.file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
 from corewrite.logs.served import RampPlace
 from corewrite.registry import Champion, Kind, Registry, RegistryError

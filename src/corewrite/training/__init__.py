@@ -3,8 +3,6 @@
 from corewrite.training.candidates import Scored
 from corewrite.training.checkpoint import CheckpointError, NotBitwiseWarning, ResumeError, RunFolder
 from corewrite.training.config import LoraSettings, ScoringConfig, TrainingConfig
-from corewrite.training.engine import SamplingEngine, StalePolicyError, Sync
-from corewrite.training.in_process import InProcessEngine
 from corewrite.training.loop import PhaseObserver, TrainingReport, train
 from corewrite.training.losses import (
     PairLogProbs,
@@ -16,6 +14,8 @@ from corewrite.training.losses import (
 )
 from corewrite.training.pairs import Candidate, Pair, select_pairs
 from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
+from corewrite.training.samplers.in_process import InProcessEngine
+from corewrite.training.samplers.protocol import SamplingEngine, StalePolicyError, Sync
 from corewrite.training.scoring import Reward, Scores, TransientRewardError, retried, score_texts
 
 __all__ = [

@@ -20,12 +20,12 @@ from corewrite.training import parallel
 from corewrite.training.candidates import Scored
 from corewrite.training.checkpoint import RunFolder, load_trained, pack_state, unpack_state
 from corewrite.training.config import TrainingConfig
-from corewrite.training.engine import SamplingEngine
-from corewrite.training.in_process import InProcessEngine
 from corewrite.training.optimise import Cursor, new_optimizer, optimise, reference_log_probs
 from corewrite.training.pairs import select_pairs
 from corewrite.training.rollouts import Progress, Rollouts, prompts_of
 from corewrite.training.rows import Row, plan_steps
+from corewrite.training.samplers.in_process import InProcessEngine
+from corewrite.training.samplers.protocol import SamplingEngine
 from corewrite.training.scoring import Reward
 from corewrite.training.threads import with_threads
 

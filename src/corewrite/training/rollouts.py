@@ -13,8 +13,8 @@ from corewrite.rewriter import Completion, Rewriter, as_rewrite, distinct_prompt
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored, distinct_candidates, score_candidates
 from corewrite.training.config import TrainingConfig
-from corewrite.training.engine import SamplingEngine, Sync
-from corewrite.training.in_process import InProcessEngine
+from corewrite.training.samplers.in_process import InProcessEngine
+from corewrite.training.samplers.protocol import SamplingEngine, Sync
 from corewrite.training.scoring import Key, Reward
 from corewrite.training.scoring_beside import ScoringBeside
 

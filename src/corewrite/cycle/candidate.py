@@ -1,0 +1,283 @@
+"""One run of the cycle's core: probe, warm start, train, gate, and the registry's decision."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corewrite.cycle.candidate_config import PipelineConfig, PluginSampling
+from corewrite.cycle.incumbent import Incumbent
+from corewrite.cycle.steps.decide import decide
+from corewrite.cycle.steps.warm_start import WarmStartReport, warm_start
+from corewrite.cycle.window import LogWindow
+from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.open import RankerOpener
+from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
+from corewrite.deployment.settings import RankerSettings
+from corewrite.domain import Provenance, TrainingInstance
+from corewrite.domain.plugins import SAMPLERS, load_plugin
+from corewrite.domain.steps import Steps
+from corewrite.evaluation.build import evaluate
+from corewrite.evaluation.protected_words import find_protected_words
+from corewrite.evaluation.searches import OF_A_WARM_START, GateSearches, query_frequency
+from corewrite.fusion import FusionSpec
+from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
+from corewrite.registry import Candidate, Decision, Registry
+from corewrite.relevance import Judge, ProbeResult, probe
+from corewrite.rewriter import Rewriter, merged, with_adapter
+from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, retried, train
+from corewrite.version import VERSION
+
+
+class ProbeFailedError(RuntimeError):
+    """The relevance model pays for adversarial rewrites: training on it would learn them."""
+
+
+Observe = Callable[[Rewriter], dict[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateRun:
+    """What a run made.
+
+    Attributes:
+        warm: The warm start.
+        candidate: The policy after training.
+        warm_report: Of the warm start.
+        probe: Of the relevance model, before training.
+        training: Of the phases.
+        start: What was observed of the warm start, as after each phase.
+        evaluation: What the gate looked at.
+        gate: Its verdict on the candidate against the champion, or the warm start where there is none.
+        decision: As the registry wrote it down: a candidate that passes is held where the champion fails under its relevance
+            model or spec, or was changed meanwhile.
+        compared_with: Hash of the champion's policy; None: of the warm start.
+        provenance: Of the candidate.
+        labels: Of a file of rated results how many the judge is of, and what was left out; None: they are of no file.
+    """
+
+    warm: Rewriter
+    candidate: Rewriter
+    warm_report: WarmStartReport
+    probe: ProbeResult
+    training: TrainingReport
+    start: dict[str, float]
+    evaluation: Evaluation
+    gate: GateResult
+    decision: Decision
+    compared_with: str | None
+    provenance: Provenance
+    labels: dict[str, Any] | None = None
+
+
+def make_candidate(
+    earlier: LogWindow,
+    window: LogWindow,
+    deployment: Deployment,
+    judge: Judge,
+    registry: Registry,
+    config: PipelineConfig,
+    folder: Path,
+    *,
+    seed: int,
+    steps: Steps,
+    opener: RankerOpener | None = None,
+    model: str | None = None,
+    observe: Observe = lambda policy: {},
+) -> CandidateRun:
+    """Train a candidate on a log window and let the gate decide, as a cycle's does: by the same evaluation, against the
+    registry's champion as it is when this begins.
+
+    A run that is repeated decides once: where the registry has the same verdict on the same candidate, that stands.
+
+    Args:
+        earlier: The window the relevance model was fitted on; its reformulations are learnt from too.
+        window: The window whose searches give the reward its instances.
+        deployment: The relevance model and spec in production.
+        judge: Seen by the gate and the record only.
+        registry: Where policies and decisions go.
+        config: Settings.
+        folder: For the training run.
+        seed: The one seed.
+        steps: Shows progress.
+        opener: Opens what the champion ranks under; None: the bundled model and engine over the same documents.
+        model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
+        observe: More to note of the policy after each phase; nothing of it reaches the training.
+
+    Raises:
+        ProbeFailedError: the relevance model is exploitable.
+        RegistryError: the champion cannot be loaded.
+        ValueError: too little data, or numbers that are none.
+    """
+    incumbent = Incumbent.of(registry)
+    instances = window.instances(deployment.documents, seed=seed)
+    for_gate = window.instances(deployment.documents, seed=seed, for_gate=True)[: config.gate_queries]
+    if not instances or not for_gate:
+        raise ValueError(
+            f"the log gives {len(instances)} training and {len(for_gate)} gate instances (searches with a satisfying and an "
+            "examined unsatisfying document): bring a longer log"
+        )
+    provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, seed)
+
+    with steps.step("probe the relevance model"):
+        probed = probe(instances[: config.probe_instances], retried(deployment.reward, config.training.scoring))
+        if not probed.passed:
+            paid = ", ".join(f"{f.name} earns {f.reward:+.3f}" for f in probed.findings if f.paid)
+            raise ProbeFailedError(
+                f"the relevance model pays for adversarial rewrites ({paid} nats of log R): raise eps in the fusion spec or "
+                "refit the model before training on it"
+            )
+    with steps.step("warm start") as progress:
+        repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
+        warm, warm_report = warm_start(
+            repaired, good, deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
+        )
+
+    watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
+    candidate = to_train(warm, config, seed)
+    with steps.step("train: semi-online MPO") as progress:
+        start = watch(-1, warm)
+        show, after_phase = training_progress(progress, config.training.phases, watch)
+        with engine_of(config, candidate) as engine:
+            report = train(
+                candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
+                provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
+            )  # fmt: skip
+    candidate = merged(candidate)
+    triple = _save(registry, candidate, deployment, provenance)
+    incumbent = incumbent.before(registry, triple)
+    with steps.step("gate") as progress:
+        before = query_frequency(earlier.outcomes.query.tolist())
+        frequency = before + query_frequency(window.outcomes.query.tolist())
+        searches = GateSearches(
+            for_gate, frequency, before=before,
+            repaired=OF_A_WARM_START if incumbent.champion is None else window.gate_repairs(),
+            protected_words=find_protected_words(
+                [*earlier.instances(deployment.documents, seed=seed), *instances], deployment.documents, seed=seed
+            ),
+        )  # fmt: skip
+        evaluation = evaluate(
+            candidate, incumbent.policy or warm, searches, deployment, judge, max_new_tokens=config.max_new_tokens,
+            recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm,
+            baseline_name="warm start" if incumbent.policy is None else "champion", progress=progress,
+        )  # fmt: skip
+        result = run_gate(evaluation, config.gate)
+        problems: list[str] = []
+        if result.verdict == Verdict.PROMOTE:
+            opener = opener or RankerOpener(RankerSettings(), deployment.documents)
+            problems = incumbent.problems(registry, triple, for_gate, deployment, opener, judge, config)
+        decision = _decide(registry, triple, incumbent, result, problems, provenance)
+    compared_with = None if incumbent.champion is None else incumbent.champion.policy
+    return CandidateRun(
+        warm, candidate, warm_report, probed, report, start, evaluation, result, decision, compared_with, provenance
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Watch:
+    """Held-out reward and judge of a policy, for the record."""
+
+    deployment: Deployment
+    judge: Judge
+    instances: Sequence[TrainingInstance]
+    max_new_tokens: int
+    observe: Observe
+
+    def __call__(self, phase: int, policy: Rewriter) -> dict[str, float]:
+        queries = [x.query for x in self.instances]
+        rewrites = served_rewrites(policy, queries, max_new_tokens=self.max_new_tokens)
+        # Against the original lists, so that the ideal's pool does not change from phase to phase more than it must.
+        systems: list[Sequence[str | None]] = [[None] * len(queries), rewrites]
+        lists = [fused_lists(self.deployment, queries, r) for r in systems]
+        return {
+            "reward": float(log_rewards(self.deployment, self.instances, rewrites).mean()),
+            "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
+            **self.observe(policy),
+        }
+
+
+def training_progress(
+    progress: Callable[[int, int], None], phases: int, observe: PhaseObserver = lambda phase, policy: {}
+) -> tuple[Callable[[str, int, int], None], PhaseObserver]:
+    """What `train` reports, as one bar over all phases, and its observer, which moves the bar on."""
+    place = {"sample": 0.0, "score": 0.3, "reference": 0.45, "learn": 0.5}
+    share = {"sample": 0.3, "score": 0.15, "reference": 0.05, "learn": 0.5}
+    done = [0]
+
+    def show(what: str, part: int, total: int) -> None:
+        progress(int(1000 * (done[0] + place[what] + share[what] * part / max(1, total))), 1000 * phases)
+
+    def after_phase(phase: int, policy: Rewriter) -> dict[str, float]:
+        done[0] = phase + 1
+        return observe(phase, policy)
+
+    return show, after_phase
+
+
+@contextmanager
+def engine_of(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
+    """What samples by the settings; None, which is this process, where they name nothing."""
+    if (server := config.server) is None:
+        yield None
+        return
+    if isinstance(server, PluginSampling):
+        with load_plugin(SAMPLERS, server.kind)(policy, **server.options) as own:
+            yield own
+        return
+    from corewrite.training.samplers.server import ServerEngine
+
+    eos = policy.tokenizer.eos_token_id
+    engine = ServerEngine(server.url, server.model_folder, server.reload, eos, drift_limit=server.drift_limit)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
+    """A copy of the warm start, with an adapter where the settings want one."""
+    if (lora := config.training.lora) is None:
+        return warm.copy()
+    return with_adapter(warm, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
+
+
+def _save(registry: Registry, policy: Rewriter, deployment: Deployment, provenance: Provenance) -> Candidate:
+    about: Mapping[str, Any] = {"provenance": provenance.as_dict()}
+    return Candidate(
+        policy=registry.save("policy", policy.save, {**about, "policy_hash": policy.policy_hash}).hash,
+        relevance=registry.save("relevance", deployment.ranker.save, {**about, **deployment.ranker.about}).hash,
+        spec=registry.save(
+            "spec", lambda folder: write_spec(folder, deployment.spec), {**about, "spec_hash": deployment.spec.spec_hash}
+        ).hash,
+    )
+
+
+def _decide(
+    registry: Registry,
+    triple: Candidate,
+    incumbent: Incumbent,
+    result: GateResult,
+    problems: Sequence[str],
+    provenance: Provenance,
+) -> Decision:
+    """Promote the triple or write down why not."""
+    verdict, reason = result.verdict.value, result.reason
+    if problems:
+        verdict = Verdict.HOLD.value
+        reason = f"it passed, but the champion does not hold under its relevance model and spec: {'; '.join(problems)}"
+    about_it = [d for d in registry.decisions() if d.candidate == triple]
+    if about_it and about_it[-1].verdict == verdict and about_it[-1].previous == incumbent.version:
+        return about_it[-1]
+    evidence: Any = {**result.as_dict(), "provenance": asdict(provenance)}
+    decision = decide(registry, triple, verdict, expected=incumbent.version, reason=reason, evidence=evidence)
+    if decision.verdict == "reject":
+        registry.quarantine("policy", triple.policy, reason)
+    return decision
+
+
+def write_spec(folder: Path, spec: FusionSpec) -> None:
+    """Write a fusion spec as the content of an artifact."""
+    (folder / "fusion.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=True), "utf-8")

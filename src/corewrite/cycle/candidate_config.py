@@ -1,0 +1,139 @@
+"""Settings of the pipeline, from YAML or defaults."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+
+from corewrite.domain import Settings
+from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
+from corewrite.gate import GateConfig
+from corewrite.rewriter import MAX_NEW_TOKENS
+from corewrite.training import TrainingConfig
+
+
+class WarmStartConfig(Settings):
+    """Supervised fine-tuning before MPO."""
+
+    examples: int = Field(default=170_000, ge=1)
+    """Examples at most; a random share of each kind is left out beyond."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the examples."""
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak, for a decoder trained from scratch."""
+    learning_rate_pretrained: float = Field(default=1e-4, gt=0)
+    """Peak, for a model given by path or name."""
+
+
+class ServerConfig(Settings):
+    """An OpenAI-compatible server that samples for the training (see `corewrite.training.samplers.server`)."""
+
+    kind: Literal["server"] = "server"
+    """The default."""
+    url: str
+    """Where it listens, such as http://localhost:8000."""
+    model_folder: Path
+    """Where versions of the policy are written for it: a folder of this run's own, under the same path for both."""
+    reload: Literal["weights", "adapter"] = "weights"
+    """What a sync hands over; adapter needs `training.lora`."""
+    drift_limit: float = Field(default=0.25, gt=0)
+    """Largest difference of log-probabilities from the trainer's that is rounding, nats a token."""
+
+
+class PluginSampling(Settings):
+    """What samples for the training, of an installed package (entry point `corewrite.samplers`): its name, its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(min_length=1)
+    """Name of the entry point; what it names is called with the policy and all other settings here, and gives a context manager
+    of a `corewrite.training.SamplingEngine`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        return known_kind(SAMPLERS, ("server",), value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class TreeJudgeConfig(Settings):
+    """The bundled judge: gradient-boosted trees, fitted on the raters' labels."""
+
+    kind: Literal["trees"] = "trees"
+    """The default."""
+
+
+class PythonJudgeConfig(Settings):
+    """A judge of your own, made by a function of your own."""
+
+    kind: Literal["python"]
+    """Runs the code that `factory` names."""
+    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`package.module:function`, called with the documents and the options; gives a `corewrite.relevance.Judge`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+
+
+class PluginJudgeConfig(Settings):
+    """A judge of an installed package (entry point `corewrite.judges`): its name, and its own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(min_length=1)
+    """Name of the entry point; what it names is called with the documents and all other settings here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _installed(cls, value: Any) -> Any:
+        return known_kind(JUDGES, ("trees", "python"), value)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+def _tag(default: str, *known: str) -> Discriminator:
+    def tag(value: Any) -> str:
+        kind = value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default)
+        return kind if kind in known else "plugin"
+
+    return Discriminator(tag)
+
+
+SamplingConfig = Annotated[
+    Annotated[ServerConfig, Tag("server")] | Annotated[PluginSampling, Tag("plugin")], _tag("server", "server")
+]
+JudgeConfig = Annotated[
+    Annotated[TreeJudgeConfig, Tag("trees")]
+    | Annotated[PythonJudgeConfig, Tag("python")]
+    | Annotated[PluginJudgeConfig, Tag("plugin")],
+    _tag("trees", "trees", "python"),
+]
+
+
+class PipelineConfig(Settings):
+    """One weekly run."""
+
+    warm_start: WarmStartConfig = WarmStartConfig()
+    """Warm start."""
+    training: TrainingConfig = TrainingConfig()
+    """Semi-online MPO."""
+    server: SamplingConfig | None = None
+    """Sample on a server, or by an installed package; default: in this process."""
+    judge: JudgeConfig = TreeJudgeConfig()
+    """What grades results at the gate; training never sees it."""
+    gate: GateConfig = Field(default_factory=GateConfig)
+    """Promotion gate."""
+    gate_queries: int = Field(default=4_000, ge=100)
+    """Searches of gate users that the gate looks at, at most."""
+    watched_queries: int = Field(default=1_000, ge=50)
+    """Of those, the searches on which reward and judge are shown after each phase."""
+    probe_instances: int = Field(default=1_000, ge=50)
+    """Instances that the relevance model is probed on before training, at most."""
+    max_new_tokens: int = Field(default=MAX_NEW_TOKENS, ge=2, le=64)
+    """Length limit of a served rewrite, tokens."""

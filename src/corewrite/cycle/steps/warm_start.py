@@ -1,0 +1,138 @@
+"""The warm start: what to show the rewriter before it meets the reward."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from corewrite.cycle.candidate_config import WarmStartConfig
+from corewrite.domain import Documents, Query
+from corewrite.domain.documents import sample_rows, text_column
+from corewrite.logs import Reformulation
+from corewrite.rewriter import (
+    Example,
+    FineTuneReport,
+    Rewriter,
+    fine_tune,
+    folded_locale,
+    load_rewriter,
+    new_small_decoder,
+    omissions,
+    other_contexts,
+    slips,
+    told_by_titles,
+)
+
+T = TypeVar("T")
+_SHARES = {
+    "repaired": 0.13, "slips": 0.40, "omissions": 0.08, "told_by_titles": 0.19, "good": 0.12, "other_context": 0.08,
+}  # fmt: skip
+"""Share of each kind among the examples, where the log has enough of it."""
+_READ = 200_000
+"""Documents whose words are learnt at most."""
+
+
+@dataclass(frozen=True)
+class WarmStartReport:
+    """A warm start.
+
+    Attributes:
+        kinds: Examples of each kind.
+        fit: What fine-tuning did.
+        parameters: Of the model.
+    """
+
+    kinds: dict[str, int]
+    fit: FineTuneReport
+    parameters: int
+
+
+def warm_start(
+    repaired: Sequence[Reformulation],
+    good: Sequence[Reformulation],
+    documents: Documents,
+    config: WarmStartConfig,
+    *,
+    seed: int,
+    model: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Rewriter, WarmStartReport]:
+    """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone.
+
+    Args:
+        repaired: Queries that failed, with the later query of the chain that satisfied (seen twice).
+        good: Queries that satisfied as they were.
+        documents: For the tokenizer of a new decoder and for titles to leave words to; of many, a sample (`_READ`).
+        config: Settings.
+        seed: The one seed.
+        model: Path or name of a causal LM; None: a small decoder with random weights.
+        progress: Called with (steps done, steps in all).
+
+    Raises:
+        ValueError: nothing to learn from.
+        RewriterError: the model cannot be loaded.
+    """
+    if not good and not repaired:
+        raise ValueError("the warm start needs satisfied searches: the log has none")
+    kept = _examples(repaired, good, documents, config.examples, seed)
+    examples = [example for rows in kept.values() for example in rows]
+    home = home_locale([r.query for r in (*repaired, *good)])
+    if model is None:
+        said = [text for name in ("title", "text") for text in _texts(documents, name, seed)]
+        texts = [*said, *(r.target for r in (*good, *repaired))]
+        rewriter, rate = new_small_decoder(texts, seed=seed, home_locale=home), config.learning_rate
+    else:
+        rewriter, rate = load_rewriter(model, home_locale=home), config.learning_rate_pretrained
+    report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
+    return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
+
+
+def home_locale(queries: Sequence[Query]) -> str:
+    """The locale of more than half of the queries, folded; empty where none is."""
+    ((locale, n),) = Counter(folded_locale(q.context.locale) for q in queries).most_common(1) or [("", 0)]
+    return locale if 2 * n > len(queries) else ""
+
+
+def weekly_examples(
+    repaired: Sequence[Reformulation], good: Sequence[Reformulation], documents: Documents, n: int, *, seed: int
+) -> list[Example]:
+    """At most `n` examples of the same kinds, from one week: what is new since the champion was trained.
+
+    Raises:
+        ValueError: nothing to learn from.
+    """
+    examples = [example for rows in _examples(repaired, good, documents, n, seed).values() for example in rows]
+    if not examples:
+        raise ValueError("the week's log has no satisfied search to learn from: bring a longer one, or set refresh.examples: 0")
+    return examples
+
+
+def _examples(
+    repaired: Sequence[Reformulation], good: Sequence[Reformulation], documents: Documents, n: int, seed: int
+) -> dict[str, list[Example]]:
+    good_queries = [g.query for g in good]
+    kinds = {
+        "repaired": [Example(r.query, r.target) for r in repaired] * 2,
+        "slips": slips(good_queries, seed=seed, copies=2),
+        "omissions": omissions(good_queries),
+        "told_by_titles": told_by_titles(good_queries, _texts(documents, "title", seed), seed=seed),
+        "good": [Example(g.query, g.target) for g in good],
+        "other_context": other_contexts(good_queries, seed=seed),
+    }
+    rng = np.random.default_rng([seed, 64])
+    return {name: _some(rows, int(_SHARES[name] * n), rng) for name, rows in kinds.items()}
+
+
+def _texts(documents: Documents, name: str, seed: int) -> list[str]:
+    """A column of all documents, or of a sample of `_READ` of them; nothing where there is no such column."""
+    if name not in documents.column_names:
+        return []
+    return text_column(documents, name, sample_rows(len(documents), _READ, seed, 66))
+
+
+def _some(rows: Sequence[T], n: int, rng: np.random.Generator) -> list[T]:
+    if len(rows) <= n:
+        return list(rows)
+    return [rows[i] for i in np.sort(rng.choice(len(rows), n, replace=False))]

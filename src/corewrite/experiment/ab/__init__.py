@@ -1,0 +1,1 @@
+"""A/B launches: planned before, read after."""

@@ -1,0 +1,1 @@
+"""The progressive rollout after a promote, and the stop that rolls it back."""

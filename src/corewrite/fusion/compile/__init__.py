@@ -1,7 +1,0 @@
-"""The fusion spec in the language of the user's own engine: the same formula, walked and written out."""
-
-from corewrite.fusion.compile.engines import ENGINES, compile_spec, engine_names
-from corewrite.fusion.compile.features import CompileError
-from corewrite.fusion.compile.placeholders import fill
-
-__all__ = ["ENGINES", "CompileError", "compile_spec", "engine_names", "fill"]

@@ -1,0 +1,1 @@
+"""Studies on the simulated platform: what the whole system comes to where the truth is known."""

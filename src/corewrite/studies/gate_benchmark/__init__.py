@@ -1,0 +1,1 @@
+"""How the gate decides on candidates whose true effect is known."""

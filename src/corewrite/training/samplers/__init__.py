@@ -1,0 +1,1 @@
+"""What samples for the trainer: in this process, or a server."""

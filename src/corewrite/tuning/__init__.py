@@ -1,0 +1,1 @@
+"""Tuning a stage of the fusion spec on requests of a log."""
