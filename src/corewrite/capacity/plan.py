@@ -83,9 +83,12 @@ class Workload:
         packed = rows * self.row_prompt_tokens + 2 * pairs * (self.pair_tokens - 1)
         steps = max(1, ceil(pairs / self.pairs_per_step))
         return Work(
-            prompts * self.prompt_tokens, prompts * self.samples * self.rewrite_tokens,
-            instances * (self.samples * self.new_texts + self.identity), packed, steps,
-        )  # fmt: skip
+            prompts * self.prompt_tokens,
+            prompts * self.samples * self.rewrite_tokens,
+            instances * (self.samples * self.new_texts + self.identity),
+            packed,
+            steps,
+        )
 
 
 @dataclass(frozen=True)
@@ -222,11 +225,14 @@ def plan(
     price = None if price_per_hour is None else price_per_hour * devices / 3600
     steps = tuple(
         PlannedStep(
-            name, workload.phases * each[name], workload.phases * each[name] / total if total else 0.0,
-            None if price is None else workload.phases * each[name] * price, *_amount(name, work, workload),
+            name,
+            workload.phases * each[name],
+            workload.phases * each[name] / total if total else 0.0,
+            None if price is None else workload.phases * each[name] * price,
+            *_amount(name, work, workload),
         )
         for name in STEPS
-    )  # fmt: skip
+    )
     optimizer_steps = workload.phases * int(work.optimizer_steps)
     sync_bytes = workload.synced_bytes * devices
     return Plan(

@@ -108,9 +108,15 @@ def calibrate(
 
         with tempfile.TemporaryDirectory() as folder:
             train(
-                policy.copy(), instances, _own_query_first, config, Path(folder), seed=_SEED,
-                provenance={"instances": "synthetic"}, observe=observe,
-            )  # fmt: skip
+                policy.copy(),
+                instances,
+                _own_query_first,
+                config,
+                Path(folder),
+                seed=_SEED,
+                provenance={"instances": "synthetic"},
+                observe=observe,
+            )
             found = read_run(Path(folder))
         runs.append(_as_calibration(found, n))
     return runs
@@ -182,7 +188,7 @@ def _as_calibration(run: MeasuredRun, n: int) -> MeasuredRun:
     )
     phases = tuple(
         replace(p, seconds={name: value for name, value in p.seconds.items() if name != "score"}) for p in run.phases
-    )  # fmt: skip
+    )
     return replace(run, source="calibration", phases=phases, notes=notes)
 
 
@@ -191,10 +197,21 @@ def _phase(record: Mapping[str, Any], scored: int, between: float | None) -> Pha
     rows = record["instances"] - record["instances_without_pair"] - len(record["instances_lost"])
     seconds = {**record["seconds"], **({} if between is None else {"sync": between})}
     return Phase(
-        record["instances"], record["prompts"], record["rollouts"], record["prompt_tokens"], record["sampled_tokens"],
-        record["distinct_candidates"], scored, rows, record["pairs"], pair_tokens, record["packed_tokens"],
-        record["optimizer_steps"], record["sync_bytes"], seconds,
-    )  # fmt: skip
+        record["instances"],
+        record["prompts"],
+        record["rollouts"],
+        record["prompt_tokens"],
+        record["sampled_tokens"],
+        record["distinct_candidates"],
+        scored,
+        rows,
+        record["pairs"],
+        pair_tokens,
+        record["packed_tokens"],
+        record["optimizer_steps"],
+        record["sync_bytes"],
+        seconds,
+    )
 
 
 def _newly_scored(root: Path, phases: int) -> list[int]:

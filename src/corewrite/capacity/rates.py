@@ -78,8 +78,12 @@ class Phase:
     def work(self) -> Work:
         """What it did."""
         return Work(
-            self.prompt_tokens, self.sampled_tokens, self.scored, self.packed_tokens, self.optimizer_steps,
-        )  # fmt: skip
+            self.prompt_tokens,
+            self.sampled_tokens,
+            self.scored,
+            self.packed_tokens,
+            self.optimizer_steps,
+        )
 
 
 @dataclass(frozen=True)
@@ -187,11 +191,19 @@ def fit(runs: Sequence[MeasuredRun]) -> Rates:
     if not syncs:
         notes.append("sync and checkpoint count as 0 s: the files' times, which tell them, are lost or of one phase only")
     return Rates(
-        prompt_token=sampling[0], sampled_token=sampling[1], scored=of("score", lambda w: (w.scored,))[0] if rewarded else None,
-        reference_token=of("reference", lambda w: (w.packed_tokens,))[0], learnt_token=learning[0], optimizer_step=learning[1],
-        sync=median(syncs) if syncs else None, observe=median(p.seconds["observe"] for p, _ in phases),
-        machine=machines[0], device=runs[0].device, workers=workers.pop(), notes=tuple(dict.fromkeys(notes)),
-    )  # fmt: skip
+        prompt_token=sampling[0],
+        sampled_token=sampling[1],
+        scored=of("score", lambda w: (w.scored,))[0] if rewarded else None,
+        reference_token=of("reference", lambda w: (w.packed_tokens,))[0],
+        learnt_token=learning[0],
+        optimizer_step=learning[1],
+        sync=median(syncs) if syncs else None,
+        observe=median(p.seconds["observe"] for p, _ in phases),
+        machine=machines[0],
+        device=runs[0].device,
+        workers=workers.pop(),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _rates(work: FloatArray, seconds: FloatArray, together: FloatArray) -> FloatArray:

@@ -56,9 +56,7 @@ def _next_steps(run: Path, record: dict[str, Any], *, again: bool) -> list[str]:
 
 
 @app.command(epilog=EXAMPLES)
-def status(
-    config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")
-) -> None:  # fmt: skip
+def status(config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the ramp."""
     from corewrite.cycle.config_sections import load_cycle_config
     from corewrite.cycle.run import cycle_status

@@ -65,9 +65,14 @@ def read(
 
     with reported_errors():
         settings = _settings(
-            config, control=control, treatment=treatment, share=share, give_up_margin=give_up_margin, alpha=alpha,
+            config,
+            control=control,
+            treatment=treatment,
+            share=share,
+            give_up_margin=give_up_margin,
+            alpha=alpha,
             thresholds=thresholds,
-        )  # fmt: skip
+        )
         about = settings.experiment
         if about.control is None or about.treatment is None or about.share is None:
             raise ValueError(
@@ -76,9 +81,14 @@ def read(
             )
         found = _load(log, settings, since, until)
         reading = read_searches(
-            name or f"{about.treatment} against {about.control}", found.searches, control=about.control,
-            treatment=about.treatment, share=about.share, give_up_margin=about.give_up_margin, alpha=about.alpha,
-        )  # fmt: skip
+            name or f"{about.treatment} against {about.control}",
+            found.searches,
+            control=about.control,
+            treatment=about.treatment,
+            share=about.share,
+            give_up_margin=about.give_up_margin,
+            alpha=about.alpha,
+        )
     if as_json:
         print_json({**reading.as_dict(), "log": found.as_dict()})
     else:
@@ -109,16 +119,29 @@ def plan(
 
     with reported_errors():
         settings = _settings(
-            config, control=control, treatment=treatment, share=share, traffic=traffic, give_up_margin=give_up_margin,
-            alpha=alpha, power=power, thresholds=thresholds,
-        )  # fmt: skip
+            config,
+            control=control,
+            treatment=treatment,
+            share=share,
+            traffic=traffic,
+            give_up_margin=give_up_margin,
+            alpha=alpha,
+            power=power,
+            thresholds=thresholds,
+        )
         about = settings.experiment
         found = _load(log, settings, since, until)
         planned = plan_launch(
-            found.searches, effect=effect, control=about.control, treatment=about.treatment,
-            share=0.5 if about.share is None else about.share, traffic=about.traffic, give_up_margin=about.give_up_margin,
-            alpha=about.alpha, power=about.power,
-        )  # fmt: skip
+            found.searches,
+            effect=effect,
+            control=about.control,
+            treatment=about.treatment,
+            share=0.5 if about.share is None else about.share,
+            traffic=about.traffic,
+            give_up_margin=about.give_up_margin,
+            alpha=about.alpha,
+            power=about.power,
+        )
     if as_json:
         about_log = found.as_dict()
         print_json({**planned.as_dict(), "thresholds": about_log.pop("thresholds"), "log": about_log})

@@ -156,16 +156,25 @@ def _tuning_json(found: "Tuning", eps: dict[str, float], tuned: "FusionSpec") ->
     def of(t: "TradeOff") -> dict[str, Any]:
         rewrites = [[j.model_dump(mode="json") for j in s.rewrite] for s in (t.stage, *t.fold_stages)]
         return {
-            "budget": t.budget, "rewrite": rewrites[0], "fold_rewrites": rewrites[1:], "chosen": asdict(t.chosen),
+            "budget": t.budget,
+            "rewrite": rewrites[0],
+            "fold_rewrites": rewrites[1:],
+            "chosen": asdict(t.chosen),
             "held_out": asdict(t.held_out),
-        }  # fmt: skip
+        }
 
     return {
-        "requests": found.requests, "groups": found.groups, "settings": found.settings,
-        "ndcg10_without_rewriter": found.quality_without, "base": asdict(found.base), "tuned": of(found.tuned),
-        "curve": [of(t) for t in found.curve], "random_pair_eps": eps, "spec_hash": tuned.spec_hash,
+        "requests": found.requests,
+        "groups": found.groups,
+        "settings": found.settings,
+        "ndcg10_without_rewriter": found.quality_without,
+        "base": asdict(found.base),
+        "tuned": of(found.tuned),
+        "curve": [of(t) for t in found.curve],
+        "random_pair_eps": eps,
+        "spec_hash": tuned.spec_hash,
         "spec": tuned.model_dump(mode="json"),
-    }  # fmt: skip
+    }
 
 
 def _tuning_text(found: "Tuning", eps: dict[str, float]) -> str:
@@ -184,8 +193,10 @@ def _tuning_text(found: "Tuning", eps: dict[str, float]) -> str:
         )
     lines += ["", f"{'':<28} {'gain, champion':<28} largest loss, broken rewriters"]
     for name, outcome in (
-        ("spec as it was", found.base), ("chosen, same requests", t.chosen), ("chosen, held-out requests", t.held_out),
-    ):  # fmt: skip
+        ("spec as it was", found.base),
+        ("chosen, same requests", t.chosen),
+        ("chosen, held-out requests", t.held_out),
+    ):
         lines.append(_outcome_line(name, outcome))
     lines += ["", "held out, by broken rewriter:"]
     lines += [f"  {kind:<26} {_figure(loss)}" for kind, loss in t.held_out.loss.items()]

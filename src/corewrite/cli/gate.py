@@ -71,9 +71,7 @@ def calibrate_command(
         if out.exists():
             raise FileExistsError(f"{out} is there: frozen margins are not written over; name another file with --out")
         check_inputs(writes=[out.parent])
-        found = calibrate_margins(
-            load_cycle_config(config), retrains, week, steps=ProgressSteps(progress_console(quiet=False))
-        )  # fmt: skip
+        found = calibrate_margins(load_cycle_config(config), retrains, week, steps=ProgressSteps(progress_console(quiet=False)))
         save_margins(found, out)
     if as_json:
         print_json(found.as_dict())
@@ -111,9 +109,13 @@ def bench(
             raise typer.BadParameter(f"--seeds {seeds!r}: give whole numbers with commas between") from error
         config = miniature_bench() if miniature else GateBenchConfig()
         rows = run_bench(
-            config, out, steps=ProgressSteps(progress_console(quiet=False)), seeds=numbers, minutes=minutes,
+            config,
+            out,
+            steps=ProgressSteps(progress_console(quiet=False)),
+            seeds=numbers,
+            minutes=minutes,
             families=[f.strip() for f in families.split(",") if f.strip()],
-        )  # fmt: skip
+        )
         summary = write_bench(config, out, rows, results or out)
     if as_json:
         print_json(summary)

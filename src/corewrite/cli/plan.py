@@ -124,8 +124,12 @@ def _calibrated(
     defaults = TrainingConfig()
     with ProgressSteps(progress_console(quiet=False)).step("calibrate: two short trainings") as progress:
         runs = calibrate(
-            synthetic_decoder() if model is None else load_rewriter(model), prompt_tokens=prompt_tokens,
-            rewrite_tokens=rewrite_tokens, samples=samples or defaults.samples, k=k or defaults.k, progress=progress,
-        )  # fmt: skip
+            synthetic_decoder() if model is None else load_rewriter(model),
+            prompt_tokens=prompt_tokens,
+            rewrite_tokens=rewrite_tokens,
+            samples=samples or defaults.samples,
+            k=k or defaults.k,
+            progress=progress,
+        )
     # A run's phases, not the calibration's.
     return fit(runs), replace(workload_of(runs[0]), instances=defaults.phases, phases=defaults.phases)

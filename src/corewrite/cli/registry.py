@@ -180,9 +180,7 @@ def gc(
 
 
 @app.command(epilog="Example: `corewrite registry export --mlflow http://localhost:5000 --run runs/mine`")
-def export(
-    mlflow: str = typer.Option(help="MLflow's tracking URI."), run: Path = _RUN, as_json: bool = _JSON
-) -> None:  # fmt: skip
+def export(mlflow: str = typer.Option(help="MLflow's tracking URI."), run: Path = _RUN, as_json: bool = _JSON) -> None:
     """Copy decisions, their evidence and the artifacts' metadata to MLflow; what is there already is left alone."""
     from corewrite.registry.mlflow_export import export_to_mlflow
 

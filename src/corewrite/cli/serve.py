@@ -93,9 +93,12 @@ def warm(
             queries = head_queries([file for path in from_log for file in log_files(path)], top)
         with steps.step("rewrite") as progress:
             found = rewrites_of(
-                load_rewriter(registry.path(artifact)), artifact.hash, queries,
-                max_new_tokens=settings.rewriter.max_new_tokens or MAX_NEW_TOKENS, progress=progress,
-            )  # fmt: skip
+                load_rewriter(registry.path(artifact)),
+                artifact.hash,
+                queries,
+                max_new_tokens=settings.rewriter.max_new_tokens or MAX_NEW_TOKENS,
+                progress=progress,
+            )
         done: dict[str, Any] = {"policy": artifact.hash, "queries": len(queries), "rewrites": len(found)}
         if cache.warm_folder is not None:
             done["file"] = str(write_warm(cache.warm_folder, artifact.hash, found))
@@ -289,9 +292,7 @@ def _run_server(settings: "ServeConfig") -> None:
         _is_free(settings.health_host or settings.host, settings.health_port, "name another in `serve.health_port`")
     allow_open_files(settings.limits)
     log = settings.log
-    check_inputs(
-        documents=settings.documents, public_key=log.seal_to, writes=[] if log.folder is None else [log.folder]
-    )  # fmt: skip
+    check_inputs(documents=settings.documents, public_key=log.seal_to, writes=[] if log.folder is None else [log.folder])
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:
             # Documents on disk are converted here, where it can be watched. What is wrong is told here, in words: a worker
@@ -309,9 +310,14 @@ def _run_server(settings: "ServeConfig") -> None:
         with _environment(read):
             try:
                 uvicorn.run(
-                    "corewrite.serving.app:from_environment", factory=True, host=settings.host, port=settings.port,
-                    workers=settings.workers, timeout_graceful_shutdown=settings.drain_seconds, **uvicorn_options(),
-                )  # fmt: skip
+                    "corewrite.serving.app:from_environment",
+                    factory=True,
+                    host=settings.host,
+                    port=settings.port,
+                    workers=settings.workers,
+                    timeout_graceful_shutdown=settings.drain_seconds,
+                    **uvicorn_options(),
+                )
             except SystemExit as ended:
                 # uvicorn's code for a server that did not start is 3, which means "holds" here; it has said why.
                 raise typer.Exit(Exit.OK if not ended.code else Exit.FAILED) from None

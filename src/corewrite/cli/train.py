@@ -21,16 +21,19 @@ def train(
         None, help="Parquet: id, title; and where you have them text, visual (list of floats), seconds, prior."
     ),
     earlier_log: list[Path] = typer.Option(
-        [], help="UBI log of an earlier window: the relevance model is fitted on it. Repeatable. Default: the weeks before the "
-        "newest of the settings' `logs`, `refresh.relevance_windows` of them."
+        [],
+        help="UBI log of an earlier window: the relevance model is fitted on it. Repeatable. Default: the weeks before the "
+        "newest of the settings' `logs`, `refresh.relevance_windows` of them.",
     ),
     log: list[Path] = typer.Option(
-        [], help="UBI log of the window whose searches give the reward its instances. Repeatable. Default: the newest week of "
-        "the settings' `logs`."
+        [],
+        help="UBI log of the window whose searches give the reward its instances. Repeatable. Default: the newest week of "
+        "the settings' `logs`.",
     ),
     labels: Path | None = typer.Option(
-        None, help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, "
-        "context_titles, locale)."
+        None,
+        help="Parquet of rated results for the judge: query, document_id, grade 0-3 (and context_queries, "
+        "context_titles, locale).",
     ),
     out: Path | None = typer.Option(
         None, help="Run folder; default: the settings' `run`. A run that was killed continues from its last whole phase."
@@ -41,7 +44,7 @@ def train(
     ),
     seed: int | None = typer.Option(None, min=0, help="The one seed; default: the settings', 0."),
     as_json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
-) -> None:  # fmt: skip
+) -> None:
     """Train a rewriter on your own log and documents, and let the gate decide whether it is promoted."""
     from corewrite.cycle import train_on_logs
     from corewrite.cycle.config_sections import DataSections
@@ -56,19 +59,32 @@ def train(
         earlier, window = windows_of(settings.logs, earlier_log, log, settings.refresh.relevance_windows)
         formula, keys = spec or settings.ranker.spec, settings.privacy.keys
         run = train_on_logs(
-            settings.documents, earlier, window, settings.labels, settings.run,
-            spec=default_spec() if formula is None else load_spec(formula), ranker=settings.ranker, config=settings.pipeline,
-            seed=settings.seed, model=settings.model, unseal=None if keys is None else load_keys(keys).open_line,
+            settings.documents,
+            earlier,
+            window,
+            settings.labels,
+            settings.run,
+            spec=default_spec() if formula is None else load_spec(formula),
+            ranker=settings.ranker,
+            config=settings.pipeline,
+            seed=settings.seed,
+            model=settings.model,
+            unseal=None if keys is None else load_keys(keys).open_line,
             steps=ProgressSteps(progress_console(quiet=False)),
-        )  # fmt: skip
+        )
     decided = run.decision
     if as_json:
         print_json(
             {
-                "gate": run.gate.as_dict(), "provenance": run.provenance.as_dict(), "decision": decided.number,
-                "verdict": decided.verdict, "reason": decided.reason, "champion": run.compared_with, "labels": run.labels,
+                "gate": run.gate.as_dict(),
+                "provenance": run.provenance.as_dict(),
+                "decision": decided.number,
+                "verdict": decided.verdict,
+                "reason": decided.reason,
+                "champion": run.compared_with,
+                "labels": run.labels,
             }
-        )  # fmt: skip
+        )
     else:
         for check in run.gate.checks:
             say(f"{check.verdict:<8} {check.name:<28} {check.reason}")

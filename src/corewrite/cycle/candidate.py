@@ -143,9 +143,17 @@ def make_candidate(
         show, after_phase = training_progress(progress, config.training.phases, watch)
         with engine_of(config, candidate) as engine:
             report = train(
-                candidate, instances, deployment.reward, config.training, folder / "training", seed=seed,
-                provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
-            )  # fmt: skip
+                candidate,
+                instances,
+                deployment.reward,
+                config.training,
+                folder / "training",
+                seed=seed,
+                provenance=provenance.as_dict(),
+                engine=engine,
+                observe=after_phase,
+                progress=show,
+            )
     candidate = merged(candidate)
     triple = _save(registry, candidate, deployment, provenance)
     incumbent = incumbent.before(registry, triple)
@@ -153,17 +161,27 @@ def make_candidate(
         before = query_frequency(earlier.outcomes.query.tolist())
         frequency = before + query_frequency(window.outcomes.query.tolist())
         searches = GateSearches(
-            for_gate, frequency, before=before,
+            for_gate,
+            frequency,
+            before=before,
             repaired=OF_A_WARM_START if incumbent.champion is None else window.gate_repairs(),
             protected_words=find_protected_words(
                 [*earlier.instances(deployment.documents, seed=seed), *instances], deployment.documents, seed=seed
             ),
-        )  # fmt: skip
+        )
         evaluation = evaluate(
-            candidate, incumbent.policy or warm, searches, deployment, judge, max_new_tokens=config.max_new_tokens,
-            recent=incumbent.recent(registry), lineage=incumbent.lineage(registry), reference=warm,
-            baseline_name="warm start" if incumbent.policy is None else "champion", progress=progress,
-        )  # fmt: skip
+            candidate,
+            incumbent.policy or warm,
+            searches,
+            deployment,
+            judge,
+            max_new_tokens=config.max_new_tokens,
+            recent=incumbent.recent(registry),
+            lineage=incumbent.lineage(registry),
+            reference=warm,
+            baseline_name="warm start" if incumbent.policy is None else "champion",
+            progress=progress,
+        )
         result = run_gate(evaluation, config.gate)
         problems: list[str] = []
         if result.verdict == Verdict.PROMOTE:
@@ -173,7 +191,7 @@ def make_candidate(
     compared_with = None if incumbent.champion is None else incumbent.champion.policy
     return CandidateRun(
         warm, candidate, warm_report, probed, report, start, evaluation, result, decision, compared_with, provenance
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,9 +60,14 @@ class TrainSections(Settings):
         """The same, as a run of the cycle's core takes it."""
         looked_at = self.evaluation.model_dump(exclude={"frozen_queries"})
         return PipelineConfig(
-            warm_start=self.warm_start, training=self.training, server=self.sampling, judge=self.judge, gate=self.gate,
-            max_new_tokens=self.max_new_tokens, **looked_at,
-        )  # fmt: skip
+            warm_start=self.warm_start,
+            training=self.training,
+            server=self.sampling,
+            judge=self.judge,
+            gate=self.gate,
+            max_new_tokens=self.max_new_tokens,
+            **looked_at,
+        )
 
 
 class DataSections(TrainSections):
@@ -127,10 +132,13 @@ class CycleSections(TrainSections):
         shared = {name: getattr(self, name) for name in CycleConfig.model_fields.keys() & CycleSections.model_fields.keys()}
         return CycleConfig(
             **{
-                **shared, "ranker": self.ranker.model_copy(update={"spec": None}), "spec": self.ranker.spec,
-                "frozen_queries": self.evaluation.frozen_queries, "pipeline": self.pipeline,
+                **shared,
+                "ranker": self.ranker.model_copy(update={"spec": None}),
+                "spec": self.ranker.spec,
+                "frozen_queries": self.evaluation.frozen_queries,
+                "pipeline": self.pipeline,
             }
-        )  # fmt: skip
+        )
 
 
 def load_train_config(path: Path | None, **given: object) -> TrainSections:

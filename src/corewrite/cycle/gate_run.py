@@ -33,9 +33,15 @@ class _Bench(FinishedWeek):
         return self.config.run / "cycles" / self.week / "start"
 
     def gate(
-        self, candidate: Rewriter, steps: Steps, title: str, *, reference: Rewriter | Absent,
-        recent: Sequence[Rewriter] = (), lineage: Rewriter | Absent,
-    ) -> GateResult:  # fmt: skip
+        self,
+        candidate: Rewriter,
+        steps: Steps,
+        title: str,
+        *,
+        reference: Rewriter | Absent,
+        recent: Sequence[Rewriter] = (),
+        lineage: Rewriter | Absent,
+    ) -> GateResult:
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
         run, left_out = self.config.run, self.window.left_out
@@ -44,15 +50,21 @@ class _Bench(FinishedWeek):
         searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries, seed=self.config.seed)
         with steps.step(title) as progress:
             evaluation = evaluate(
-                candidate, champion, searches, self.deployment, self.judge, max_new_tokens=pipeline.max_new_tokens,
-                recent=recent, lineage=lineage, reference=reference, progress=progress,
-            )  # fmt: skip
+                candidate,
+                champion,
+                searches,
+                self.deployment,
+                self.judge,
+                max_new_tokens=pipeline.max_new_tokens,
+                recent=recent,
+                lineage=lineage,
+                reference=reference,
+                progress=progress,
+            )
             return run_gate(evaluation, self.config.gate)
 
 
-def gate_candidate(
-    config: CycleConfig, candidate: str, week: str | None, *, steps: Steps
-) -> tuple[GateResult, dict[str, Any]]:  # fmt: skip
+def gate_candidate(config: CycleConfig, candidate: str, week: str | None, *, steps: Steps) -> tuple[GateResult, dict[str, Any]]:
     """Compare a candidate with the champion, under the champion's relevance model and spec.
 
     Args:
@@ -82,9 +94,13 @@ def gate_candidate(
         recent = recent_champions(bench.registry, last, now)
         of_week = name == bench.step("train")["policy"] and bench.start.is_dir()
         result = bench.gate(
-            policy, steps, "gate", recent=recent, lineage=first_champion(bench.registry, now) or OF_NO_LINEAGE,
+            policy,
+            steps,
+            "gate",
+            recent=recent,
+            lineage=first_champion(bench.registry, now) or OF_NO_LINEAGE,
             reference=load_rewriter(bench.start) if of_week else Absent(f"the candidate is not what {bench.week} trained"),
-        )  # fmt: skip
+        )
     deployed = bench.deployment
     provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model_hash, config.seed)
     return result, {
@@ -127,12 +143,11 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
         seed = config.seed + 7_919 * (number + 1)
         policy = to_train(load_rewriter(bench.start), pipeline, seed)
         with (
-            steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder,
+            steps.step(f"retrain {number + 1} of {retrains}"),
+            tempfile.TemporaryDirectory() as folder,
             engine_of(pipeline, policy) as engine,
-        ):  # fmt: skip
-            train(
-                policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine
-            )  # fmt: skip
+        ):
+            train(policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine)
         title = f"gate on retrain {number + 1}"
         results.append(bench.gate(merged(policy), steps, title, reference=reference, lineage=lineage))
     return calibrate(results, business=config.pipeline.gate.margins)

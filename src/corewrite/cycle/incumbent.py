@@ -72,9 +72,15 @@ class Incumbent:
         return first_champion(registry, self.champion.policy) or OF_NO_LINEAGE
 
     def problems(
-        self, registry: Registry, triple: Candidate, instances: Sequence[TrainingInstance], new: Deployment,
-        opener: RankerOpener, judge: Judge, config: PipelineConfig,
-    ) -> list[str]:  # fmt: skip
+        self,
+        registry: Registry,
+        triple: Candidate,
+        instances: Sequence[TrainingInstance],
+        new: Deployment,
+        opener: RankerOpener,
+        judge: Judge,
+        config: PipelineConfig,
+    ) -> list[str]:
         """What speaks against the candidate's relevance model and spec: the champion must hold under them, as in a cycle.
 
         Where the champion's ranker is gone, its lists under the new one are compared with those without a rewriter alone.

@@ -182,16 +182,25 @@ def impressions_of(windows: Sequence[MinedWindow], documents: Documents) -> Impr
     rows = documents.find(table["document_id"].to_pylist())
     table = table.filter(pa.array(rows >= 0))
     return Impressions(
-        table["query"].to_pylist(), rows[rows >= 0],
-        np.array(table["satisfied"].to_numpy(zero_copy_only=False), np.bool_), table["weight"].to_numpy(),
+        table["query"].to_pylist(),
+        rows[rows >= 0],
+        np.array(table["satisfied"].to_numpy(zero_copy_only=False), np.bool_),
+        table["weight"].to_numpy(),
         table["user_id"].to_pylist(),
-    )  # fmt: skip
+    )
 
 
 def mine_week(
-    logs: Sequence[Path], documents: Documents, folder: Path, *, overlap: Overlap, thresholds: SatisfactionThresholds | None,
-    seed: int, rejects: Path, unseal: Unseal | None = None,
-) -> MinedWindow:  # fmt: skip
+    logs: Sequence[Path],
+    documents: Documents,
+    folder: Path,
+    *,
+    overlap: Overlap,
+    thresholds: SatisfactionThresholds | None,
+    seed: int,
+    rejects: Path,
+    unseal: Unseal | None = None,
+) -> MinedWindow:
     """Read a week's log, mine it, and keep what was found in `folder`, whole or not at all; what is there is not made again.
 
     Args:
@@ -216,9 +225,7 @@ def mine_week(
     staging.mkdir(mode=0o700)  # all of it is users' texts
     with naming(folder):
         write_instances(window.instances(documents, seed=seed), staging / "instances.parquet")
-        write_instances(
-            window.instances(documents, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True
-        )  # fmt: skip
+        write_instances(window.instances(documents, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True)
         for name, found in zip(("repaired", "good"), window.reformulations(), strict=True):
             write_reformulations(found, staging / f"{name}.parquet")
         write_reformulations(window.gate_repairs(), staging / "gate-repaired.parquet")
@@ -226,11 +233,15 @@ def mine_week(
         pq.write_table(
             pa.table(
                 {
-                    "query": list(seen.texts), "document_id": documents.ids_of(seen.rows), "satisfied": seen.satisfied,
-                    "weight": seen.weights, "user_id": list(seen.user_ids),
+                    "query": list(seen.texts),
+                    "document_id": documents.ids_of(seen.rows),
+                    "satisfied": seen.satisfied,
+                    "weight": seen.weights,
+                    "user_id": list(seen.user_ids),
                 }
-            ), staging / "impressions.parquet",
-        )  # fmt: skip
+            ),
+            staging / "impressions.parquet",
+        )
         counts = query_frequency(window.outcomes.query.tolist())
         pq.write_table(pa.table({"query": list(counts), "count": list(counts.values())}), staging / "frequency.parquet")
         pq.write_table(window.outcomes.to_arrow(), staging / "searches.parquet")

@@ -26,10 +26,20 @@ from corewrite.search.documents import copy_documents
 
 
 def train_on_logs(
-    documents: Path, earlier_logs: Sequence[Path], logs: Sequence[Path], labels: Path, folder: Path, *, spec: FusionSpec,
+    documents: Path,
+    earlier_logs: Sequence[Path],
+    logs: Sequence[Path],
+    labels: Path,
+    folder: Path,
+    *,
+    spec: FusionSpec,
     ranker: RankerSettings = RankerSettings(),
-    config: PipelineConfig, seed: int, steps: Steps, model: str | None = None, unseal: Unseal | None = None,
-) -> CandidateRun:  # fmt: skip
+    config: PipelineConfig,
+    seed: int,
+    steps: Steps,
+    model: str | None = None,
+    unseal: Unseal | None = None,
+) -> CandidateRun:
     """Fit the relevance model and the judge, train a rewriter, and let the gate decide.
 
     Args:
@@ -51,9 +61,13 @@ def train_on_logs(
     """
     files = [*earlier_logs, *logs]
     check_inputs(
-        documents=documents, labels=labels, logs=files, model=model, writes=[folder],
+        documents=documents,
+        labels=labels,
+        logs=files,
+        model=model,
+        writes=[folder],
         room=training_room(documents, files, model, converted=not ranker.needs_documents_in_memory),
-    )  # fmt: skip
+    )
     opened = open_documents(documents, ranker, steps)
     rated = read_labels(labels, opened)
     with steps.step("read documents and logs"):
@@ -63,14 +77,17 @@ def train_on_logs(
         rejects = folder / "rejects"
         earlier = read_window(
             earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson", unseal=unseal
-        )  # fmt: skip
+        )
     with steps.step("fit the relevance model") as progress:
         fitted = fit_relevance(earlier, in_memory(opened), seed=seed, progress=progress).model if fits else None
         deployment = Deployment(opener.build(fitted), spec)
         window = read_window(
-            logs, overlap=top_overlap(deployment.cascade), thresholds=earlier.outcomes.thresholds,
-            rejects_path=rejects / "log.ndjson", unseal=unseal,
-        )  # fmt: skip
+            logs,
+            overlap=top_overlap(deployment.cascade),
+            thresholds=earlier.outcomes.thresholds,
+            rejects_path=rejects / "log.ndjson",
+            unseal=unseal,
+        )
     with steps.step("fit the judge"):
         judge = build_judge(config.judge, opened)
         judge.fit(rated, seed=seed)
@@ -78,5 +95,5 @@ def train_on_logs(
     registry = Registry(folder / "registry")
     made = make_candidate(
         earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, opener=opener, model=model
-    )  # fmt: skip
+    )
     return replace(made, labels=rated.counts())

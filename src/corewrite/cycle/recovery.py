@@ -76,7 +76,7 @@ def stuck(history: Sequence[Record], after: int) -> list[str]:
 
 def suspicious(
     history: Sequence[Record], after: int, usable: Callable[[Record], bool] = lambda record: True
-) -> dict[str, str] | None:  # fmt: skip
+) -> dict[str, str] | None:
     """The relevance model and spec to go back to, where the newer ones are suspected; None where they are not.
 
     Suspected are a model or spec under which at least `after` candidates were rejected, the present one among them, and none

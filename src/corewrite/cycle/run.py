@@ -224,10 +224,15 @@ class _Cycle:
             thresholds = None
             for name in names:
                 window = mine_week(
-                    self.weeks[name], self.documents, self._window(name).folder, overlap=overlap,
-                    thresholds=thresholds or first_thresholds(self.config.run), seed=self.config.seed,
-                    rejects=self.config.run / "rejects" / f"{name}.ndjson", unseal=self._unseal,
-                )  # fmt: skip
+                    self.weeks[name],
+                    self.documents,
+                    self._window(name).folder,
+                    overlap=overlap,
+                    thresholds=thresholds or first_thresholds(self.config.run),
+                    seed=self.config.seed,
+                    rejects=self.config.run / "rejects" / f"{name}.ndjson",
+                    unseal=self._unseal,
+                )
                 thresholds = thresholds or window.thresholds
         self.journal.once("mine", lambda: {"windows": names, **window.about})
         if not self.config.frozen.is_file():
@@ -251,11 +256,14 @@ class _Cycle:
             try:
                 with ramp_lock(self.config.run):
                     settled = self._once_in_the_log(
-                        "settle", lambda evidence: self.registry.promote(
-                            triple, expected=champion.version, evidence={**evidence, "probe": probed},
+                        "settle",
+                        lambda evidence: self.registry.promote(
+                            triple,
+                            expected=champion.version,
+                            evidence={**evidence, "probe": probed},
                             reason="the champion holds under the new relevance model or spec",
                         ),
-                    )  # fmt: skip
+                    )
                     carry_ramp(self.config.run, settled)
             except ConflictError as error:
                 raise CycleError(
@@ -439,9 +447,14 @@ class _Cycle:
         if champion is not None and not problems and not self.trusting:
             gated = with_documents(window.for_gate(self.config.pipeline.gate_queries), self.documents)
             problems = champion_holds(
-                self._policy(champion.policy), gated, self._at_start, deployment, self._judge, self.config.gate,
+                self._policy(champion.policy),
+                gated,
+                self._at_start,
+                deployment,
+                self._judge,
+                self.config.gate,
                 max_new_tokens=self.config.pipeline.max_new_tokens,
-            )  # fmt: skip
+            )
         if not problems:
             return {**new, "changed": True, "accepted": True, "alarms": alarms, **found}
         if champion is None:
@@ -477,9 +490,17 @@ class _Cycle:
         with self.steps.step("train: semi-online MPO") as progress, engine_of(config, policy) as engine:
             show, after_phase = training_progress(progress, settings.phases)
             report = train(
-                policy, instances, deployment.reward, settings, self.journal.folder / "training", seed=self._week_seed,
-                provenance=provenance.as_dict(), engine=engine, observe=after_phase, progress=show,
-            )  # fmt: skip
+                policy,
+                instances,
+                deployment.reward,
+                settings,
+                self.journal.folder / "training",
+                seed=self._week_seed,
+                provenance=provenance.as_dict(),
+                engine=engine,
+                observe=after_phase,
+                progress=show,
+            )
         policy = merged(policy)
         about: dict[str, JSON] = {"provenance": provenance.as_dict(), "policy_hash": policy.policy_hash, "week": self.week}
         saved = self.registry.save("policy", policy.save, about)
@@ -537,10 +558,18 @@ class _Cycle:
             return refuse(str(error)).as_dict()
         with self.steps.step("gate") as progress:
             evaluation = evaluate(
-                policy, baseline, searches, deployment, self._judge, max_new_tokens=config.max_new_tokens,
-                recent=self._recent(), lineage=self._first(), reference=start,
-                baseline_name="warm start" if champion is None else "champion", progress=progress,
-            )  # fmt: skip
+                policy,
+                baseline,
+                searches,
+                deployment,
+                self._judge,
+                max_new_tokens=config.max_new_tokens,
+                recent=self._recent(),
+                lineage=self._first(),
+                reference=start,
+                baseline_name="warm start" if champion is None else "champion",
+                progress=progress,
+            )
             result = run_gate(evaluation, self.config.gate, holds=self.plan["holds"])
         return result.as_dict()
 
@@ -565,10 +594,11 @@ class _Cycle:
             triple = Candidate(champion.policy, back["relevance"], back["spec"])
             if triple.hashes != champion.hashes:  # else a rollback has put them back already
                 back_again = self._once_in_the_log(
-                    "recover", lambda evidence: self.registry.promote(
+                    "recover",
+                    lambda evidence: self.registry.promote(
                         triple, expected=champion.version, reason=why, evidence={**evidence, "failed": record["failed"]}
                     ),
-                )  # fmt: skip
+                )
                 carry_ramp(self.config.run, back_again)
         for kind in ("relevance", "spec"):
             if record[kind] != back[kind]:
@@ -741,10 +771,15 @@ def _check_inputs(config: CycleConfig, weeks: Mapping[str, list[Path]], week: st
     model = config.model if begins else None
     writes = [config.run, *([] if config.frozen.is_file() else [config.frozen.parent])]
     check_inputs(
-        documents=config.documents, labels=config.labels, logs=files, spec=config.ranker.spec or config.spec,
-        keys=config.privacy.keys, model=model, writes=writes,
+        documents=config.documents,
+        labels=config.labels,
+        logs=files,
+        spec=config.ranker.spec or config.spec,
+        keys=config.privacy.keys,
+        model=model,
+        writes=writes,
         room=training_room(config.documents, files, model, converted=not config.ranker.needs_documents_in_memory),
-    )  # fmt: skip
+    )
 
 
 def _paid(found: ProbeResult) -> list[str]:

@@ -11,9 +11,7 @@ from corewrite.domain.traffic_split import HOLDBACK, is_gate_bucket, is_gate_use
 from corewrite.logs import Outcomes, read_evaluation_instances
 from corewrite.storage.durable import make_private, naming
 
-_SCHEMA = pa.schema(
-    [("user_id", pa.string()), ("bucket", pa.int32()), ("gate", pa.bool_()), ("held_back", pa.bool_())]
-)  # fmt: skip
+_SCHEMA = pa.schema([("user_id", pa.string()), ("bucket", pa.int32()), ("gate", pa.bool_()), ("held_back", pa.bool_())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +74,7 @@ def users_of(outcomes: Outcomes) -> Users:
     return Users({u: b[0] if b else None for u, b in known.items()}, gate, held_back, _warnings(buckets, gate, held_back))
 
 
-def _warnings(
-    buckets: dict[str, set[int | None]], gate: frozenset[str], held_back: frozenset[str] | None
-) -> tuple[str, ...]:  # fmt: skip
+def _warnings(buckets: dict[str, set[int | None]], gate: frozenset[str], held_back: frozenset[str] | None) -> tuple[str, ...]:
     found = []
     if some := sum(None in b and len(b) > 1 for b in buckets.values()):
         found.append(f"{some} users have a bucket in some of their searches only: they are split by it")

@@ -56,9 +56,12 @@ class LogWindow:
         """Examined results of users who may be trained on, for the relevance model."""
         table = labelled_impressions(self.outcomes, self.propensity, documents, self.users.may_train)
         return Impressions(
-            table.query.tolist(), documents.rows(table.document_id.tolist()), table.satisfied,
-            1.0 / np.maximum(table.propensity, 0.1), table.user_id.tolist(),
-        )  # fmt: skip
+            table.query.tolist(),
+            documents.rows(table.document_id.tolist()),
+            table.satisfied,
+            1.0 / np.maximum(table.propensity, 0.1),
+            table.user_id.tolist(),
+        )
 
     def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
         """Repairs and queries good as they were, of users who may be trained on."""

@@ -75,8 +75,13 @@ def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | 
 
 
 def explain_search(
-    served: Served, query: Query, *, rewrite: str | None = None, depth: int = 10, max_new_tokens: int = MAX_NEW_TOKENS,
-) -> dict[str, Any]:  # fmt: skip
+    served: Served,
+    query: Query,
+    *,
+    rewrite: str | None = None,
+    depth: int = 10,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> dict[str, Any]:
     """Search once with and once without the rewrite, and say what it did.
 
     Args:

@@ -67,9 +67,12 @@ def take_fingerprint(name: str, documents: Documents, build: Callable[[int], Rel
             if size != batch:
                 _log.warning("signal %r: scores depend on the batch, so the model is asked one pair at a time", name)
             return Fingerprint(
-                texts=tuple(texts), documents=tuple(documents.ids_of(rows)), scores=tuple(whole.ravel().tolist()),
-                spread=spread, batch=size,
-            )  # fmt: skip
+                texts=tuple(texts),
+                documents=tuple(documents.ids_of(rows)),
+                scores=tuple(whole.ravel().tolist()),
+                spread=spread,
+                batch=size,
+            )
     raise ScorerMismatchError(
         f"signal {name!r}: the model gives the same pair two scores that differ by {spread:.2g}, even one pair at a time: "
         "nothing can be rewarded or replayed by it; make it deterministic (dropout off, no sampling)"

@@ -28,10 +28,17 @@ class InputError(ValueError):
 
 
 def check_inputs(
-    *, documents: Path | None = None, labels: Path | None = None, logs: Sequence[Path] = (), spec: Path | None = None,
-    keys: Path | None = None, public_key: Path | None = None, model: str | None = None, writes: Sequence[Path] = (),
+    *,
+    documents: Path | None = None,
+    labels: Path | None = None,
+    logs: Sequence[Path] = (),
+    spec: Path | None = None,
+    keys: Path | None = None,
+    public_key: Path | None = None,
+    model: str | None = None,
+    writes: Sequence[Path] = (),
     room: int = 0,
-) -> None:  # fmt: skip
+) -> None:
     """Check what a command is going to need; None, or nothing, is not looked at.
 
     Of Parquet files the columns are read, of logs the first line, of a model its configuration and not its weights.

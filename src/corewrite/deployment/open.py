@@ -225,10 +225,16 @@ class RankerOpener:
         by_vectors = dense if self.settings.recall.by_vectors else None
         foreign = _foreign(settings)
         return Ranker(
-            self.documents, signals, lambda: self._recall.open(hash, by_vectors), embedder=model, dense=by_vectors, pins=pins,
-            facts=self._facts(foreign, signals), breakers=breakers,
+            self.documents,
+            signals,
+            lambda: self._recall.open(hash, by_vectors),
+            embedder=model,
+            dense=by_vectors,
+            pins=pins,
+            facts=self._facts(foreign, signals),
+            breakers=breakers,
             places={name: one.model_dump(mode="json", by_alias=True) for name, one in foreign.items()},
-        )  # fmt: skip
+        )
 
     def _scorer(self, name: str, settings: ModelSettings, batch: int | None) -> tuple[RelevanceScorer, CircuitBreaker | None]:
         key = sha256_json([settings.model_dump(mode="json", by_alias=True), batch])

@@ -96,10 +96,14 @@ class RecallOpener:
             name, prefix, field = settings.index, settings.key_prefix, settings.vector_field
             name = name.replace("{relevance}", relevance[:12])
             redis = RedisEngine(
-                self._client, name, self._documents, text_field=settings.text_field, vector_field=field or "dense",
+                self._client,
+                name,
+                self._documents,
+                text_field=settings.text_field,
+                vector_field=field or "dense",
                 key_prefix=None if prefix is None else prefix.replace("{relevance}", relevance[:12]),
                 timeout_ms=settings.timeout_ms,
-            )  # fmt: skip
+            )
             found = self._guarded(redis, name)
             return found if field is None or dense is None else self._checked(found, name, relevance, dense)
         assert dense is not None
@@ -149,9 +153,12 @@ def _client_of(settings: RecallSettings) -> Any:
         key = secret_of(settings.api_key_env)
         transport = BoundedTransport(settings.url)  # makes the time-out one of a whole request
         return QdrantClient(
-            url=settings.url, api_key=key, timeout=int(-(-settings.timeout_ms // 1000)), transport=transport,
+            url=settings.url,
+            api_key=key,
+            timeout=int(-(-settings.timeout_ms // 1000)),
+            transport=transport,
             check_compatibility=False,  # that asks the server, and the server may be down
-        )  # fmt: skip
+        )
     if isinstance(settings, OpenSearchRecall):
         try:
             from opensearchpy import OpenSearch
@@ -177,8 +184,13 @@ def _client_of(settings: RecallSettings) -> Any:
         name, password = (None, None) if login is None else login.split(":", 1)
         seconds = settings.timeout_ms / 1000
         return Redis.from_url(
-            settings.url, username=name, password=password, protocol=3, socket_timeout=seconds, socket_connect_timeout=seconds,
+            settings.url,
+            username=name,
+            password=password,
+            protocol=3,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),  # by default it waits and asks three more times
             connection_class=bounded_connection(settings.url),
-        )  # fmt: skip
+        )
     return None

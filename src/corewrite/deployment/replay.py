@@ -50,9 +50,13 @@ class LogReplay:
 
 
 def replay_log(
-    log: Path, registry: Registry, opener: RankerOpener, *, unseal: Unseal | None = None,
+    log: Path,
+    registry: Registry,
+    opener: RankerOpener,
+    *,
+    unseal: Unseal | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> LogReplay:  # fmt: skip
+) -> LogReplay:
     """Recompute the searches of a log, each with the triple, the rewrites and the stages that it names.
 
     Args:

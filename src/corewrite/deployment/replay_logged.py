@@ -150,9 +150,16 @@ def replay_rankings(
     asked = _exponents(stage, scored) if scores is not None and scores.share_agreeing < 1 else {}
     unchecked = tuple(f"rewrite.{j.signal}" for j in stage.rewrite if j.exponent and j.signal not in rewritten)
     return LoggedReplay(
-        spec.spec_hash, searches, same_order, scores, {n: _agreement(p) for n, p in sorted(pairs.items())}, asked, unchecked,
-        dict(unusable), passed_over,
-    )  # fmt: skip
+        spec.spec_hash,
+        searches,
+        same_order,
+        scores,
+        {n: _agreement(p) for n, p in sorted(pairs.items())},
+        asked,
+        unchecked,
+        dict(unusable),
+        passed_over,
+    )
 
 
 def _recomputed(stage: StageSpec, ranking: Ranking, documents: int) -> _Recomputed:

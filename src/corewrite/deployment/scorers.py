@@ -59,9 +59,15 @@ class FunctionScorer:
     """A function from the inputs of some pairs to as many numbers (a `RelevanceScorer`)."""
 
     def __init__(
-        self, documents: Documents, function: Any, inputs: Mapping[str, Input], *, name: str,
-        calibration: backends.Calibration | None, batch: int,
-    ) -> None:  # fmt: skip
+        self,
+        documents: Documents,
+        function: Any,
+        inputs: Mapping[str, Input],
+        *,
+        name: str,
+        calibration: backends.Calibration | None,
+        batch: int,
+    ) -> None:
         self._documents, self._function, self._inputs = documents, function, PairInputs(documents, inputs)
         self._name, self._calibration, self._batch = name, calibration, batch
 
@@ -121,28 +127,46 @@ def build_scorer(settings: ModelSettings, documents: Documents, *, live: bool, b
     if isinstance(settings, KServeSignal):
         token = secret_of(settings.token_env)
         return backends.KServeScorer(
-            documents, settings.url, settings.model, settings.version, batch=size,
+            documents,
+            settings.url,
+            settings.model,
+            settings.version,
+            batch=size,
             calibration=_calibration(settings.calibration),
-            timeout=(settings.timeout_ms if live else settings.batch_timeout_ms) / 1000, each_request=not live,
-            retries=settings.retries, binary=settings.binary, inputs=_inputs(settings.inputs), output=settings.output,
+            timeout=(settings.timeout_ms if live else settings.batch_timeout_ms) / 1000,
+            each_request=not live,
+            retries=settings.retries,
+            binary=settings.binary,
+            inputs=_inputs(settings.inputs),
+            output=settings.output,
             headers=None if token is None else {"Authorization": f"Bearer {token}"},
-        )  # fmt: skip
+        )
     if isinstance(settings, PythonSignal):
         factory = load_factory(settings.factory)
         name = sha256_json(settings.identity)
         if not settings.inputs:
             return NamedScorer(factory(documents, **settings.options), name)
         return FunctionScorer(
-            documents, factory(**settings.options), _inputs(settings.inputs), name=name,
-            calibration=_calibration(settings.calibration), batch=size,
-        )  # fmt: skip
+            documents,
+            factory(**settings.options),
+            _inputs(settings.inputs),
+            name=name,
+            calibration=_calibration(settings.calibration),
+            batch=size,
+        )
     calibration = backends.Calibration(**settings.calibration.model_dump())
     folder, pin = settings.folder, settings.pin
     if isinstance(settings, OnnxSignal):
         return backends.OnnxScorer(
-            documents, folder, pin, calibration, max_tokens=settings.max_tokens, batch=size, threads=settings.threads,
+            documents,
+            folder,
+            pin,
+            calibration,
+            max_tokens=settings.max_tokens,
+            batch=size,
+            threads=settings.threads,
             inputs=_inputs(settings.inputs),
-        )  # fmt: skip
+        )
     if isinstance(settings, CrossEncoderSignal):
         return backends.CrossEncoderScorer(
             documents, folder, pin, calibration, max_tokens=settings.max_tokens, batch=size, device=settings.device

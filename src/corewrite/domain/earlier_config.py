@@ -69,8 +69,10 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
         ]
         warnings.warn(
             f"{name} is written as for an earlier version, which the next one will not read; {'; '.join(lines)} "
-            "(docs/cycle.md)", OldConfigWarning, stacklevel=2,
-        )  # fmt: skip
+            "(docs/cycle.md)",
+            OldConfigWarning,
+            stacklevel=2,
+        )
     return now
 
 

@@ -33,8 +33,11 @@ def query_to_row(query: Query) -> dict[str, Any]:
     """A query as a row of a table."""
     c = query.context
     return {
-        "query": query.text, "context_queries": list(c.queries), "context_titles": list(c.titles), "locale": c.locale,
-    }  # fmt: skip
+        "query": query.text,
+        "context_queries": list(c.queries),
+        "context_titles": list(c.titles),
+        "locale": c.locale,
+    }
 
 
 def query_from_row(row: Mapping[str, Any]) -> Query:

@@ -76,17 +76,26 @@ def evaluate(
     policies, sides = (candidate, baseline, *recent), []
     for place, policy in enumerate(policies):
         rewrites = served_rewrites(
-            policy, searches.queries, max_new_tokens=max_new_tokens,
+            policy,
+            searches.queries,
+            max_new_tokens=max_new_tokens,
             progress=lambda done, total, place=place: progress(place * total + done, len(policies) * total),  # type: ignore[misc]
-        )  # fmt: skip
+        )
         lists = fused_lists(deployment, searches.queries, rewrites)
         sides.append(Side(rewrites, lists, log_rewards(deployment, searches.instances, rewrites), policy))
     asked = served_rewrites(candidate, searches.canaries, max_new_tokens=max_new_tokens)
     original = fused_lists(deployment, searches.queries, [None] * len(searches.queries))
     return build_evaluation(
-        searches, replace(sides[0], canaries=asked), sides[1], original, judge, recent=sides[2:], lineage=lineage,
-        reference=reference, baseline_name=baseline_name,
-    )  # fmt: skip
+        searches,
+        replace(sides[0], canaries=asked),
+        sides[1],
+        original,
+        judge,
+        recent=sides[2:],
+        lineage=lineage,
+        reference=reference,
+        baseline_name=baseline_name,
+    )
 
 
 def build_evaluation(
@@ -154,11 +163,20 @@ def build_evaluation(
         canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in answers]
     best = [float(ndcg.mean()) for ndcg in judged[2:]]
     return Evaluation(
-        searches.user_ids, searches.queries, searches.slices, outputs[0], outputs[1], none,
-        protected_words=searches.protected_words, kl=kl or None,
-        recent=outputs[2 + int(np.argmax(best))] if best else None, canaries=canaries, absent=absent,
-        champion_name=baseline_name, candidate_problems=found,
-    )  # fmt: skip
+        searches.user_ids,
+        searches.queries,
+        searches.slices,
+        outputs[0],
+        outputs[1],
+        none,
+        protected_words=searches.protected_words,
+        kl=kl or None,
+        recent=outputs[2 + int(np.argmax(best))] if best else None,
+        canaries=canaries,
+        absent=absent,
+        champion_name=baseline_name,
+        candidate_problems=found,
+    )
 
 
 def _divergences(

@@ -220,9 +220,22 @@ def _p_value(estimate: Estimate | _Unmeasured) -> float:
 
 def _without_numbers(check: Check, why: _Unmeasured, against: str) -> CheckResult:
     return CheckResult(
-        check.name, check.question, check.kind, None, None, None, None, None, check.margin, 0, None, why.verdict,
-        why.reason, against, check.mitigation,
-    )  # fmt: skip
+        check.name,
+        check.question,
+        check.kind,
+        None,
+        None,
+        None,
+        None,
+        None,
+        check.margin,
+        0,
+        None,
+        why.verdict,
+        why.reason,
+        against,
+        check.mitigation,
+    )
 
 
 def _result(check: Check, estimate: Estimate, adjusted: float | None, against: str) -> CheckResult:
@@ -250,10 +263,24 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None, against: s
     if estimate.note:
         reason += f"; {estimate.note}"
     return CheckResult(
-        check.name, check.question, check.kind, estimate.candidate, estimate.baseline, estimate.difference,
-        limits.low, limits.high, check.margin, estimate.n, limits.p_value, verdict, reason, against, check.mitigation,
-        limits.effective_users, needed,
-    )  # fmt: skip
+        check.name,
+        check.question,
+        check.kind,
+        estimate.candidate,
+        estimate.baseline,
+        estimate.difference,
+        limits.low,
+        limits.high,
+        check.margin,
+        estimate.n,
+        limits.p_value,
+        verdict,
+        reason,
+        against,
+        check.mitigation,
+        limits.effective_users,
+        needed,
+    )
 
 
 def _users_needed(check: Check, limits: Bounds) -> int | None:

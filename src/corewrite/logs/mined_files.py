@@ -87,8 +87,14 @@ def _gate_only(path: Path) -> bool:
 def _read(path: Path) -> list[TrainingInstance]:
     return [
         TrainingInstance(
-            r["instance_id"], r["user_id"], query_from_row(r), tuple(r["positives"]), tuple(r["gains"]), tuple(r["negatives"]),
-            tuple(r["weights"]), r["timestamp"],
+            r["instance_id"],
+            r["user_id"],
+            query_from_row(r),
+            tuple(r["positives"]),
+            tuple(r["gains"]),
+            tuple(r["negatives"]),
+            tuple(r["weights"]),
+            r["timestamp"],
         )
         for r in pq.read_table(path).to_pylist()
-    ]  # fmt: skip
+    ]

@@ -169,11 +169,16 @@ def mine_instances(
                 weights.append(sum(weights) / 9)
             instances.append(
                 TrainingInstance(
-                    outcomes.query_id[i], outcomes.user_id[i], query_of(outcomes, i), tuple(good),
-                    tuple(2.0 if d == longest else 1.0 for d in good), tuple(negatives), tuple(weights),
+                    outcomes.query_id[i],
+                    outcomes.user_id[i],
+                    query_of(outcomes, i),
+                    tuple(good),
+                    tuple(2.0 if d == longest else 1.0 for d in good),
+                    tuple(negatives),
+                    tuple(weights),
                     float(outcomes.timestamp[i]),
                 )
-            )  # fmt: skip
+            )
     return sorted(instances, key=lambda x: (x.timestamp, x.instance_id))
 
 
@@ -213,9 +218,14 @@ def labelled_impressions(
     query, document, user, position, clicked, satisfied = zip(*rows, strict=True)
     at = np.array(position, np.int64)
     return ImpressionTable(
-        np.array(query, object), np.array(document, object), np.array(user, object), at, propensity.at(at),
-        np.array(clicked, np.bool_), np.array(satisfied, np.bool_),
-    )  # fmt: skip
+        np.array(query, object),
+        np.array(document, object),
+        np.array(user, object),
+        at,
+        propensity.at(at),
+        np.array(clicked, np.bool_),
+        np.array(satisfied, np.bool_),
+    )
 
 
 def _known(outcomes: Outcomes, documents: Documents) -> set[str]:

@@ -208,17 +208,30 @@ def find_outcomes(
         earlier = context[-1] + (query[i - 1],) if i and user[i] == user[i - 1] and session[i] == session[i - 1] else ()
         context.append(earlier[-5:])
     return Outcomes(
-        query_id=np.array(columns["query_id"], object), user_id=user, session_id=session, query=query,
-        locale=np.array(columns["locale"], object), arm=np.array(columns["arm"], object), timestamp=time,
-        bucket=np.array(columns["bucket"], object), impacted=np.array(columns["impacted"], object),
+        query_id=np.array(columns["query_id"], object),
+        user_id=user,
+        session_id=session,
+        query=query,
+        locale=np.array(columns["locale"], object),
+        arm=np.array(columns["arm"], object),
+        timestamp=time,
+        bucket=np.array(columns["bucket"], object),
+        impacted=np.array(columns["impacted"], object),
         pair=[None if p is None else tuple(p) for p in columns["pair"]],
         rewritten=np.array(columns["rewritten"], object),
-        hit_ids=hits, context_queries=context,
-        context_titles=[tuple(t or ()) for t in columns["context_titles"]], chain=chain, outcome=outcome,
-        plain_changed=plain, clicked=clicked, satisfied=satisfied,
-        watch_seconds=np.array([float(np.nansum([*c.values(), 0.0])) for c in clicked]), rule=rule, thresholds=thresholds,
+        hit_ids=hits,
+        context_queries=context,
+        context_titles=[tuple(t or ()) for t in columns["context_titles"]],
+        chain=chain,
+        outcome=outcome,
+        plain_changed=plain,
+        clicked=clicked,
+        satisfied=satisfied,
+        watch_seconds=np.array([float(np.nansum([*c.values(), 0.0])) for c in clicked]),
+        rule=rule,
+        thresholds=thresholds,
         by_displayed=overlap is None,
-    )  # fmt: skip
+    )
 
 
 def _ordered(log: SearchLog) -> pa.Table:

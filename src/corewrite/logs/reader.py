@@ -394,9 +394,16 @@ def iso(seconds: float) -> str:
 
 
 def _report(
-    files: list[Path], lines: int, rejects: list[dict[str, Any]], where: str | None, folded: int, lost: int, searches: _Columns,
-    events: _Columns, actions: Counter[str],
-) -> IngestReport:  # fmt: skip
+    files: list[Path],
+    lines: int,
+    rejects: list[dict[str, Any]],
+    where: str | None,
+    folded: int,
+    lost: int,
+    searches: _Columns,
+    events: _Columns,
+    actions: Counter[str],
+) -> IngestReport:
     owner = dict(zip(searches.values["query_id"], searches.values["user_id"], strict=True))
     about = list(zip(events.values["query_id"], events.values["user_id"], strict=True))
     clients = Counter(owner.values())
@@ -439,7 +446,21 @@ def _report(
         warnings.append(f"{orphans} events belong to no search of the log: whose they are is not known, no client counts them")
     first = f"{rejects[0]['file']}, line {rejects[0]['line']}: {rejects[0]['reason']}" if rejects else None
     return IngestReport(
-        tuple(f.name for f in files), lines, len(rejects), where, first, len(owner), len(set(searches.values["query"])), folded,
-        dict(sorted(actions.items())), dict(sorted(unknown.items())), lost, orphans, len(clients), share, iso(min(times)),
-        iso(max(times)), tuple(warnings),
-    )  # fmt: skip
+        tuple(f.name for f in files),
+        lines,
+        len(rejects),
+        where,
+        first,
+        len(owner),
+        len(set(searches.values["query"])),
+        folded,
+        dict(sorted(actions.items())),
+        dict(sorted(unknown.items())),
+        lost,
+        orphans,
+        len(clients),
+        share,
+        iso(min(times)),
+        iso(max(times)),
+        tuple(warnings),
+    )

@@ -90,10 +90,19 @@ def cold_start(catalogue: Catalogue, texts: Sequence[str] = (), *, seed: int = 0
     weight = np.clip(rarity / 6.0, 0.05, 1.3).astype(np.float32)
     weight[0], picture[0], word[0] = 0.0, 0.0, 0.0
     scalars = dict(
-        text_slope=12.0, text_offset=0.75, picture_slope=10.0, gain=4.0, toll=1.5, toll_unknown=0.5, bias=-3.0,
-        calibration_slope=1.0, calibration_bias=0.0, dense_slope=8.0, dense_bias=-5.0,
+        text_slope=12.0,
+        text_offset=0.75,
+        picture_slope=10.0,
+        gain=4.0,
+        toll=1.5,
+        toll_unknown=0.5,
+        bias=-3.0,
+        calibration_slope=1.0,
+        calibration_bias=0.0,
+        dense_slope=8.0,
+        dense_bias=-5.0,
         use_picture=float(bool(pictures.any())),
-    )  # fmt: skip
+    )
     return LateInteraction(
         vocabulary, word, picture, bias, weight, mean.astype(np.float32), np.array([scalars[s] for s in SCALARS])
     )

@@ -29,10 +29,22 @@ GRADES = 3
 _CROSSES = 2**18
 
 FEATURES = (
-    "query_words_matched", "query_words_missed", "query_match_idf", "query_trigram", "query_picture",
-    "last_query_idf", "last_query_trigram", "queries_idf", "last_title_idf", "titles_idf", "titles_picture",
-    "query_words", "query_rarity", "prior", "crossed_words",
-)  # fmt: skip
+    "query_words_matched",
+    "query_words_missed",
+    "query_match_idf",
+    "query_trigram",
+    "query_picture",
+    "last_query_idf",
+    "last_query_trigram",
+    "queries_idf",
+    "last_title_idf",
+    "titles_idf",
+    "titles_picture",
+    "query_words",
+    "query_rarity",
+    "prior",
+    "crossed_words",
+)
 
 
 class TreeJudge(Judge):
@@ -136,8 +148,20 @@ class TreeJudge(Judge):
         crosses = self._crosses([texts[i] for i in owner], flat)
         crossed = np.mean([ridge.predict(crosses) for ridge in self._crossed], axis=0)
         columns = (
-            hit, count[owner] - hit, q_idf, trigram(texts), looks(q_words),
-            matched(last_query)[1], trigram(last_query), matched(all_queries)[1], matched(last_title)[1], titles_idf,
-            looks(title_words), count[owner], rarity[owner], prior_of(self._documents, flat), crossed,
-        )  # fmt: skip
+            hit,
+            count[owner] - hit,
+            q_idf,
+            trigram(texts),
+            looks(q_words),
+            matched(last_query)[1],
+            trigram(last_query),
+            matched(all_queries)[1],
+            matched(last_title)[1],
+            titles_idf,
+            looks(title_words),
+            count[owner],
+            rarity[owner],
+            prior_of(self._documents, flat),
+            crossed,
+        )
         return np.stack(columns, -1).reshape(n, d, len(FEATURES))

@@ -107,9 +107,12 @@ class LateInteraction:
     def _refuse_misfit(self) -> None:
         words, (dims,) = len(self.vocabulary.words), self.mean_picture.shape
         shapes = {
-            "word": (words, self.word.shape[-1]), "picture": (words, dims), "picture_bias": (words,), "weight": (words,),
+            "word": (words, self.word.shape[-1]),
+            "picture": (words, dims),
+            "picture_bias": (words,),
+            "weight": (words,),
             "scalars": (len(SCALARS),),
-        }  # fmt: skip
+        }
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array.shape != shape or array.dtype.kind != "f":
@@ -121,9 +124,19 @@ class LateInteraction:
 
 
 SCALARS = (
-    "text_slope", "text_offset", "picture_slope", "gain", "toll", "toll_unknown", "bias", "calibration_slope",
-    "calibration_bias", "dense_slope", "dense_bias", "use_picture",
-)  # fmt: skip
+    "text_slope",
+    "text_offset",
+    "picture_slope",
+    "gain",
+    "toll",
+    "toll_unknown",
+    "bias",
+    "calibration_slope",
+    "calibration_bias",
+    "dense_slope",
+    "dense_bias",
+    "use_picture",
+)
 
 
 def sigmoid(x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:

@@ -26,9 +26,14 @@ class Breaker:
     """
 
     def __init__(
-        self, name: str, *, failures: int = 3, pause: float = 1.0, longest: float = 10.0,
+        self,
+        name: str,
+        *,
+        failures: int = 3,
+        pause: float = 1.0,
+        longest: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Guard calls.
 
         Args:

@@ -115,9 +115,13 @@ class _Backend(httpcore.NetworkBackend):
         self._backend = backend
 
     def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:  # fmt: skip
+    ) -> httpcore.NetworkStream:
         wait = _wait(present_budget(), timeout, httpcore.ConnectTimeout)
         return _Stream(self._backend.connect_tcp(host, port, wait, local_address, socket_options))
 

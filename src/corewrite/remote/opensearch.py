@@ -33,9 +33,15 @@ class BoundedConnection(Connection):
         )
 
     def perform_request(
-        self, method: str, url: str, params: Mapping[str, Any] | None = None, body: bytes | None = None,
-        timeout: float | None = None, ignore: Collection[int] = (), headers: Mapping[str, str] | None = None,
-    ) -> Any:  # fmt: skip
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, Any] | None = None,
+        body: bytes | None = None,
+        timeout: float | None = None,
+        ignore: Collection[int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """See opensearch-py.
 
         Raises:

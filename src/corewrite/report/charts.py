@@ -38,8 +38,11 @@ _MARKERS = "osD^"
 # By arm, told apart by dashes as well as by colours: blue, orange, green and grey stay apart in every common colour blindness
 # but the rarest, blue against purple would not.
 _ARMS: tuple[tuple[str, Any], ...] = (
-    (_LINES[0], "solid"), (_LINES[1], (0, (5, 2))), (_LINES[2], (0, (1, 1.2))), (_MUTED, (0, (6, 2, 1, 2))),
-)  # fmt: skip
+    (_LINES[0], "solid"),
+    (_LINES[1], (0, (5, 2))),
+    (_LINES[2], (0, (1, 1.2))),
+    (_MUTED, (0, (6, 2, 1, 2))),
+)
 # Marker and its filling, by what the gate said.
 _VERDICTS = {"promote": ("^", _LINES[0]), "hold": ("o", _PAPER), "reject": ("X", _BAD)}
 _PAINT = re.compile(r"((?:fill|stroke|stop-color): ?)(#[0-9a-f]{6})")
@@ -190,16 +193,29 @@ def week_lines(
                 y = [math.nan if value is None else value for _, value in points]
                 width = 1.4 if place else 2.2
                 axis.plot(
-                    [x for x, _ in points], y, ".", color=colour, linestyle=dashes, linewidth=width, markersize=3,
+                    [x for x, _ in points],
+                    y,
+                    ".",
+                    color=colour,
+                    linestyle=dashes,
+                    linewidth=width,
+                    markersize=3,
                     zorder=3 - 0.1 * place,
-                )  # fmt: skip
+                )
             marked = next(iter(panel.series.values()), ())
             for verdict, (marker, filling) in _VERDICTS.items():
                 at = [(x, y) for x, y in marked if y is not None and verdicts.get(x) == verdict]
                 axis.plot(
-                    [x for x, _ in at], [y for _, y in at], marker, markersize=6.5, markerfacecolor=filling,
-                    markeredgecolor=_BAD if verdict == "reject" else _LINES[0], markeredgewidth=0.9, label=verdict, zorder=4,
-                )  # fmt: skip
+                    [x for x, _ in at],
+                    [y for _, y in at],
+                    marker,
+                    markersize=6.5,
+                    markerfacecolor=filling,
+                    markeredgecolor=_BAD if verdict == "reject" else _LINES[0],
+                    markeredgewidth=0.9,
+                    label=verdict,
+                    zorder=4,
+                )
             axis.set_title(visible(panel.title), loc="left")
             axis.set_xlim(first - 0.6, last + 0.6)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=24))
@@ -209,9 +225,15 @@ def week_lines(
             _name_lines(axis, panel, last + 0.6)
         for week in sorted(shaded):
             axes[0].annotate(
-                "incident", (week, 1), (0, 1), xycoords=axes[0].get_xaxis_transform(), textcoords="offset points", ha="center",
-                fontsize=7.5, color=_INK,
-            )  # fmt: skip
+                "incident",
+                (week, 1),
+                (0, 1),
+                xycoords=axes[0].get_xaxis_transform(),
+                textcoords="offset points",
+                ha="center",
+                fontsize=7.5,
+                color=_INK,
+            )
         axes[-1].set_xlabel("week")
         keys, words = axes[0].get_legend_handles_labels()
         figure.legend(keys, words, loc="outside upper right", frameon=False, ncols=3, fontsize=8, handlelength=1)

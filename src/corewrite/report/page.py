@@ -24,9 +24,14 @@ def environment() -> Environment:
     formats = (duration, mebibytes, number, percent, significant)
     found.filters |= {"exp": math.exp, "label": label} | {f.__name__: _missing_as_none(f) for f in formats}
     found.globals |= {
-        "effects": views.effects, "gate_chart": _gate_chart, "interval": _missing_as_none(interval), "level": views.level,
-        "number": number, "percent": percent, "significant": significant,
-    }  # fmt: skip
+        "effects": views.effects,
+        "gate_chart": _gate_chart,
+        "interval": _missing_as_none(interval),
+        "level": views.level,
+        "number": number,
+        "percent": percent,
+        "significant": significant,
+    }
     return found
 
 

@@ -152,9 +152,13 @@ def _quality(summary: Mapping[str, Any]) -> Table:
     slices = ordered(ndcg, SLICES)
     original = ndcg.get("all", {}).get("original")
     table = Table(
-        title="nDCG@10 on held-out searches, by slice", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True,
-        pad_edge=False, show_edge=False,
-    )  # fmt: skip
+        title="nDCG@10 on held-out searches, by slice",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
+    )
     table.add_column("system", no_wrap=True)
     for title in (*slices.values(), "vs original", "reward", "judge"):
         table.add_column("\n".join(title.split()), justify="right", no_wrap=True)  # Fits 80 columns.

@@ -36,18 +36,22 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
     """
     run = week_views.Run.of(rows, about.get("incident_weeks") or ())
     rejections, alarms = about.get("rejections") or (), about.get("alarms") or ()
-    return environment().get_template("weeks.html").render(
-        run=run,
-        about=about,
-        cards=week_views.headline(run, about),
-        metrics=week_views.METRICS,
-        chart=_chart(run),
-        comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
-        holdback=[(row, week_views.words_of(row), week_views.is_below(row)) for row in about.get("below_holdback") or ()],
-        weekly=week_views.weekly(run, rejections),
-        log=week_views.log(run, alarms, rejections),
-        in_weeks=week_views.in_weeks,
-    )  # fmt: skip
+    return (
+        environment()
+        .get_template("weeks.html")
+        .render(
+            run=run,
+            about=about,
+            cards=week_views.headline(run, about),
+            metrics=week_views.METRICS,
+            chart=_chart(run),
+            comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
+            holdback=[(row, week_views.words_of(row), week_views.is_below(row)) for row in about.get("below_holdback") or ()],
+            weekly=week_views.weekly(run, rejections),
+            log=week_views.log(run, alarms, rejections),
+            in_weeks=week_views.in_weeks,
+        )
+    )
 
 
 def _chart(run: week_views.Run) -> Markup | None:

@@ -225,9 +225,13 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         tokenizer.init_kwargs["local_files_only"] = False
         check_model_size(folder, partial(AutoModelForCausalLM.from_config, trust_remote_code=False))
         model, loading = AutoModelForCausalLM.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True, use_safetensors=True, dtype=torch.float32,
+            str(folder),
+            trust_remote_code=False,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
             output_loading_info=True,
-        )  # fmt: skip
+        )
     except RewriterError:
         raise
     except Exception as error:  # the library has no error of its own for what it cannot make of a configuration
@@ -259,9 +263,15 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
 
 
 def new_small_decoder(
-    texts: Sequence[str], *, seed: int, vocabulary: int = 4096, width: int = 128, layers: int = 2, heads: int = 4,
+    texts: Sequence[str],
+    *,
+    seed: int,
+    vocabulary: int = 4096,
+    width: int = 128,
+    layers: int = 2,
+    heads: int = 4,
     home_locale: str = "",
-) -> Rewriter:  # fmt: skip
+) -> Rewriter:
     """A small Llama-style decoder with random weights and a tokenizer trained on `texts` (byte-level BPE).
 
     Frequent words become single tokens, rare and misspelt ones break into pieces; every string has an encoding. For
@@ -272,9 +282,12 @@ def new_small_decoder(
     core.decoder = decoders.ByteLevel()
     special = ["<|pad|>", "<|end|>", *MARKS]
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, min_frequency=3, show_progress=False,
+        vocab_size=vocabulary,
+        special_tokens=special,
+        min_frequency=3,
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )  # fmt: skip
+    )
     core.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="<|pad|>", eos_token="<|end|>", additional_special_tokens=list(MARKS)
@@ -282,11 +295,19 @@ def new_small_decoder(
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-            num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=_SHORT, tie_word_embeddings=True,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=_SHORT,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
         )
-    )  # fmt: skip
+    )
     _attend_plainly(model)
     return Rewriter(
         model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, TemplateConfig(home_locale=home_locale))

@@ -155,9 +155,15 @@ def _agreed(logits: Tensor, first: IntArray, drafts: Sequence[Sequence[int]]) ->
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float | None = None,
-    softcap: float | None = None, **_: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Attention over prefix and suffix apart, put together by their softmax masses; all in float32 but the products.
 
     Args:

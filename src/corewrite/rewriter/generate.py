@@ -193,10 +193,15 @@ def _groups(prompts: Sequence[Sequence[int]], n: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def _generate(
-    rewriter: Rewriter, prompts: Sequence[Sequence[int]], n: int, limit: int, choose: Choose, progress: Progress,
+    rewriter: Rewriter,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    limit: int,
+    choose: Choose,
+    progress: Progress,
     drafts: Sequence[Sequence[int]] | None = None,
     ready: Callable[[Sequence[int], Sequence[list[Completion]]], None] = lambda which, found: None,
-) -> list[list[Completion]]:  # fmt: skip
+) -> list[list[Completion]]:
     rewriter.model.eval()
     out: list[list[Completion]] = [[] for _ in prompts]
     done = 0
@@ -212,9 +217,14 @@ def _generate(
 
 
 def _continue(
-    rewriter: Rewriter, prompts: Sequence[Sequence[int]], which: IntArray, n: int, limit: int, choose: Choose,
+    rewriter: Rewriter,
+    prompts: Sequence[Sequence[int]],
+    which: IntArray,
+    n: int,
+    limit: int,
+    choose: Choose,
     drafts: Sequence[Sequence[int]] | None = None,
-) -> list[list[Completion]]:  # fmt: skip
+) -> list[list[Completion]]:
     """`n` continuations of each prompt; `which` are the prompts' numbers outside. Drafts are for one, the most probable."""
     decoder = _decoder(rewriter, prompts, drafts)
     device = decoder.logits.device

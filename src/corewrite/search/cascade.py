@@ -297,12 +297,14 @@ def _mean(fused: Sequence[StageFusion], count: IntArray) -> StageFusion:
     n = count[:, None]
     log_rewrite = sum(f.log_rewrite for f in fused) / n  # of a rewrite that is not there, exactly 0
     factors = {name: np.exp(sum(np.log(f.rewrite_factors[name]) for f in fused) / n) for name in fused[0].rewrite_factors}
-    status = {name: np.array([_worst([f.status[name][i] for f in fused[:c]]) for i, c in enumerate(count)], object)
-              for name in fused[0].status}  # fmt: skip
+    status = {
+        name: np.array([_worst([f.status[name][i] for f in fused[:c]]) for i, c in enumerate(count)], object)
+        for name in fused[0].status
+    }
     first = fused[0]
     return StageFusion(
         first.log_original, log_rewrite, first.log_original + log_rewrite, first.original_factors, factors, status
-    )  # fmt: skip
+    )
 
 
 def _worst(states: Sequence[SignalStatus]) -> SignalStatus:

@@ -125,9 +125,13 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
         """Search the embedded cascade; the rewrite counts at the stages it is in time for."""
         query = _asked(body, limits, "body")
         query_id, found = await service.search(
-            query, client_id=body.client_id, session_id=body.session_id, depth=_depth(body.depth, limits),
-            rewrites=body.rewrites, arrived=request.state.arrived,
-        )  # fmt: skip
+            query,
+            client_id=body.client_id,
+            session_id=body.session_id,
+            depth=_depth(body.depth, limits),
+            rewrites=body.rewrites,
+            arrived=request.state.arrived,
+        )
         ranked = found.ranked
         results: list[dict[str, Any]] = [
             {"rank": k + 1, **shown, "score": score}
@@ -202,9 +206,14 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
     _tell_limits(app, limits)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(
-        Edge, limits=limits, metrics=service.metrics, routes=routes, hosts=frozenset(map(str.lower, config.hosts)), key=key,
+        Edge,
+        limits=limits,
+        metrics=service.metrics,
+        routes=routes,
+        hosts=frozenset(map(str.lower, config.hosts)),
+        key=key,
         admission=service.admission,
-    )  # fmt: skip
+    )
     return app
 
 

@@ -41,9 +41,10 @@ class Cache(Protocol):
 def canonical(query: Query, template: TemplateConfig) -> Query:
     """The query as the prompt will hold it: blanks and locale folded, only the part of the context that the template uses."""
     c = query.context
-    queries, titles = c.queries[len(c.queries) - min(len(c.queries), template.queries) :], c.titles[
-        len(c.titles) - min(len(c.titles), template.titles) :
-    ]  # fmt: skip
+    queries, titles = (
+        c.queries[len(c.queries) - min(len(c.queries), template.queries) :],
+        c.titles[len(c.titles) - min(len(c.titles), template.titles) :],
+    )
     # Of a template that leaves the locale out it stays as it is: keys that were made before are found again.
     locale = template.said_locale(c.locale) if template.format > 1 else c.locale
     return Query(_folded(query.text), Context(tuple(map(_folded, queries)), tuple(map(_folded, titles)), locale))

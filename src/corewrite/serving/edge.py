@@ -22,9 +22,15 @@ class Edge:
     a request that is all there takes the place of one that is worked on."""
 
     def __init__(
-        self, app: ASGIApp, limits: Limits, metrics: Metrics, routes: frozenset[str], hosts: frozenset[str] = frozenset(),
-        key: str | None = None, admission: Admission | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        metrics: Metrics,
+        routes: frozenset[str],
+        hosts: frozenset[str] = frozenset(),
+        key: str | None = None,
+        admission: Admission | None = None,
+    ) -> None:
         """Guard `app`.
 
         Args:

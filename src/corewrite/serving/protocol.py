@@ -132,9 +132,10 @@ def listener_state(most: int, limits: Limits, shedding: Shedding | None = None) 
     # A body that the application waits for is late there first, which answers 408. An answer is given the time of a body: both
     # are a matter of what a client's line can carry. `NEXT` is uvicorn's to end.
     seconds = {
-        WaitingFor.HEAD: limits.header_seconds, WaitingFor.BODY: limits.body_seconds + 1,
+        WaitingFor.HEAD: limits.header_seconds,
+        WaitingFor.BODY: limits.body_seconds + 1,
         WaitingFor.READING: limits.body_seconds,
-    }  # fmt: skip
+    }
     return {"connections": Connections(most, seconds, 0.0 if shedding is None else _GRACE_SECONDS), "shedding": shedding}
 
 
@@ -183,6 +184,10 @@ def allow_open_files(limits: Limits) -> None:
 def uvicorn_options() -> dict[str, Any]:
     """What every listener of the service says to uvicorn."""
     return {
-        "http": "corewrite.serving.protocol:GuardedProtocol", "ws": "none", "access_log": False, "server_header": False,
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS, "backlog": backlog(),
-    }  # fmt: skip
+        "http": "corewrite.serving.protocol:GuardedProtocol",
+        "ws": "none",
+        "access_log": False,
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "backlog": backlog(),
+    }

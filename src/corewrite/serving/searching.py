@@ -161,9 +161,17 @@ class Searcher:
         self._ranking.shutdown(wait=True, cancel_futures=True)
 
     async def search(
-        self, chosen: Choice, query: Query, arm: Arm, depth: int, *, switched_on: bool, rewrites: int = 1,
-        arrived: float | None = None, comparison: Comparison | None = None,
-    ) -> Found:  # fmt: skip
+        self,
+        chosen: Choice,
+        query: Query,
+        arm: Arm,
+        depth: int,
+        *,
+        switched_on: bool,
+        rewrites: int = 1,
+        arrived: float | None = None,
+        comparison: Comparison | None = None,
+    ) -> Found:
         """Answer one search.
 
         Args:
@@ -204,7 +212,7 @@ class Searcher:
         ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending, run.missing)
         return Found(
             query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.ramp, chosen.shadow, seconds, asked
-        )  # fmt: skip
+        )
 
     async def shadow_answer(self, found: Found, depth: int) -> Found | None:
         """What the champion of a ramp's shadow stage would have answered, under the same deadlines; None in no such stage."""
@@ -274,9 +282,14 @@ class Searcher:
         return run.trace, run.ranked()
 
     async def _staged(
-        self, run: "_Run", pending: "asyncio.Future[Rewritten]", stages: tuple[str, ...], deadlines: Deadlines, began: float,
+        self,
+        run: "_Run",
+        pending: "asyncio.Future[Rewritten]",
+        stages: tuple[str, ...],
+        deadlines: Deadlines,
+        began: float,
         so_far: "_SoFar",
-    ) -> None:  # fmt: skip
+    ) -> None:
         if not pending.done():
             # What needs no rewrite is done while it is waited for.
             await self._turn(run.prepare, began, so_far)
@@ -498,9 +511,14 @@ def _factors(fusion: StageFusion, columns: Sequence[int]) -> tuple[dict[str, flo
 
 
 def _with_status(
-    ranked: Ranked, spec: FusionSpec, stages: tuple[str, ...], used_at: tuple[str, ...], rewritten: Rewritten | None,
-    pending: "asyncio.Future[Rewritten] | None", missing: tuple[str, ...],
-) -> Ranked:  # fmt: skip
+    ranked: Ranked,
+    spec: FusionSpec,
+    stages: tuple[str, ...],
+    used_at: tuple[str, ...],
+    rewritten: Rewritten | None,
+    pending: "asyncio.Future[Rewritten] | None",
+    missing: tuple[str, ...],
+) -> Ranked:
     """The status of every rewrite signal of the spec, also where the rewrite never reached the stage."""
     if rewritten is not None:
         absent = rewritten.status if not rewritten.texts else SignalStatus.TIMEOUT

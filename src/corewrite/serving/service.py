@@ -88,8 +88,9 @@ class Service:
             _log.warning(
                 "the secret in %s is shorter than %d characters: who has the log may find it by trying, and then who searched "
                 "for what; with another one no client is known again from the log before",
-                config.log.salt_env, SECRET_CHARACTERS,
-            )  # fmt: skip
+                config.log.salt_env,
+                SECRET_CHARACTERS,
+            )
         self._hasher = Hasher(salt)
         self._sealer = None if config.log.seal_to is None else Sealer(config.log.seal_to)
         self._ubi = UbiLog(config.log) if config.log.folder is not None else None
@@ -173,9 +174,15 @@ class Service:
         return [future.result() if future.done() else late for future in asked]
 
     async def search(
-        self, query: Query, *, client_id: str = "", session_id: str = "", depth: int = 10, rewrites: int = 1,
+        self,
+        query: Query,
+        *,
+        client_id: str = "",
+        session_id: str = "",
+        depth: int = 10,
+        rewrites: int = 1,
         arrived: float | None = None,
-    ) -> tuple[str, Found]:  # fmt: skip
+    ) -> tuple[str, Found]:
         """Answer a search, and see to its log entry and what is compared afterwards.
 
         Args:
@@ -200,9 +207,15 @@ class Service:
         comparison = self._comparison(chosen, client, arm)
         try:
             found = await self._searcher.search(
-                chosen, query, arm, depth, switched_on=not self.kill.on, rewrites=rewrites, arrived=arrived,
+                chosen,
+                query,
+                arm,
+                depth,
+                switched_on=not self.kill.on,
+                rewrites=rewrites,
+                arrived=arrived,
                 comparison=comparison,
-            )  # fmt: skip
+            )
         except Exception:
             # Written down too: a ramp that saw only the searches that were answered would find no fault.
             self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, timestamp, depth, None, False)
@@ -365,9 +378,16 @@ class Service:
             m.stages.labels(stage).observe(seconds)
 
     def _note(
-        self, found: Found, query_id: str, client: str, session_id: str, timestamp: float, depth: int,
-        comparison: Comparison | None, shadowed: bool,
-    ) -> None:  # fmt: skip
+        self,
+        found: Found,
+        query_id: str,
+        client: str,
+        session_id: str,
+        timestamp: float,
+        depth: int,
+        comparison: Comparison | None,
+        shadowed: bool,
+    ) -> None:
         if self._ubi is None:
             return
         place = self._ubi.next_place()
@@ -381,9 +401,17 @@ class Service:
         task.add_done_callback(self._afterwards.discard)
 
     async def _write_down(
-        self, found: Found, query_id: str, client_id: str, session_id: str, timestamp: float, depth: int,
-        comparison: Comparison | None, shadowed: bool, place: LogPlace,
-    ) -> None:  # fmt: skip
+        self,
+        found: Found,
+        query_id: str,
+        client_id: str,
+        session_id: str,
+        timestamp: float,
+        depth: int,
+        comparison: Comparison | None,
+        shadowed: bool,
+        place: LogPlace,
+    ) -> None:
         compared: Compared | None = None
         shadow: Found | None = None
         try:
@@ -397,11 +425,21 @@ class Service:
             if shadow is not None:
                 self.metrics.ramp_searches.labels("shadow").inc()
             line = line_of(
-                found, query_id=query_id, client_id=client_id, bucket=bucket_of(client_id), session_id=session_id,
-                timestamp=timestamp, ids=self.documents.id_at, compared=compared, shadow=shadow,
-                backends=found.version.ranker.facts, texts=self.config.log.texts, sealer=self._sealer,
-                hasher=self._hasher, place=place,
-            )  # fmt: skip
+                found,
+                query_id=query_id,
+                client_id=client_id,
+                bucket=bucket_of(client_id),
+                session_id=session_id,
+                timestamp=timestamp,
+                ids=self.documents.id_at,
+                compared=compared,
+                shadow=shadow,
+                backends=found.version.ranker.facts,
+                texts=self.config.log.texts,
+                sealer=self._sealer,
+                hasher=self._hasher,
+                place=place,
+            )
         except Exception:
             # The search was answered; its entry must not be what brings a worker down.
             _log.exception("an entry of the log could not be made")

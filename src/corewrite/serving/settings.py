@@ -99,9 +99,14 @@ class CacheSettings(Settings):
     @model_validator(mode="after")
     def _authentic(self) -> "CacheSettings":
         _check_secret(
-            "the Redis", "redis_secret_env", self.redis_secret_env, needed=self.redis_url is not None, insecure=self.insecure,
-            risk="whoever can write to it decides what rewrites searches get", otherwise="nobody else can",
-        )  # fmt: skip
+            "the Redis",
+            "redis_secret_env",
+            self.redis_secret_env,
+            needed=self.redis_url is not None,
+            insecure=self.insecure,
+            risk="whoever can write to it decides what rewrites searches get",
+            otherwise="nobody else can",
+        )
         return self
 
     def redis_secret(self) -> str | None:
@@ -212,10 +217,14 @@ class LogSettings(Settings):
     @model_validator(mode="after")
     def _keyed(self) -> "LogSettings":
         _check_secret(
-            "the log", "salt_env", self.salt_env, needed=self.folder is not None, insecure=self.insecure,
+            "the log",
+            "salt_env",
+            self.salt_env,
+            needed=self.folder is not None,
+            insecure=self.insecure,
             risk="the hashes of clients and texts in it could be undone by guessing",
             otherwise="nobody's privacy depends on it",
-        )  # fmt: skip
+        )
         return self
 
     @model_validator(mode="after")

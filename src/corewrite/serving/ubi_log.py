@@ -64,10 +64,22 @@ class Compared:
 
 
 def line_of(
-    found: Found, *, query_id: str, client_id: str, bucket: int, session_id: str, timestamp: float,
-    ids: Callable[[int], str], compared: Compared | None, shadow: Found | None, backends: Mapping[str, JsonValue],
-    texts: Texts, hasher: Hasher, place: LogPlace, sealer: Sealer | None = None,
-) -> ServedLine:  # fmt: skip
+    found: Found,
+    *,
+    query_id: str,
+    client_id: str,
+    bucket: int,
+    session_id: str,
+    timestamp: float,
+    ids: Callable[[int], str],
+    compared: Compared | None,
+    shadow: Found | None,
+    backends: Mapping[str, JsonValue],
+    texts: Texts,
+    hasher: Hasher,
+    place: LogPlace,
+    sealer: Sealer | None = None,
+) -> ServedLine:
     """The line of a search.
 
     Args:

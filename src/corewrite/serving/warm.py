@@ -29,9 +29,13 @@ def head_queries(paths: Sequence[Path], top: int) -> list[Query]:
 
 
 def warm(
-    rewriter: Rewriter, policy: str, queries: Sequence[Query], *, max_new_tokens: int,
+    rewriter: Rewriter,
+    policy: str,
+    queries: Sequence[Query],
+    *,
+    max_new_tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Texts]:  # fmt: skip
+) -> dict[str, Texts]:
     """Rewrites of the queries by cache key.
 
     Args:

@@ -43,9 +43,18 @@ class Typed:
 
 
 def type_query(
-    world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray,
-    habit: tuple[float, float], before: str = "", fashion: Mapping[int, tuple[str, float]] = MappingProxyType({}),
-) -> Typed:  # fmt: skip
+    world: World,
+    traffic: TrafficConfig,
+    entity: int,
+    aspect: int,
+    category: int,
+    told: Told,
+    attempt: int,
+    u: FloatArray,
+    habit: tuple[float, float],
+    before: str = "",
+    fashion: Mapping[int, tuple[str, float]] = MappingProxyType({}),
+) -> Typed:
     """Type the intent once.
 
     Args:
@@ -69,9 +78,18 @@ def type_query(
 
 
 def _type(
-    world: World, traffic: TrafficConfig, entity: int, aspect: int, category: int, told: Told, attempt: int, u: FloatArray,
-    habit: tuple[float, float], explicit: bool, fashion: Mapping[int, tuple[str, float]],
-) -> Typed:  # fmt: skip
+    world: World,
+    traffic: TrafficConfig,
+    entity: int,
+    aspect: int,
+    category: int,
+    told: Told,
+    attempt: int,
+    u: FloatArray,
+    habit: tuple[float, float],
+    explicit: bool,
+    fashion: Mapping[int, tuple[str, float]],
+) -> Typed:
     both = entity != NONE and aspect != NONE
     short = both and not explicit and u[1] < traffic.abbreviate
     drop_entity = short and told is Told.ENTITY

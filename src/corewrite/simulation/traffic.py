@@ -125,12 +125,24 @@ class Week:
 
         columns = {name: values[index] for name, values in self.ranking.columns.items()}
         return Week(
-            self.week, some(self.query_ids), some(self.user_ids), some(self.session_ids), some(self.arms),
-            some(self.queries), self.timestamps[index],
-            Ranking(self.ranking.rows[index], self.ranking.impacted[index], columns), self.click[index],
-            self.watch_seconds[index], self.click_time[index], self.intents.take(index), some(self.typed),
-            self.attempt[index], self.told[index], self.examined[index], self.felt[index],
-        )  # fmt: skip
+            self.week,
+            some(self.query_ids),
+            some(self.user_ids),
+            some(self.session_ids),
+            some(self.arms),
+            some(self.queries),
+            self.timestamps[index],
+            Ranking(self.ranking.rows[index], self.ranking.impacted[index], columns),
+            self.click[index],
+            self.watch_seconds[index],
+            self.click_time[index],
+            self.intents.take(index),
+            some(self.typed),
+            self.attempt[index],
+            self.told[index],
+            self.examined[index],
+            self.felt[index],
+        )
 
 
 @dataclass

@@ -182,9 +182,22 @@ def _film(
         prior=np.round(0.2 + 0.8 * rank, 4),
     )
     return World(
-        config, names, aliases, category, popularity, birth, rival, slang, aspect_weight, catalogue,
-        entity, second, aspect, clickbait, quality,
-    )  # fmt: skip
+        config,
+        names,
+        aliases,
+        category,
+        popularity,
+        birth,
+        rival,
+        slang,
+        aspect_weight,
+        catalogue,
+        entity,
+        second,
+        aspect,
+        clickbait,
+        quality,
+    )
 
 
 def _unit(x: FloatArray) -> FloatArray:

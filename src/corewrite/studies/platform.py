@@ -90,9 +90,18 @@ def ratings(world: World, week: Week, cascade: Cascade, searches: int) -> Labels
 
 
 def run_launch(
-    world: World, traffic: TrafficConfig, launch: Launch, deployment: Deployment, policy: Rewriter, sessions: int,
-    folder: Path, thresholds: SatisfactionThresholds | None, *, max_new_tokens: int, progress: Progress,
-) -> pa.Table:  # fmt: skip
+    world: World,
+    traffic: TrafficConfig,
+    launch: Launch,
+    deployment: Deployment,
+    policy: Rewriter,
+    sessions: int,
+    folder: Path,
+    thresholds: SatisfactionThresholds | None,
+    *,
+    max_new_tokens: int,
+    progress: Progress,
+) -> pa.Table:
     """Serve a launch to fresh traffic, write its log, and read it back: one row per search, for `read_launch`."""
     specs = {CONTROL: launch.control, TREATMENT: launch.treatment}
     full = deployment.spec
@@ -100,9 +109,14 @@ def run_launch(
     engine = ArmsEngine(cascades, policy, max_new_tokens)
     salt = launch.salt(world.config.seed)
     week = simulate_week(
-        world, traffic, engine, week=launch.week, sessions=sessions, arm_of=lambda user: assign(user, salt),
+        world,
+        traffic,
+        engine,
+        week=launch.week,
+        sessions=sessions,
+        arm_of=lambda user: assign(user, salt),
         progress=progress,
-    )  # fmt: skip
+    )
     path = folder / f"launch-{launch.name[7]}.ndjson.gz"
     write_log(week, world.catalogue, path, {"launch": launch.name, "policy": policy.policy_hash, "spec": full.spec_hash})
     window = read_window(path, overlap=top_overlap(deployment.cascade), thresholds=thresholds)

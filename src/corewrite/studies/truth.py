@@ -68,8 +68,11 @@ def measure(
     return Measured(
         {s: {name: float(v[inside].mean()) for name, v in by_search.items()} for s, inside in slices.items()},
         {s: int(inside.sum()) for s, inside in slices.items()},
-        {name: float(v.mean()) for name, v in zip(lists, judged, strict=True)}, named, by_search, everyone,
-    )  # fmt: skip
+        {name: float(v.mean()) for name, v in zip(lists, judged, strict=True)},
+        named,
+        by_search,
+        everyone,
+    )
 
 
 def truth_slices(week: Week) -> dict[str, BoolArray]:

@@ -61,16 +61,12 @@ def score_candidates(
     A sample with nothing usable in it is no rewrite, which ranks as the identity does: it gets the identity's reward, and being
     malformed can never be chosen. The identity's is the reward's own affair: `FusedReward` gives it exactly 0.
     """
-    served = [
-        [c.text or normalise(x.query.text) for c in row] for x, row in zip(instances, candidates, strict=True)
-    ]  # fmt: skip
+    served = [[c.text or normalise(x.query.text) for c in row] for x, row in zip(instances, candidates, strict=True)]
     scores = score_texts(instances, served, reward, config, known, progress)
     scored = {
-        x.instance_id: [
-            replace(c, log_reward=scores.values[x.instance_id, text]) for c, text in zip(row, texts, strict=True)
-        ]
+        x.instance_id: [replace(c, log_reward=scores.values[x.instance_id, text]) for c, text in zip(row, texts, strict=True)]
         for x, row, texts in zip(instances, candidates, served, strict=True)
         if x.instance_id not in scores.lost
-    }  # fmt: skip
+    }
     facts = {**(sampled or {}), "reward_calls": scores.calls, "reward_retries": scores.retries}
     return Scored(version, scored, scores.lost, facts)

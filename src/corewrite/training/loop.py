@@ -109,9 +109,16 @@ def train(
 
 
 def _train(
-    policy: Rewriter, instances: Sequence[TrainingInstance], reward: Reward, config: TrainingConfig, run: RunFolder, seed: int,
-    engine: SamplingEngine | None, observe: PhaseObserver, progress: Progress,
-) -> TrainingReport:  # fmt: skip
+    policy: Rewriter,
+    instances: Sequence[TrainingInstance],
+    reward: Reward,
+    config: TrainingConfig,
+    run: RunFolder,
+    seed: int,
+    engine: SamplingEngine | None,
+    observe: PhaseObserver,
+    progress: Progress,
+) -> TrainingReport:
     reference, optimizer = policy.copy(), new_optimizer(policy, config)
     refreshed = reference if config.refresh_reference else None
     begin, cursor = 0, Cursor()
@@ -144,9 +151,17 @@ def _train(
         # The first process's count: another one may be on a machine that does not see the run's folder.
         steps_before = parallel.from_first(sum(r["optimizer_steps"] for r in run.records()[:phase]))
         cursor = optimise(
-            policy, optimizer, rows, steps, reference_side, cursor, config, phase=phase, steps_before=steps_before,
+            policy,
+            optimizer,
+            rows,
+            steps,
+            reference_side,
+            cursor,
+            config,
+            phase=phase,
+            steps_before=steps_before,
             after_step=_Checkpoints(run, phase, len(steps), policy, optimizer, refreshed, config, progress),
-        )  # fmt: skip
+        )
         clock.lap("learn")
         observed = observe(phase, policy)
         clock.lap("observe")
@@ -161,9 +176,14 @@ class _Phases:
     """The phases' scored rewrites: from the record where it is written, else made."""
 
     def __init__(
-        self, run: RunFolder, rollouts: Rollouts, instances: Sequence[TrainingInstance], config: TrainingConfig, seed: int,
+        self,
+        run: RunFolder,
+        rollouts: Rollouts,
+        instances: Sequence[TrainingInstance],
+        config: TrainingConfig,
+        seed: int,
         progress: Progress,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._run, self._rollouts, self._instances, self._config, self._progress = run, rollouts, instances, config, progress
         self._order = np.random.default_rng([seed, 72]).permutation(len(instances))
         self._waiting: Future[None] | None = None
@@ -216,9 +236,16 @@ class _Checkpoints:
     """After each step: shows it, and now and then writes where the phase stands."""
 
     def __init__(
-        self, run: RunFolder, phase: int, steps: int, policy: Rewriter, optimizer: Any, refreshed: Rewriter | None,
-        config: TrainingConfig, progress: Progress,
-    ) -> None:  # fmt: skip
+        self,
+        run: RunFolder,
+        phase: int,
+        steps: int,
+        policy: Rewriter,
+        optimizer: Any,
+        refreshed: Rewriter | None,
+        config: TrainingConfig,
+        progress: Progress,
+    ) -> None:
         self._run, self._phase, self._steps, self._progress = run, phase, steps, progress
         self._state = (policy, optimizer, refreshed)
         # The next phase's rewrites come from the weights this one began with: half-way there is no going on from there.
@@ -313,10 +340,14 @@ def _record(
 
 def _report(records: Sequence[dict[str, Any]]) -> TrainingReport:
     return TrainingReport(
-        len(records), sum(r["rollouts"] for r in records), sum(r["pairs"] for r in records),
-        sum(r["optimizer_steps"] for r in records), len(records),
-        sum(len(r["instances_lost"]) for r in records), tuple(records),
-    )  # fmt: skip
+        len(records),
+        sum(r["rollouts"] for r in records),
+        sum(r["pairs"] for r in records),
+        sum(r["optimizer_steps"] for r in records),
+        len(records),
+        sum(len(r["instances_lost"]) for r in records),
+        tuple(records),
+    )
 
 
 class _Clock:

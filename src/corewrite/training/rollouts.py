@@ -79,9 +79,14 @@ class Rollouts:
         if not shown:  # no query of the phase fits a prompt: nothing will be sampled
             return 0.0
         found = self.engine.sample(
-            shown, _PROBES, expected=sync.version, keys=keys[:_PROBES], seed=self.seed, phase=phase,
+            shown,
+            _PROBES,
+            expected=sync.version,
+            keys=keys[:_PROBES],
+            seed=self.seed,
+            phase=phase,
             max_new_tokens=self.config.max_new_tokens,
-        )  # fmt: skip
+        )
         return largest_difference(self.policy, shown, found)
 
     def collect(self, batch: Sequence[TrainingInstance], sync: Sync, drift: float, phase: int, progress: Progress) -> Scored:
@@ -94,18 +99,21 @@ class Rollouts:
         truncated = self.policy.template.truncated - truncated
         beside: ScoringBeside | None = None
         if parallel.world() == 1 and getattr(self.reward, "waits", False):
-            beside = ScoringBeside(
-                batch, place, prompts, self.policy, self.reward, self.config, sync.version, self.known
-            )  # fmt: skip
+            beside = ScoringBeside(batch, place, prompts, self.policy, self.reward, self.config, sync.version, self.known)
         try:
             completions = parallel.gather(
                 self.engine.sample(
-                    parallel.share(prompts), self.config.samples, expected=sync.version, keys=parallel.share(keys),
-                    seed=self.seed, phase=phase, max_new_tokens=self.config.max_new_tokens,
+                    parallel.share(prompts),
+                    self.config.samples,
+                    expected=sync.version,
+                    keys=parallel.share(keys),
+                    seed=self.seed,
+                    phase=phase,
+                    max_new_tokens=self.config.max_new_tokens,
                     progress=lambda done, total: progress("sample", done, total),
                     **({"ready": beside.ready} if beside else {}),
                 )
-            )  # fmt: skip
+            )
         except BaseException:
             if beside is not None:
                 beside.close()
@@ -140,9 +148,15 @@ class Rollouts:
         scored = None
         if parallel.rank() == 0:
             scored = score_candidates(
-                batch, candidates, self.reward, self.config.scoring, version=sync.version, known=self.known, sampled=facts,
+                batch,
+                candidates,
+                self.reward,
+                self.config.scoring,
+                version=sync.version,
+                known=self.known,
+                sampled=facts,
                 progress=lambda done, total: progress("score", done, total),
-            )  # fmt: skip
+            )
             scored.lost.update(lost)
             scored.sampled["score_seconds"] = round(perf_counter() - clock - sampled, 3)
         return parallel.from_first(scored)  # type: ignore[return-value]

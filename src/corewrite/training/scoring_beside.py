@@ -31,9 +31,16 @@ class ScoringBeside:
     """
 
     def __init__(
-        self, batch: Sequence[TrainingInstance], place: Sequence[int], prompts: Sequence[Sequence[int]], policy: Rewriter,
-        reward: Reward, config: TrainingConfig, version: str, known: dict[Key, float],
-    ) -> None:  # fmt: skip
+        self,
+        batch: Sequence[TrainingInstance],
+        place: Sequence[int],
+        prompts: Sequence[Sequence[int]],
+        policy: Rewriter,
+        reward: Reward,
+        config: TrainingConfig,
+        version: str,
+        known: dict[Key, float],
+    ) -> None:
         self._policy, self._reward, self._config, self._version, self._known = policy, reward, config, version, known
         self._of_prompt: dict[int, list[TrainingInstance]] = {}
         for x, i in zip(batch, place, strict=True):

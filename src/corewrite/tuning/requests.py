@@ -72,9 +72,13 @@ def log_requests(config: CycleConfig, week: str | None, limit: int, *, steps: St
 
 
 def requests_of(
-    cascade: Cascade, queries: Sequence[Query], groups: Sequence[str], kinds: Mapping[str, Texts], samples: Sequence[Texts],
+    cascade: Cascade,
+    queries: Sequence[Query],
+    groups: Sequence[str],
+    kinds: Mapping[str, Texts],
+    samples: Sequence[Texts],
     grade: Callable[[IntArray], FloatArray],
-) -> tuple[TuningRequests, IntArray]:  # fmt: skip
+) -> tuple[TuningRequests, IntArray]:
     """Candidates of finerank with no rewriter, under every kind of rewrite and under the worst sample.
 
     Args:
@@ -113,16 +117,27 @@ def requests_of(
 
 
 def sampled(
-    policy: Rewriter, queries: Sequence[Query], keys: Sequence[int], *, seed: int, max_new_tokens: int,
+    policy: Rewriter,
+    queries: Sequence[Query],
+    keys: Sequence[int],
+    *,
+    seed: int,
+    max_new_tokens: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[list[str | None]]:  # fmt: skip
+) -> list[list[str | None]]:
     """`SAMPLES` rewrites of every query at temperature 1, [samples][queries]; None where the query is too long for a prompt."""
     fits = policy.template.fitting(queries)
     prompts = [policy.template.encode(queries[i]) for i in fits]
     drawn = sample(
-        policy, prompts, SAMPLES, keys=[keys[i] for i in fits], seed=seed, phase=0, max_new_tokens=max_new_tokens,
+        policy,
+        prompts,
+        SAMPLES,
+        keys=[keys[i] for i in fits],
+        seed=seed,
+        phase=0,
+        max_new_tokens=max_new_tokens,
         progress=progress,
-    )  # fmt: skip
+    )
     found: list[list[str | None]] = [[None] * len(queries) for _ in range(SAMPLES)]
     for i, row in zip(fits, drawn, strict=True):
         for k, completion in enumerate(row):

@@ -292,15 +292,23 @@ def tune(
             stitched = np.where(fold == k, sums[by_fold[k]], stitched)
         curve.append(
             TradeOff(
-                allowed, stages[chosen], sample.outcome(sums[chosen]), sample.outcome(stitched),
+                allowed,
+                stages[chosen],
+                sample.outcome(sums[chosen]),
+                sample.outcome(stitched),
                 tuple(stages[i] for i in by_fold),
             )
-        )  # fmt: skip
+        )
     tuned = next(t for t in curve if t.budget == budget)
     return Tuning(
-        tuned, sample.outcome(sums[stages.index(stage)]), tuple(curve), float(sums[0, 0].sum() / len(group)),
-        len(group), len(names), len(stages),
-    )  # fmt: skip
+        tuned,
+        sample.outcome(sums[stages.index(stage)]),
+        tuple(curve),
+        float(sums[0, 0].sum() / len(group)),
+        len(group),
+        len(names),
+        len(stages),
+    )
 
 
 def _check_signals(stage: StageSpec, requests: TuningRequests) -> None:

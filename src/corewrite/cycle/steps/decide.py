@@ -6,7 +6,7 @@ from corewrite.registry import JSON, Candidate, ConflictError, Decision, Registr
 
 def decide(
     registry: Registry, triple: Candidate, verdict: str, *, expected: int | None, reason: str, evidence: JSON
-) -> Decision:  # fmt: skip
+) -> Decision:
     """Promote a candidate, or write down why not.
 
     Args:

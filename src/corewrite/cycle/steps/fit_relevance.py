@@ -37,7 +37,11 @@ def fit_relevance(
     start = cold_start(catalogue, impressions.texts, seed=seed)
     model, report = fit(start, catalogue, impressions, seed=seed, progress=lambda done, total: progress(done, 2 * total))
     _, text_only = fit(
-        start, catalogue, impressions, seed=seed, use_picture=False,
+        start,
+        catalogue,
+        impressions,
+        seed=seed,
+        use_picture=False,
         progress=lambda done, total: progress(total + done, 2 * total),
-    )  # fmt: skip
+    )
     return RelevanceFit(model, report, text_only)

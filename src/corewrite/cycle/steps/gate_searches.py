@@ -9,9 +9,13 @@ from corewrite.evaluation.searches import GateSearches
 
 
 def gate_searches(
-    windows: Sequence[MinedWindow], documents: Documents, frozen: Sequence[TrainingInstance], *, limit: int,
+    windows: Sequence[MinedWindow],
+    documents: Documents,
+    frozen: Sequence[TrainingInstance],
+    *,
+    limit: int,
     seed: int,
-) -> GateSearches:  # fmt: skip
+) -> GateSearches:
     """Searches of the last of some weeks.
 
     Args:
@@ -24,6 +28,10 @@ def gate_searches(
     week = windows[-1]
     frequency, before = frequencies(windows)
     return GateSearches(
-        with_documents(week.for_gate(limit), documents), frequency, with_documents(frozen, documents), before,
-        week.gate_repairs(), find_protected_words([x for w in windows for x in w.instances()], documents, seed=seed),
-    )  # fmt: skip
+        with_documents(week.for_gate(limit), documents),
+        frequency,
+        with_documents(frozen, documents),
+        before,
+        week.gate_repairs(),
+        find_protected_words([x for w in windows for x in w.instances()], documents, seed=seed),
+    )

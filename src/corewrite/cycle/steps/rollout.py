@@ -145,9 +145,13 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
     opener = RankerOpener(config.ranker, open_documents(config.documents, config.ranker))
     overlap = top_overlap(deployment_of(registry, opener, before.relevance, before.spec).cascade)
     return ramp_searches(
-        log_files(log), champion=state.champion, share=share, overlap=overlap, thresholds=first_thresholds(config.run),
+        log_files(log),
+        champion=state.champion,
+        share=share,
+        overlap=overlap,
+        thresholds=first_thresholds(config.run),
         unseal=unseal,
-    )  # fmt: skip
+    )
 
 
 def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, lost_share: float = 0.0) -> RampDecision:

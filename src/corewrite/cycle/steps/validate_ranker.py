@@ -18,9 +18,15 @@ _CHECKS = ("judge_ndcg", *_AGAINST_NONE, "worst_slice")
 
 
 def champion_holds(
-    champion: Rewriter, instances: Sequence[TrainingInstance], now: Deployment | None, new: Deployment, judge: Judge,
-    gate: GateConfig, *, max_new_tokens: int,
-) -> list[str]:  # fmt: skip
+    champion: Rewriter,
+    instances: Sequence[TrainingInstance],
+    now: Deployment | None,
+    new: Deployment,
+    judge: Judge,
+    gate: GateConfig,
+    *,
+    max_new_tokens: int,
+) -> list[str]:
     """What speaks against a new relevance model or spec under the champion; nothing: it holds.
 
     The lists of the champion's rewrites under the new model and spec are compared with those under the present ones, by the
@@ -45,12 +51,14 @@ def champion_holds(
     original, after, *before = judge.ndcg10(queries, [fused_lists(deployment, queries, texts) for deployment, texts in asked])
     texts = [r or "" for r in rewrites]
     evaluation = Evaluation(
-        [x.user_id for x in instances], queries, slices_of(queries, {}), PolicyOutputs(texts, None, after),
-        PolicyOutputs(texts, None, before[0] if before else original), original,
-    )  # fmt: skip
-    resampling = Resampling.draw(
-        evaluation.user_ids, resamples=gate.resamples, subsamples=gate.subsamples, seed=gate.seed
-    )  # fmt: skip
+        [x.user_id for x in instances],
+        queries,
+        slices_of(queries, {}),
+        PolicyOutputs(texts, None, after),
+        PolicyOutputs(texts, None, before[0] if before else original),
+        original,
+    )
+    resampling = Resampling.draw(evaluation.user_ids, resamples=gate.resamples, subsamples=gate.subsamples, seed=gate.seed)
     problems = []
     for check in (CHECKS[name](gate) for name in (_CHECKS if before else _AGAINST_NONE)):
         found = check.compute(evaluation, resampling)

@@ -27,8 +27,13 @@ from corewrite.rewriter import (
 
 T = TypeVar("T")
 _SHARES = {
-    "repaired": 0.13, "slips": 0.40, "omissions": 0.08, "told_by_titles": 0.19, "good": 0.12, "other_context": 0.08,
-}  # fmt: skip
+    "repaired": 0.13,
+    "slips": 0.40,
+    "omissions": 0.08,
+    "told_by_titles": 0.19,
+    "good": 0.12,
+    "other_context": 0.08,
+}
 """Share of each kind among the examples, where the log has enough of it."""
 _READ = 200_000
 """Documents whose words are learnt at most."""

@@ -31,9 +31,15 @@ _RATIOS_OF_ALL = {"cqr_overall": ("changed", "ended"), "plain_cqr": ("plain_chan
 
 
 def read_launch(
-    name: str, searches: pa.Table, *, control: str = CONTROL, treatment: str = TREATMENT, give_up_margin: float = 0.05,
-    alpha: float = 0.05, share: float = 0.5,
-) -> LaunchResult:  # fmt: skip
+    name: str,
+    searches: pa.Table,
+    *,
+    control: str = CONTROL,
+    treatment: str = TREATMENT,
+    give_up_margin: float = 0.05,
+    alpha: float = 0.05,
+    share: float = 0.5,
+) -> LaunchResult:
     """Read a launch.
 
     The primary metric is the share of *changed unsatisfied* over the first impacted search of each user: one

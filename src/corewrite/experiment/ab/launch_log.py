@@ -59,9 +59,15 @@ class LaunchLog:
 
 
 def load_launch(
-    paths: Sequence[Path], *, ranking: tuple[Overlap, str] | None = None, thresholds: SatisfactionThresholds | None = None,
-    since: float | None = None, until: float | None = None, unseal: Unseal | None = None, steps: Steps,
-) -> LaunchLog:  # fmt: skip
+    paths: Sequence[Path],
+    *,
+    ranking: tuple[Overlap, str] | None = None,
+    thresholds: SatisfactionThresholds | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    unseal: Unseal | None = None,
+    steps: Steps,
+) -> LaunchLog:
     """Read the searches of a launch.
 
     Whether two queries ask for the same is told by one function for all arms: by their texts and, where there is a ranking to
@@ -104,9 +110,13 @@ def load_launch(
         )
     watched = f"watch time over thresholds {'frozen before' if frozen else 'fitted on this log'}"
     return LaunchLog(
-        _between(outcomes.to_arrow(), since, until), told, _RULES.get(outcomes.rule, watched), frozen, outcomes.thresholds,
+        _between(outcomes.to_arrow(), since, until),
+        told,
+        _RULES.get(outcomes.rule, watched),
+        frozen,
+        outcomes.thresholds,
         tuple(warnings),
-    )  # fmt: skip
+    )
 
 
 def load_thresholds(file: Path) -> SatisfactionThresholds:

@@ -83,9 +83,17 @@ class LaunchPlan:
 
 
 def plan_launch(
-    searches: pa.Table, *, effect: float, control: str | None = None, treatment: str | None = None, share: float = 0.5,
-    traffic: float = 1.0, give_up_margin: float = 0.05, alpha: float = 0.05, power: float = 0.8,
-) -> LaunchPlan:  # fmt: skip
+    searches: pa.Table,
+    *,
+    effect: float,
+    control: str | None = None,
+    treatment: str | None = None,
+    share: float = 0.5,
+    traffic: float = 1.0,
+    give_up_margin: float = 0.05,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> LaunchPlan:
     """Work out what a launch needs, from searches before it.
 
     Args:
@@ -155,12 +163,30 @@ def plan_launch(
                 "effect, or give a longer log"
             )
     return LaunchPlan(
-        arm=arm, users=_num_users(everybody), users_of_arm=num_users, trigger_known=num_known / num_users,
-        triggered=len(triggered) / num_known, first_impacted=len(first), cqr=cqr, give_up=give_up, effect=effect,
-        give_up_margin=give_up_margin, traffic=traffic, **options, users_for_cqr=for_cqr, users_for_give_up=for_give_up,
-        users_needed=needed, power_to_count=both, new_users=tuple(float(n * taking_part) for n in reach.new_users),
-        days=days, days_low=low, days_high=high, days_if_all_logged=if_all, why_no_days=why, backtest=backtest(table),
-    )  # fmt: skip
+        arm=arm,
+        users=_num_users(everybody),
+        users_of_arm=num_users,
+        trigger_known=num_known / num_users,
+        triggered=len(triggered) / num_known,
+        first_impacted=len(first),
+        cqr=cqr,
+        give_up=give_up,
+        effect=effect,
+        give_up_margin=give_up_margin,
+        traffic=traffic,
+        **options,
+        users_for_cqr=for_cqr,
+        users_for_give_up=for_give_up,
+        users_needed=needed,
+        power_to_count=both,
+        new_users=tuple(float(n * taking_part) for n in reach.new_users),
+        days=days,
+        days_low=low,
+        days_high=high,
+        days_if_all_logged=if_all,
+        why_no_days=why,
+        backtest=backtest(table),
+    )
 
 
 def _of_arm(searches: pa.Table, control: str | None) -> tuple[str, pa.Table]:

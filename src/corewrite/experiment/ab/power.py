@@ -34,9 +34,15 @@ def users_needed(control: float, treatment: float, *, limit: float = 0.0, share:
     # One variance for both arms, as tea-tasting's power has it, that gives the same standard error as two.
     variance = control_variance * share + treatment_variance * (1 - share)
     metric = tt.Mean(
-        "log_rate", alternative="less", alpha=alpha / 2, power=power, ratio=share / (1 - share), effect_size=effect,
-        equal_var=False, use_t=False,
-    )  # fmt: skip
+        "log_rate",
+        alternative="less",
+        alpha=alpha / 2,
+        power=power,
+        ratio=share / (1 - share),
+        effect_size=effect,
+        equal_var=False,
+        use_t=False,
+    )
     sample = Aggregates(count_=2, mean_={"log_rate": 1.0}, var_={"log_rate": variance}, cov_={})
     return int(metric.solve_power(sample, "n_obs")[0].n_obs)
 

@@ -62,9 +62,15 @@ class Reading:
 
 
 def read_searches(
-    name: str, searches: pa.Table, *, control: str = CONTROL, treatment: str = TREATMENT, share: float,
-    give_up_margin: float = 0.05, alpha: float = 0.05,
-) -> Reading:  # fmt: skip
+    name: str,
+    searches: pa.Table,
+    *,
+    control: str = CONTROL,
+    treatment: str = TREATMENT,
+    share: float,
+    give_up_margin: float = 0.05,
+    alpha: float = 0.05,
+) -> Reading:
     """Read a launch from its searches.
 
     Args:
@@ -87,7 +93,10 @@ def read_searches(
 def _anytime(effect: Effect, alpha: float) -> AnytimeInterval:
     """The interval of a share over one search per user, hence of independent outcomes of 0 or 1."""
     low, high = ratio_bounds(
-        effect.n_control, round(effect.control * effect.n_control), effect.n_treatment,
-        round(effect.treatment * effect.n_treatment), alpha=alpha,
-    )  # fmt: skip
+        effect.n_control,
+        round(effect.control * effect.n_control),
+        effect.n_treatment,
+        round(effect.treatment * effect.n_treatment),
+        alpha=alpha,
+    )
     return AnytimeInterval(low - 1, high - 1)

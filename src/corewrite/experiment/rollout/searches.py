@@ -50,9 +50,14 @@ NOTHING = StageSearches(_SCHEMA.empty_table())
 
 
 def ramp_searches(
-    files: Sequence[Path], *, champion: int, share: float, overlap: Overlap | None = None,
-    thresholds: SatisfactionThresholds | None = None, unseal: Unseal | None = None,
-) -> StageSearches:  # fmt: skip
+    files: Sequence[Path],
+    *,
+    champion: int,
+    share: float,
+    overlap: Overlap | None = None,
+    thresholds: SatisfactionThresholds | None = None,
+    unseal: Unseal | None = None,
+) -> StageSearches:
     """The searches of one stage of a ramp.
 
     How a search ended must not depend on the arm it was served in: whether two queries have the same intent is told by their

@@ -25,9 +25,14 @@ class CircuitBreaker:
     """
 
     def __init__(
-        self, scorer: RelevanceScorer, *, failures: int = 3, pause: float = 1.0, longest: float = 10.0,
+        self,
+        scorer: RelevanceScorer,
+        *,
+        failures: int = 3,
+        pause: float = 1.0,
+        longest: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Wrap `scorer`; for the others, and `ValueError`, see `Breaker`."""
         self._scorer = scorer
         self._breaker = Breaker("the relevance model", failures=failures, pause=pause, longest=longest, clock=clock)

@@ -53,8 +53,12 @@ def check_pin(folder: str | Path, pin: str) -> None:
     if left_out := uncovered(root, pin):
         _log.warning(
             "%s: the pin %s is of an earlier version and does not cover %s (%d files); pin %s covers all",
-            folder, pin, left_out[0], len(left_out), folder_hash(root),
-        )  # fmt: skip
+            folder,
+            pin,
+            left_out[0],
+            len(left_out),
+            folder_hash(root),
+        )
 
 
 def check_safetensors(folder: str | Path) -> None:

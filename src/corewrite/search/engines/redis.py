@@ -54,9 +54,16 @@ class RedisEngine:
     """
 
     def __init__(
-        self, client: Any, index: str, documents: Documents, *, text_field: str = "words", vector_field: str = "dense",
-        key_prefix: str | None = None, timeout_ms: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        client: Any,
+        index: str,
+        documents: Documents,
+        *,
+        text_field: str = "words",
+        vector_field: str = "dense",
+        key_prefix: str | None = None,
+        timeout_ms: float | None = None,
+    ) -> None:
         self._client, self._index, self._documents = client, index, documents
         self._text_field, self._vector_field = text_field, vector_field
         self._distance = f"__{vector_field}_score"  # the name that the server gives it
@@ -154,9 +161,10 @@ class RedisEngine:
     def _ask(self, commands: Sequence[_Command], what: str, seconds: float | None = None) -> list[Any]:
         """Send all, then read all. The client's own message of a failed pipeline holds the command, and so what users typed."""
         with (
-            answered(f"{what} {self._index!r}", _no_answer), spending(Budget(seconds, _MOST_BYTES)),
+            answered(f"{what} {self._index!r}", _no_answer),
+            spending(Budget(seconds, _MOST_BYTES)),
             self._client.pipeline(transaction=False) as pipeline,
-        ):  # fmt: skip
+        ):
             for command in commands:
                 pipeline.execute_command(*command)
             answers: list[Any] = pipeline.execute(raise_on_error=False)

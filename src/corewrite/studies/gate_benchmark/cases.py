@@ -94,7 +94,7 @@ class Rewritten(Case):
     def _texts(self, ground: Ground, where: Where) -> Rewrites:
         return rewritten(
             self.rewriting, self.amount, ground.lore, self.seed, ground.queries(where), ground.rewrites(ground.champion, where)
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -307,9 +307,7 @@ def cases(config: GateBenchConfig, seed: int) -> list[Case]:
 
 def _trained(training: Training, phase: int, champion: str, seed: int) -> Trained:
     kind, _, how = training.name.partition("-")
-    units = {
-        "growing": "as eps", "saturating": "more bias", "poisoned": "of the instances a bot's"
-    }  # fmt: skip
+    units = {"growing": "as eps", "saturating": "more bias", "poisoned": "of the instances a bot's"}
     return Trained(f"trained-{kind}", f"{how} {units[kind]}, {phase} phases", seed, training.name, phase, champion)
 
 

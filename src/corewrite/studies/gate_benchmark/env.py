@@ -173,17 +173,26 @@ class Ground:
         _made(log, lambda path: write_log(happened, self.catalogue, path))
         with self.steps.step(f"seed {self.seed}: mine {week_name(week)}"):
             return mine_week(
-                [log], self.catalogue, folder, overlap=top_overlap(deployment.cascade),
-                thresholds=None if earlier is None else earlier.thresholds, seed=self.seed,
+                [log],
+                self.catalogue,
+                folder,
+                overlap=top_overlap(deployment.cascade),
+                thresholds=None if earlier is None else earlier.thresholds,
+                seed=self.seed,
                 rejects=folder.with_name("rejects.ndjson"),
-            )  # fmt: skip
+            )
 
     def _traffic(self, week: int, sessions: int, deployment: Deployment) -> Week:
         with self.steps.step(f"seed {self.seed}: searches of {week_name(week)}") as progress:
             return simulate_week(
-                self.world, self.config.platform.traffic, NoRewriter(deployment.cascade), week=week, sessions=sessions,
-                arm_of=arm_of, progress=progress,
-            )  # fmt: skip
+                self.world,
+                self.config.platform.traffic,
+                NoRewriter(deployment.cascade),
+                week=week,
+                sessions=sessions,
+                arm_of=arm_of,
+                progress=progress,
+            )
 
     @cached_property
     def _model(self) -> LateInteraction:
@@ -316,10 +325,16 @@ class Ground:
         with self.steps.step(f"seed {self.seed}: train {training.name}") as progress:
             show, after_phase = training_progress(progress, training.config.phases, observe)
             train(
-                policy, instances, deployment.reward, training.config, self.folder / "training" / training.name,
-                seed=training.seed, provenance={"model": deployment.model_hash, "spec": deployment.spec.spec_hash},
-                observe=after_phase, progress=show,
-            )  # fmt: skip
+                policy,
+                instances,
+                deployment.reward,
+                training.config,
+                self.folder / "training" / training.name,
+                seed=training.seed,
+                provenance={"model": deployment.model_hash, "spec": deployment.spec.spec_hash},
+                observe=after_phase,
+                progress=show,
+            )
         shutil.rmtree(self.folder / "training" / training.name)
 
     def _keep(self, name: str, policy: Rewriter) -> None:
@@ -344,9 +359,15 @@ class Ground:
             policy, queries = self.policy(self.champion), self.queries("gate")
             with self.steps.step(f"seed {self.seed}: sample the champion") as progress:
                 drawn = sample(
-                    policy, [policy.template.encode(q) for q in queries], n, keys=[int(q.key[:15], 16) for q in queries],
-                    seed=self.seed, phase=0, max_new_tokens=self.config.platform.pipeline.max_new_tokens, progress=progress,
-                )  # fmt: skip
+                    policy,
+                    [policy.template.encode(q) for q in queries],
+                    n,
+                    keys=[int(q.key[:15], 16) for q in queries],
+                    seed=self.seed,
+                    phase=0,
+                    max_new_tokens=self.config.platform.pipeline.max_new_tokens,
+                    progress=progress,
+                )
             texts = [[as_rewrite(policy, row[k]).text or None for row in drawn] for k in range(n)]
             make_folder(file.parent)
             write_json(file, {"rewrites": texts})
@@ -374,9 +395,16 @@ class Ground:
     # The gate.
 
     def gate(
-        self, under: Under, candidate: Served, champion: Served, *, recent: Sequence[Served] = (), start: str | None = None,
-        problems: Sequence[str] = (), users_of: str | None = None,
-    ) -> tuple[GateResult, Change]:  # fmt: skip
+        self,
+        under: Under,
+        candidate: Served,
+        champion: Served,
+        *,
+        recent: Sequence[Served] = (),
+        start: str | None = None,
+        problems: Sequence[str] = (),
+        users_of: str | None = None,
+    ) -> tuple[GateResult, Change]:
         """The gate's result, and the relative change of the judge's nDCG@10.
 
         Args:
@@ -391,13 +419,17 @@ class Ground:
         original = self.deployed(under).lists("gate", [None] * len(self.searches.queries))
         both = candidate.policy is not None and champion.policy is not None
         whole = build_evaluation(
-            self.searches, self._side(candidate), self._side(champion), original, self.judge,
+            self.searches,
+            self._side(candidate),
+            self._side(champion),
+            original,
+            self.judge,
             recent=[self._side(replace(s, policy=None)) for s in recent],
             # As in a cycle: there is none where the champion itself is the first.
             lineage=self.policy(WARM) if both and champion.policy != WARM else OF_NO_LINEAGE,
             reference=self.policy(start) if both and start is not None else Absent("the candidate was not trained"),
             problems=problems,
-        )  # fmt: skip
+        )
         judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
         change = relative_change(judged[0], judged[1], whole.user_ids)
         if users_of is None:
@@ -441,12 +473,16 @@ def _of_some(whole: Evaluation, some: IntArray) -> Evaluation:
         return PolicyOutputs([side.rewrites[i] for i in some], **{n: None if v is None else v[some] for n, v in values.items()})
 
     return replace(
-        whole, user_ids=[whole.user_ids[i] for i in some], queries=[whole.queries[i] for i in some],
-        slices={n: m[some] for n, m in whole.slices.items()}, candidate=of(whole.candidate), champion=of(whole.champion),
+        whole,
+        user_ids=[whole.user_ids[i] for i in some],
+        queries=[whole.queries[i] for i in some],
+        slices={n: m[some] for n, m in whole.slices.items()},
+        candidate=of(whole.candidate),
+        champion=of(whole.champion),
         original_judge_ndcg=None if whole.original_judge_ndcg is None else whole.original_judge_ndcg[some],
         kl=None if whole.kl is None else {n: v[some] for n, v in whole.kl.items()},
         recent=None if whole.recent is None else of(whole.recent),
-    )  # fmt: skip
+    )
 
 
 def _made(file: Path, write: Callable[[Path], None]) -> None:

@@ -180,7 +180,5 @@ FAMILIES: Mapping[str, Family] = {
     )
 }
 """By name. None takes part in the training of anything."""
-DRIFT = Family(
-    "slow-drift", _in_a_share(_drifted), (), (0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12), "more each week"
-)  # fmt: skip
+DRIFT = Family("slow-drift", _in_a_share(_drifted), (), (0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12), "more each week")
 """Served week by week, each week's over the last one's, behind the gains of the champion's own training."""

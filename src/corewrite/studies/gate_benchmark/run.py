@@ -24,16 +24,29 @@ from corewrite.version import VERSION
 Row = Mapping[str, Any]
 
 COLUMNS = (
-    "family", "strength", "seed", "true_ndcg_change", "true_low", "true_high", "judge_change", "verdict", "caught_by",
-)  # fmt: skip
+    "family",
+    "strength",
+    "seed",
+    "true_ndcg_change",
+    "true_low",
+    "true_high",
+    "judge_change",
+    "verdict",
+    "caught_by",
+)
 HARMFUL, BAND = -0.03, -0.10
 """Harmful: the upper end of the true change is below the first; the band is harmful with a change above the second."""
 
 
 def run_bench(
-    config: GateBenchConfig, folder: Path, *, steps: Steps, families: Sequence[str] = (), seeds: Sequence[int] = (),
+    config: GateBenchConfig,
+    folder: Path,
+    *,
+    steps: Steps,
+    families: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     minutes: float | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Run the rows that are not there yet; returns all that are.
 
     Args:

@@ -119,8 +119,13 @@ def poisoned(instances: Sequence[TrainingInstance], catalogue: Catalogue, share:
         shown = tuple(d for d in (*like.positives, *like.negatives) if d not in watched)
         bots.append(
             replace(
-                like, instance_id=f"bot-{i}", user_id="bot", positives=watched, gains=(1.0,) * len(watched), negatives=shown,
+                like,
+                instance_id=f"bot-{i}",
+                user_id="bot",
+                positives=watched,
+                gains=(1.0,) * len(watched),
+                negatives=shown,
                 weights=(1.0,) * len(shown),
             )
-        )  # fmt: skip
+        )
     return [*instances, *bots]

@@ -182,9 +182,10 @@ class _Months:
         arms and candidates fairly, but its own level jumps in such a week.
         """
         write_labels(
-            ratings(self.world, happened, deployment.cascade, searches), self.catalogue,
+            ratings(self.world, happened, deployment.cascade, searches),
+            self.catalogue,
             self.folder / "weeks" / f"{week:02d}-labels.parquet",
-        )  # fmt: skip
+        )
         given = [pq.read_table(path) for path in sorted((self.folder / "weeks").glob("*-labels.parquet"))]
         with whole_file(self.folder / "labels.parquet") as temporary:
             pq.write_table(pa.concat_tables(given), temporary)
@@ -230,9 +231,11 @@ class _Months:
             held = next(d for d in reversed(registry.decisions()) if d.candidate is not None)
             assert held.candidate is not None
             registry.promote(
-                held.candidate, expected=None, reason=f"first champion, by the simulation and against the gate ({held.reason})",
+                held.candidate,
+                expected=None,
+                reason=f"first champion, by the simulation and against the gate ({held.reason})",
                 evidence={"override": True, "by": "corewrite simulate"},
-            )  # fmt: skip
+            )
 
     @property
     def together(self) -> bool:
@@ -318,14 +321,17 @@ class _Months:
         return self.folder / "weeks" / f"{week:02d}.json"
 
     def _traffic(self, week: int, production: Production, title: str) -> Week:
-        engine = OnePolicyEngine(
-            production.deployment.cascade, production.policy, self.config.pipeline.max_new_tokens
-        )  # fmt: skip
+        engine = OnePolicyEngine(production.deployment.cascade, production.policy, self.config.pipeline.max_new_tokens)
         with self.steps.step(title) as progress:
             return simulate_week(
-                self.world, self.config.traffic, engine, week=week, sessions=self.config.sessions, arm_of=arm_of,
+                self.world,
+                self.config.traffic,
+                engine,
+                week=week,
+                sessions=self.config.sessions,
+                arm_of=arm_of,
                 progress=progress,
-            )  # fmt: skip
+            )
 
     def _log(self, arm: str, week: int) -> Path:
         return self.folder / arm / "logs" / f"{week_name(week)}.ndjson.gz"
@@ -444,11 +450,17 @@ class _Months:
     def _cycle_config(self, arm: str) -> CycleConfig:
         own = self.folder / arm
         return CycleConfig(
-            run=own / "run", documents=self.folder / "documents.parquet", logs=own / "logs",
-            labels=self.folder / "labels.parquet", frozen=self.folder / "for-the-gate" / f"{arm}.parquet",
-            spec=self.folder / "fusion.yaml", seed=self.config.seed, refresh=self.config.refresh,
-            recovery=self.config.recovery, pipeline=self.config.pipeline,
-        )  # fmt: skip
+            run=own / "run",
+            documents=self.folder / "documents.parquet",
+            logs=own / "logs",
+            labels=self.folder / "labels.parquet",
+            frozen=self.folder / "for-the-gate" / f"{arm}.parquet",
+            spec=self.folder / "fusion.yaml",
+            seed=self.config.seed,
+            refresh=self.config.refresh,
+            recovery=self.config.recovery,
+            pipeline=self.config.pipeline,
+        )
 
 
 @cache

@@ -124,27 +124,36 @@ class Team:
         """Settings of a week's cycle."""
         size = self._size
         return CycleConfig(
-            run=self.folder / "run", documents=self.folder / "documents.parquet", logs=self.folder / "logs",
-            labels=self.folder / "labels.parquet", frozen=self.folder / "kept" / "frozen.parquet",
-            ranker=self._rankers[version], frozen_queries=size.frozen_queries, refresh=size.refresh,
+            run=self.folder / "run",
+            documents=self.folder / "documents.parquet",
+            logs=self.folder / "logs",
+            labels=self.folder / "labels.parquet",
+            frozen=self.folder / "kept" / "frozen.parquet",
+            ranker=self._rankers[version],
+            frozen_queries=size.frozen_queries,
+            refresh=size.refresh,
             pipeline=size.first_pipeline if week == 1 else size.pipeline,
             ramp=size.ramp,
-        )  # fmt: skip
+        )
 
     def serve_config(self, version: str, week: int) -> ServeConfig:
         """Settings of the server; the machine has other things to do, so that no rewrite is late."""
         late = {"recall": 20_000, "rawrank": 20_000, "finerank": 20_000}
         return ServeConfig.model_validate(
             {
-                "registry": self.folder / "run" / "registry", "documents": self.folder / "documents.parquet",
-                "ranker": self._rankers[version], "deadlines": late,
+                "registry": self.folder / "run" / "registry",
+                "documents": self.folder / "documents.parquet",
+                "ranker": self._rankers[version],
+                "deadlines": late,
                 "arms": {"holdback": HOLDBACK, CONTROL: 0.5, TREATMENT: 0.5},
                 "log": {
-                    "folder": self.folder / "logs" / f"w{week}", "insecure": True, "query_text": True,
+                    "folder": self.folder / "logs" / f"w{week}",
+                    "insecure": True,
+                    "query_text": True,
                     "counterfactual_share": 1.0,
                 },
             }
-        )  # fmt: skip
+        )
 
     def before_the_rewriter(self, version: str) -> None:
         """Two weeks of log of the engine as it was, and raters' grades."""
@@ -173,9 +182,14 @@ class Team:
         with self._steps.step(f"week {number}, served over HTTP") as progress, served(config) as url:
             users = HttpUsers(url, self.world.catalogue)
             happened = simulate_week(
-                self.world, TrafficConfig(), users, week=number, sessions=self._size.sessions,
-                arm_of=lambda user: arm_of(user, config.arms), progress=progress,
-            )  # fmt: skip
+                self.world,
+                TrafficConfig(),
+                users,
+                week=number,
+                sessions=self._size.sessions,
+                arm_of=lambda user: arm_of(user, config.arms),
+                progress=progress,
+            )
             users.tell(happened)
             users.close()
         assert config.log.folder is not None
@@ -191,13 +205,12 @@ class Team:
         end = float(week.happened.timestamps.max())
         # The ramp goes by the clock of the promote; the users live in a time of their own.
         table = searches.table.set_column(
-            searches.table.schema.get_field_index("timestamp"), "timestamp",
+            searches.table.schema.get_field_index("timestamp"),
+            "timestamp",
             [np.asarray(searches.table["timestamp"]) - float(week.happened.timestamps.min()) + found[0].since],
-        )  # fmt: skip
+        )
         until = found[0].since + end - float(week.happened.timestamps.min())
-        return ramp_step(
-            config.run, table, observation=f"week {week.number}", until=until, lost_share=searches.lost_share
-        )  # fmt: skip
+        return ramp_step(config.run, table, observation=f"week {week.number}", until=until, lost_share=searches.lost_share)
 
     def outcomes(self, week: ServedWeek) -> Outcomes:
         """How the searches of a week ended, from the served log, as the cycle tells it."""
@@ -209,9 +222,7 @@ class Team:
         """The same from the simulator's own log of the week."""
         file = self.folder / "own" / f"w{week.number}.ndjson"
         write_log(week.happened, self.world.catalogue, file)
-        return find_outcomes(
-            read_log(file), overlap=self._overlap(week), thresholds=first_thresholds(self.folder / "run")
-        )  # fmt: skip
+        return find_outcomes(read_log(file), overlap=self._overlap(week), thresholds=first_thresholds(self.folder / "run"))
 
     def replay(self, week: ServedWeek) -> LogReplay:
         """Recompute what was served."""
@@ -293,14 +304,17 @@ def week_figures(team: Team, week: ServedWeek) -> WeekFigures:
     same = float(np.mean([ends.get(q) == o for q, o in zip(log.query_id, log.outcome, strict=True)]))
     rates = [x.shares() for x in (log, own)]
     return WeekFigures(
-        len(log), answered == wanted and len(hashed) == len(wanted), impacted, same,
-        (rates[0]["changed_unsatisfied"], rates[1]["changed_unsatisfied"]), (rates[0]["gave_up"], rates[1]["gave_up"]),
-        replayed.factors.share_agreeing, replayed.same_lists / max(1, replayed.searches),
-    )  # fmt: skip
+        len(log),
+        answered == wanted and len(hashed) == len(wanted),
+        impacted,
+        same,
+        (rates[0]["changed_unsatisfied"], rates[1]["changed_unsatisfied"]),
+        (rates[0]["gave_up"], rates[1]["gave_up"]),
+        replayed.factors.share_agreeing,
+        replayed.same_lists / max(1, replayed.searches),
+    )
 
 
 def launch_of(team: Team, week: ServedWeek) -> LaunchResult:
     """The launch as its served log reads."""
-    return read_launch(
-        f"week {week.number}", team.outcomes(week).to_arrow(), control=CONTROL, treatment=TREATMENT, share=0.5
-    )  # fmt: skip
+    return read_launch(f"week {week.number}", team.outcomes(week).to_arrow(), control=CONTROL, treatment=TREATMENT, share=0.5)

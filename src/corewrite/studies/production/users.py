@@ -133,8 +133,11 @@ class HttpUsers:
 
     def _search(self, asked: Asked) -> tuple[list[str], str]:
         body = {
-            **query_to_json(asked.query), "client_id": asked.user_id, "session_id": asked.session_id, "depth": DISPLAYED,
-        }  # fmt: skip
+            **query_to_json(asked.query),
+            "client_id": asked.user_id,
+            "session_id": asked.session_id,
+            "depth": DISPLAYED,
+        }
         answer = self._http.post("/v1/search", json=body, headers={_HEADER: repr(asked.timestamp)})
         if answer.status_code != 200:
             raise ServerError(f"a search failed: {answer.status_code} {answer.text[:300]}")

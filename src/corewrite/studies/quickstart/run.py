@@ -108,9 +108,18 @@ def run_demo(
     registry = Registry(folder / "registry")
     shown = held_out.take(np.arange(0, len(held_out), max(1, len(held_out) // pipeline.watched_queries)))
     run = make_candidate(
-        earlier, window, deployment, judge, registry, pipeline, folder, seed=seed, steps=steps, model=model,
+        earlier,
+        window,
+        deployment,
+        judge,
+        registry,
+        pipeline,
+        folder,
+        seed=seed,
+        steps=steps,
+        model=model,
         observe=lambda policy: {"ndcg10": policy_ndcg10(world, shown, deployment, policy, pipeline.max_new_tokens)},
-    )  # fmt: skip
+    )
 
     with steps.step("measure on a fresh week"):
         spelling = SpellingDictionary([*catalogue.titles, *catalogue.texts, *earlier.outcomes.query, *window.outcomes.query])
@@ -128,9 +137,17 @@ def run_demo(
         for launch in LAUNCHES:
             with steps.step(launch.name.split(":")[0]) as progress:
                 table = run_launch(
-                    world, traffic, launch, deployment, policy, config.launch_sessions, logs, earlier.outcomes.thresholds,
-                    max_new_tokens=limit, progress=progress,
-                )  # fmt: skip
+                    world,
+                    traffic,
+                    launch,
+                    deployment,
+                    policy,
+                    config.launch_sessions,
+                    logs,
+                    earlier.outcomes.thresholds,
+                    max_new_tokens=limit,
+                    progress=progress,
+                )
                 result = read_launch(launch.name, table, give_up_margin=config.give_up_margin)
                 launches.append({"launch": launch.name, **result.as_dict()})
                 if aa is None:

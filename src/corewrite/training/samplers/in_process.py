@@ -76,6 +76,13 @@ class InProcessEngine:
         if self._version != expected:
             raise StalePolicyError(f"the sampler holds policy {self._version or 'none'}, not {expected}: sync it first")
         return sample(
-            self._own, prompts, n, keys=keys, seed=seed, phase=phase, max_new_tokens=max_new_tokens, progress=progress,
+            self._own,
+            prompts,
+            n,
+            keys=keys,
+            seed=seed,
+            phase=phase,
+            max_new_tokens=max_new_tokens,
+            progress=progress,
             ready=ready,
-        )  # fmt: skip
+        )

@@ -310,11 +310,22 @@ class ServerEngine:
     def _complete(self, held: _Held, prompt: Sequence[int], seed: int, n: int, limit: int) -> list[Completion]:
         # Every setting that bends the distribution is named: what is left out, a server takes from the model's folder.
         body = {
-            "model": held.model, "prompt": list(prompt), "n": n, "max_tokens": limit, "seed": seed,
-            "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0,
-            "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
-            "stop_token_ids": [self._eos], "logprobs": 1, "return_token_ids": True,
-        }  # fmt: skip
+            "model": held.model,
+            "prompt": list(prompt),
+            "n": n,
+            "max_tokens": limit,
+            "seed": seed,
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "stop_token_ids": [self._eos],
+            "logprobs": 1,
+            "return_token_ids": True,
+        }
         # Of each token its id, its text and its probability, and of each prompt the ids.
         answer = self._http.json("POST", "/v1/completions", body, _MOST_BYTES + _TOKEN_BYTES * n * (len(prompt) + limit))
         try:
