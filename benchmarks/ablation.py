@@ -22,7 +22,7 @@ import numpy as np
 from peers import PeerSettings, grpo, iterative_dpo
 from setting import Platform, Task, platform
 
-from corewrite.deployment.reward import FusedReward, documents_of
+from corewrite.deployment.reward import FusedReward, build_document_rows
 from corewrite.domain import TrainingInstance
 from corewrite.fusion import arithmetic_log_reward, evaluate_stage
 from corewrite.rewriter import Rewriter
@@ -74,7 +74,7 @@ class ArithmeticReward:
     def __call__(self, instances: Sequence[TrainingInstance], texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
         stage = self.base.spec.stages["finerank"].model_copy(update={"original": ()})
         names = sorted({s.signal for s in stage.rewrite})
-        rows, gains, weights = documents_of(instances, self.base.catalogue)
+        rows, gains, weights = build_document_rows(instances, self.base.catalogue)
         back = np.repeat(np.arange(len(instances)), [len(t) for t in texts])
         queries, flat = [x.query.text for x in instances], [t for row in texts for t in row]
         under_query = {s: self.base.signals[s].score(queries, rows)[back] for s in names}

@@ -28,7 +28,7 @@ from corewrite.cycle.config_sections import DataSections, load_cycle_config
 from corewrite.cycle.mined_week import MinedWindow, first_thresholds
 from corewrite.cycle.records import SHAPES
 from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
-from corewrite.cycle.run import history_of
+from corewrite.cycle.run import load_history
 from corewrite.deployment.explain import SearchSections
 from corewrite.deployment.pins import load_pins
 from corewrite.deployment.run_folder import documents_of_run
@@ -318,7 +318,7 @@ class Journals:
     def _step(self, file: Path) -> None:
         found = Journal(file.parent, SHAPES).result(file.stem)
         if file.stem == "record":
-            history = history_of(self._run)
+            history = load_history(self._run)
             must([r["week"] for r in history] == ["w1"], "a record of another week")
             verdicts_in_a_row(history, "reject"), mitigations(history), stuck(history, 1), suspicious(history, 1)
             {**found, "alarms": [*found["alarms"], "more"]}

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from corewrite.domain import Query, query_from_json, query_to_json, words
-from corewrite.domain.traffic_split import STAGES_OF, arm_of
+from corewrite.domain.traffic_split import STAGES_OF, assign_arm
 from corewrite.fusion import FusionSpec, SpecError, default_spec, load_spec, parse_spec
 from corewrite.registry import Candidate, Registry
 from corewrite.relevance import cold_start
@@ -240,7 +240,7 @@ class Bodies:
             return "over a limit"
         for query in queries:
             self._asked_for(query, getattr(wired, "rewrites", 1))
-        must(arm_of(wired.client_id or "nobody", self._config.arms) in STAGES_OF, "no arm")
+        must(assign_arm(wired.client_id or "nobody", self._config.arms) in STAGES_OF, "no arm")
         must(len(self._hasher(wired.client_id)) == 32, "no hash")
         if isinstance(wired, ExplainRequest) and wired.rewrite is not None:
             given = clean(wired.rewrite).text

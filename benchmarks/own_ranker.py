@@ -30,7 +30,7 @@ from scipy import stats
 from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.open import RankerOpener
-from corewrite.deployment.reward import documents_of
+from corewrite.deployment.reward import build_document_rows
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import TrainingInstance, is_identity
@@ -92,7 +92,7 @@ class Raw:
     waits = True
 
     def __call__(self, instances: Sequence[TrainingInstance], texts: Sequence[Sequence[str]]) -> list[FloatArray]:
-        rows, gains, _ = documents_of(instances, self.deployment.documents)
+        rows, gains, _ = build_document_rows(instances, self.deployment.documents)
         wanted = np.where(gains > 0, rows, -1)
         weight = gains / gains.sum(1, keepdims=True)
         own = (self.scorer.score([x.query.text for x in instances], wanted) * weight).sum(1)
@@ -204,7 +204,7 @@ def run_seed(seed: int, out: Path, seconds: float) -> dict[str, Any]:
             return 0.0
         return float(log_rewards(own, for_gate, served_rewrites(policies[name], searched, max_new_tokens=limit)).mean())
 
-    def words_of(name: str) -> float:
+    def build_words(name: str) -> float:
         return float(np.mean([len((r or q.text).split()) for r, q in zip(rewrites[name], held.queries, strict=True)]))
 
     table = {
@@ -213,7 +213,7 @@ def run_seed(seed: int, out: Path, seconds: float) -> dict[str, Any]:
             "reward": reward_of(name),
             "judge": float(judged[name].mean()),
             "ndcg10": {s: float(truth[name][inside].mean()) for s, inside in slices.items()},
-            "words": words_of(name),
+            "words": build_words(name),
             **cqr[name],
         }
         for name in rewrites

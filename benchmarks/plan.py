@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from setting import write_rows
 
-from corewrite.capacity.plan import Plan, Workload, plan, workload_of
+from corewrite.capacity.plan import Plan, Workload, build_workload, plan
 from corewrite.capacity.profile import calibrate, read_run
 from corewrite.capacity.rates import STEPS, MeasuredRun, fit
 from corewrite.domain import Context, Query, TrainingInstance
@@ -120,7 +120,7 @@ def calibrated(policy: Rewriter, wanted: Workload) -> Plan:
     runs = calibrate(
         policy, prompt_tokens=round(wanted.prompt_tokens), rewrite_tokens=tokens, samples=wanted.samples, k=wanted.k
     )  # fmt: skip
-    workload = replace(workload_of(runs[0]), instances=wanted.instances, phases=wanted.phases)
+    workload = replace(build_workload(runs[0]), instances=wanted.instances, phases=wanted.phases)
     return plan(replace(fit(runs), scored=seconds_of_a_reward()), workload.with_rewrite_tokens(wanted.rewrite_tokens))
 
 
@@ -134,7 +134,7 @@ def repeat(policy: Rewriter, sizes: Sizes, seed: int) -> dict[str, tuple[float, 
         found[name] = run(policy, *todo[name], seed=10 * seed + len(name))
     many, few, actual = found["many"][0], found["few"][0], found["larger"][1]
     wanted = replace(
-        workload_of(many), instances=LARGER["phases"] * sizes.predicted, **LARGER
+        build_workload(many), instances=LARGER["phases"] * sizes.predicted, **LARGER
     )  # fmt: skip
     plans = {
         "two_runs": plan(fit([many, few]), wanted),

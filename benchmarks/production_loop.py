@@ -38,7 +38,7 @@ from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import NoRewriter
-from corewrite.studies.production.loop import CONTROL, TREATMENT, LoopSize, Team, launch_of, run_loop, week_figures
+from corewrite.studies.production.loop import CONTROL, TREATMENT, LoopSize, Team, build_launch, run_loop, week_figures
 from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig
 from corewrite.version import VERSION
@@ -148,7 +148,7 @@ def main() -> None:
         loop = run_loop(team)
         figures = [week_figures(team, week) for week in loop.weeks]
         # While a ramp is under way the trigger is between its versions, and its own look reads the week.
-        launches = [launch_of(team, week) for week in loop.weeks if week.number == 2 or loop.ramp is None]
+        launches = [build_launch(team, week) for week in loop.weeks if week.number == 2 or loop.ramp is None]
     # Of the weeks whose trigger is between the two arms; that of a ramp is between its versions.
     tested = [
         stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue

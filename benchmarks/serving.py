@@ -43,7 +43,7 @@ import numpy as np
 from setting import write_rows
 
 from corewrite.domain import query_to_json
-from corewrite.logs import find_outcomes, query_of, read_log
+from corewrite.logs import build_query, find_outcomes, read_log
 from corewrite.serving.settings import Deadlines
 from corewrite.studies.summary import machine
 
@@ -173,7 +173,7 @@ def traffic(run: Path, path: str) -> list[bytes]:
     outcomes = find_outcomes(read_log(run / "logs" / "week-1.ndjson.gz"))
     found = []
     for i in np.argsort(outcomes.timestamp, kind="stable"):
-        query = query_of(outcomes, i)
+        query = build_query(outcomes, i)
         body: dict[str, Any] = query_to_json(query)
         if path == "/v1/search":
             body["client_id"] = str(outcomes.user_id[i])

@@ -44,7 +44,7 @@ from corewrite.training import TrainingConfig
 from corewrite.training.candidates import distinct_candidates, score_candidates
 from corewrite.training.config import ScoringConfig
 from corewrite.training.pairs import select_pairs
-from corewrite.training.rollouts import prompts_of
+from corewrite.training.rollouts import build_prompts
 from corewrite.training.rows import Row
 
 GATE_SEARCHES = 2_000
@@ -185,10 +185,10 @@ def taught(rng: random.Random, words: Sequence[str], titles: int, n: int) -> lis
 
 
 def _worth(word: str) -> float:
-    return (hash_of(word) % 1_000) / 500 - 1
+    return (load_hash(word) % 1_000) / 500 - 1
 
 
-def hash_of(word: str) -> int:
+def load_hash(word: str) -> int:
     value = 7
     for c in word:
         value = (value * 31 + ord(c)) % 1_000_003
@@ -246,7 +246,7 @@ class Task:
     def rows(self, n: int) -> list[Row]:
         """Preferences of the first `n` instances, sampled by our sampler."""
         batch = self.instances[:n]
-        prompts, place, keys = prompts_of(self.policy, batch)
+        prompts, place, keys = build_prompts(self.policy, batch)
         found = sample(self.policy, prompts, SAMPLES, keys=keys, seed=0, phase=0, max_new_tokens=self.limit)
         candidates = [
             distinct_candidates(x, [as_rewrite(self.policy, c) for c in found[i]], self.policy, identity=True)

@@ -34,7 +34,7 @@ from corewrite.studies.quickstart.config import DemoConfig
 from corewrite.studies.summary import machine
 from corewrite.studies.truth import lists_ndcg10
 from corewrite.tuning.files import broken_rewrites, random_pair_eps, tuned_spec
-from corewrite.tuning.requests import requests_of, sampled
+from corewrite.tuning.requests import build_requests, sampled
 from corewrite.tuning.search import TradeOff, Tuning, TuningRequests, ndcg10, reciprocal_rank, tune
 
 CAST = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "cast" / "2021_manual_evaluation_topics_v1.0.json"
@@ -206,7 +206,7 @@ def platform_requests(world: World, week: Week, served: Served, config: DemoConf
     samples = sampled(served.policy, week.queries, keys, seed=0, max_new_tokens=config.pipeline.max_new_tokens)
     kinds = platform_rewrites(world, week, served, config)
     graded = lambda rows: grades(world, week.intents, rows).astype(float)  # noqa: E731
-    return requests_of(served.deployment.cascade, week.queries, week.user_ids, kinds, samples, graded)[0]
+    return build_requests(served.deployment.cascade, week.queries, week.user_ids, kinds, samples, graded)[0]
 
 
 # Both

@@ -22,7 +22,7 @@ from corewrite.deployment.explain import SearchSections
 from corewrite.deployment.settings import RankerSection
 from corewrite.domain import Settings
 from corewrite.domain.config_file import SECTIONS
-from corewrite.domain.settings import parts_of
+from corewrite.domain.settings import iterate_parts
 from corewrite.gate import Margins
 from corewrite.logs.privacy import LogSections, PrivacySections
 from corewrite.serving.settings import ServeSections
@@ -102,9 +102,9 @@ def section(path: str, classes: list[type[Settings]], described: dict[tuple[type
     described[tuple(classes)] = path
     for one in classes:
         if len(classes) > 1:
-            yield f"\n### {path} of {kind_of(one)}\n\n{cell(summary(one))}\n"
+            yield f"\n### {path} of {infer_kind(one)}\n\n{cell(summary(one))}\n"
         rows, several = [], []
-        for place, field, text in rows_of(path, one):
+        for place, field, text in load_rows(path, one):
             kinds = settings_in(field.annotation)
             if len(kinds) > 1:
                 below = place + name_of(field)
@@ -117,21 +117,21 @@ def section(path: str, classes: list[type[Settings]], described: dict[tuple[type
             yield from section(below, kinds, described)
 
 
-def rows_of(path: str, one: type[Settings]) -> Iterator[tuple[str, FieldInfo, str]]:
+def load_rows(path: str, one: type[Settings]) -> Iterator[tuple[str, FieldInfo, str]]:
     """The settings of a class, those of a class inside it as if they were its own."""
     for name, field in one.model_fields.items():
         place, inner = f"{path}.{field.alias or name}", settings_in(field.annotation)
         if inner == [Margins]:
             yield f"{place}.CHECK", FieldInfo(annotation=float, default=None), f"{meaning(one, name)} {margins()}."
         elif len(inner) == 1:
-            yield from rows_of(place + name_of(field), inner[0])
+            yield from load_rows(place + name_of(field), inner[0])
         else:
             yield place, field, meaning(one, name)
 
 
 def name_of(field: FieldInfo) -> str:
     """What a path has for one entry, where settings stand in a mapping or a list."""
-    kinds = {get_origin(p) for p in parts_of(field.annotation)}
+    kinds = {get_origin(p) for p in iterate_parts(field.annotation)}
     return ".NAME" if dict in kinds else "[]" if kinds & {list, tuple} else ""
 
 
@@ -161,7 +161,7 @@ def first_reader(name: str) -> tuple[type[Settings], FieldInfo]:
 def settings_in(annotation: Any) -> list[type[Settings]]:
     """The settings classes in a type."""
     found = []
-    for part in parts_of(annotation):
+    for part in iterate_parts(annotation):
         if isinstance(part, type) and issubclass(part, Settings):
             found.append(part)
         elif get_origin(part) in (dict, list, tuple):
@@ -169,7 +169,7 @@ def settings_in(annotation: Any) -> list[type[Settings]]:
     return list(dict.fromkeys(found))
 
 
-def kind_of(one: type[Settings]) -> str:
+def infer_kind(one: type[Settings]) -> str:
     """What `kind` is in settings that come in several."""
     names = get_args(one.model_fields["kind"].annotation)
     return f"kind `{names[0]}`" if names else "an installed package"
@@ -177,7 +177,7 @@ def kind_of(one: type[Settings]) -> str:
 
 def value_of(field: FieldInfo) -> str:
     """What may be written, in words."""
-    words = " or ".join(dict.fromkeys(word(p) for p in parts_of(field.annotation) if p is not type(None)))
+    words = " or ".join(dict.fromkeys(word(p) for p in iterate_parts(field.annotation) if p is not type(None)))
     return words + "".join(f", {text}" for text in limits(field))
 
 

@@ -28,7 +28,7 @@ _PAIRS = 1024
 _LOWEST = 1e-6
 
 
-def pictures_of(catalogue: Catalogue) -> npt.NDArray[np.float32]:
+def build_pictures(catalogue: Catalogue) -> npt.NDArray[np.float32]:
     """What the ranker sees of each document, [documents, v]; all zero where there is no picture."""
     return np.nan_to_num(catalogue.visual)
 
@@ -86,7 +86,7 @@ class BoundForeignRanker:
     def __init__(self, ranker: ForeignRanker, catalogue: Catalogue, use_picture: bool) -> None:
         self._ranker = ranker
         self._documents = torch.from_numpy(encode(ranker.tokenizer, document_texts(catalogue), MAX_DOCUMENT))
-        self._pictures = torch.from_numpy(pictures_of(catalogue) * np.float32(use_picture))
+        self._pictures = torch.from_numpy(build_pictures(catalogue) * np.float32(use_picture))
         self._use_picture = use_picture
 
     @property

@@ -16,7 +16,7 @@ from corewrite.relevance import Impressions, held_out
 
 from .examples import Negatives, catalogue_clozes
 from .network import CrossEncoder, NetworkConfig
-from .ranker import MAX_DOCUMENT, MAX_TEXT, ForeignRanker, pictures_of
+from .ranker import MAX_DOCUMENT, MAX_TEXT, ForeignRanker, build_pictures
 from .tokens import PAD, document_texts, encode, make_tokenizer
 
 IntArray = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ def train_ranker(
         )
     documents = document_texts(catalogue)
     tokenizer = make_tokenizer(documents, impressions.texts, vocabulary=config.vocabulary, seed=seed)
-    pictures = pictures_of(catalogue)
+    pictures = build_pictures(catalogue)
     size, sub_words = tokenizer.get_vocab_size(), encode(tokenizer, documents, MAX_DOCUMENT)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from corewrite.capacity.plan import Workload, plan, workload_of
+from corewrite.capacity.plan import Workload, build_workload, plan
 from corewrite.capacity.profile import calibrate, read_run, synthetic_instances
 from corewrite.capacity.rates import MeasuredRun, Phase, PlanError, Rates, Work, fit
 from corewrite.training import InProcessEngine, TrainingConfig, train
@@ -185,10 +185,10 @@ def test_what_was_not_measured_is_said():
 
 def test_the_workload_of_a_run_is_its_own_mean_phase():
     run = measured(CONFIG, SHAPES)
-    work, phases = workload_of(run).work, [p.work() for p in run.phases]
+    work, phases = build_workload(run).work, [p.work() for p in run.phases]
     for name in ("prompt_tokens", "sampled_tokens", "scored", "packed_tokens"):
         assert getattr(work, name) == pytest.approx(np.mean([getattr(p, name) for p in phases])), name
-    assert workload_of(run).instances == 300 and work.optimizer_steps == 7
+    assert build_workload(run).instances == 300 and work.optimizer_steps == 7
 
 
 # Real runs.
@@ -231,7 +231,7 @@ def test_a_second_run_takes_about_what_the_first_predicts(taught, made_up, small
     other = tmp_path / "fewer"
     run(taught, made_up, other, SMALL.model_copy(update={"samples": 2}))
     runs = [read_run(small_run), read_run(other)]
-    workload = replace(workload_of(runs[0]), instances=540, phases=3, samples=5, k=2)
+    workload = replace(build_workload(runs[0]), instances=540, phases=3, samples=5, k=2)
     predicted = plan(fit(runs), workload)
     report, actual = run(
         taught, made_up, tmp_path / "larger",
@@ -255,7 +255,7 @@ def test_a_run_is_read_as_its_files_tell(taught, made_up, small_run):
         record = json.loads((small_run / f"phases/{i:03d}/record.json").read_text())
         assert phase.rows == 60 - record["instances_without_pair"] and phase.pairs == record["pairs"]
         assert 0 < phase.seconds["sync"] < 5
-    workload = workload_of(found)
+    workload = build_workload(found)
     assert workload.prompt_tokens == pytest.approx(40, abs=1) and workload.instances == 240
     assert workload.synced_bytes == 4 * taught.parameters
     on_disk = (small_run / "state.safetensors").stat().st_size
@@ -336,7 +336,7 @@ def test_a_calibration_measures_two_numbers_of_samples_and_no_reward(taught):
     rates = fit(runs)
     assert rates.scored is None and min(rates.sampled_token, rates.learnt_token, rates.reference_token) > 0
     assert any("made-up instances" in note for note in rates.notes)
-    workload = workload_of(runs[0])
+    workload = build_workload(runs[0])
     assert workload.paired > 0.9 and workload.prompt_tokens == pytest.approx(20, abs=1)
     with pytest.raises(PlanError, match="2 samples at least, not 4 and 1"):
         calibrate(taught, prompt_tokens=20, rewrite_tokens=4, samples=1, k=1)

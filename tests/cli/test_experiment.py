@@ -26,7 +26,7 @@ def call(*args):
 
 
 def write_traffic(
-    path, users=1_200, days=8, texts="plain", knows=lambda user, step: True, arm_of=lambda user: ARMS[user % 2],
+    path, users=1_200, days=8, texts="plain", knows=lambda user, step: True, assign_arm=lambda user: ARMS[user % 2],
     pair=ARMS, rewrites=True,
 ):  # fmt: skip
     """Users who come on some days, search, and are satisfied, type a repair, or give up and type something else at once.
@@ -43,14 +43,14 @@ def write_traffic(
                 while True:
                     impacted = bool(rng.random() < 0.5)
                     u = rng.random()
-                    treated = arm_of(user) == "launch_2"
+                    treated = assign_arm(user) == "launch_2"
                     changed = u < CHANGED[treated and impacted] and not repaired
                     satisfied = u > 0.5
                     ending = "satisfied" if satisfied else "changed_unsatisfied" if changed else "gave_up"
                     query_id, text = f"q{user}-{day}-{typed}", WORDS[(user + word) % len(WORDS)] + " again" * repaired
                     used = ["finerank"] if treated and rewrites else []
                     served = {"format": 2, "texts": texts, "pair": list(pair), "used_at": used}
-                    attributes = {"arm": arm_of(user), "served": served}
+                    attributes = {"arm": assign_arm(user), "served": served}
                     if knows(user, typed):
                         attributes["impacted"] = impacted
                     hits = ["d1", "d2", "d3"] if treated else [f"{query_id}-{k}" for k in range(3)]
@@ -62,7 +62,7 @@ def write_traffic(
                         "watch", query_id=query_id, client_id=client, session_id="", timestamp=at + 5, object_id=hits[0],
                         ordinal=1, watch_seconds=(40.0 if satisfied else 1.0) + u, duration_seconds=100.0,
                     )  # fmt: skip
-                    happened.append((client, arm_of(user), impacted, ending, at))
+                    happened.append((client, assign_arm(user), impacted, ending, at))
                     typed, word, at, repaired = typed + 1, word + (not changed), at + 60, changed
                     if not changed and (typed > 5 or rng.random() < 0.5):
                         break
@@ -237,7 +237,7 @@ def test_a_plan_and_a_reading_by_its_thresholds(traffic, tmp_path):
             {"knows": lambda user, step: user % 2 == 0 or user % 8 == 1}, [*PAIR, "--share", 0.5],
             r"known for 100\.0 % .* and [23]\d\.\d %",
         ),
-        ({"arm_of": lambda user: ""}, [*PAIR, "--share", 0.5], "no search is in arm 'none': there are searches without an arm"),
+        ({"assign_arm": lambda user: ""}, [*PAIR, "--share", 0.5], "no search is in arm 'none': there are searches without an"),
         ({"texts": "sealed"}, [*PAIR, "--share", 0.5], "hold sealed texts"),
         ({"pair": ("none", "launch_1")}, [*PAIR, "--share", 0.5], "between 'none' and 'launch_1', not between.*`log.pair`"),
         ({"rewrites": False}, [*PAIR, "--share", 0.5], "of arm 'launch_2' was served with a rewrite"),
@@ -263,6 +263,6 @@ def test_what_cannot_be_read_is_refused_with_the_reason(traffic_options, args, m
 )
 def test_errors_name_the_value(args, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_traffic(tmp_path / "some.json", users=120, arm_of=lambda user: "")
+    write_traffic(tmp_path / "some.json", users=120, assign_arm=lambda user: "")
     result = call("experiment", *args)
     assert result.exit_code == 1 and message in " ".join(result.stderr.split())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from corewrite.capacity.plan import plan, workload_of
+from corewrite.capacity.plan import build_workload, plan
 from corewrite.capacity.profile import read_run, synthetic_instances
 from corewrite.capacity.rates import fit
 from corewrite.cli.main import app
@@ -48,7 +48,7 @@ def trained(policy, tmp_path_factory):
 def test_a_plan_from_a_run_is_what_the_library_gives(trained):
     found = json.loads(call("--instances", 5_000_000, "--run", trained, "--phases", 20, "--json").stdout)
     measured = read_run(trained / "training")
-    workload = workload_of(measured)
+    workload = build_workload(measured)
     assert found["workload"]["instances"] == 5_000_000 and found["workload"]["samples"] == 4 and found["syncs"] == 20
     assert found["bytes_synced"] == 20 * workload.synced_bytes
     rates = fit([measured])

@@ -15,7 +15,7 @@ from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import make_world
-from corewrite.studies.engine import NoRewriter, arm_of
+from corewrite.studies.engine import NoRewriter, assign_arm
 from corewrite.studies.platform import ratings
 from corewrite.training import TrainingConfig
 
@@ -42,7 +42,9 @@ def platform(tmp_path_factory) -> Path:
     cold = embedded_deployment(world.catalogue, cold_start(world.catalogue, seed=3), default_spec())
     (folder / "logs").mkdir()
     for week in range(4):
-        happened = simulate_week(world, TrafficConfig(), NoRewriter(cold.cascade), week=week, sessions=500, arm_of=arm_of)
+        happened = simulate_week(
+            world, TrafficConfig(), NoRewriter(cold.cascade), week=week, sessions=500, assign_arm=assign_arm
+        )
         write_log(happened, world.catalogue, folder / "logs" / f"w{week}.ndjson")
         if week == 0:
             write_labels(ratings(world, happened, cold.cascade, 80), world.catalogue, folder / "labels.parquet")

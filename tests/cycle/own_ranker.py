@@ -24,7 +24,7 @@ def words_and_picture(version: str):
             asked, said = set(words(text)), set(words(document))
             met = sum(w in said for w in asked)
             # A word's picture is a direction of its own: any will do for a test, as long as it is the word's.
-            seen = sum(float(pictures[i, hash_of(w) % pictures.shape[1]]) > 0.4 for w in asked - said)
+            seen = sum(float(pictures[i, load_hash(w) % pictures.shape[1]]) > 0.4 for w in asked - said)
             out[i] = 2.0 * met + 0.5 * seen - 1.2 * len(asked) - 0.5
             if version == "broken":
                 out[i] = 1.0 - 3.0 * met
@@ -33,7 +33,7 @@ def words_and_picture(version: str):
     return score
 
 
-def hash_of(word: str) -> int:
+def load_hash(word: str) -> int:
     """The same in every process."""
     return sum((i + 1) * ord(c) for i, c in enumerate(word))
 
@@ -57,6 +57,6 @@ class ByWords:
             for word in set(words(text)):
                 met[self.rows_with.get(word, [])] += 1
             rows = np.argsort(-met, kind="stable")[:k]
-            rows = self.documents.rows(self.documents.ids_of(rows[met[rows] > 0]))  # an index answers with ids
+            rows = self.documents.rows(self.documents.load_ids(rows[met[rows] > 0]))  # an index answers with ids
             out[i, : len(rows)] = rows
         return out

@@ -1,6 +1,6 @@
 from corewrite.cycle import SpellingDictionary, baseline_rewrites
 from corewrite.domain import Context, Query
-from corewrite.evaluation.searches import query_frequency, slices_of
+from corewrite.evaluation.searches import build_slices, query_frequency
 
 TEXTS = ["interview paris"] * 9 + ["interview london"] * 9 + ["concert"] * 9 + ["interviev"] + ["cats"] * 5 + ["cars"] * 40
 
@@ -26,7 +26,7 @@ def test_baselines():
 
 def test_slices_part_the_traffic():
     queries = [Query("A"), Query("b", Context(queries=("x",))), Query("c", Context(titles=("t",)))]
-    slices = slices_of(queries, query_frequency(["a"] * 30 + ["b"] * 5))
+    slices = build_slices(queries, query_frequency(["a"] * 30 + ["b"] * 5))
     for parts in (("head", "torso", "tail"), ("after a query", "after a video only", "no context")):
         assert sum(slices[name].astype(int) for name in parts).tolist() == [1, 1, 1]
     assert slices["head"].tolist() == [True, False, False] and slices["torso"].tolist() == [False, True, False]

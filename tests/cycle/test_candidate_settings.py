@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from corewrite.cycle import PipelineConfig
-from corewrite.cycle.candidate import engine_of, to_train
+from corewrite.cycle.candidate import open_sampler, to_train
 from corewrite.rewriter import merged, new_small_decoder
 from corewrite.training.samplers.server import ServerEngine
 
@@ -16,7 +16,7 @@ def warm():
 
 def test_without_settings_this_process_samples_and_all_weights_are_trained(warm):
     config = PipelineConfig()
-    with engine_of(config, warm) as engine:
+    with open_sampler(config, warm) as engine:
         assert engine is None
     policy = to_train(warm, config, 0)
     assert policy.policy_hash == warm.policy_hash and policy.model is not warm.model
@@ -26,7 +26,7 @@ def test_without_settings_this_process_samples_and_all_weights_are_trained(warm)
 def test_a_server_in_the_settings_samples(warm, tmp_path):
     pytest.importorskip("httpx")
     server = {"url": "http://127.0.0.1:9", "model_folder": str(tmp_path), "reload": "weights", "drift_limit": 0.01}
-    with engine_of(PipelineConfig.model_validate({"server": server}), warm) as engine:
+    with open_sampler(PipelineConfig.model_validate({"server": server}), warm) as engine:
         assert isinstance(engine, ServerEngine) and engine.drift_limit == 0.01
 
 

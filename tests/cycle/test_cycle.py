@@ -9,7 +9,7 @@ import torch
 
 from corewrite.cycle import run as cycle_module
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.run import cycle_status, history_of, refit, run_cycle
+from corewrite.cycle.run import cycle_status, load_history, refit, run_cycle
 from corewrite.cycle.steps.rollout import read_ramp
 from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.domain.traffic_split import is_gate_user, is_holdback_user
@@ -54,7 +54,7 @@ def test_two_weeks_and_what_they_leave(settings, steps):
     assert first["verdict"] in ("promote", "hold")
     assert first["relevance_fitted"]
     second = run_cycle(config, "w2", steps=steps)
-    assert [r["week"] for r in history_of(config.run)] == ["w1", "w2"]
+    assert [r["week"] for r in load_history(config.run)] == ["w1", "w2"]
     assert second["provenance"]["code_version"] and second["provenance"]["data_window"]
     assert run_cycle(config, "w2", steps=steps) == second, "a finished cycle is not run again"
     with pytest.raises(CycleError, match="'w0' is out of turn"):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.run import history_of
+from corewrite.cycle.run import load_history
 from corewrite.storage.journal import JournalError
 from corewrite.training.checkpoint import ResumeError, RunFolder
 
@@ -21,7 +21,7 @@ def test_odd_json(tmp_path, content):
     for file in (record, tmp_path / "about.json", tmp_path / "phases" / "000" / "record.json"):
         file.write_text(content)
     with pytest.raises(JournalError, match=r"record\.json is damaged"):
-        history_of(tmp_path)
+        load_history(tmp_path)
     with pytest.raises(JournalError, match=r"about\.json is damaged .* mined again"):
         _ = MinedWindow(tmp_path).about
     with pytest.raises(ResumeError, match=r"record\.json is damaged"):
@@ -47,7 +47,7 @@ def test_a_record_that_says_what_none_says(tmp_path, change):
     file = tmp_path / "cycles" / "w1" / "record.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(RECORD))
-    assert history_of(tmp_path) == [RECORD]
+    assert load_history(tmp_path) == [RECORD]
     file.write_text(json.dumps(RECORD | change))
     with pytest.raises(JournalError, match=r"record\.json is damaged"):
-        history_of(tmp_path)
+        load_history(tmp_path)

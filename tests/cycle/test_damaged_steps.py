@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from corewrite.cycle.mined_week import MinedWindow, first_thresholds
 from corewrite.cycle.records import SHAPES
 from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
-from corewrite.cycle.run import history_of
+from corewrite.cycle.run import load_history
 from corewrite.experiment import RampConfig, RampState
 from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
 from corewrite.storage.journal import Journal, JournalError
@@ -75,7 +75,7 @@ def test_any_record_is_read_or_refused_and_what_is_read_can_be_gone_by(tmp_path_
     (run / "cycles" / "w1").mkdir(parents=True)
     (run / "cycles" / "w1" / "record.json").write_text(json.dumps(STEPS["record"] | {key: value}))
     try:
-        history = history_of(run)
+        history = load_history(run)
     except JournalError as error:
         assert "record.json is damaged" in str(error)
         return

@@ -253,7 +253,7 @@ def test_a_relevance_model_that_cannot_be_fitted_or_scores_no_number_leaves_the_
     decision = promoted(config, "old")
     cycle = _Cycle.begin(config, "w2", steps, too_little, False)
     cycle.plan["relevance_due"] = True
-    monkeypatch.setattr(cycle_module, "impressions_of", lambda *_: None)
+    monkeypatch.setattr(cycle_module, "build_impressions", lambda *_: None)
     fitted = cycle.journal.once("relevance", lambda: cycle._refresh(lambda done, total: None))
     champion = decision.candidate
     assert (fitted["relevance"], fitted["fitted"]) == (champion.relevance, False)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from corewrite.cycle import PipelineConfig, write_catalogue, write_labels
-from corewrite.cycle.candidate import engine_of
+from corewrite.cycle.candidate import open_sampler
 from corewrite.cycle.config_sections import load_train_config
 from corewrite.cycle.judges import build_judge
 from corewrite.cycle.run import fitted_judge
@@ -105,7 +105,7 @@ def test_a_sampler_of_ones_own_samples_and_is_closed(installed):
     policy = new_small_decoder(["a cat", "a dog"] * 5, seed=0, vocabulary=300, width=32, layers=1, heads=2)
     import own_sampler
 
-    with engine_of(config(server={"kind": "here", "speed": 3}), policy) as engine:
+    with open_sampler(config(server={"kind": "here", "speed": 3}), policy) as engine:
         assert engine == (policy, 3) and own_sampler.OPEN == [3]
     assert own_sampler.OPEN == []
     with pytest.raises(ValidationError, match="kind 'there' is unknown: there are server, here"):

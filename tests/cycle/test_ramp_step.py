@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cycle.steps.rollout import RampError, begin_ramp, carry_ramp, ramp_step, read_ramp, seconds_of
+from corewrite.cycle.steps.rollout import RampError, begin_ramp, carry_ramp, decision_seconds, ramp_step, read_ramp
 from corewrite.experiment import RampConfig
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import cycle_lock
@@ -72,7 +72,7 @@ def test_carried_over_it_goes_back_to_the_policy_before_not_to_the_model_before(
     carry_ramp(run, again)
     carry_ramp(run, again)  # killed after it, a cycle says so once more
     state = read_ramp(run)[0]
-    assert (state.champion, state.previous, state.since) == (again.number, before.number, seconds_of(again))
+    assert (state.champion, state.previous, state.since) == (again.number, before.number, decision_seconds(again))
     assert state.treatment.users == 0 and len(state.history) == 1, "what was seen under another ranker does not count"
     since = state.since
     ramp_step(run, searches(since, 3_000, 0.5), observation="wednesday", until=since + 7_200)

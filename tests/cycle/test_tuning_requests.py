@@ -13,13 +13,13 @@ from corewrite.cycle.candidate import write_spec
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.run import run_cycle
 from corewrite.cycle.weeks import CycleError
-from corewrite.deployment.load import policy_of
+from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query
 from corewrite.fusion import FusionSpec, default_spec, evaluate_stage
 from corewrite.registry import Candidate
 from corewrite.tuning.files import read_requests
-from corewrite.tuning.requests import log_requests, nearest_other, requests_of
+from corewrite.tuning.requests import build_requests, log_requests, nearest_other
 from corewrite.tuning.search import CHAMPION, ndcg10
 
 
@@ -39,7 +39,7 @@ def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tm
     read, cascade, stage = read_requests(out), week.deployment.cascade, week.deployment.spec.finerank
     by_id = dict(zip(sorted(x.instance_id for x in instances), range(len(instances)), strict=True))
     assert about["requests"] == len(instances) == len(read.group)
-    policy = policy_of(week.registry, week.champion.policy)
+    policy = load_policy(week.registry, week.champion.policy)
     rewrites = served_rewrites(policy, [x.query for x in instances], max_new_tokens=config.pipeline.max_new_tokens)
     for x, rewrite in list(zip(instances, rewrites, strict=True))[:12]:
         i = by_id[x.instance_id]
@@ -102,7 +102,7 @@ def test_the_worst_sample_is_the_one_that_ranks_worst():
     cascade, queries = _Cascade(default_spec()), [Query("a b"), Query("c")]
     kinds = {CHAMPION: ["x", None], "shuffled": ["y", "c"]}
     samples = [["p", "q"], ["p q r s", None], ["a b", "q q"]]
-    requests, rows = requests_of(cascade, queries, ["u", "v"], kinds, samples, lambda r: (r == 0).astype(float))
+    requests, rows = build_requests(cascade, queries, ["u", "v"], kinds, samples, lambda r: (r == 0).astype(float))
     assert requests.valid.tolist() == [[True] * 3, [True, True, False]] and rows.shape == (2, 3)
     # No rewrite, and the query itself, are none.
     assert np.isnan(requests.under_rewrite["shuffled"]["relevance"]).all(1).tolist() == [False, True]

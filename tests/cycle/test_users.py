@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.cycle.finished_week import FinishedWeek
-from corewrite.cycle.mined_week import MinedWindow, impressions_of
+from corewrite.cycle.mined_week import MinedWindow, build_impressions
 from corewrite.cycle.run import _Cycle, refit, run_cycle
-from corewrite.cycle.users import frozen_users, read_users, users_of
-from corewrite.domain.traffic_split import bucket_of, is_gate_user, is_holdback_user
+from corewrite.cycle.users import build_users, frozen_users, read_users
+from corewrite.domain.traffic_split import assign_bucket, is_gate_user, is_holdback_user
 from corewrite.logs import LogError, read_evaluation_instances, read_instances, write_instances
 
 
@@ -30,7 +30,7 @@ GATE, OTHER = gate_by_hash(True), gate_by_hash(False)
 def users(*rows):
     """Of searches given as (user, bucket, arm)."""
     user, bucket, arm = (np.array(x, object) for x in zip(*rows, strict=True))
-    return users_of(SimpleNamespace(user_id=user, bucket=bucket, arm=arm))
+    return build_users(SimpleNamespace(user_id=user, bucket=bucket, arm=arm))
 
 
 def test_without_buckets_the_split_is_that_of_the_ids_in_the_log():
@@ -90,7 +90,7 @@ def rewritten(platform, folder, change):
 def with_bucket(line):
     if "user_query" in line:
         # As `corewrite serve` logs it: the bucket of the id, and the id no more.
-        line["query_attributes"]["bucket"] = bucket_of(line["client_id"])
+        line["query_attributes"]["bucket"] = assign_bucket(line["client_id"])
     return line | {"client_id": f"hash of {line['client_id']}"}
 
 
@@ -140,7 +140,7 @@ def test_no_user_of_a_frozen_set_is_trained_on_whatever_splits_them_today(platfo
     _, window = mined_week(settings, steps, platform / "logs", name="first")
     trained = {x.user_id for x in window.instances()} & {r.user_id for part in window.reformulations() for r in part}
     # The set was frozen when the log had no buckets, or other ones: three of its users are not the gate's today.
-    frozen = sorted(trained & set(impressions_of([window], window_documents(platform)).user_ids))[:3]
+    frozen = sorted(trained & set(build_impressions([window], window_documents(platform)).user_ids))[:3]
     path = tmp_path / "frozen-before.parquet"
     held = [replace(x, evaluation_only=False) for x in window.instances() if x.user_id in frozen]
     write_instances(held, path, evaluation_only=True)
@@ -150,7 +150,7 @@ def test_no_user_of_a_frozen_set_is_trained_on_whatever_splits_them_today(platfo
     assert {x.user_id for x in read_instances(again.folder / "instances.parquet")} >= set(frozen)
     for name in ("w0", "w1"):
         week = cycle._window(name)
-        seen = impressions_of([week], window_documents(platform)).user_ids
+        seen = build_impressions([week], window_documents(platform)).user_ids
         for found in (week.instances(), *week.reformulations()):
             assert found and not {x.user_id for x in found} & set(frozen)
         assert seen and not set(seen) & set(frozen)
@@ -219,8 +219,8 @@ def test_the_few_hashed_searches_of_a_week_are_left_out(platform, settings, step
 def test_a_retrain_of_a_finished_week_leaves_the_frozen_users_out(platform, settings, steps, monkeypatch):
     cycle, _ = mined_week(settings, steps, platform / "logs")
     champion = SimpleNamespace(relevance="", spec="")
-    monkeypatch.setattr("corewrite.cycle.finished_week.history_of", lambda run: [{"week": "w1"}])
-    monkeypatch.setattr("corewrite.cycle.finished_week.deployment_of", lambda *a: None)
+    monkeypatch.setattr("corewrite.cycle.finished_week.load_history", lambda run: [{"week": "w1"}])
+    monkeypatch.setattr("corewrite.cycle.finished_week.load_deployment", lambda *a: None)
     monkeypatch.setattr("corewrite.cycle.finished_week.fitted_judge", lambda *a: None)
     registry = SimpleNamespace(champion=lambda: champion)
     monkeypatch.setattr("corewrite.cycle.finished_week.Registry", lambda path: registry)

@@ -34,7 +34,7 @@ class ByWords:
         self.documents = documents
         every = np.arange(len(documents))
         self.said = [set(words(t)) for t in text_column(documents, "title", every)]
-        self.ids = documents.ids_of(every)
+        self.ids = documents.load_ids(every)
 
     def search_text(self, texts, k):
         out = np.full((len(texts), k), -1, np.int64)
@@ -67,7 +67,7 @@ def instances(catalogue):
     rng = np.random.default_rng(0)
     found = []
     for i in range(60):
-        good, *bad = catalogue.ids_of(rng.choice(len(catalogue), 4, replace=False))
+        good, *bad = catalogue.load_ids(rng.choice(len(catalogue), 4, replace=False))
         title = catalogue.column("title", catalogue.rows([good]))[0]
         query = Query(" ".join(title.split()[:2]))
         found.append(TrainingInstance(f"q{i}", f"u{i}", query, (good,), (1.0,), tuple(bad), (1.0, 2.0, 0.5)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from corewrite.domain import Catalogue, Documents
-from corewrite.domain.documents import number_column, prior_of, text_column
+from corewrite.domain.documents import load_prior, number_column, text_column
 
 FRAMES = (np.ones((2, 3), np.float32), np.empty((0, 3), np.float32), np.zeros((1, 3), np.float32))
 CATALOGUE = Catalogue(
@@ -31,7 +31,7 @@ def test_columns_are_given_by_name_in_the_order_of_the_rows():
     assert documents.column_names == (
         "id", "title", "text", "visual", "seconds", "prior", "creator", "popularity", "audio", "frames",
     )  # fmt: skip
-    assert documents.column("id", rows) == documents.ids_of(rows) == ["c", "a", "c"]
+    assert documents.column("id", rows) == documents.load_ids(rows) == ["c", "a", "c"]
     assert documents.column("title", rows) == ["three", "one", "three"]
     assert documents.column("text", rows) == ["x", "", "x"]
     assert documents.column("creator", rows) == ["bob", "ann", "bob"]
@@ -53,7 +53,7 @@ def test_rows_of_ids():
 
 @pytest.mark.parametrize("rows", [[-1], [0, 3]])
 def test_pads_and_rows_beyond_the_end_are_refused(rows):
-    for ask in (CATALOGUE.ids_of, lambda r: CATALOGUE.column("frames", r), lambda r: CATALOGUE.id_at(r[-1])):
+    for ask in (CATALOGUE.load_ids, lambda r: CATALOGUE.column("frames", r), lambda r: CATALOGUE.id_at(r[-1])):
         with pytest.raises(ValueError, match=f"row {rows[-1]} is not among the 3 documents"):
             ask(np.array(rows))
 
@@ -78,8 +78,8 @@ def test_documents_of_which_only_ids_are_known():
 
 def test_a_prior_that_nobody_gave_is_one():
     rows = np.array([2, 0])
-    assert prior_of(CATALOGUE, rows).tolist() == [0.25, 0.5]
-    assert prior_of(replace(CATALOGUE, left_out={"prior": "the file has none"}), rows).tolist() == [1, 1]
+    assert load_prior(CATALOGUE, rows).tolist() == [0.25, 0.5]
+    assert load_prior(replace(CATALOGUE, left_out={"prior": "the file has none"}), rows).tolist() == [1, 1]
 
 
 def test_a_column_of_another_kind_is_refused_where_texts_or_numbers_are_needed():

@@ -13,8 +13,8 @@ from corewrite.domain import hash_share, sha256_text
 from corewrite.domain.traffic_split import (
     NUM_BUCKETS,
     ArmShares,
-    arm_of,
-    bucket_of,
+    assign_arm,
+    assign_bucket,
     in_treatment,
     is_gate_bucket,
     is_gate_user,
@@ -28,7 +28,7 @@ LAUNCH = {"none": 0.5, "launch_1": 0.2, "launch_2": 0.3}
 
 def test_golden_buckets():
     """Fixed for ever: a change would put users that were trained on into the gate's share."""
-    assert [bucket_of(u) for u in ["", "u", "user-0", "user-1", "client 7"]] == [4053, 3067, 256, 6890, 2959]
+    assert [assign_bucket(u) for u in ["", "u", "user-0", "user-1", "client 7"]] == [4053, 3067, 256, 6890, 2959]
 
 
 def by_definition(user: str) -> Fraction:
@@ -38,10 +38,10 @@ def by_definition(user: str) -> Fraction:
 @given(st.text(max_size=30))
 @example("user-0")
 def test_gate_and_holdback_are_what_they_were_before_there_were_buckets(user):
-    assert 0 <= bucket_of(user) < NUM_BUCKETS
-    assert bucket_of(user) == by_definition(user) * NUM_BUCKETS // 1
-    assert is_gate_user(user) == (hash_share(user, "gate") < 0.2) == is_gate_bucket(bucket_of(user))
-    assert is_holdback_user(user) == (hash_share(user, "gate") < 0.05) == is_holdback_bucket(bucket_of(user))
+    assert 0 <= assign_bucket(user) < NUM_BUCKETS
+    assert assign_bucket(user) == by_definition(user) * NUM_BUCKETS // 1
+    assert is_gate_user(user) == (hash_share(user, "gate") < 0.2) == is_gate_bucket(assign_bucket(user))
+    assert is_holdback_user(user) == (hash_share(user, "gate") < 0.05) == is_holdback_bucket(assign_bucket(user))
     assert is_gate_user(user) or not is_holdback_user(user, 0.2)
 
 
@@ -54,24 +54,24 @@ def test_without_a_holdback_every_client_keeps_its_arm():
     shares = ArmShares(holdback=0, **LAUNCH)
     for user in USERS[:2000]:
         place = hash_share(user, "corewrite")
-        assert arm_of(user, shares) == ("none" if place < 0.5 else "launch_1" if place < 0.7 else "launch_2")
+        assert assign_arm(user, shares) == ("none" if place < 0.5 else "launch_1" if place < 0.7 else "launch_2")
 
 
 def test_the_holdback_comes_first_and_the_others_share_the_rest():
-    found = {u: arm_of(u, ArmShares(**LAUNCH)) for u in USERS}
+    found = {u: assign_arm(u, ArmShares(**LAUNCH)) for u in USERS}
     assert {u for u, arm in found.items() if arm == "holdback"} == {u for u in USERS if is_holdback_user(u)}
     counts = Counter(found.values())
     expected = [0.05, *(0.95 * s for s in LAUNCH.values())]
     observed = [counts["holdback"], *(counts[arm] for arm in LAUNCH)]
     assert stats.chisquare(observed, [len(USERS) * s for s in expected]).pvalue > 0.001
     # A new salt, and other shares, move clients between the arms and nobody into or out of the holdback.
-    again = {u: arm_of(u, ArmShares(salt="next", none=0.9, launch_2=0.1)) for u in USERS}
+    again = {u: assign_arm(u, ArmShares(salt="next", none=0.9, launch_2=0.1)) for u in USERS}
     assert all((found[u] == "holdback") == (again[u] == "holdback") for u in USERS)
 
 
 def test_arms_ramps_and_the_gate_are_independent_of_each_other():
     shares = ArmShares(holdback=0, none=0.5, launch_2=0.5)
-    groups = [is_gate_user, lambda u: arm_of(u, shares) == "none", lambda u: in_treatment(u, "ramp-3", 0.1)]
+    groups = [is_gate_user, lambda u: assign_arm(u, shares) == "none", lambda u: in_treatment(u, "ramp-3", 0.1)]
     for i, one in enumerate(groups):
         for other in groups[:i]:
             table = [[0, 0], [0, 0]]

@@ -10,8 +10,8 @@ from scipy import stats
 from corewrite.cycle.mined_week import MinedWindow
 from corewrite.deployment.pins import load_pins
 from corewrite.domain import Outcome
-from corewrite.domain.traffic_split import bucket_of
-from corewrite.studies.production.loop import CONTROL, TREATMENT, launch_of, week_figures
+from corewrite.domain.traffic_split import assign_bucket
+from corewrite.studies.production.loop import CONTROL, TREATMENT, build_launch, week_figures
 
 pytestmark = pytest.mark.e2e
 
@@ -34,7 +34,7 @@ def test_who_was_held_back_is_exactly_who_was_served_as_such(loop, figures):
     assert all(f.holdback_exact for f in figures)
     week, outcomes = loop.weeks[0], loop.team.outcomes(loop.weeks[0])
     buckets = dict(zip(outcomes.user_id, outcomes.bucket, strict=True))
-    assert sorted(buckets.values()) == sorted(bucket_of(u) for u in set(week.happened.user_ids))
+    assert sorted(buckets.values()) == sorted(assign_bucket(u) for u in set(week.happened.user_ids))
     # The cycle's own figures of the week go by the arm that was served, too.
     arms = outcomes.arm[outcomes.outcome != Outcome.CENSORED]
     searches = Counter("holdback" if arm == "holdback" else "served" for arm in arms)
@@ -55,7 +55,7 @@ def test_what_the_served_log_says_is_what_happened(loop, figures):
         assert f.same_outcomes == 1.0, f
         np.testing.assert_allclose(f.cqr[0], f.cqr[1])
         np.testing.assert_allclose(f.give_up[0], f.give_up[1])
-    launch = launch_of(loop.team, loop.weeks[0])
+    launch = build_launch(loop.team, loop.weeks[0])
     assert math.isfinite(launch.cqr.control) and launch.srm_p_value > 0.001
 
 

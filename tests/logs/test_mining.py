@@ -12,12 +12,12 @@ from corewrite.domain import Catalogue, Context, Query, TrainingInstance
 from corewrite.logs import (
     Propensity,
     SatisfactionThresholds,
+    build_query,
     find_outcomes,
     fit_propensity,
     labelled_impressions,
     mine_instances,
     mine_reformulations,
-    query_of,
     read_instances,
     write_instances,
 )
@@ -134,7 +134,7 @@ def test_reformulations(repaired) -> None:
     assert [(r.query.text, r.target, r.user_id) for r in failed] == [("Red lion", "red lion trailer", "lea")]
     assert [(r.query.text, r.target) for r in good] == [("red lion trailer", "red lion trailer")]
     assert failed[0].query.context.titles == ("The zoo",)
-    assert failed[0].query == query_of(repaired, repaired.query_id.tolist().index("0"))
+    assert failed[0].query == build_query(repaired, repaired.query_id.tolist().index("0"))
 
 
 def test_labelled_impressions(repaired) -> None:

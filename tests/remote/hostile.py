@@ -102,7 +102,7 @@ def hostile(behave):
         server.stop()
 
 
-def seconds_of(call):
+def decision_seconds(call):
     """How long a call took that must fail; and its error."""
     began = time.monotonic()
     try:

@@ -57,14 +57,14 @@ def test_a_search_ends_in_its_time(bad, kind, behave, live):
     pytest.importorskip({"qdrant": "qdrant_client", "opensearch": "opensearchpy", "redis": "redis"}[kind])
     with bad.hostile(behave if callable(behave) else getattr(bad, behave)) as server:
         engine = opened(kind, server.port, live)
-        seconds, error = bad.seconds_of(lambda: engine.search_text(["lion"], 3))
+        seconds, error = bad.decision_seconds(lambda: engine.search_text(["lion"], 3))
         # Qdrant's client counts in whole seconds; where searches wait, its limit is kept all the same.
         assert seconds < (2 if live or kind != "qdrant" else 3)
         if live:
             assert isinstance(error, EngineError | EngineUnavailableError)
             for _ in range(2):
-                bad.seconds_of(lambda: engine.search_text(["lion"], 3))
-            seconds, error = bad.seconds_of(lambda: engine.search_text(["lion"], 3))
+                bad.decision_seconds(lambda: engine.search_text(["lion"], 3))
+            seconds, error = bad.decision_seconds(lambda: engine.search_text(["lion"], 3))
             assert seconds < 0.3 and isinstance(error, EngineUnavailableError)
 
 
@@ -75,7 +75,7 @@ def test_a_gigabyte_is_not_read(bad, kind, behave, monkeypatch):
     monkeypatch.setattr("corewrite.search.engines.redis._MOST_BYTES", 2**20)
     with bad.hostile(behave if callable(behave) else getattr(bad, behave)) as server:
         engine = opened(kind, server.port)
-        bad.seconds_of(lambda: engine.search_text(["lion"], 3))
+        bad.decision_seconds(lambda: engine.search_text(["lion"], 3))
         server.stopped.wait(1)
         assert server.sent < 2**28
 
@@ -83,7 +83,7 @@ def test_a_gigabyte_is_not_read(bad, kind, behave, monkeypatch):
 @pytest.mark.parametrize("kind", ["qdrant", "opensearch"])
 def test_nonsense_is_an_engine_error(bad, kind):
     with bad.hostile(lies) as server:
-        _, error = bad.seconds_of(lambda: opened(kind, server.port).search_text(["lion"], 3))
+        _, error = bad.decision_seconds(lambda: opened(kind, server.port).search_text(["lion"], 3))
     assert isinstance(error, EngineError) and repr(kind)[1:-1] in str(error)
 
 
@@ -99,5 +99,5 @@ def test_redis_writes_and_reads_are_bounded_by_the_exchange(bad):
             with spending(Budget(0.3)):
                 client.get("k")
 
-        seconds, error = bad.seconds_of(ask)
+        seconds, error = bad.decision_seconds(ask)
     assert isinstance(error, redis.exceptions.TimeoutError) and seconds < 2

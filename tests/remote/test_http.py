@@ -15,14 +15,14 @@ def client(server, **more):
 @pytest.mark.parametrize("behave", ["silent", "trickled_headers", "trickled_body"])
 def test_the_timeout_is_of_the_whole_exchange(bad, behave):
     with bad.hostile(getattr(bad, behave)) as server, client(server) as http:
-        seconds, error = bad.seconds_of(lambda: http.post(server.url, content=b"x", timeout=0.4))
+        seconds, error = bad.decision_seconds(lambda: http.post(server.url, content=b"x", timeout=0.4))
     assert isinstance(error, httpx.TimeoutException) and 0.3 < seconds < 2
 
 
 @pytest.mark.parametrize("behave", ["gigabyte", "bomb"])
 def test_no_more_is_read_than_asked_and_nothing_is_unpacked(bad, behave):
     with bad.hostile(getattr(bad, behave)) as server, client(server, most_bytes=2**20) as http:
-        seconds, error = bad.seconds_of(lambda: http.post(server.url, content=b"x", timeout=5))
+        seconds, error = bad.decision_seconds(lambda: http.post(server.url, content=b"x", timeout=5))
         assert server.sent < 32 * 2**20  # what the kernel's buffers took
     assert isinstance(error, httpx.TransportError) and seconds < 4
 
@@ -34,7 +34,7 @@ def test_a_request_that_is_read_slowly_ends_too(bad):
                 return
 
     with bad.hostile(slow_reader) as server, client(server) as http:
-        seconds, error = bad.seconds_of(lambda: http.post(server.url, content=b"x" * 2**26, timeout=0.4))
+        seconds, error = bad.decision_seconds(lambda: http.post(server.url, content=b"x" * 2**26, timeout=0.4))
     assert isinstance(error, httpx.TimeoutException) and seconds < 2
 
 
@@ -57,7 +57,7 @@ def test_every_thread_has_a_deadline_of_its_own(bad):
         took = {}
 
         def ask(timeout):
-            took[timeout] = bad.seconds_of(lambda: http.get(server.url, timeout=timeout))[0]
+            took[timeout] = bad.decision_seconds(lambda: http.get(server.url, timeout=timeout))[0]
 
         threads = [threading.Thread(target=ask, args=(t,)) for t in (0.2, 0.6)]
         for t in threads:

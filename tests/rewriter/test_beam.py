@@ -34,7 +34,7 @@ class NumbersTemplate:
         return END in ids
 
 
-def policy_of(model, paths=None):
+def load_policy(model, paths=None):
     return Rewriter(model, SimpleNamespace(eos_token_id=END), NumbersTemplate(), paths)
 
 
@@ -65,7 +65,7 @@ TABLE = [
 
 
 def found(width, limit, prompts=("0",)):
-    rows = beam(policy_of(Bigram(TABLE), ModelPaths(False, False)), [Query(p) for p in prompts], width, max_new_tokens=limit)
+    rows = beam(load_policy(Bigram(TABLE), ModelPaths(False, False)), [Query(p) for p in prompts], width, max_new_tokens=limit)
     return [[(list(r.token_ids), round(float(np.exp(r.log_prob)), 4)) for r in row] for row in rows]
 
 
@@ -132,7 +132,7 @@ QUERIES = [Query(" ".join(map(str, p))) for p in PROMPTS]
 @pytest.mark.parametrize("shared", [True, False])
 def test_wide_enough_it_finds_everything(shared):
     model, limit = tiny(4), 4
-    rows = beam(policy_of(model, ModelPaths(shared, shared)), QUERIES, 200, max_new_tokens=limit)
+    rows = beam(load_policy(model, ModelPaths(shared, shared)), QUERIES, 200, max_new_tokens=limit)
     for prompt, row in zip(PROMPTS, rows, strict=True):
         everything = every_sequence(model, prompt, limit)
         assert len(everything) == len(row) == 1 + 3 + 9 + 27 * 4
@@ -140,7 +140,7 @@ def test_wide_enough_it_finds_everything(shared):
         assert [list(r.token_ids) for r in row] == [ids for _, ids in everything]
         assert [r.log_prob for r in row] == pytest.approx([score for score, _ in everything], abs=1e-4)
         assert [r.ended for r in row] == [ids[-1] == END for _, ids in everything]
-    best = beam(policy_of(model, ModelPaths(shared, shared)), QUERIES, 60, max_new_tokens=limit)
+    best = beam(load_policy(model, ModelPaths(shared, shared)), QUERIES, 60, max_new_tokens=limit)
     assert [b[0].token_ids for b in best] == [r[0].token_ids for r in rows]
 
 
@@ -162,7 +162,7 @@ def beam_by_hand(model, prompt, width, limit):
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 20])
 def test_any_width(width, shared):
     model = tiny(11, seed=4)
-    rows = beam(policy_of(model, ModelPaths(shared, shared)), QUERIES, width, max_new_tokens=5)
+    rows = beam(load_policy(model, ModelPaths(shared, shared)), QUERIES, width, max_new_tokens=5)
     ends = set()
     for prompt, row in zip(PROMPTS, rows, strict=True):
         expected = beam_by_hand(model, prompt, width, 5)
@@ -175,7 +175,7 @@ def test_any_width(width, shared):
 
 def test_a_beam_of_one_is_greedy():
     for seed, vocabulary in product(range(4), (4, 11)):
-        policy = policy_of(tiny(vocabulary, seed))
+        policy = load_policy(tiny(vocabulary, seed))
         best = greedy(policy, QUERIES, max_new_tokens=6)
         for one, (only,) in zip(best, beam(policy, QUERIES, 1, max_new_tokens=6), strict=True):
             assert (only.text, only.token_ids, only.ended) == (one.text, one.token_ids, one.ended)
@@ -200,7 +200,7 @@ def test_agrees_with_transformers_where_nothing_ends(width):
     """Theirs keeps the ended beside the beam, ours in it: the same while none ends."""
     model = tiny(11, seed=4)
     handle = model.lm_head.register_forward_hook(lambda module, args, out: out - 50 * (torch.arange(11) == END))
-    for prompt, row in zip(PROMPTS, beam(policy_of(model), QUERIES, width, max_new_tokens=5), strict=True):
+    for prompt, row in zip(PROMPTS, beam(load_policy(model), QUERIES, width, max_new_tokens=5), strict=True):
         expected = theirs(model, prompt, width, 5)
         assert [list(r.token_ids) for r in row] == [ids for ids, _ in expected]
         assert [r.log_prob for r in row] == pytest.approx([score for _, score in expected], abs=1e-4)
@@ -211,14 +211,14 @@ def test_agrees_with_transformers_where_nothing_ends(width):
 def test_agrees_with_transformers_on_the_best_of_all():
     """Both find the best sequences when the beam is wide enough for all of them."""
     model = tiny(4)
-    for prompt, row in zip(PROMPTS, beam(policy_of(model), QUERIES, 120, max_new_tokens=4), strict=True):
+    for prompt, row in zip(PROMPTS, beam(load_policy(model), QUERIES, 120, max_new_tokens=4), strict=True):
         expected = theirs(model, prompt, 120, 4)
         assert [list(r.token_ids) for r in row[:40]] == [ids for ids, _ in expected[:40]]
         assert [r.log_prob for r in row[:40]] == pytest.approx([score for _, score in expected[:40]], abs=1e-4)
 
 
 def test_nothing_to_search():
-    policy = policy_of(tiny(4))
+    policy = load_policy(tiny(4))
     assert beam(policy, [], 3) == []
     with pytest.raises(ValueError, match="width of at least 1, not 0"):
         beam(policy, QUERIES, 0)
@@ -226,5 +226,5 @@ def test_nothing_to_search():
 
 def test_equal_prompts_are_searched_once_and_counted():
     seen = []
-    rows = beam(policy_of(tiny(4)), [*QUERIES, QUERIES[0]], 2, max_new_tokens=3, progress=lambda *done: seen.append(done))
+    rows = beam(load_policy(tiny(4)), [*QUERIES, QUERIES[0]], 2, max_new_tokens=3, progress=lambda *done: seen.append(done))
     assert rows[0] == rows[3] and seen[-1] == (3, 3)

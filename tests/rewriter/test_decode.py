@@ -164,7 +164,7 @@ def test_the_prompts_keys_are_kept_once():
 # Sampling.
 
 
-def policy_of(model):
+def load_policy(model):
     return Rewriter(model, SimpleNamespace(eos_token_id=2), SimpleNamespace())
 
 
@@ -186,7 +186,7 @@ def drawn_alone(model, prompt, keys, limit):
 @pytest.mark.parametrize("name", ["llama, grouped keys", "gpt2"])
 def test_draws_do_not_depend_on_what_is_shared(name, shared):
     model = model_of(name)
-    policy = policy_of(model)
+    policy = load_policy(model)
     policy._paths = ModelPaths(packed=shared, shared_prefix=shared)
     n, limit = 30, 6
     found = sample(policy, PROMPTS, n, keys=[-5, 2**63, 11, 12], seed=4, phase=1, max_new_tokens=limit)

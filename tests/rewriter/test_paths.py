@@ -85,7 +85,7 @@ def test_a_window_shows_itself_at_length(name):
     assert all(f"at {PROMPT} tokens" in reason for reason in long.reasons)
 
 
-def policy_of(name, like: Rewriter) -> Rewriter:
+def load_policy(name, like: Rewriter) -> Rewriter:
     return Rewriter(model_of(name, len(like.tokenizer)), like.tokenizer, like.template)
 
 
@@ -110,7 +110,7 @@ def drawn_by_hand(policy, prompt, keys, limit):
 
 @pytest.mark.parametrize("name", [*REFUSED, "llama"])
 def test_models_that_may_not_still_sample_right(name, rewriter, queries):
-    policy = policy_of(name, rewriter)
+    policy = load_policy(name, rewriter)
     assert policy.paths.shared_prefix == (name == "llama")
     prompts = [policy.template.encode(q) for q in queries[4:7]]
     assert len({len(p) for p in prompts}) > 1
@@ -124,7 +124,7 @@ def test_models_that_may_not_still_sample_right(name, rewriter, queries):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_that_may_not_still_decode_right(name, rewriter, queries):
-    policy = policy_of(name, rewriter)
+    policy = load_policy(name, rewriter)
     for query, best, hypotheses in zip(
         queries[5:7],
         greedy(policy, queries[5:7], max_new_tokens=4),
@@ -160,12 +160,12 @@ def test_models_that_may_not_still_learn_right(name):
 
 def test_what_a_model_may_not_is_said(rewriter):
     with pytest.warns(SlowPathWarning) as said:
-        assert not policy_of("bloom", rewriter).paths.packed
+        assert not load_policy("bloom", rewriter).paths.packed
     ours = [str(w.message) for w in said if w.category is SlowPathWarning]
     assert [reason.split(":")[0] for reason in ours] == ["packed rows", "shared prefixes"]
     with warnings.catch_warnings():
         warnings.simplefilter("error", SlowPathWarning)
-        assert policy_of("llama", rewriter).copy().paths.packed
+        assert load_policy("llama", rewriter).copy().paths.packed
 
 
 def test_dropout_is_no_difference():

@@ -95,7 +95,7 @@ def test_store_and_catalogue_say_what_the_file_says(made, data, tmp_path_factory
     assert store.find(asked).tolist() == catalogue.find(asked).tolist() == where
     rows = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=9)), np.int64)
     for documents in (store, catalogue):
-        assert documents.ids_of(rows) == [ids[r] for r in rows]
+        assert documents.load_ids(rows) == [ids[r] for r in rows]
         for name in documents.column_names:
             values = documents.column(name, rows)
             assert len(values) == len(rows)
@@ -174,7 +174,7 @@ def test_a_file_that_rests_is_not_read_again(tmp_path, monkeypatch):
     os.utime(path, ns=(0, path.stat().st_mtime_ns - 10**10))
     DocumentStore.open(path)
     monkeypatch.setattr("hashlib.file_digest", None)
-    assert DocumentStore.open(path).ids_of(np.array([0])) == ["a"]
+    assert DocumentStore.open(path).load_ids(np.array([0])) == ["a"]
 
 
 def test_a_cache_that_may_only_be_read_is_read(tmp_path, monkeypatch):
@@ -226,7 +226,7 @@ def test_a_killed_conversion_leaves_nothing_that_is_taken_for_whole(tmp_path, mo
     (whole,) = [p for p in cache.iterdir() if p.is_dir()]
     shutil.copytree(whole, cache / f".partial-{'0' * 16}")  # what a SIGKILL leaves
     write(path, id=["b"], title=["x"])
-    assert DocumentStore.open(path).ids_of(np.array([0])) == ["b"]
+    assert DocumentStore.open(path).load_ids(np.array([0])) == ["b"]
     assert len([p for p in cache.iterdir() if p.is_dir()]) == 1
 
 
@@ -242,14 +242,14 @@ def test_a_file_that_changes_while_it_is_converted_is_refused(tmp_path, monkeypa
     with pytest.raises(DocumentsError, match="was changed while it was read: try again"):
         DocumentStore.open(path)
     monkeypatch.undo()
-    assert DocumentStore.open(path).ids_of(np.array([0, 1])) == ["b", "c"]
+    assert DocumentStore.open(path).load_ids(np.array([0, 1])) == ["b", "c"]
 
 
 def test_a_folder_of_files_is_read_in_the_order_of_their_names(tmp_path):
     for name, ids in (("part-2", ["c"]), ("part-1", ["a", "b"])):
         write(tmp_path / f"{name}.parquet", id=ids, title=ids, likes=[1] * len(ids))
     for documents in (DocumentStore.open(tmp_path, cache=tmp_path / "cache"), read_catalogue(tmp_path)):
-        assert documents.ids_of(np.arange(3)) == ["a", "b", "c"]
+        assert documents.load_ids(np.arange(3)) == ["a", "b", "c"]
     write(tmp_path / "part-3.parquet", id=["d"], title=["d"])
     with pytest.raises(DocumentsError, match=r"part-3\.parquet: column 'likes' is missing, part-1\.parquet has it"):
         read_catalogue(tmp_path)
@@ -329,7 +329,7 @@ def test_numbers_and_texts_of_other_types(tmp_path, read):
         )
     )  # fmt: skip
     both = np.array([0, 1])
-    assert found.ids_of(both) == ["7", "8"] and found.column("title", both) == ["x", ""]
+    assert found.load_ids(both) == ["7", "8"] and found.column("title", both) == ["x", ""]
     np.testing.assert_array_equal(found.column("price", both), [1.5, math.nan])
     np.testing.assert_array_equal(found.column("live", both), [1, math.nan])
     np.testing.assert_array_equal(found.column("seconds", both), [3.5, math.nan])

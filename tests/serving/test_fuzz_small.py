@@ -130,7 +130,7 @@ def test_a_loader_that_lets_the_yaml_library_speak_is_found(specs, monkeypatch):
 
 
 def test_an_error_without_its_place_is_found(specs, monkeypatch):
-    monkeypatch.setattr(corewrite.domain.strict_yaml, "line_of", lambda node, location: 10_000)
+    monkeypatch.setattr(corewrite.domain.strict_yaml, "find_line", lambda node, location: 10_000)
     found(specs, 30, "an error without file and line")
 
 

@@ -274,7 +274,7 @@ def test_old_files_of_the_log_are_removed_and_nothing_else(tmp_path, monkeypatch
 
 CHILD = """
 import os, sys
-from corewrite.deployment.settings import keep_secrets, secret_of
+from corewrite.deployment.settings import keep_secrets, load_secret
 from corewrite.serving.settings import ServeConfig, secret_names
 config = ServeConfig.model_validate({
     "api_key_env": "KEY", "cache": {"redis_url": "redis://h", "redis_secret_env": "REDIS"},
@@ -299,7 +299,7 @@ if __name__ == "__main__":
     process.join()
     assert b"PATH" in raw[0] + raw[1]
     assert not [n for n in names if n in environment or any(n.encode() + b"=" in r for r in raw)]
-    assert all(secret_of(n) == f"secret of {n}" for n in names)
+    assert all(load_secret(n) == f"secret of {n}" for n in names)
     print("fine")
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corewrite.domain import hash_share
-from corewrite.domain.traffic_split import ArmShares, arm_of
+from corewrite.domain.traffic_split import ArmShares, assign_arm
 from corewrite.experiment import read_launch
 from corewrite.logs import SatisfactionThresholds, find_outcomes, read_log, require_texts
 from corewrite.logs.files import log_files
@@ -25,7 +25,7 @@ def ending(client, step):
     place = hash_share(f"{client} {step}", "what users do")
     if place < 0.4:
         return "satisfied"
-    asks = step == 0 and place < (0.85 if arm_of(client, ArmShares(**ARMS)) == "none" else 0.7)
+    asks = step == 0 and place < (0.85 if assign_arm(client, ArmShares(**ARMS)) == "none" else 0.7)
     return "changed_unsatisfied" if asks else "gave_up"
 
 
@@ -86,12 +86,12 @@ def test_a_launch_is_read_from_the_served_log_as_it_happened(made, kit, served):
     assert set(differs.values()) == {True, False}
     first, searches = {}, 0
     for client, query, end in happened:
-        arm = arm_of(client, ArmShares(**ARMS))
+        arm = assign_arm(client, ArmShares(**ARMS))
         searches += arm != "holdback"
         if arm != "holdback" and differs[query]:
             first.setdefault(client, (arm, end))
     assert (found.searches, found.impacted_users) == (searches, len(first))
-    assert found.users == len({c for c, _, _ in happened if arm_of(c, ArmShares(**ARMS)) != "holdback"})
+    assert found.users == len({c for c, _, _ in happened if assign_arm(c, ArmShares(**ARMS)) != "holdback"})
     for name, end in (("cqr", "changed_unsatisfied"), ("give_up", "gave_up"), ("satisfied", "satisfied")):
         effect = getattr(found, name)
         for arm, share, n in (

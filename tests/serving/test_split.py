@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from corewrite.cycle.users import users_of
-from corewrite.domain.traffic_split import bucket_of, is_gate_user, is_holdback_user
+from corewrite.cycle.users import build_users
+from corewrite.domain.traffic_split import assign_bucket, is_gate_user, is_holdback_user
 from corewrite.experiment import RampConfig, RampState
 from corewrite.experiment.rollout.file import write_ramp
 from corewrite.logs import find_outcomes, read_log
@@ -41,9 +41,9 @@ def test_the_holdback_and_the_gates_users_are_known_from_the_log(made, kit, tmp_
     by_user = {Hasher(None)(c): c for c in CLIENTS}
     assert {by_user[u] for u, arm in zip(outcomes.user_id, outcomes.arm, strict=True) if arm == "holdback"} == HELD_BACK
     buckets = {by_user[u]: b for u, b in zip(outcomes.user_id, outcomes.bucket, strict=True)}
-    assert buckets == {c: bucket_of(c) for c in CLIENTS}
+    assert buckets == {c: assign_bucket(c) for c in CLIENTS}
     # And so it is read by the cycle.
-    users = users_of(outcomes)
+    users = build_users(outcomes)
     assert {by_user[u] for u in users.held_back} == HELD_BACK and users.warnings == ()
     assert {by_user[u] for u in users.gate} == {c for c in CLIENTS if is_gate_user(c)} > HELD_BACK
     # What the log's own ids would have said: another twentieth of the users.
@@ -57,7 +57,7 @@ def test_no_rewrite_reaches_the_holdback_by_any_road(made, kit, tmp_path):
     for client, (search, rewritten) in found.items():
         held = client in HELD_BACK
         assert (search["rewrites"] == [], search["rewrite_status"] == "off") == (held, held)
-        assert (rewritten["arm"], rewritten["bucket"]) == (search["arm"], bucket_of(client))
+        assert (rewritten["arm"], rewritten["bucket"]) == (search["arm"], assign_bucket(client))
         (result,) = rewritten["results"]
         assert (result["rewrites"] == [], result["reason"] == "arm") == (held, held)
 

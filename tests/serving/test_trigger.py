@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from corewrite.domain.traffic_split import ArmShares, arm_of, compared_arms, is_compared
+from corewrite.domain.traffic_split import ArmShares, assign_arm, compared_arms, is_compared
 from corewrite.experiment import RampConfig, RampState
 from corewrite.experiment.rollout.file import write_ramp
 from corewrite.logs.files import log_files
@@ -171,7 +171,7 @@ def test_all_searches_of_a_client_are_compared_or_none(made, kit, tmp_path):
     )  # fmt: skip
     # Written in the order of the searches, since each was waited for.
     for line, client in zip(lines, clients * 3, strict=True):
-        arm = arm_of(client, ArmShares(holdback=0, **arms))
+        arm = assign_arm(client, ArmShares(holdback=0, **arms))
         assert line.query_attributes.arm == arm
         wanted = arm != "launch_1" and is_compared(client, 0.5)
         assert (line.query_attributes.impacted is not None) == wanted

@@ -23,8 +23,8 @@ def test_same_seed_same_bytes_other_seed_other_world(platform, tmp_path):
 
 
 def test_arms_that_rank_alike_see_the_same_users_do_the_same(platform):
-    def run(arm_of):
-        return simulate_week(platform.world, TrafficConfig(), platform.engine, week=3, sessions=300, arm_of=arm_of)
+    def run(assign_arm):
+        return simulate_week(platform.world, TrafficConfig(), platform.engine, week=3, sessions=300, assign_arm=assign_arm)
 
     one, two = run(lambda user: "a"), run(lambda user: "b")
     assert one.query_ids == two.query_ids and one.queries == two.queries

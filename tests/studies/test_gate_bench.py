@@ -23,7 +23,7 @@ from corewrite.studies.gate_benchmark.env import _of_some, relative_change
 from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, Lore, rewritten
 from corewrite.studies.gate_benchmark.remember import Remembered, RememberingJudge
 from corewrite.studies.gate_benchmark.run import COLUMNS, role, run_bench, summarise_bench, write_bench
-from corewrite.studies.gate_benchmark.trainings import poisoned, trainings_of
+from corewrite.studies.gate_benchmark.trainings import build_trainings, poisoned
 from corewrite.training import TrainingConfig
 
 LORE = Lore(("cats", "dogs", "birds"), ("funny", "cat", "video"), "cats video", frozenset({"cats"}))
@@ -136,13 +136,13 @@ def test_the_plan_has_the_rows_that_the_issue_asks_for():
     assert {f"trained-{how}" for how in trained} <= set(graded)
     assert count["aa"] == 60
     assert count["honest-warm"] + count["honest-later"] >= 40
-    honest = [t for seed in config.seeds for t in trainings_of(config, seed).values() if t.name.startswith("honest")]
+    honest = [t for seed in config.seeds for t in build_trainings(config, seed).values() if t.name.startswith("honest")]
     assert len({t.seed for t in honest}) >= 10
 
 
 def test_every_policy_of_the_plan_is_kept_by_its_training():
     config = GateBenchConfig()
-    trainings = trainings_of(config, 1)
+    trainings = build_trainings(config, 1)
     kept = {t.policy(p) for t in trainings.values() for p in t.keep} | {"warm"}
     assert all(max(t.keep) == t.config.phases for t in trainings.values())
     assert all(t.start in kept for t in trainings.values())

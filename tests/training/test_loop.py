@@ -255,10 +255,10 @@ def test_overlapping_phases_count_their_own_cut_prompts(start, instances, toy_re
 
     def slowly(policy, batch):
         time.sleep(0.3)
-        return prompts_of(policy, batch)
+        return build_prompts(policy, batch)
 
-    prompts_of = rollouts.prompts_of
-    monkeypatch.setattr(rollouts, "prompts_of", slowly)
+    build_prompts = rollouts.build_prompts
+    monkeypatch.setattr(rollouts, "build_prompts", slowly)
     template = PromptTemplate(start.tokenizer, TemplateConfig(max_tokens=60, titles=9))
     policy = Rewriter(start.copy().model, start.tokenizer, template)
     report = run(policy, many, toy_reward, tmp_path, CONFIG.model_copy(update={"overlap": True, "minimum_gap": 0.0}))

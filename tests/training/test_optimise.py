@@ -14,7 +14,7 @@ from corewrite.training.pairs import Pair
 from corewrite.training.rows import Row, Step, plan_steps, row_log_probs
 
 
-def rows_of(policy, instances, k=1):
+def load_rows(policy, instances, k=1):
     """Rows of unequal length: prompts with and without context, responses of one token to many."""
     found = []
     for n, x in enumerate(instances):
@@ -50,7 +50,7 @@ def test_unequal_micro_batches_equal_one_batch(start, instances):
     results = []
     for micro_batches in (((0,), (1, 2, 3), (4, 5, 6, 7)), (tuple(range(8)),)):
         policy = moved(start)
-        rows = rows_of(policy, instances[:8], k=2)
+        rows = load_rows(policy, instances[:8], k=2)
         cursor = one_step(policy, rows, [Step(micro_batches, 16)], CONFIG, start)
         results.append((policy, cursor))
     (a, parts), (b, whole) = results
@@ -67,7 +67,7 @@ def distributed(number, port, start, instances, out, micro_batches):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.distributed.init_process_group("gloo", rank=number, world_size=2)
     policy = moved(start)
-    rows = rows_of(policy, instances[:8], k=2)
+    rows = load_rows(policy, instances[:8], k=2)
     cursor = one_step(policy, rows, [Step(micro_batches, 16)], CONFIG, start)
     out[number] = ({n: p.detach().clone() for n, p in policy.model.named_parameters()}, cursor)
     torch.distributed.destroy_process_group()
@@ -81,7 +81,7 @@ def test_two_processes_of_unequal_shares_equal_one(start, instances, micro_batch
         mp.start_processes(distributed, (free_port(), start, instances, out, micro_batches), nprocs=2, start_method="fork")
         (first, cursor), (second, _) = out[0], out[1]
     policy = moved(start)
-    rows = rows_of(policy, instances[:8], k=2)
+    rows = load_rows(policy, instances[:8], k=2)
     whole = one_step(policy, rows, [Step((tuple(range(8)),), 16)], CONFIG, start)
     assert cursor.summary()["losses"] == pytest.approx(whole.summary()["losses"], rel=1e-5)
     assert cursor.shift.total == pytest.approx(whole.shift.total, abs=1e-5)
@@ -102,7 +102,7 @@ def free_port():
 
 def test_reference_equal_to_policy_gives_a_ratio_of_exactly_zero(start, instances):
     policy = start.copy()
-    rows = rows_of(policy, instances, k=2)
+    rows = load_rows(policy, instances, k=2)
     steps = plan_steps(rows, 10, 60, seed=1, phase=2)
     assert len(steps) > 1 and any(len(s.micro_batches) > 1 for s in steps)
     reference = reference_log_probs(start, rows, steps, CONFIG)
@@ -118,7 +118,7 @@ def test_reference_equal_to_policy_gives_a_ratio_of_exactly_zero(start, instance
 
 
 def test_a_plan_holds_every_row_once_and_keeps_its_budget(start, instances):
-    rows = rows_of(start, instances, k=2)
+    rows = load_rows(start, instances, k=2)
     steps = plan_steps(rows, 10, 120, seed=1, phase=0)
     flat = [i for s in steps for m in s.micro_batches for i in m]
     assert sorted(flat) == list(range(len(rows)))
@@ -132,7 +132,7 @@ def test_a_plan_holds_every_row_once_and_keeps_its_budget(start, instances):
 
 def test_the_shift_is_constant_within_a_step_and_counts_every_pair(start, instances):
     policy = moved(start)
-    rows = rows_of(policy, instances[:6])
+    rows = load_rows(policy, instances[:6])
     steps = plan_steps(rows, 3, 10_000, seed=0, phase=0)
     reference = reference_log_probs(start, rows, steps, CONFIG)
     first = [rows[i] for i in steps[0].micro_batches[0]]
@@ -149,7 +149,7 @@ def test_the_shift_is_constant_within_a_step_and_counts_every_pair(start, instan
 
 def test_a_loss_that_is_not_a_number_names_the_instance(start, instances):
     policy = start.copy()
-    rows = rows_of(policy, instances[:4])
+    rows = load_rows(policy, instances[:4])
     steps = [Step(((0, 1, 2, 3),), 4)]
     reference = {(0, 1, 2, 3): (torch.zeros(4), torch.tensor([0.0, 0.0, torch.nan, 0.0]))}
     with pytest.raises(ValueError, match=f"phase 7, step 0 is not a number at instance '{rows[2].instance_id}'"):

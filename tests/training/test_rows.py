@@ -23,7 +23,7 @@ def pair_of(policy, chosen, rejected):
     return Pair(*(Candidate(t, tuple(policy.template.encode_target(t)), r) for t, r in ((chosen, 0.5), (rejected, -0.5))))
 
 
-def rows_of(policy, instances, k):
+def load_rows(policy, instances, k):
     """One to k pairs each, responses of one token to many, prompts with and without context."""
     rows = []
     for n, x in enumerate(instances[:5]):
@@ -65,7 +65,7 @@ def test_rows_against_each_response_alone(start, instances, k, packed):
     policy._paths = ModelPaths(packed=packed, shared_prefix=True)
     calls = []
     policy.model.register_forward_pre_hook(lambda m, args, options: calls.append(options["input_ids"].shape), with_kwargs=True)
-    rows = rows_of(policy, instances, k)
+    rows = load_rows(policy, instances, k)
     row_log_probs(policy, rows)
     # One row an instance, or one a response.
     ((height, width),) = calls
@@ -94,7 +94,7 @@ def test_models_that_cannot_be_packed_learn_the_same(name, start, instances):
             parameter += 0.2 * torch.randn_like(parameter)
     policy = Rewriter(model, start.tokenizer, start.template)
     assert not policy.paths.packed
-    compare(policy, rows_of(policy, instances, 2))
+    compare(policy, load_rows(policy, instances, 2))
 
 
 def candidate(length):
@@ -174,7 +174,7 @@ def test_every_row_may_come_first():
 def test_the_budget_holds_for_models_that_cannot_be_packed(start, instances):
     policy = start.copy()
     policy._paths = ModelPaths(packed=False, shared_prefix=False)
-    rows, sizes = rows_of(policy, instances, 4), []
+    rows, sizes = load_rows(policy, instances, 4), []
     policy.model.register_forward_pre_hook(
         lambda m, args, options: sizes.append(options["input_ids"].numel()), with_kwargs=True
     )

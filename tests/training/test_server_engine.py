@@ -204,12 +204,12 @@ def engine(server, policy, tmp_path):
     engine.close()
 
 
-def prompts_of(policy: Rewriter) -> list[list[int]]:
+def build_prompts(policy: Rewriter) -> list[list[int]]:
     return [policy.template.encode(Query(text)) for text in ("cat", "dog show", "news", "fish")]
 
 
 def drawn(engine: ServerEngine, policy: Rewriter, version: str, **kwargs) -> list[list[Completion]]:
-    prompts = prompts_of(policy)
+    prompts = build_prompts(policy)
     settings = {"keys": [11, 12, 13, 14], "seed": 5, "phase": 2, "max_new_tokens": 6} | kwargs
     return engine.sample(prompts, 3, expected=version, **settings)
 
@@ -237,13 +237,13 @@ def test_ids_and_log_probabilities_are_those_of_the_policy(server, engine, polic
     assert len({c.token_ids for row in rows for c in row}) > 6
     ended = [c.token_ids[-1] == policy.tokenizer.eos_token_id for row in rows for c in row]
     assert any(ended) and not all(ended)
-    assert_scored_as_by(policy.model, prompts_of(policy), rows)
+    assert_scored_as_by(policy.model, build_prompts(policy), rows)
 
 
 def test_the_order_of_choices_is_that_of_their_index(server, engine, policy):
     version = engine.sync(policy).version
     row = drawn(engine, policy, version)[0]
-    asked = next(body for body in server.completions() if body["prompt"] == prompts_of(policy)[0])
+    asked = next(body for body in server.completions() if body["prompt"] == build_prompts(policy)[0])
     third, second, first = server.complete(asked)["choices"]
     assert [first["index"], third["index"]] == [0, 2]
     assert [list(c.token_ids) for c in row] == [c["token_ids"] for c in (first, second, third)]
@@ -251,7 +251,7 @@ def test_the_order_of_choices_is_that_of_their_index(server, engine, policy):
 
 def test_draws_are_keyed_by_seed_phase_and_key_not_by_place(server, engine, policy):
     version = engine.sync(policy).version
-    prompts = prompts_of(policy)
+    prompts = build_prompts(policy)
     rows = drawn(engine, policy, version)
     backwards = engine.sample(
         prompts[::-1], 3, expected=version, keys=[14, 13, 12, 11], seed=5, phase=2, max_new_tokens=6
@@ -348,7 +348,7 @@ def test_what_may_pass_is_asked_again_in_the_same_words(server, engine, policy, 
     expected = drawn(engine, policy, version)
     server.seen.clear()
     server.faults = list(faults)
-    prompt = prompts_of(policy)[0]
+    prompt = build_prompts(policy)[0]
     again = engine.sample([prompt], 3, expected=version, keys=[11], seed=5, phase=2, max_new_tokens=6)
     assert again == expected[:1]
     sent = server.completions()
@@ -377,7 +377,7 @@ def test_what_will_not_pass_is_not_asked_again(server, engine, policy):
     version = engine.sync(policy).version
     server.faults = [400] * 100
     with pytest.raises(ServerError) as caught:
-        engine.sample(prompts_of(policy)[:1], 3, expected=version, keys=[1], seed=5, phase=2, max_new_tokens=6)
+        engine.sample(build_prompts(policy)[:1], 3, expected=version, keys=[1], seed=5, phase=2, max_new_tokens=6)
     start = "the server says 400. "
     assert str(caught.value) == f"POST {server.url}/v1/completions: status 400: {start}{'x' * (200 - len(start))}"
     assert len(server.completions()) == 1
@@ -431,9 +431,9 @@ def test_an_answer_that_cannot_be_used_is_an_error_that_says_why(synced, start, 
     server.faults = [fault]
     settings = {"keys": [1], "seed": 5, "phase": 2, "max_new_tokens": 6}
     with pytest.raises(ServerError, match=f"POST {server.url}/v1/completions: .*{message}"):
-        engine.sample(prompts_of(start)[:1], 3, expected=start.policy_hash, **settings)
+        engine.sample(build_prompts(start)[:1], 3, expected=start.policy_hash, **settings)
     assert len(server.completions()) == 1
-    assert len(engine.sample(prompts_of(start)[:1], 3, expected=start.policy_hash, **settings)[0]) == 3
+    assert len(engine.sample(build_prompts(start)[:1], 3, expected=start.policy_hash, **settings)[0]) == 3
 
 
 def test_requests_under_way_are_bounded_and_progress_is_told(server, policy, tmp_path):
@@ -442,7 +442,7 @@ def test_requests_under_way_are_bounded_and_progress_is_told(server, policy, tmp
     )  # fmt: skip
     version = engine.sync(policy).version
     server.delay, server.busiest, told = 0.05, 0, []
-    prompts = prompts_of(policy) * 3
+    prompts = build_prompts(policy) * 3
     rows = engine.sample(
         prompts, 2, expected=version, keys=range(12), seed=1, phase=0, max_new_tokens=2,
         progress=lambda done, total: told.append((done, total)),
@@ -564,7 +564,7 @@ def test_only_the_adapter_is_handed_over(server, adapter_engine, tuned):
     numbers = 2 * 2 * 4 * (32 + 32)  # layers, matrices, rank, in and out
     assert 4 * numbers < first.bytes < 4 * numbers + 2_000
     rows = drawn(adapter_engine, policy, first.version)
-    assert_scored_as_by(policy.model.eval(), prompts_of(policy), rows)
+    assert_scored_as_by(policy.model.eval(), build_prompts(policy), rows)
     assert {body["model"] for body in server.bodies("/v1/completions")} == {folder.name} == set(server.adapters)
 
     train(2)
@@ -572,7 +572,7 @@ def test_only_the_adapter_is_handed_over(server, adapter_engine, tuned):
     assert set(server.adapters) == {f"policy-{second.version}"} == {p.name for p in adapter_engine._folder.iterdir()}
     assert server.bodies("/v1/unload_lora_adapter") == [{"lora_name": folder.name}]
     assert not server.bodies("/collective_rpc")
-    assert_scored_as_by(policy.model.eval(), prompts_of(policy), drawn(adapter_engine, policy, second.version))
+    assert_scored_as_by(policy.model.eval(), build_prompts(policy), drawn(adapter_engine, policy, second.version))
     with pytest.raises(StalePolicyError):
         drawn(adapter_engine, policy, first.version)
 

@@ -33,7 +33,7 @@ def asked(url: str, timeout: float = SECONDS) -> object:
 def test_a_request_ends_in_its_time(bad, behave):
     """A trickled body had outlasted the time-out 40-fold and more."""
     with bad.hostile(getattr(bad, behave)) as server:
-        seconds, error = bad.seconds_of(lambda: asked(server.url))
+        seconds, error = bad.decision_seconds(lambda: asked(server.url))
         assert isinstance(error, ServerError) and "tried 5 times: no answer" in str(error)
         assert seconds < 5 * SECONDS + 2
 
@@ -42,7 +42,7 @@ def test_a_request_ends_in_its_time(bad, behave):
 def test_an_answer_has_its_size(bad, behave):
     """A megabyte of gzip had taken 5.7 GB."""
     with bad.hostile(getattr(bad, behave)) as server:
-        _, error = bad.seconds_of(lambda: asked(server.url, timeout=20.0))
+        _, error = bad.decision_seconds(lambda: asked(server.url, timeout=20.0))
         assert isinstance(error, ServerError), repr(error)
         assert server.sent < 64 * 2**20
 
@@ -77,7 +77,7 @@ ANSWERS = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_whatever_is_answered_is_one_error(bad, name):
     with bad.hostile(ANSWERS[name]) as server:
-        _, error = bad.seconds_of(lambda: asked(server.url, timeout=5.0))
+        _, error = bad.decision_seconds(lambda: asked(server.url, timeout=5.0))
         assert isinstance(error, ServerError), repr(error)
         assert server.url in str(error) and len(str(error)) < 600
 

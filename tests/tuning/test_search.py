@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from corewrite.cli.main import app
 from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec, default_spec, load_spec
 from corewrite.tuning.files import RequestsError, broken_rewrites, read_requests
-from corewrite.tuning.search import Grid, TuningRequests, ndcg10, reciprocal_rank, settings_of, tune
+from corewrite.tuning.search import Grid, TuningRequests, build_stages, ndcg10, reciprocal_rank, tune
 
 ROOT = Path(__file__).resolve().parents[2]
 CAST = ROOT / ".." / "shared" / "data" / "cast"
@@ -198,7 +198,7 @@ def test_every_setting_is_a_valid_stage_and_several_signals_are_sampled():
         original=(OriginalSignal(signal="a", eps=0.01, exponent=0.6), OriginalSignal(signal="b", eps=0.01)),
         rewrite=(RewriteSignal(signal="a", exponent=0.3), RewriteSignal(signal="c", relative_to="constant", n=0.4)),
     )
-    tried = settings_of(two, Grid(), 500, 0)
+    tried = build_stages(two, Grid(), 500, 0)
     assert 400 < len(tried) <= 502
     assert tried[0].rewrite[0].exponent == tried[0].rewrite[1].exponent == 0.0
     assert tried[1] == two
@@ -210,8 +210,8 @@ def test_every_setting_is_a_valid_stage_and_several_signals_are_sampled():
         assert (c.relative_to, c.n) == ("constant", 0.4)
     assert sorted({s.rewrite[0].exponent for s in tried}) == pytest.approx([0.0, 0.06, 0.12, 0.21, 0.3])
     assert len({(s.rewrite[0].exponent == 0, s.rewrite[1].exponent == 0) for s in tried}) == 4, "each alone, both, none"
-    assert settings_of(two, Grid(), 500, 0) == tried
-    assert len(settings_of(two, Grid((0.5,), (2.0,), (0.5,), (1.0,)), 500, 0)) == 2 * 2 + 1
+    assert build_stages(two, Grid(), 500, 0) == tried
+    assert len(build_stages(two, Grid((0.5,), (2.0,), (0.5,), (1.0,)), 500, 0)) == 2 * 2 + 1
 
 
 def test_refusals():

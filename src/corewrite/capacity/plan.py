@@ -160,7 +160,7 @@ class Plan:
         return {**asdict(self), "hours": self.hours}
 
 
-def workload_of(run: MeasuredRun) -> Workload:
+def build_workload(run: MeasuredRun) -> Workload:
     """The workload of a measured run: its size, and means over its phases."""
     phases, config = run.phases, run.config
     if not phases:

@@ -83,12 +83,12 @@ def plan(
 
 
 def _of_runs(folders: list[Path]) -> "tuple[Rates, Workload]":
-    from corewrite.capacity.plan import workload_of
+    from corewrite.capacity.plan import build_workload
     from corewrite.capacity.profile import read_run
     from corewrite.capacity.rates import fit
 
     runs = [read_run(folder) for folder in folders]
-    return fit(runs), workload_of(runs[0])
+    return fit(runs), build_workload(runs[0])
 
 
 def _saved(file: Path) -> "tuple[Rates, Workload]":
@@ -114,7 +114,7 @@ def _refuse_unmeasured(gpus: int | None, speedup: float | None, seconds_per_rewa
 def _calibrated(
     model: str | None, prompt_tokens: int, rewrite_tokens: int, samples: int | None, k: int | None
 ) -> "tuple[Rates, Workload]":
-    from corewrite.capacity.plan import workload_of
+    from corewrite.capacity.plan import build_workload
     from corewrite.capacity.profile import calibrate, synthetic_decoder
     from corewrite.capacity.rates import fit
     from corewrite.report.progress import ProgressSteps
@@ -132,4 +132,4 @@ def _calibrated(
             progress=progress,
         )
     # A run's phases, not the calibration's.
-    return fit(runs), replace(workload_of(runs[0]), instances=defaults.phases, phases=defaults.phases)
+    return fit(runs), replace(build_workload(runs[0]), instances=defaults.phases, phases=defaults.phases)

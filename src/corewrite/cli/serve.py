@@ -280,7 +280,7 @@ def _run_server(settings: "ServeConfig") -> None:
 
     from corewrite.deployment.documents import open_documents
     from corewrite.deployment.inputs import check_inputs
-    from corewrite.deployment.settings import secret_of
+    from corewrite.deployment.settings import load_secret
     from corewrite.report.progress import ProgressSteps
     from corewrite.serving.protocol import allow_open_files, uvicorn_options
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
@@ -300,7 +300,7 @@ def _run_server(settings: "ServeConfig") -> None:
             open_documents(settings.documents, settings.what_ranks, ProgressSteps(progress_console(quiet=False)))
         if settings.workers > 1:
             settings.api_key()
-            secret_of(settings.log.salt_env)
+            load_secret(settings.log.salt_env)
         # Workers start from here and read both. prometheus_client reads its own where it is imported, and keeps a user's.
         read = {CONFIG_VARIABLE: settings.model_dump_json(by_alias=True)}  # inputs are named by an alias
         if settings.workers > 1 and MULTIPROCESS_VARIABLE not in os.environ:

@@ -48,7 +48,7 @@ def train(
     """Train a rewriter on your own log and documents, and let the gate decide whether it is promoted."""
     from corewrite.cycle import train_on_logs
     from corewrite.cycle.config_sections import DataSections
-    from corewrite.cycle.weeks import windows_of
+    from corewrite.cycle.weeks import split_windows
     from corewrite.domain.config_file import read_config
     from corewrite.fusion import default_spec, load_spec
     from corewrite.logs.sealing import load_keys
@@ -56,7 +56,7 @@ def train(
 
     with reported_errors("it goes on from the last checkpoint in the run folder"):
         settings = read_config(config, DataSections, run=out, documents=documents, labels=labels, seed=seed, model=model)
-        earlier, window = windows_of(settings.logs, earlier_log, log, settings.refresh.relevance_windows)
+        earlier, window = split_windows(settings.logs, earlier_log, log, settings.refresh.relevance_windows)
         formula, keys = spec or settings.ranker.spec, settings.privacy.keys
         run = train_on_logs(
             settings.documents,

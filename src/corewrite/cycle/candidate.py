@@ -141,7 +141,7 @@ def make_candidate(
     with steps.step("train: semi-online MPO") as progress:
         start = watch(-1, warm)
         show, after_phase = training_progress(progress, config.training.phases, watch)
-        with engine_of(config, candidate) as engine:
+        with open_sampler(config, candidate) as engine:
             report = train(
                 candidate,
                 instances,
@@ -236,7 +236,7 @@ def training_progress(
 
 
 @contextmanager
-def engine_of(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
+def open_sampler(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
     """What samples by the settings; None, which is this process, where they name nothing."""
     if (server := config.server) is None:
         yield None

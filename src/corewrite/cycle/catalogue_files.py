@@ -22,7 +22,7 @@ def write_labels(labels: Labels, documents: Documents, path: Path) -> None:
     table = pa.table(
         {
             **query_columns(labels.queries),
-            "document_id": documents.ids_of(labels.rows),
+            "document_id": documents.load_ids(labels.rows),
             "grade": labels.grades,
         }
     )

@@ -4,14 +4,14 @@ from typing import Any
 
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.records import journal_of
-from corewrite.cycle.run import fitted_judge, history_of
+from corewrite.cycle.records import open_journal
+from corewrite.cycle.run import fitted_judge, load_history
 from corewrite.cycle.users import frozen_users
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.inputs import check_inputs
-from corewrite.deployment.load import deployment_of
+from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.registry import Champion, Registry
 
@@ -43,7 +43,7 @@ class FinishedWeek:
         """
         self.config = config
         self.registry = Registry(config.run / "registry")
-        self.history = history_of(config.run)
+        self.history = load_history(config.run)
         champion, weeks = self.registry.champion(), [r["week"] for r in self.history]
         if champion is None or not weeks:
             raise CycleError(f"{config.run} has no champion or no finished cycle: run `corewrite cycle run` first")
@@ -55,11 +55,11 @@ class FinishedWeek:
         check_inputs(documents=config.documents, labels=config.labels)
         self.documents = open_documents(config.documents, config.ranker)
         opener = RankerOpener(config.ranker, self.documents)
-        self.deployment: Deployment = deployment_of(self.registry, opener, champion.relevance, champion.spec)
+        self.deployment: Deployment = load_deployment(self.registry, opener, champion.relevance, champion.spec)
         self.judge = fitted_judge(
             config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker, config.pipeline.judge
         )
 
     def step(self, name: str) -> dict[str, Any]:
         """The result of a step of the week's cycle."""
-        return journal_of(self.config.run, self.week).result(name)
+        return open_journal(self.config.run, self.week).result(name)

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from corewrite.cycle.candidate import engine_of, to_train
+from corewrite.cycle.candidate import open_sampler, to_train
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.mined_week import MinedWindow, with_documents
 from corewrite.cycle.steps.gate_searches import gate_searches
 from corewrite.cycle.weeks import CycleError
-from corewrite.deployment.load import first_champion, policy_of, recent_champions
+from corewrite.deployment.load import first_champion, load_policy, recent_champions
 from corewrite.domain import Provenance
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
@@ -43,7 +43,7 @@ class _Bench(FinishedWeek):
         lineage: Rewriter | Absent,
     ) -> GateResult:
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
-        pipeline, champion = self.config.pipeline, policy_of(self.registry, self.champion.policy)
+        pipeline, champion = self.config.pipeline, load_policy(self.registry, self.champion.policy)
         run, left_out = self.config.run, self.window.left_out
         windows = [MinedWindow(run / "windows" / name, left_out) for name in self.step("mine")["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
@@ -86,7 +86,7 @@ def gate_candidate(config: CycleConfig, candidate: str, week: str | None, *, ste
         name = registry.find(candidate, "policy").hash  # before the minutes that all else takes
     bench = _Bench(config, week)
     try:
-        policy = load_rewriter(Path(candidate)) if folder else policy_of(bench.registry, name)
+        policy = load_rewriter(Path(candidate)) if folder else load_policy(bench.registry, name)
     except (RegistryError, RewriterError, OSError) as error:
         result = refuse(str(error))
     else:
@@ -145,7 +145,7 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
         with (
             steps.step(f"retrain {number + 1} of {retrains}"),
             tempfile.TemporaryDirectory() as folder,
-            engine_of(pipeline, policy) as engine,
+            open_sampler(pipeline, policy) as engine,
         ):
             train(policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine)
         title = f"gate on retrain {number + 1}"

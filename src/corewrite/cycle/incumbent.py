@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from corewrite.cycle.candidate_config import PipelineConfig
 from corewrite.cycle.steps.validate_ranker import champion_holds
 from corewrite.deployment.deployment import Deployment
-from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
+from corewrite.deployment.load import first_champion, load_deployment, load_policy, recent_champions
 from corewrite.deployment.open import RankerOpener
 from corewrite.domain import TrainingInstance
 from corewrite.evaluation.build import OF_NO_LINEAGE
@@ -35,7 +35,7 @@ class Incumbent:
     def of(cls, registry: Registry, champion: Champion | None = None) -> "Incumbent":
         """The champion, or `champion`."""
         champion = champion or registry.champion()
-        return cls(champion, None if champion is None else policy_of(registry, champion.policy))
+        return cls(champion, None if champion is None else load_policy(registry, champion.policy))
 
     @property
     def version(self) -> int | None:
@@ -94,7 +94,7 @@ class Incumbent:
         assert self.policy is not None
         now = None
         try:
-            now = deployment_of(registry, opener, champion.relevance, champion.spec)
+            now = load_deployment(registry, opener, champion.relevance, champion.spec)
         except (ScorerUnavailableError, ScorerMismatchError, RegistryError, FileNotFoundError):
             if opener.is_current(registry.path(registry.artifact("relevance", champion.relevance))):
                 raise

@@ -176,7 +176,7 @@ def freeze(instances: Sequence[TrainingInstance], path: Path) -> None:
         write_instances(instances, temporary, evaluation_only=True)
 
 
-def impressions_of(windows: Sequence[MinedWindow], documents: Documents) -> Impressions:
+def build_impressions(windows: Sequence[MinedWindow], documents: Documents) -> Impressions:
     """Examined results of several weeks; documents that are gone are dropped."""
     table = pa.concat_tables([w.impressions() for w in windows])
     rows = documents.find(table["document_id"].to_pylist())
@@ -234,7 +234,7 @@ def mine_week(
             pa.table(
                 {
                     "query": list(seen.texts),
-                    "document_id": documents.ids_of(seen.rows),
+                    "document_id": documents.load_ids(seen.rows),
                     "satisfied": seen.satisfied,
                     "weight": seen.weights,
                     "user_id": list(seen.user_ids),

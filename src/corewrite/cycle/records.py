@@ -129,11 +129,11 @@ SHAPES: Mapping[str, TypeAdapter[Any]] = MappingProxyType(
 """By step."""
 
 
-def journals_of(run: Path) -> list[Journal]:
+def open_journals(run: Path) -> list[Journal]:
     """The journals of a run's cycles, by week; what is read from them is checked."""
-    return [journal_of(run, folder.name) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
+    return [open_journal(run, folder.name) for folder in sorted((run / "cycles").glob("*")) if folder.is_dir()]
 
 
-def journal_of(run: Path, week: str) -> Journal:
+def open_journal(run: Path, week: str) -> Journal:
     """The journal of a week's cycle, begun or not; what is read from it is checked."""
     return Journal(run / "cycles" / week, SHAPES)

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 
-from corewrite.cycle.candidate import engine_of, to_train, training_progress, write_spec
+from corewrite.cycle.candidate import open_sampler, to_train, training_progress, write_spec
 from corewrite.cycle.candidate_config import JudgeConfig, TreeJudgeConfig
 from corewrite.cycle.catalogue_files import read_catalogue, read_labels
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.judges import build_judge
-from corewrite.cycle.mined_week import MinedWindow, first_thresholds, freeze, impressions_of, mine_week, with_documents
-from corewrite.cycle.records import journal_of, journals_of
+from corewrite.cycle.mined_week import MinedWindow, build_impressions, first_thresholds, freeze, mine_week, with_documents
+from corewrite.cycle.records import open_journal, open_journals
 from corewrite.cycle.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.cycle.steps.decide import decide
 from corewrite.cycle.steps.gate_searches import gate_searches
@@ -32,7 +32,7 @@ from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.inputs import check_inputs, training_room
-from corewrite.deployment.load import deployment_of, first_champion, policy_of, recent_champions
+from corewrite.deployment.load import first_champion, load_deployment, load_policy, recent_champions
 from corewrite.deployment.open import RankerOpener, load_embedder
 from corewrite.deployment.random_pairs import random_pairs
 from corewrite.deployment.run_folder import note_documents
@@ -64,7 +64,7 @@ def refit(catalogue: Catalogue, seen: Impressions, seed: int, progress: Callable
     return fit(cold_start(catalogue, seen.texts, seed=seed), catalogue, seen, seed=seed, progress=progress)[0]
 
 
-def _hash_of(config: CycleConfig) -> str:
+def _hash_settings(config: CycleConfig) -> str:
     """Hash of the settings, each under the name that it had when it was first hashed: a week that is half finished goes on."""
     settings = config.model_dump(mode="json", exclude_defaults=True)
     gate = settings.get("pipeline", {}).get("gate", {})
@@ -108,13 +108,13 @@ def run_cycle(
             return cycle.decide(candidate, gate, champion)
 
 
-def history_of(run: Path) -> list[dict[str, Any]]:
+def load_history(run: Path) -> list[dict[str, Any]]:
     """Records of the finished cycles, in the order of the weeks' names.
 
     Raises:
         JournalError: a record is damaged.
     """
-    found = [_record(journal) for journal in journals_of(run)]
+    found = [_record(journal) for journal in open_journals(run)]
     return [record for record in found if record is not None]
 
 
@@ -130,10 +130,10 @@ def cycle_status(config: CycleConfig) -> dict[str, Any]:
     """Where a run stands: champion, who is running, unfinished weeks with the steps done, finished weeks, the ramp."""
     run = config.run
     champion = Registry(run / "registry").champion() if (run / "registry").is_dir() else None
-    weeks = history_of(run)
+    weeks = load_history(run)
     last = weeks[-1]["week"] if weeks else ""
     # What a later week has overtaken cannot be gone on with.
-    unfinished = {j.folder.name: j.done() for j in journals_of(run) if j.read("record") is None and j.folder.name > last}
+    unfinished = {j.folder.name: j.done() for j in open_journals(run) if j.read("record") is None and j.folder.name > last}
     ramp = read_ramp(run)
     return {
         "champion": None if champion is None else asdict(champion),
@@ -177,9 +177,9 @@ class _Cycle:
         week = week or list(weeks)[-1]
         if week not in weeks:
             raise CycleError(f"logs {config.logs} holds no week {week!r}; there are {', '.join(list(weeks)[-5:])}")
-        finished = history_of(config.run)
+        finished = load_history(config.run)
         history, later = [r for r in finished if r["week"] < week], [r["week"] for r in finished if r["week"] > week]
-        journal, registry = journal_of(config.run, week), Registry(config.run / "registry")
+        journal, registry = open_journal(config.run, week), Registry(config.run / "registry")
         if later and journal.read("record") is None:
             raise CycleError(f"week {week!r} is out of turn: the cycle of {later[-1]!r} is finished; run a later week")
         champion, log = registry.champion(), registry.decisions()
@@ -189,7 +189,7 @@ class _Cycle:
             raise CycleError(f"{week!r} is the only week of log: the first cycle needs the week before for the relevance model")
         if journal.read("record") is None:
             _check_inputs(config, weeks, week, begins=champion is None and journal.read("start-policy") is None)
-        settings = _hash_of(config)
+        settings = _hash_settings(config)
         fitted = [i for i, r in enumerate(history) if r["relevance_fitted"] or r["recovered"]]
         every, since = config.refresh.relevance_every, len(history) - (fitted[-1] if fitted else 0)
         plan = journal.once(
@@ -375,7 +375,7 @@ class _Cycle:
         model = load_embedder(folder) if folder is not None else None
         fitted, before, alarm = False, self._before, ""
         if needed and (model is None or self.plan["relevance_due"]):
-            seen = impressions_of([self._window(name) for name in before], self.documents)
+            seen = build_impressions([self._window(name) for name in before], self.documents)
             try:
                 model, fitted = self.refit(in_memory(self.documents), seen, self.config.seed, progress), True
             except ValueError as error:
@@ -487,7 +487,7 @@ class _Cycle:
         begin = self._start(window)
         policy = to_train(begin, config, self.config.seed)
         settings = mitigated(config.training, self._mitigations)
-        with self.steps.step("train: semi-online MPO") as progress, engine_of(config, policy) as engine:
+        with self.steps.step("train: semi-online MPO") as progress, open_sampler(config, policy) as engine:
             show, after_phase = training_progress(progress, settings.phases)
             report = train(
                 policy,
@@ -719,10 +719,10 @@ class _Cycle:
         return frozen_users(self.config.frozen)
 
     def _policy(self, hash: str) -> Rewriter:
-        return policy_of(self.registry, hash)
+        return load_policy(self.registry, hash)
 
     def _deployment(self, relevance: str, spec: str) -> Deployment:
-        return deployment_of(self.registry, self._opener, relevance, spec)
+        return load_deployment(self.registry, self._opener, relevance, spec)
 
     def _quarantined(self, kind: str) -> set[str]:
         return {d.quarantined[1] for d in self.registry.decisions() if d.quarantined and d.quarantined[0] == kind}
@@ -790,7 +790,7 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
     """Begin, or carry on, the ramp of a promote whose cycle was killed before it could, and was never gone on with."""
     found = promoted.evidence if isinstance(promoted.evidence, Mapping) else {}
     week, step = found.get("cycle"), found.get("step")
-    if not isinstance(week, str) or journal_of(config.run, week).read("record") is not None:
+    if not isinstance(week, str) or open_journal(config.run, week).read("record") is not None:
         return
     with ramp_lock(config.run):
         if step in ("settle", "recover"):

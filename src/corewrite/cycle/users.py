@@ -52,7 +52,7 @@ class Users:
             pq.write_table(pa.table(columns, schema=_SCHEMA), make_private(path))
 
 
-def users_of(outcomes: Outcomes) -> Users:
+def build_users(outcomes: Outcomes) -> Users:
     """Split the users of a log.
 
     A user is the gate's by the bucket that was logged, which is of the id that the application knows; where none was, by the

@@ -32,7 +32,9 @@ def weekly_logs(logs: Path) -> dict[str, list[Path]]:
     return weeks
 
 
-def windows_of(logs: Path | None, earlier: Sequence[Path], window: Sequence[Path], weeks: int) -> tuple[list[Path], list[Path]]:
+def split_windows(
+    logs: Path | None, earlier: Sequence[Path], window: Sequence[Path], weeks: int
+) -> tuple[list[Path], list[Path]]:
     """Log files of the window that gives the reward its instances, and of those before it, for the relevance model.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corewrite.cycle.users import Users, users_of
+from corewrite.cycle.users import Users, build_users
 from corewrite.domain import Documents, TrainingInstance
 from corewrite.logs import (
     IngestReport,
@@ -100,4 +100,4 @@ def read_window(
     """
     log = require_texts(read_log(paths, rejects_path=rejects_path, unseal=unseal))
     outcomes = find_outcomes(log, overlap=overlap, thresholds=thresholds)
-    return LogWindow(log.report, outcomes, fit_propensity(outcomes), users_of(outcomes))
+    return LogWindow(log.report, outcomes, fit_propensity(outcomes), build_users(outcomes))

@@ -8,7 +8,7 @@ import numpy as np
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.documents import open_documents
-from corewrite.deployment.load import deployment_of, policy_of
+from corewrite.deployment.load import load_deployment, load_policy
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
 from corewrite.deployment.settings import RankerSettings
@@ -70,8 +70,8 @@ def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | 
         raise NoChampionError(f"{registry.root} has no champion: nothing was promoted yet{why}")
     settings = ranker or RankerSettings()
     opener = RankerOpener(settings, open_documents(documents, settings))
-    deployment = deployment_of(registry, opener, champion.relevance, champion.spec)
-    return Served(champion, deployment, policy_of(registry, champion.policy))
+    deployment = load_deployment(registry, opener, champion.relevance, champion.spec)
+    return Served(champion, deployment, load_policy(registry, champion.policy))
 
 
 def explain_search(
@@ -103,7 +103,7 @@ def explain_search(
     columns = {int(row): j for j, row in enumerate(with_it.finerank.rows[0]) if row >= 0}
     fusion = with_it.finerank.fusion
 
-    def title_of(row: int) -> str:
+    def load_title(row: int) -> str:
         return text_column(documents, "title", np.array([row], np.int64))[0]
 
     return {
@@ -126,14 +126,14 @@ def explain_search(
                 "rank": k + 1,
                 "rank_without": place.get(row),
                 "id": documents.id_at(row),
-                "title": title_of(row),
+                "title": load_title(row),
                 "score": float(fusion.score[0, columns[row]]),
                 "factors": explain_stage(fusion, (0, columns[row])),
             }
             for k, row in enumerate(after)
         ],
         "dropped": [
-            {"id": documents.id_at(row), "title": title_of(row), "rank_without": place[row]}
+            {"id": documents.id_at(row), "title": load_title(row), "rank_without": place[row]}
             for row in before[:depth]
             if row not in after
         ],

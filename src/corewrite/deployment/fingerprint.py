@@ -68,7 +68,7 @@ def take_fingerprint(name: str, documents: Documents, build: Callable[[int], Rel
                 _log.warning("signal %r: scores depend on the batch, so the model is asked one pair at a time", name)
             return Fingerprint(
                 texts=tuple(texts),
-                documents=tuple(documents.ids_of(rows)),
+                documents=tuple(documents.load_ids(rows)),
                 scores=tuple(whole.ravel().tolist()),
                 spread=spread,
                 batch=size,
@@ -127,7 +127,7 @@ def _chosen(documents: Documents) -> npt.NDArray[np.int64]:
     if not len(documents):
         raise ValueError("there are no documents to score: a model is recognised by its scores")
     some = np.unique(np.linspace(0, len(documents) - 1, 512).astype(np.int64))
-    keys = np.array([int(keyed_bits(text_key(i))) for i in documents.ids_of(some)], np.uint64)
+    keys = np.array([int(keyed_bits(text_key(i))) for i in documents.load_ids(some)], np.uint64)
     return np.asarray(some[np.argsort(keys, kind="stable")[:NUM_DOCUMENTS]], np.int64)
 
 

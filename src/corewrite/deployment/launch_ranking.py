@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from corewrite.deployment.explain import NoChampionError
-from corewrite.deployment.load import deployment_of
+from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
 from corewrite.logs.outcomes import Overlap
@@ -33,6 +33,6 @@ def champion_overlap(run: Path, documents: Path, ranker: RankerSettings) -> tupl
             "out, and texts alone will tell"
         )
     opener = RankerOpener(ranker, read_catalogue(documents))
-    cascade = deployment_of(registry, opener, champion.relevance, champion.spec).cascade
+    cascade = load_deployment(registry, opener, champion.relevance, champion.spec).cascade
     told = f"similar texts, or the top 50 of both without a rewrite in the ranking of version {champion.version}"
     return top_overlap(cascade), told

@@ -11,7 +11,7 @@ from corewrite.registry import Kind, Registry
 from corewrite.rewriter import Rewriter, load_rewriter
 
 
-def policy_of(registry: Registry, hash: str) -> Rewriter:
+def load_policy(registry: Registry, hash: str) -> Rewriter:
     """A policy.
 
     Raises:
@@ -21,7 +21,7 @@ def policy_of(registry: Registry, hash: str) -> Rewriter:
     return load_rewriter(_sound(registry, "policy", hash))
 
 
-def deployment_of(registry: Registry, opener: RankerOpener, relevance: str, spec: str) -> Deployment:
+def load_deployment(registry: Registry, opener: RankerOpener, relevance: str, spec: str) -> Deployment:
     """A relevance artifact and a spec, opened.
 
     Raises:
@@ -53,7 +53,7 @@ def first_champion(registry: Registry, now: str) -> Rewriter | None:
 
 def _policies(registry: Registry, hashes: Iterable[str | None], now: str) -> list[Rewriter]:
     there = {a.hash for a in registry.artifacts() if a.kind == "policy"}
-    return [policy_of(registry, h) for h in dict.fromkeys(hashes) if h is not None and h != now and h in there]
+    return [load_policy(registry, h) for h in dict.fromkeys(hashes) if h is not None and h != now and h in there]
 
 
 def _sound(registry: Registry, kind: Kind, hash: str) -> Path:

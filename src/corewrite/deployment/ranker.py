@@ -12,7 +12,7 @@ from corewrite.fusion import FusionSpec
 from corewrite.registry import JSON
 from corewrite.relevance import DenseScorer, LateInteraction, RelevanceScorer
 from corewrite.relevance.backends import CircuitBreaker
-from corewrite.search import EmbeddedEngine, SearchEngine, TextEngine, signals_of
+from corewrite.search import EmbeddedEngine, SearchEngine, TextEngine, build_signals
 
 Facts = dict[str, Any]
 """JSON for people and for the log: kind, pin, and the hash by which scores are cached."""
@@ -106,5 +106,5 @@ def embedded_ranker(documents: Catalogue, model: LateInteraction) -> Ranker:
     """
     dense = DenseScorer(model.bind(documents))
     return Ranker(
-        documents, signals_of(dense), lambda: EmbeddedEngine(documents, dense.document_vectors), embedder=model, dense=dense
+        documents, build_signals(dense), lambda: EmbeddedEngine(documents, dense.document_vectors), embedder=model, dense=dense
     )

@@ -11,7 +11,7 @@ from corewrite.deployment.settings import (
     QdrantRecall,
     RecallSettings,
     RedisRecall,
-    secret_of,
+    load_secret,
 )
 from corewrite.domain import Documents
 from corewrite.domain.plugins import ENGINES, load_factory, load_plugin
@@ -53,7 +53,7 @@ class RecallOpener:
 
     def __init__(self, settings: RecallSettings, documents: Documents, *, live: bool = False) -> None:
         self._settings, self._documents, self._live = settings, documents, live
-        self._client = _client_of(settings)
+        self._client = _build_client(settings)
         self._guards: dict[str, tuple[Patience, Breaker]] = {}
 
     @property
@@ -139,7 +139,7 @@ class RecallOpener:
         return engine
 
 
-def _client_of(settings: RecallSettings) -> Any:
+def _build_client(settings: RecallSettings) -> Any:
     """A client of the search engine; None where it needs none."""
     if isinstance(settings, QdrantRecall):
         try:
@@ -150,7 +150,7 @@ def _client_of(settings: RecallSettings) -> Any:
             raise ImportError(
                 "a Qdrant collection is reached through qdrant-client: pip install 'corewrite[qdrant]'"
             ) from error
-        key = secret_of(settings.api_key_env)
+        key = load_secret(settings.api_key_env)
         transport = BoundedTransport(settings.url)  # makes the time-out one of a whole request
         return QdrantClient(
             url=settings.url,
@@ -166,7 +166,7 @@ def _client_of(settings: RecallSettings) -> Any:
             from corewrite.remote.opensearch import BoundedConnection
         except ImportError as error:
             raise ImportError("an index is reached through opensearch-py: pip install 'corewrite[opensearch]'") from error
-        login = secret_of(settings.login_env)
+        login = load_secret(settings.login_env)
         user = None if login is None else tuple(login.split(":", 1))
         return OpenSearch(
             settings.url, http_auth=user, timeout=settings.timeout_ms / 1000, max_retries=0, connection_class=BoundedConnection
@@ -180,7 +180,7 @@ def _client_of(settings: RecallSettings) -> Any:
             from corewrite.remote.redis import bounded_connection
         except ImportError as error:
             raise ImportError("a Redis index is reached through redis-py: pip install 'corewrite[redis]'") from error
-        login = secret_of(settings.login_env)
+        login = load_secret(settings.login_env)
         name, password = (None, None) if login is None else login.split(":", 1)
         seconds = settings.timeout_ms / 1000
         return Redis.from_url(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from corewrite.deployment.deployment import Deployment
-from corewrite.deployment.load import deployment_of
+from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.ranker import EMBEDDED_FACTS
 from corewrite.domain import SignalStatus
@@ -82,7 +82,7 @@ def replay_log(
         served = entry.served
         triple = served.relevance, served.spec
         if triple not in deployments:
-            deployments[triple] = deployment_of(registry, opener, *triple)
+            deployments[triple] = load_deployment(registry, opener, *triple)
         deployment = deployments[triple]
         if (served.backends or EMBEDDED_FACTS) != deployment.ranker.facts:
             left_out["answered by other models or engines than the settings name"] += 1
@@ -91,7 +91,7 @@ def replay_log(
         searches += 1
         trace = _trace(deployment.cascade, entry.user_query, served)
         fusion, order, rows = trace.finerank.fusion, trace.order[0], trace.finerank.rows[0]
-        ids = dict(zip(rows[rows >= 0].tolist(), documents.ids_of(rows[rows >= 0]), strict=True))
+        ids = dict(zip(rows[rows >= 0].tolist(), documents.load_ids(rows[rows >= 0]), strict=True))
         column = {ids[int(row)]: j for j, row in enumerate(rows) if row >= 0}
         ranked = [ids[int(rows[j])] for j in order if rows[j] >= 0]
         hits = list(entry.query_response_hit_ids)

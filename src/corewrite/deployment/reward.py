@@ -59,7 +59,7 @@ class FusedReward:
     def _score(self, instances: Sequence[TrainingInstance], flat: Sequence[tuple[int, str]]) -> FloatArray:
         used = sorted({i for i, _ in flat})
         place = {i: k for k, i in enumerate(used)}
-        rows, gains, weights = documents_of([instances[i] for i in used], self.catalogue)
+        rows, gains, weights = build_document_rows([instances[i] for i in used], self.catalogue)
         back = np.array([place[i] for i, _ in flat], np.int64)
         queries, rewrites = [instances[i].query.text for i in used], [text for _, text in flat]
         log_factors = {}
@@ -98,7 +98,7 @@ class FusedReward:
         return hits(rewrites, back.tolist()) - hits(queries, range(len(queries)))[back]
 
 
-def documents_of(instances: Sequence[TrainingInstance], catalogue: Documents) -> tuple[IntArray, FloatArray, FloatArray]:
+def build_document_rows(instances: Sequence[TrainingInstance], catalogue: Documents) -> tuple[IntArray, FloatArray, FloatArray]:
     """D+ and D- side by side: catalogue rows (-1 pads), gains (0 off D+) and weights (0 off D-), [instances, documents].
 
     Raises:

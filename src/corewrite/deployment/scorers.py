@@ -16,7 +16,7 @@ from corewrite.deployment.settings import (
     OnnxSignal,
     PluginSignal,
     PythonSignal,
-    secret_of,
+    load_secret,
 )
 from corewrite.domain import Documents, sha256_json
 from corewrite.domain.documents import number_column
@@ -125,7 +125,7 @@ def build_scorer(settings: ModelSettings, documents: Documents, *, live: bool, b
         return NamedScorer(made, sha256_json(settings.identity))
     size = batch or settings.batch
     if isinstance(settings, KServeSignal):
-        token = secret_of(settings.token_env)
+        token = load_secret(settings.token_env)
         return backends.KServeScorer(
             documents,
             settings.url,

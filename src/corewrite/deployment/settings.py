@@ -25,14 +25,14 @@ _kept: dict[str, str] = {}
 
 
 def keep_secrets(names: Iterable[str]) -> None:
-    """Take secrets out of the environment, which processes started from here would inherit; `secret_of` still has them."""
+    """Take secrets out of the environment, which processes started from here would inherit; `load_secret` still has them."""
     for name in names:
         value = os.environ.pop(name, None)
         if value is not None:
             _kept[name] = value
 
 
-def secret_of(name: str | None) -> str | None:
+def load_secret(name: str | None) -> str | None:
     """The value of an environment variable that a setting names; None where none is named.
 
     Raises:

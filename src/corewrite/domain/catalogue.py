@@ -57,7 +57,7 @@ class Catalogue:
                 raise ValueError(f"catalogue column {name!r} has {len(values)} rows, ids has {n}")
         if taken := sorted(_FIELDS.keys() & self.columns.keys()):
             raise ValueError(f"column {taken[0]!r} has a field of its own: give it there")
-        if len(self.row_of) != n:
+        if len(self.rows_by_id) != n:
             first: dict[str, int] = {}
             places = ((doc_id, first.setdefault(doc_id, row), row) for row, doc_id in enumerate(self.ids))
             raise ValueError(f"catalogue {RepeatedIds.of(p for p in places if p[1] != p[2])}")
@@ -74,7 +74,7 @@ class Catalogue:
         return len(self.ids)
 
     @cached_property
-    def row_of(self) -> dict[str, int]:
+    def rows_by_id(self) -> dict[str, int]:
         """Row by document id."""
         return {doc_id: row for row, doc_id in enumerate(self.ids)}
 
@@ -85,10 +85,10 @@ class Catalogue:
 
     def id_at(self, row: int) -> str:
         """See `Documents.id_at`."""
-        return self.ids_of(np.array([row], np.int64))[0]
+        return self.load_ids(np.array([row], np.int64))[0]
 
-    def ids_of(self, rows: IntArray) -> list[str]:
-        """See `Documents.ids_of`."""
+    def load_ids(self, rows: IntArray) -> list[str]:
+        """See `Documents.load_ids`."""
         return [self.ids[row] for row in checked_rows(rows, len(self)).tolist()]
 
     def rows(self, ids: Sequence[str]) -> IntArray:
@@ -97,7 +97,7 @@ class Catalogue:
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """See `Documents.find`."""
-        return np.array([self.row_of.get(doc_id, -1) for doc_id in ids], np.int64)
+        return np.array([self.rows_by_id.get(doc_id, -1) for doc_id in ids], np.int64)
 
     def column(self, name: str, rows: IntArray) -> ColumnValues:
         """See `Documents.column`."""

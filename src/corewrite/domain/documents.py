@@ -44,7 +44,7 @@ class Documents(Protocol):
         """
         ...
 
-    def ids_of(self, rows: IntArray) -> list[str]:
+    def load_ids(self, rows: IntArray) -> list[str]:
         """Ids of the documents at `rows`, int64 [n].
 
         Raises:
@@ -189,7 +189,7 @@ def number_column(documents: Documents, name: str, rows: IntArray) -> FloatArray
     return np.asarray(values, np.float64)
 
 
-def prior_of(documents: Documents, rows: IntArray) -> FloatArray:
+def load_prior(documents: Documents, rows: IntArray) -> FloatArray:
     """Query-independent quality in (0, 1] of `rows`, float64 [n]: 1 where the documents say none."""
     if "prior" not in documents.column_names:
         return np.ones(len(rows))

@@ -54,7 +54,7 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
         if at == "pipeline" and isinstance(value, yaml.MappingNode):
             moved += [(f"pipeline.{k.value}", _MOVED.get(str(k.value), (str(k.value),)), k, v) for k, v in value.value]
         elif at == "registry":
-            moved.append(("registry", ("run",), key, _run_of(value, name)))
+            moved.append(("registry", ("run",), key, _build_run(value, name)))
         elif at == "ramp" and isinstance(value, yaml.ScalarNode):  # the server's file, no section
             moved.append(("ramp", ("serve", "ramp"), key, value))
         elif isinstance(at, str) and at in _MOVED:
@@ -90,7 +90,7 @@ def _put(root: yaml.MappingNode, to: tuple[str, ...], key: yaml.Node, value: yam
     node.value.append((yaml.ScalarNode(_STRING, to[-1], key.start_mark, key.end_mark), value))
 
 
-def _run_of(value: yaml.Node, name: str) -> yaml.Node:
+def _build_run(value: yaml.Node, name: str) -> yaml.Node:
     path = Path(value.value) if isinstance(value, yaml.ScalarNode) else None
     if path is None or path.name != "registry":
         raise ConfigError(

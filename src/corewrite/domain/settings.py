@@ -126,11 +126,11 @@ def _types_in(outer: Any, key: int | str) -> Iterator[Any]:
     if isinstance(outer, type) and issubclass(outer, Settings):
         for name, field in outer.model_fields.items():
             if key == (field.alias or name):
-                yield from parts_of(field.annotation)
+                yield from iterate_parts(field.annotation)
     elif get_origin(outer) is dict:
-        yield from parts_of(args[1])
+        yield from iterate_parts(args[1])
     elif get_origin(outer) in (list, tuple) and isinstance(key, int):
-        yield from parts_of(args[0] if args[-1] is Ellipsis or key >= len(args) else args[key])
+        yield from iterate_parts(args[0] if args[-1] is Ellipsis or key >= len(args) else args[key])
 
 
 def _kind_names(settings: Any) -> tuple[str, ...]:
@@ -139,12 +139,12 @@ def _kind_names(settings: Any) -> tuple[str, ...]:
     return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
 
 
-def parts_of(annotation: Any) -> Iterator[Any]:
+def iterate_parts(annotation: Any) -> Iterator[Any]:
     """The types that a type such as `Annotated[int, ...] | None` allows."""
     if get_origin(annotation) is Annotated:
-        yield from parts_of(get_args(annotation)[0])
+        yield from iterate_parts(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, types.UnionType):
         for inner in get_args(annotation):
-            yield from parts_of(inner)
+            yield from iterate_parts(inner)
     else:
         yield annotation

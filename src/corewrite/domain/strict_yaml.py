@@ -33,7 +33,7 @@ class YamlDocument:
 
     def line(self, location: Location) -> int:
         """Line of a place, counted from 1, or of the nearest place above it that is there."""
-        return line_of(self.node, location)
+        return find_line(self.node, location)
 
     def path(self, location: Location, *, missing: bool = False) -> Location:
         """A place as it stands in the file: less the kind that pydantic puts between, of settings that come in several.
@@ -168,7 +168,7 @@ def shown_key(text: str) -> str:
     return spelled(text if text.isprintable() and text == text.strip() and len(text) <= 200 else f"{text!r:.200}")
 
 
-def line_of(node: yaml.Node | None, location: Location) -> int:
+def find_line(node: yaml.Node | None, location: Location) -> int:
     """Line of a place in the YAML, or of the nearest place above it that is there."""
     line = 1
     for key in location:

@@ -33,7 +33,7 @@ _GATE_SALT, _COMPARED_SALT = "gate", "counterfactual"
 _GATE_BUCKETS: Final = round(GATE_SHARE * NUM_BUCKETS)
 
 
-def bucket_of(user_id: str) -> int:
+def assign_bucket(user_id: str) -> int:
     """Bucket of a user, 0 to `NUM_BUCKETS` - 1: of the id as the application sends it, not of its hash in a log."""
     return int(hash_share(user_id, _GATE_SALT) * NUM_BUCKETS)
 
@@ -48,7 +48,7 @@ def is_gate_user(user_id: str) -> bool:
 
     Of a log with buckets ask `is_gate_bucket`: its user ids are hashes, which fall elsewhere.
     """
-    return is_gate_bucket(bucket_of(user_id))
+    return is_gate_bucket(assign_bucket(user_id))
 
 
 def is_holdback_bucket(bucket: int, share: float = HOLDBACK_SHARE) -> bool:
@@ -63,7 +63,7 @@ def is_holdback_bucket(bucket: int, share: float = HOLDBACK_SHARE) -> bool:
 
 def is_holdback_user(user_id: str, share: float = HOLDBACK_SHARE) -> bool:
     """Whether a user is to be served without a rewriter for good. Whether one *was*, the arm in the log says."""
-    return is_holdback_bucket(bucket_of(user_id), share)
+    return is_holdback_bucket(assign_bucket(user_id), share)
 
 
 def in_treatment(user_id: str, salt: str, share: float) -> bool:
@@ -138,7 +138,7 @@ class ArmShares(Settings):
         return self
 
 
-def arm_of(client_id: str, shares: ArmShares) -> Arm:
+def assign_arm(client_id: str, shares: ArmShares) -> Arm:
     """Arm of a client: a pure function of id and shares, so that every worker agrees and a client stays where it is."""
     if is_holdback_user(client_id, shares.holdback):
         return "holdback"

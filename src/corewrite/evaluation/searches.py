@@ -61,7 +61,7 @@ class GateSearches:
     def slices(self) -> dict[str, BoolArray]:
         """Slices of the fresh searches, one of the frozen set's, and one of what is new; bool [searches] each."""
         frozen = np.arange(len(self.queries)) >= len(self.fresh)
-        slices = {name: inside & ~frozen for name, inside in slices_of(self.queries, self.frequency).items()}
+        slices = {name: inside & ~frozen for name, inside in build_slices(self.queries, self.frequency).items()}
         if frozen.any():
             slices["frozen"] = frozen
         if self.before:
@@ -79,7 +79,7 @@ class GateSearches:
         return canary_queries([x.query for x in self.fresh], _CANARIES)
 
 
-def slices_of(queries: Sequence[Query], frequency: Mapping[str, int]) -> dict[str, BoolArray]:
+def build_slices(queries: Sequence[Query], frequency: Mapping[str, int]) -> dict[str, BoolArray]:
     """Head, torso and tail by training-log frequency (at least 20, at least 3, below), and by what the context holds."""
     count = np.array([frequency.get(normalise(q.text), 0) for q in queries])
     follows = np.array([bool(q.context.queries) for q in queries])

@@ -79,7 +79,7 @@ class Program:
     @property
     def signals(self) -> tuple[Signal, ...]:
         """What the factors read, each once: under the query first, then under the rewrite."""
-        read = dict.fromkeys(s for f in self.factors for s in signals_of(f.base))
+        read = dict.fromkeys(s for f in self.factors for s in collect_signals(f.base))
         return tuple(sorted(read, key=lambda s: s.side == "rewrite"))
 
     @property
@@ -88,13 +88,13 @@ class Program:
         return Program(self.stage, tuple(f for f in self.factors if f.kind == "original"))
 
 
-def signals_of(expression: Expression) -> tuple[Signal, ...]:
+def collect_signals(expression: Expression) -> tuple[Signal, ...]:
     """The signals an expression reads, left to right."""
     match expression:
         case Signal():
             return (expression,)
         case Call(_, left, right):
-            return signals_of(left) + signals_of(right)
+            return collect_signals(left) + collect_signals(right)
         case Number():
             return ()
 

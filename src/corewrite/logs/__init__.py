@@ -13,11 +13,11 @@ from corewrite.logs.mining import (
     ImpressionTable,
     Propensity,
     Reformulation,
+    build_query,
     fit_propensity,
     labelled_impressions,
     mine_instances,
     mine_reformulations,
-    query_of,
 )
 from corewrite.logs.outcomes import Outcomes, SatisfactionThresholds, find_outcomes
 from corewrite.logs.reader import IngestReport, SearchLog, parse_time, read_log
@@ -35,13 +35,13 @@ __all__ = [
     "SatisfactionThresholds",
     "SearchLog",
     "UbiWriter",
+    "build_query",
     "find_outcomes",
     "fit_propensity",
     "labelled_impressions",
     "mine_instances",
     "mine_reformulations",
     "parse_time",
-    "query_of",
     "read_evaluation_instances",
     "read_instances",
     "read_log",

@@ -20,23 +20,23 @@ KNOWN_ACTIONS: Final = (*CHOSEN, *SHOWN)
 _ACTIONS: Final = {"click_through": "click", "item_click": "click"}
 
 
-def action_of(name: str) -> str:
+def parse_action(name: str) -> str:
     """The action under its present name; one that is not known stays as it is."""
     return _ACTIONS.get(name, name)
 
 
-def hits_of(query: Mapping[str, Any]) -> tuple[str, Any]:
+def parse_hits(query: Mapping[str, Any]) -> tuple[str, Any]:
     """The displayed documents of a query record, and the name they stand under; an empty list where it has none."""
     name = next((n for n in HIT_IDS if query.get(n)), HIT_IDS[0])
     return name, query.get(name) or []
 
 
-def client_of(record: Mapping[str, Any]) -> Any:
+def parse_client(record: Mapping[str, Any]) -> Any:
     """The client of a query or an event, or what stands in its place."""
     return record.get("client_id") or record.get("user_id") or ""
 
 
-def document_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+def parse_document(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """`event_attributes.object`, or the same of an event of the drafts.
 
     Raises:
@@ -50,7 +50,7 @@ def document_of(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return found or {}
 
 
-def ordinal_of(position: Mapping[str, Any]) -> Any:
+def parse_ordinal(position: Mapping[str, Any]) -> Any:
     """`position.ordinal`, which was an object with an `index` in UBI 1.0."""
     found = position.get("ordinal")
     return found.get("index") if isinstance(found, dict) else found

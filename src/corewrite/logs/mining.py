@@ -111,7 +111,7 @@ def examined(outcomes: Outcomes, i: int) -> int:
     return min(len(hits), lowest + 1 if lowest else 3)
 
 
-def query_of(outcomes: Outcomes, i: int) -> Query:
+def build_query(outcomes: Outcomes, i: int) -> Query:
     """Search `i` with its context."""
     return Query(outcomes.query[i], Context(outcomes.context_queries[i], outcomes.context_titles[i], outcomes.locale[i]))
 
@@ -171,7 +171,7 @@ def mine_instances(
                 TrainingInstance(
                     outcomes.query_id[i],
                     outcomes.user_id[i],
-                    query_of(outcomes, i),
+                    build_query(outcomes, i),
                     tuple(good),
                     tuple(2.0 if d == longest else 1.0 for d in good),
                     tuple(negatives),
@@ -193,11 +193,11 @@ def mine_reformulations(
             continue
         for place, i in enumerate(chain):
             if outcomes.satisfied[i]:
-                good.append(Reformulation(query_of(outcomes, i), normalise(outcomes.query[i]), user))
+                good.append(Reformulation(build_query(outcomes, i), normalise(outcomes.query[i]), user))
                 continue
             later = next((j for j in chain[place + 1 :] if outcomes.satisfied[j]), None)
             if later is not None and normalise(outcomes.query[later]) != normalise(outcomes.query[i]):
-                repaired.append(Reformulation(query_of(outcomes, i), normalise(outcomes.query[later]), user))
+                repaired.append(Reformulation(build_query(outcomes, i), normalise(outcomes.query[later]), user))
     return repaired, good
 
 

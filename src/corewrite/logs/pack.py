@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corewrite.logs.dialects import client_of
+from corewrite.logs.dialects import parse_client
 from corewrite.logs.files import LogError, log_lines
 from corewrite.logs.reader import parse_time
 from corewrite.storage.durable import make_folder, make_private, whole_file
@@ -100,7 +100,7 @@ def _row(line: bytes) -> dict[str, Any]:
         timestamp = parse_time(value.get("timestamp"))
     except ValueError:
         timestamp = None
-    texts = {name: _text(value.get(name)) for name in ("query_id", "action_name")} | {"client_id": _text(client_of(value))}
+    texts = {name: _text(value.get(name)) for name in ("query_id", "action_name")} | {"client_id": _text(parse_client(value))}
     bucket = extra.get("bucket")
     return {
         "line": line, "kind": kind, **texts, "timestamp": timestamp, "arm": _text(extra.get("arm")),

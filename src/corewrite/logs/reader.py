@@ -18,10 +18,10 @@ import ibis
 import pyarrow as pa
 
 from corewrite.domain.traffic_split import NUM_BUCKETS
-from corewrite.logs.dialects import KNOWN_ACTIONS, SHOWN, action_of, client_of, document_of, hits_of, ordinal_of
+from corewrite.logs.dialects import KNOWN_ACTIONS, SHOWN, parse_action, parse_client, parse_document, parse_hits, parse_ordinal
 from corewrite.logs.files import LINE_LIMIT, LogError, log_lines
 from corewrite.logs.sealing import Unseal
-from corewrite.logs.served import LogPlace, count_lost, marks_of
+from corewrite.logs.served import LogPlace, count_lost, parse_marks
 from corewrite.storage.durable import make_private, naming
 
 _ID_LIMIT = 100
@@ -249,15 +249,15 @@ def _search(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("query_attributes is not an object")
     served = extra.get("served")
     # A server of another make may use the name too.
-    marks = marks_of(served) if isinstance(served, dict) and "texts" in served else None
-    hits_name, hits = hits_of(value)
+    marks = parse_marks(served) if isinstance(served, dict) and "texts" in served else None
+    hits_name, hits = parse_hits(value)
     titles = extra.get("context_titles") or []
     for name, items in ((hits_name, hits), ("context_titles", titles)):
         if not isinstance(items, list) or len(items) > 10_000:
             raise ValueError(f"{name} is not a list of at most 10000 items")
     return {
         "query_id": _id(value, "query_id"),
-        "user_id": _id({"client_id": client_of(value)}, "client_id"),
+        "user_id": _id({"client_id": parse_client(value)}, "client_id"),
         "session_id": _text(extra.get("session_id") or value.get("session_id") or ""),
         "timestamp": parse_time(value.get("timestamp")),
         "query": _text(value["user_query"]),
@@ -281,17 +281,17 @@ def _event(value: dict[str, Any]) -> dict[str, Any]:
     extra = value.get("event_attributes") or {}
     if not isinstance(extra, dict):
         raise ValueError("event_attributes is not an object")
-    thing, place = document_of(extra), extra.get("position") or {}
+    thing, place = parse_document(extra), extra.get("position") or {}
     if not isinstance(place, dict):
         raise ValueError("event_attributes.object or .position is not an object")
-    ordinal = ordinal_of(place)
+    ordinal = parse_ordinal(place)
     logged = _text(value["action_name"])[:_ID_LIMIT]
     if ordinal is not None and (isinstance(ordinal, bool) or not isinstance(ordinal, int) or not 0 <= ordinal < 2**31):
         raise ValueError(f"position.ordinal {ordinal!r:.50} is not a position")
     return {
         "query_id": _text(value.get("query_id") or ""),
-        "user_id": _text(client_of(value)),
-        "action": action_of(logged),
+        "user_id": _text(parse_client(value)),
+        "action": parse_action(logged),
         "logged": logged,
         "document_id": _text(thing.get("object_id", "") if thing.get("object_id") is not None else ""),
         "position": ordinal,
@@ -409,8 +409,8 @@ def _report(
     clients = Counter(owner.values())
     clients.update(owner[query] for query, _ in about if query in owner)
     share = clients.most_common(1)[0][1] / clients.total()
-    renamed = Counter({name: n for name, n in actions.items() if action_of(name) != name})
-    unknown = {name: n for name, n in actions.items() if action_of(name) not in KNOWN_ACTIONS}
+    renamed = Counter({name: n for name, n in actions.items() if parse_action(name) != name})
+    unknown = {name: n for name, n in actions.items() if parse_action(name) not in KNOWN_ACTIONS}
     orphans = sum(query not in owner for query, _ in about)
     otherwise = sum(bool(user) and owner.get(query, user) != user for query, user in about)
     times = [*searches.values["timestamp"], *events.values["timestamp"]]
@@ -422,7 +422,7 @@ def _report(
     if not any(searches.values["hit_ids"]) and not any(actions[name] for name in SHOWN):
         warnings.append("nothing says what was displayed: D- and examination cannot be found")
     if renamed:
-        said = ", ".join(f"{n} {name!r} as {action_of(name)!r}" for name, n in renamed.most_common())
+        said = ", ".join(f"{n} {name!r} as {parse_action(name)!r}" for name, n in renamed.most_common())
         warnings.append(f"actions of older logs are read under their present names: {said}")
     if unknown:
         said = ", ".join(f"{n} {name!r}" for name, n in Counter(unknown).most_common())

@@ -207,7 +207,7 @@ def read_served(line: bytes) -> ServedLine:
         raise ValueError(f"served.format is {found!r:.20}, known up to {FORMAT}: read it with the version that wrote it")
     if found == 1:
         missing = dict.fromkeys(("ramp", "backends", "pair", "lists", "shadow", "log"))
-        served = {**missing, **served, "format": 1, "texts": texts_of(served)}
+        served = {**missing, **served, "format": 1, "texts": parse_texts(served)}
         # It compared what was displayed with what had no rewriter, which is no pair of arms.
         attributes = {**value["query_attributes"], "served": served, "impacted": None}
         line = json.dumps({**value, "query_attributes": attributes}).encode()
@@ -231,7 +231,7 @@ class Marks(_Record):
     log: LogPlace | None
 
 
-def marks_of(served: Mapping[str, Any]) -> Marks:
+def parse_marks(served: Mapping[str, Any]) -> Marks:
     """The marks of a line of any format.
 
     Args:
@@ -240,7 +240,7 @@ def marks_of(served: Mapping[str, Any]) -> Marks:
     Raises:
         ValueError: one is not what it should be.
     """
-    found = {"format": served.get("format", 1), "texts": texts_of(served), "log": served.get("log")}
+    found = {"format": served.get("format", 1), "texts": parse_texts(served), "log": served.get("log")}
     lists = {name: served.get(name) for name in ("pair", "used_at")}
     try:
         return Marks.model_validate({**found, **{n: tuple(v) if isinstance(v, list) else v for n, v in lists.items()}})
@@ -262,7 +262,7 @@ def count_lost(places: Iterable[LogPlace]) -> int:
     return sum(max(found) - min(found) + 1 - len(found) for found in numbers.values())
 
 
-def texts_of(served: Mapping[str, Any]) -> Texts:
+def parse_texts(served: Mapping[str, Any]) -> Texts:
     """How the texts of a line stand there, in any format.
 
     Args:

@@ -232,7 +232,7 @@ def unneeded(connection: sqlite3.Connection, keep: int, grace: timedelta) -> lis
     triples += connection.execute(
         f"{query} verdict = 'hold' AND previous IS ?", (None if champion is None else champion.version,)
     )
-    sound = (c for c in champions(connection) if not any(quarantine_of(connection, *item) for item in c.hashes.items()))
+    sound = (c for c in champions(connection) if not any(load_quarantine(connection, *item) for item in c.hashes.items()))
     distinct = dict.fromkeys((c.policy, c.relevance, c.spec) for c in sound)
     triples += islice(distinct, keep)
     needed = {item for triple in triples for item in Candidate(*triple).hashes.items()}
@@ -244,7 +244,7 @@ def unneeded(connection: sqlite3.Connection, keep: int, grace: timedelta) -> lis
     return [(kind, hash) for kind, hash in rows if (kind, hash) not in needed]
 
 
-def quarantine_of(connection: sqlite3.Connection, kind: Kind, hash: str) -> str | None:
+def load_quarantine(connection: sqlite3.Connection, kind: Kind, hash: str) -> str | None:
     """Why the artifact is in quarantine, None where it is not."""
     row = connection.execute(
         f"SELECT reason FROM decisions WHERE verdict = 'quarantine' AND {kind} = ? ORDER BY number DESC",

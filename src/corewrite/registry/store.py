@@ -205,7 +205,7 @@ class Registry:
                 raise RegistryError(f"this candidate is the champion already (version {champion.version}): nothing to promote")
             for kind, hash in candidate.hashes.items():
                 _registered(connection, kind, hash)  # again: it may have been collected while it was hashed
-                quarantine = ledger.quarantine_of(connection, kind, hash)
+                quarantine = ledger.load_quarantine(connection, kind, hash)
                 if quarantine is not None:
                     raise RegistryError(f"{kind} {hash} is quarantined ({quarantine}): propose another")
             return ledger.append(
@@ -388,7 +388,7 @@ class Registry:
         folder = self._folder(kind, hash)
         collected = _known(connection, kind, hash).collected is not None
         there = folder.is_dir() and not folder.is_symlink()
-        return there and not collected and ledger.quarantine_of(connection, kind, hash) is None
+        return there and not collected and ledger.load_quarantine(connection, kind, hash) is None
 
 
 def _known_kind(kind: Kind) -> None:

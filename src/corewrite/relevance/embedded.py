@@ -54,7 +54,7 @@ def check_embedded(documents: int, memory: int | None = None) -> None:
         )
 
 
-def pictures_of(catalogue: Catalogue) -> npt.NDArray[np.float32]:
+def build_pictures(catalogue: Catalogue) -> npt.NDArray[np.float32]:
     """`catalogue.visual`, of every document.
 
     Raises:

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from corewrite.domain import Catalogue, hash_share
-from corewrite.relevance.embedded import pictures_of
+from corewrite.relevance.embedded import build_pictures
 from corewrite.relevance.late_interaction import SCALARS, BoundLateInteraction, DenseScorer, LateInteraction
 from corewrite.relevance.vocabulary import Vocabulary
 
@@ -71,7 +71,7 @@ def cold_start(catalogue: Catalogue, texts: Sequence[str] = (), *, seed: int = 0
     word = rng.normal(size=(size, dimensions)).astype(np.float32)
     word /= np.linalg.norm(word, axis=1, keepdims=True)
 
-    visual = pictures_of(catalogue)
+    visual = build_pictures(catalogue)
     mean = visual.mean(0)
     pictures = visual - mean
     ids = vocabulary.encode(documents)
@@ -227,7 +227,7 @@ class _Network(torch.nn.Module):
         )
         documents = [f"{a} {b}" for a, b in zip(catalogue.titles, catalogue.texts, strict=True)]
         self.doc_words = torch.from_numpy(model.vocabulary.encode(documents))
-        self.pictures = torch.from_numpy(pictures_of(catalogue) - model.mean_picture)
+        self.pictures = torch.from_numpy(build_pictures(catalogue) - model.mean_picture)
         self.use_picture = model.scalar("use_picture") == 1
         self.anchor = self.picture.detach().clone()
 

@@ -18,7 +18,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.linear_model import Ridge
 
 from corewrite.domain import Documents, Query, hash_share, words
-from corewrite.domain.documents import prior_of
+from corewrite.domain.documents import load_prior
 from corewrite.relevance.judged_documents import JudgedDocuments
 from corewrite.relevance.protocol import Judge, JudgeReport, Labels
 
@@ -104,13 +104,13 @@ class TreeJudge(Judge):
     def _crosses(self, texts: Sequence[str], rows: IntArray) -> sp.csr_matrix:
         """Hashed (query word, document word) pairs of each text and catalogue row, sparse [pairs, 2**18]."""
         at = self._known.places(np.maximum(rows, 0))
-        queries, documents = self._words_of(texts), self._known.word_ids[at]
+        queries, documents = self._build_words(texts), self._known.word_ids[at]
         pair = (queries[:, :, None] * np.int64(1_000_003) + documents[:, None, :]) % np.int64(_CROSSES)
         used = (queries[:, :, None] > 0) & (documents[:, None, :] > 0)
         owner = np.broadcast_to(np.arange(len(rows))[:, None, None], pair.shape)
         return sp.csr_matrix((np.ones(int(used.sum())), (owner[used], pair[used])), shape=(len(rows), _CROSSES))
 
-    def _words_of(self, texts: Sequence[str]) -> IntArray:
+    def _build_words(self, texts: Sequence[str]) -> IntArray:
         distinct = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         return self._known.vocabulary.encode(list(distinct), width=6)[[distinct[text] for text in texts]]
 
@@ -161,7 +161,7 @@ class TreeJudge(Judge):
             looks(title_words),
             count[owner],
             rarity[owner],
-            prior_of(self._documents, flat),
+            load_prior(self._documents, flat),
             crossed,
         )
         return np.stack(columns, -1).reshape(n, d, len(FEATURES))

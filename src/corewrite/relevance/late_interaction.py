@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from corewrite.domain import Catalogue, sha256_chunks
-from corewrite.relevance.embedded import pictures_of
+from corewrite.relevance.embedded import build_pictures
 from corewrite.relevance.vocabulary import Vocabulary
 from corewrite.storage.durable import naming
 
@@ -157,7 +157,7 @@ class BoundLateInteraction:
         self._doc_words = model.vocabulary.encode(
             [f"{title} {text}" for title, text in zip(catalogue.titles, catalogue.texts, strict=True)]
         )
-        self._pictures = pictures_of(catalogue) - model.mean_picture
+        self._pictures = build_pictures(catalogue) - model.mean_picture
         size = len(model.vocabulary.words)
         self._capacity = max(64, min(size, table_bytes // (4 * max(1, len(catalogue)))))
         self._table = np.empty((self._capacity, len(catalogue)), np.float32)

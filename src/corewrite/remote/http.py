@@ -35,7 +35,7 @@ class BoundedTransport(httpx.HTTPTransport):  # type: ignore[misc]
 
     def __init__(self, url: str, *, most_bytes: int = MOST_BYTES, limits: httpx.Limits | None = None) -> None:
         given: dict[str, Any] = {} if limits is None else {"limits": limits}
-        super().__init__(proxy=_proxy_of(url), **given)
+        super().__init__(proxy=_load_proxy(url), **given)
         self._most_bytes = most_bytes
         # httpx has no parameter for it; tests/remote would notice if another version kept it elsewhere.
         self._pool._network_backend = _Backend(self._pool._network_backend)
@@ -142,7 +142,7 @@ def _wait(budget: Budget, timeout: float | None, late: type[Exception]) -> float
         raise late(str(error)) from error
 
 
-def _proxy_of(url: str) -> str | None:
+def _load_proxy(url: str) -> str | None:
     """The proxy that the environment names for an address."""
     address, proxies = urlsplit(url), getproxies()
     if not address.hostname or proxy_bypass(address.hostname):

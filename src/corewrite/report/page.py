@@ -48,7 +48,7 @@ def _missing_as_none(function: Callable[..., str]) -> Callable[..., str]:
 
 
 def _gate_chart(check: Mapping[str, Any], place: int) -> Markup | None:
-    found = views.interval_of(check["name"], check["difference"], check["low"], check["high"])
+    found = views.build_interval(check["name"], check["difference"], check["low"], check["high"])
     margin = finite(check["margin"])
     limit = None if margin is None else -margin
     return None if found is None else Markup(charts.interval_strip(found, limit, name=f"gate{place}"))

@@ -61,7 +61,7 @@ def _phase_chart(phases: list[dict[str, Any]]) -> Markup | None:
 
 
 def _launch(place: int, launch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Markup | None]:
-    intervals, limits = views.forest_of(launch)
+    intervals, limits = views.build_forest(launch)
     return launch, Markup(charts.forest(intervals, name=f"launch{place}", limits=limits)) if intervals else None
 
 

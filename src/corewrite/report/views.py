@@ -150,7 +150,7 @@ def _at(row: Json, path: Sequence[str]) -> float | None:
     return finite(value)
 
 
-def interval_of(name: str, value: float | None, low: float | None, high: float | None) -> Interval | None:
+def build_interval(name: str, value: float | None, low: float | None, high: float | None) -> Interval | None:
     """The interval, None where an end or the estimate is missing."""
     value, low, high = finite(value), finite(low), finite(high)
     return None if value is None or low is None or high is None else Interval(name, value, low, high)
@@ -178,7 +178,7 @@ class EffectRow:
     def interval(self) -> Interval | None:
         """Relative effect with its interval, None where undefined."""
         effect = self.effect
-        return interval_of(self.words, effect["relative"], effect["ci_low"], effect["ci_high"])
+        return build_interval(self.words, effect["relative"], effect["ci_low"], effect["ci_high"])
 
 
 def effects(launch: Json) -> list[EffectRow]:
@@ -186,7 +186,7 @@ def effects(launch: Json) -> list[EffectRow]:
     return [EffectRow(*metric, launch[metric[0]]) for metric in _METRICS if launch.get(metric[0])]
 
 
-def forest_of(launch: Json) -> tuple[list[Interval], dict[str, float]]:
+def build_forest(launch: Json) -> tuple[list[Interval], dict[str, float]]:
     """Intervals to draw of a launch, and by name the limit that give-up must stay under."""
     rows = {row.name: row for row in effects(launch) if row.name in _DRAWN}
     drawn = [found for row in rows.values() if (found := row.interval) is not None]

@@ -158,7 +158,7 @@ def _incident(run: Run) -> Card:
     return Card("Did the gate stop the incident?", value, "; ".join(told))
 
 
-def words_of(row: Json) -> str:
+def build_words(row: Json) -> str:
     """The name, for a reader, of the `metric` that a row is of; "–" where it does not say."""
     metric = _BY_KEY.get(row.get("metric", ""))
     return MISSING if metric is None else metric.words

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from corewrite.report import charts, week_views
 from corewrite.report.page import environment
-from corewrite.report.views import interval_of
+from corewrite.report.views import build_interval
 
 
 def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> str:
@@ -46,7 +46,9 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
             metrics=week_views.METRICS,
             chart=_chart(run),
             comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
-            holdback=[(row, week_views.words_of(row), week_views.is_below(row)) for row in about.get("below_holdback") or ()],
+            holdback=[
+                (row, week_views.build_words(row), week_views.is_below(row)) for row in about.get("below_holdback") or ()
+            ],
             weekly=week_views.weekly(run, rejections),
             log=week_views.log(run, alarms, rejections),
             in_weeks=week_views.in_weeks,
@@ -63,7 +65,7 @@ def _chart(run: week_views.Run) -> Markup | None:
 
 def _comparison(place: int, comparison: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison with its answer, its weeks in words and its interval drawn."""
-    found = interval_of(comparison["name"], comparison["difference"], comparison["low"], comparison["high"])
+    found = build_interval(comparison["name"], comparison["difference"], comparison["low"], comparison["high"])
     strip = None if found is None else Markup(charts.interval_strip(found, None, name=f"comparison{place}"))
     words = week_views.spell(comparison["weeks"])
     return {**comparison, "answer": week_views.answer(comparison), "weeks": words, "strip": strip}

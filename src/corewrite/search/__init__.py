@@ -1,7 +1,7 @@
 """The cascade: recall, rawrank, finerank."""
 
 from corewrite.search.cascade import Answers, Candidates, Cascade, Rawranked, Rewrites, Stage, Trace
-from corewrite.search.embedded import embedded_cascade, signals_of
+from corewrite.search.embedded import build_signals, embedded_cascade
 from corewrite.search.engines import EmbeddedEngine, SearchEngine, TextEngine
 from corewrite.search.overlap import top_overlap
 
@@ -16,7 +16,7 @@ __all__ = [
     "Stage",
     "TextEngine",
     "Trace",
+    "build_signals",
     "embedded_cascade",
-    "signals_of",
     "top_overlap",
 ]

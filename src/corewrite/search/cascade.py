@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Documents, SignalStatus, is_identity
-from corewrite.domain.documents import prior_of
+from corewrite.domain.documents import load_prior
 from corewrite.fusion import FusionSpec, StageFusion, StageSpec, evaluate_stage
 from corewrite.relevance import DenseRelevanceScorer, RelevanceScorer
 from corewrite.search.engines.port import SearchEngine, TextEngine
@@ -262,7 +262,7 @@ class Cascade:
         found = {name: self._signals[name].score(queries, rows) for name in sorted(names & self._signals.keys())}
         if "prior" in names - self._signals.keys():
             prior = np.zeros(rows.shape)
-            prior[rows >= 0] = prior_of(self.catalogue, rows[rows >= 0])
+            prior[rows >= 0] = load_prior(self.catalogue, rows[rows >= 0])
             found["prior"] = prior
         return found
 

@@ -69,7 +69,7 @@ class Layout:
         return pa.schema([pa.field(name, t.arrow, nullable=False) for name, t in self.types.items()])
 
 
-def kind_of(name: str, kept_as: pa.DataType) -> Kind | None:
+def infer_kind(name: str, kept_as: pa.DataType) -> Kind | None:
     """Kind of a column; None where it holds only nulls.
 
     Raises:
@@ -93,7 +93,7 @@ def kind_of(name: str, kept_as: pa.DataType) -> Kind | None:
     raise ColumnError(f"it is {kept_as}, not a text, a number, a list of numbers or a list of such lists")
 
 
-def lengths_of(kind: Kind, values: pa.Array) -> set[int]:
+def find_lengths(kind: Kind, values: pa.Array) -> set[int]:
     """How many numbers the vectors of a column have; missing ones aside."""
     if kind is Kind.FRAMES:
         values = values.flatten()
@@ -102,7 +102,7 @@ def lengths_of(kind: Kind, values: pa.Array) -> set[int]:
     return set(pc.unique(pc.list_value_length(values).drop_null()).to_pylist())
 
 
-def layout_of(kinds: Mapping[str, Kind | None], unusable: Mapping[str, str], lengths: Mapping[str, set[int]]) -> Layout:
+def build_layout(kinds: Mapping[str, Kind | None], unusable: Mapping[str, str], lengths: Mapping[str, set[int]]) -> Layout:
     """What to keep of some columns.
 
     Args:
@@ -155,7 +155,7 @@ def kept(batch: pa.RecordBatch, layout: Layout, first_row: int) -> pa.RecordBatc
     return pa.RecordBatch.from_arrays(arrays, schema=layout.schema)
 
 
-def values_of(array: pa.Array, wanted: ColumnType) -> ColumnValues:
+def build_values(array: pa.Array, wanted: ColumnType) -> ColumnValues:
     """Values of a column as `kept` made it."""
     if wanted.kind is Kind.TEXT:
         return list(array.to_pylist())

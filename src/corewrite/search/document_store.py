@@ -21,7 +21,7 @@ from corewrite.domain.documents import RepeatedIds, checked_rows, column_error, 
 from corewrite.relevance.embedded import check_embedded
 from corewrite.search.column_file import ColumnFile
 from corewrite.search.document_columns import ColumnType, Kind, Layout
-from corewrite.search.documents import DocumentsError, catalogue_of, kept_batches, parquet_files, read_layout
+from corewrite.search.documents import DocumentsError, build_catalogue, kept_batches, parquet_files, read_layout
 from corewrite.search.id_index import IdIndex, hash_ids, sorted_hashes
 from corewrite.storage.durable import PARTIAL, make_folder, move_folder, naming, sync, sync_tree, whole_file
 
@@ -66,7 +66,7 @@ class DocumentStore:
         self._file = ColumnFile(folder / _TABLE, tuple(self._layout.types.values()))
         self._place = {name: i for i, name in enumerate(self._layout.types)}
         hashes, rows = (np.load(folder / name, mmap_mode="r") for name in (_HASHES, _ROWS))
-        self._index = IdIndex(hashes, rows, self.ids_of)
+        self._index = IdIndex(hashes, rows, self.load_ids)
 
     @classmethod
     def open(cls, path: Path, *, cache: Path | None = None, progress: Progress = lambda done, total: None) -> "DocumentStore":
@@ -114,10 +114,10 @@ class DocumentStore:
 
     def id_at(self, row: int) -> str:
         """See `Documents.id_at`."""
-        return self.ids_of(np.array([row], np.int64))[0]
+        return self.load_ids(np.array([row], np.int64))[0]
 
-    def ids_of(self, rows: IntArray) -> list[str]:
-        """See `Documents.ids_of`."""
+    def load_ids(self, rows: IntArray) -> list[str]:
+        """See `Documents.load_ids`."""
         return list(map(str, self.column("id", rows)))
 
     def rows(self, ids: Sequence[str]) -> IntArray:
@@ -176,7 +176,7 @@ def in_memory(documents: Documents) -> Catalogue:
 def _in_memory(documents: Documents) -> Catalogue:
     check_embedded(len(documents))
     every = np.arange(len(documents))
-    return catalogue_of(lambda name: documents.column(name, every), documents.column_names, documents.left_out, len(every))
+    return build_catalogue(lambda name: documents.column(name, every), documents.column_names, documents.left_out, len(every))
 
 
 def _opened(folder: Path) -> DocumentStore | None:

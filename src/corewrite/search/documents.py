@@ -19,11 +19,11 @@ from corewrite.search.document_columns import (
     ColumnError,
     Kind,
     Layout,
+    build_layout,
+    build_values,
+    find_lengths,
+    infer_kind,
     kept,
-    kind_of,
-    layout_of,
-    lengths_of,
-    values_of,
 )
 from corewrite.storage.durable import make_folder, naming, whole_file
 
@@ -90,15 +90,15 @@ def read_catalogue(path: Path) -> Catalogue:
     table = pa.Table.from_batches(list(kept_batches(files, layout)), layout.schema)
 
     def column(name: str) -> ColumnValues:
-        return values_of(table[name].combine_chunks(), layout.types[name])
+        return build_values(table[name].combine_chunks(), layout.types[name])
 
     try:
-        return catalogue_of(column, tuple(layout.types), layout.left_out, len(table))
+        return build_catalogue(column, tuple(layout.types), layout.left_out, len(table))
     except ValueError as error:
         raise DocumentsError(f"{path}: {error}") from error
 
 
-def catalogue_of(
+def build_catalogue(
     column: Callable[[str], ColumnValues], names: Sequence[str], left_out: Mapping[str, str], documents: int
 ) -> Catalogue:
     """A catalogue of whole columns.
@@ -160,7 +160,7 @@ def read_layout(files: Sequence[Path]) -> tuple[Layout, int]:
                 if field.name in unusable:
                     continue
                 try:
-                    kind = kind_of(field.name, field.type)
+                    kind = infer_kind(field.name, field.type)
                 except ColumnError as error:
                     if field.name in STANDARD:
                         raise DocumentsError(f"{file}: column {field.name}: {error}") from error
@@ -174,9 +174,9 @@ def read_layout(files: Sequence[Path]) -> tuple[Layout, int]:
             lists = {n: kind for n, kind in kinds.items() if kind is Kind.VECTOR or kind is Kind.FRAMES}
             for batch in parquet.iter_batches(_ROWS, columns=list(lists)) if lists else ():
                 for name, kind in lists.items():
-                    lengths.setdefault(name, set()).update(lengths_of(kind, batch.column(name)))
+                    lengths.setdefault(name, set()).update(find_lengths(kind, batch.column(name)))
     try:
-        return layout_of(kinds, unusable, lengths), documents
+        return build_layout(kinds, unusable, lengths), documents
     except ColumnError as error:
         raise DocumentsError(f"{files[0] if len(files) == 1 else files[0].parent}: {error}") from error
 

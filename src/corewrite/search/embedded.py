@@ -7,7 +7,7 @@ from corewrite.search.cascade import Cascade
 from corewrite.search.engines import EmbeddedEngine
 
 
-def signals_of(dense: DenseScorer) -> dict[str, RelevanceScorer]:
+def build_signals(dense: DenseScorer) -> dict[str, RelevanceScorer]:
     """The signals of the bundled model by name: `relevance` is its full score, `dense` its pooled one."""
     return {"relevance": dense.full, "dense": dense}
 
@@ -23,4 +23,4 @@ def embedded_cascade(catalogue: Catalogue, dense: DenseScorer, spec: FusionSpec)
     Raises:
         ValueError: the spec names a signal that nobody computes.
     """
-    return Cascade(catalogue, EmbeddedEngine(catalogue, dense.document_vectors), signals_of(dense), dense, spec)
+    return Cascade(catalogue, EmbeddedEngine(catalogue, dense.document_vectors), build_signals(dense), dense, spec)

@@ -31,26 +31,26 @@ class IdIndex:
     Attributes:
         hashes: Of all ids, ascending, uint64 [documents].
         rows: The document of each hash, ascending where hashes are equal, int64 [documents].
-        ids_of: Ids at some rows.
-        hash_of: What made `hashes`.
+        load_ids: Ids at some rows.
+        load_hash: What made `hashes`.
     """
 
     hashes: HashArray
     rows: IntArray
-    ids_of: Callable[[IntArray], list[str]]
-    hash_of: Callable[[Sequence[str]], HashArray] = hash_ids
+    load_ids: Callable[[IntArray], list[str]]
+    load_hash: Callable[[Sequence[str]], HashArray] = hash_ids
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Rows of `ids`, int64 [n]; -1 where one is unknown."""
         out = np.full(len(ids), -1, np.int64)
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
-            wanted = self.hash_of(part)
+            wanted = self.load_hash(part)
             first = np.searchsorted(self.hashes, wanted, "left")
             count = np.searchsorted(self.hashes, wanted, "right") - first
             of = np.repeat(np.arange(len(part)), count)
             nominated = self.rows[first[of] + np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)]
-            for place, row, found in zip(of.tolist(), nominated.tolist(), self.ids_of(nominated), strict=True):
+            for place, row, found in zip(of.tolist(), nominated.tolist(), self.load_ids(nominated), strict=True):
                 if found == part[place]:
                     out[start + place] = row
         return out
@@ -72,7 +72,7 @@ class IdIndex:
         for start in range(0, len(suspects), _CHUNK):
             part = suspects[start : start + _CHUNK]
             rows = self.rows[part]
-            for hash, row, doc_id in zip(self.hashes[part].tolist(), rows.tolist(), self.ids_of(rows), strict=True):
+            for hash, row, doc_id in zip(self.hashes[part].tolist(), rows.tolist(), self.load_ids(rows), strict=True):
                 if hash != last:
                     first, last = {}, hash
                 if first.setdefault(doc_id, row) != row:

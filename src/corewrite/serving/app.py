@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from corewrite.deployment.settings import keep_secrets
 from corewrite.domain import Query
-from corewrite.domain.traffic_split import bucket_of
+from corewrite.domain.traffic_split import assign_bucket
 from corewrite.rewriter import clean
 from corewrite.serving import problems
 from corewrite.serving.edge import Edge
@@ -25,7 +25,7 @@ from corewrite.serving.log_limit import limit_logs
 from corewrite.serving.probes import PROBE_CONNECTIONS, ProbeListener, add_probes
 from corewrite.serving.problems import ProblemError, problem_responses
 from corewrite.serving.protocol import ListenerState, listener_state, most_connections, watch
-from corewrite.serving.service import NoLogError, Service, names_of, shown_reason
+from corewrite.serving.service import NoLogError, Service, build_names, shown_reason
 from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
 from corewrite.serving.shedding import Shedding
 from corewrite.serving.versions import Open
@@ -116,9 +116,9 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             raise _refused("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
         queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
         version, arm, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
-        bucket = bucket_of(body.client_id) if body.client_id else None
+        bucket = assign_bucket(body.client_id) if body.client_id else None
         results = [{"rewrites": r.texts, "status": str(r.status), "reason": shown_reason(r.reason)} for r in found]
-        return JSONResponse({"arm": arm, "bucket": bucket, **names_of(version), "results": results})
+        return JSONResponse({"arm": arm, "bucket": bucket, **build_names(version), "results": results})
 
     @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
     async def search(body: SearchRequest, request: Request) -> Response:
@@ -144,7 +144,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
                 "query_id": query_id,
                 "arm": found.arm,
                 "ramp": None if found.ramp is None else found.ramp.arm,
-                **names_of(found.version),
+                **build_names(found.version),
                 "rewrites": found.texts,
                 "rewrite_status": shown_reason(found.reason),
                 "signal_status": ranked.status,

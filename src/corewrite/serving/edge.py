@@ -79,7 +79,7 @@ class Edge:
 
     def _refusal(self, scope: Scope, route: str) -> Response | None:
         """What the head alone is answered; None where it is in order."""
-        if self._hosts and route not in PROBE_PATHS and _host_of(scope) not in self._hosts:
+        if self._hosts and route not in PROBE_PATHS and _parse_host(scope) not in self._hosts:
             return problem(400, "the Host of the request is none that this server goes by")
         names = [name for name, _ in scope["headers"]]
         if b"content-length" in names and b"transfer-encoding" in names:
@@ -168,7 +168,7 @@ def _last(scope: Scope, send: Send) -> Send:
     return closing
 
 
-def _host_of(scope: Scope) -> str:
+def _parse_host(scope: Scope) -> str:
     """The name by which a request calls the server, without the port; empty where it is none."""
     named = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
     if len(named) != 1:

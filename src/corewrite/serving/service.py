@@ -12,10 +12,10 @@ import numpy as np
 
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.open import RankerOpener
-from corewrite.deployment.settings import secret_of
+from corewrite.deployment.settings import load_secret
 from corewrite.domain import Query, SignalStatus, hash_share
 from corewrite.domain.documents import text_column
-from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_of, bucket_of, is_compared
+from corewrite.domain.traffic_split import STAGES_OF, Arm, assign_arm, assign_bucket, is_compared
 from corewrite.fusion import explain_stage
 from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import LogPlace
@@ -28,7 +28,7 @@ from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, Rewritten
 from corewrite.serving.searching import HANG_SECONDS, Comparison, Found, Searcher, Side, failed
 from corewrite.serving.settings import SECRET_CHARACTERS, ServeConfig
-from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, line_of
+from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, build_line
 from corewrite.serving.versions import Choice, Open, Version, Versions
 from corewrite.serving.warm import read_warm
 
@@ -83,7 +83,7 @@ class Service:
         self.versions = Versions(config, opener, make_rewriter or self._rewriter)
         self.admission = Admission(config.queue_seconds, config.limits.in_flight)
         self._searcher = Searcher(config, self.admission)
-        salt = secret_of(config.log.salt_env)
+        salt = load_secret(config.log.salt_env)
         if salt is not None and len(salt) < SECRET_CHARACTERS:
             _log.warning(
                 "the secret in %s is shorter than %d characters: who has the log may find it by trying, and then who searched "
@@ -157,7 +157,7 @@ class Service:
             NotReadyError: there is no champion.
         """
         version = self.choose(client_id).version
-        arm = arm_of(client_id, self.config.arms) if client_id else None
+        arm = assign_arm(client_id, self.config.arms) if client_id else None
         if arm is not None and not STAGES_OF[arm] and not self.kill.on:
             return version, arm, [Rewritten((), SignalStatus.OFF, "arm")] * len(queries)
         found = await self._rewritten(version, queries, n, deadline_ms)
@@ -203,7 +203,7 @@ class Service:
         timestamp = self._clock()
         chosen, query_id = self.choose(client_id), uuid.uuid4().hex
         client = client_id or f"nobody-{query_id}"
-        arm = arm_of(client, self.config.arms)
+        arm = assign_arm(client, self.config.arms)
         comparison = self._comparison(chosen, client, arm)
         try:
             found = await self._searcher.search(
@@ -286,7 +286,7 @@ class Service:
             "query": query.text,
             "rewrites": list(texts),
             "rewrite_status": shown_reason(reason),
-            **names_of(version),
+            **build_names(version),
             "signal_status": {name: str(state) for name, state in after.status.items()},
             "candidates": {
                 "original": int((bare.rawrank.rows >= 0).sum()),
@@ -313,13 +313,13 @@ class Service:
         """Id and title of the documents at `rows`."""
         at = np.array(rows, np.int64)
         titles = text_column(self.documents, "title", at)
-        return [{"id": doc_id, "title": title} for doc_id, title in zip(self.documents.ids_of(at), titles, strict=True)]
+        return [{"id": doc_id, "title": title} for doc_id, title in zip(self.documents.load_ids(at), titles, strict=True)]
 
     def state(self) -> dict[str, Any]:
         """What is served: the version that most clients get, the ramp where one is under way, the backends."""
         ramp, version = self.versions.ramp, self.choose("").version
         told = None if ramp is None else {"champion": ramp.champion, "share": ramp.share}
-        return {**names_of(version), "ramp": told, "backends": version.ranker.state()}
+        return {**build_names(version), "ramp": told, "backends": version.ranker.state()}
 
     def gauges(self) -> None:
         """Bring the metrics that are looked at, not counted, up to date."""
@@ -424,11 +424,11 @@ class Service:
                 shadow = await self._searcher.shadow_answer(found, depth)
             if shadow is not None:
                 self.metrics.ramp_searches.labels("shadow").inc()
-            line = line_of(
+            line = build_line(
                 found,
                 query_id=query_id,
                 client_id=client_id,
-                bucket=bucket_of(client_id),
+                bucket=assign_bucket(client_id),
                 session_id=session_id,
                 timestamp=timestamp,
                 ids=self.documents.id_at,
@@ -455,7 +455,7 @@ def shown_reason(reason: str) -> str:
     return "ok" if reason == "cached" else reason
 
 
-def names_of(version: Version) -> dict[str, Any]:
+def build_names(version: Version) -> dict[str, Any]:
     """What answered, for a response."""
     champion = version.champion
     return {

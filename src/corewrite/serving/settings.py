@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, model_validator
 
 from corewrite.deployment.run_folder import documents_of_run
-from corewrite.deployment.settings import RankerSettings, SignalSettings, secret_of
+from corewrite.deployment.settings import RankerSettings, SignalSettings, load_secret
 from corewrite.domain import Settings
 from corewrite.domain.config_file import read_config
 from corewrite.domain.traffic_split import STAGES_OF, Arm, ArmShares, compared_arms
@@ -115,7 +115,7 @@ class CacheSettings(Settings):
         Raises:
             ValueError: it is not set, or too short.
         """
-        secret = secret_of(self.redis_secret_env)
+        secret = load_secret(self.redis_secret_env)
         if secret is not None and len(secret) < SECRET_CHARACTERS:
             raise ValueError(
                 f"the environment variable {self.redis_secret_env} holds {len(secret)} characters: a secret that cannot be "
@@ -298,7 +298,7 @@ class ServeSettings(Settings):
             ValueError: it is not set, empty, or holds what no HTTP header does.
         """
         name = self.api_key_env
-        key = secret_of(name)
+        key = load_secret(name)
         if key is not None and not key.isascii():
             raise ValueError(f"the environment variable {name} holds characters that an HTTP header cannot: use ASCII")
         return key

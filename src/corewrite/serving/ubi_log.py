@@ -63,7 +63,7 @@ class Compared:
     lists: tuple[tuple[int, ...], tuple[int, ...]] | None
 
 
-def line_of(
+def build_line(
     found: Found,
     *,
     query_id: str,

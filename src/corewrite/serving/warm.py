@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from corewrite.domain import Query
-from corewrite.logs import find_outcomes, query_of, read_log, require_texts
+from corewrite.logs import build_query, find_outcomes, read_log, require_texts
 from corewrite.rewriter import Rewriter
 from corewrite.serving.cache import Texts, cache_key, canonical, sound
 from corewrite.serving.worker import rewrites
@@ -24,7 +24,7 @@ def head_queries(paths: Sequence[Path], top: int) -> list[Query]:
         LogError: the log cannot be read, or its texts are hashes.
     """
     outcomes = find_outcomes(require_texts(read_log(list(paths))))
-    count = Counter(query_of(outcomes, i) for i in range(len(outcomes)))
+    count = Counter(build_query(outcomes, i) for i in range(len(outcomes)))
     return [query for query, _ in sorted(count.items(), key=lambda item: (-item[1], item[0].key))[:top]]
 
 

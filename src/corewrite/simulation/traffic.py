@@ -198,7 +198,7 @@ def simulate_week(
     *,
     week: int,
     sessions: int,
-    arm_of: Callable[[str], str] = lambda user_id: "default",
+    assign_arm: Callable[[str], str] = lambda user_id: "default",
     population: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Week:
@@ -210,7 +210,7 @@ def simulate_week(
         engine: Who answers.
         week: Week number, sets popularity and the clock.
         sessions: How many sessions.
-        arm_of: Arm of a user id.
+        assign_arm: Arm of a user id.
         population: How many users exist, each week's are drawn from them; default 1.5 users a session.
         progress: Called with (rounds done, rounds in all).
     """
@@ -219,7 +219,7 @@ def simulate_week(
     per_user = max(1.0, traffic.sessions_per_user)
     users = keyed_bits(seed, week, np.arange(sessions), 101) % np.uint64(max(1, int(population / per_user)))
     number = _running_number(users)
-    start = _open_sessions(world, traffic, week, users.astype(np.int64), number, arm_of)
+    start = _open_sessions(world, traffic, week, users.astype(np.int64), number, assign_arm)
     log: list[_Search] = []
     active = start
     for round_number in range(_ROUNDS):
@@ -243,7 +243,7 @@ def _running_number(users: npt.NDArray[np.uint64]) -> IntArray:
 
 
 def _open_sessions(
-    world: World, traffic: TrafficConfig, week: int, users: IntArray, number: IntArray, arm_of: Callable[[str], str]
+    world: World, traffic: TrafficConfig, week: int, users: IntArray, number: IntArray, assign_arm: Callable[[str], str]
 ) -> list[_Session]:
     seed = world.config.seed
     u = keyed_uniform(seed, week, users[:, None], number[:, None], np.arange(17)[None, :], _P_SESSION)
@@ -284,7 +284,7 @@ def _open_sessions(
                 int(users[i]),
                 int(number[i]),
                 user_id,
-                arm_of(user_id),
+                assign_arm(user_id),
                 clock,
                 titles,
                 [],

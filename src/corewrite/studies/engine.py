@@ -15,7 +15,7 @@ from corewrite.simulation.traffic import DISPLAYED, Asked, Ranking
 _REMEMBERED = 300_000
 
 
-def arm_of(user_id: str) -> str:
+def assign_arm(user_id: str) -> str:
     """Arm of a user of the platform: "holdback", who are served without a rewriter for good, or "served"."""
     return HOLDBACK if is_holdback_user(user_id) else "served"
 

@@ -114,7 +114,7 @@ def run_launch(
         engine,
         week=launch.week,
         sessions=sessions,
-        arm_of=lambda user: assign(user, salt),
+        assign_arm=lambda user: assign(user, salt),
         progress=progress,
     )
     path = folder / f"launch-{launch.name[7]}.ndjson.gz"

@@ -96,6 +96,6 @@ class TrainingConfig(Settings):
             "generation": self.weight_generation,
         }
 
-    def learning_rate_of(self, phase: int) -> float:
+    def learning_rate_at(self, phase: int) -> float:
         """Learning rate of a phase: what it has just learnt from one sync's samples should weigh less and less."""
         return self.learning_rate * (1 - phase / self.phases)

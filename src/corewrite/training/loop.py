@@ -22,7 +22,7 @@ from corewrite.training.checkpoint import RunFolder, load_trained, pack_state, u
 from corewrite.training.config import TrainingConfig
 from corewrite.training.optimise import Cursor, new_optimizer, optimise, reference_log_probs
 from corewrite.training.pairs import select_pairs
-from corewrite.training.rollouts import Progress, Rollouts, prompts_of
+from corewrite.training.rollouts import Progress, Rollouts, build_prompts
 from corewrite.training.rows import Row, plan_steps
 from corewrite.training.samplers.in_process import InProcessEngine
 from corewrite.training.samplers.protocol import SamplingEngine
@@ -225,7 +225,7 @@ class _Phases:
     def _sync(self, phase: int) -> tuple[Any, float]:
         policy = self._rollouts.policy
         fitting = [x for x in self.batch(phase) if not policy.template.too_long(x.query)]
-        prompts, _, keys = prompts_of(policy, fitting[:64])
+        prompts, _, keys = build_prompts(policy, fitting[:64])
         return self._rollouts.sync(prompts, keys, phase)
 
     def _make(self, phase: int, sync: Any, drift: float) -> None:

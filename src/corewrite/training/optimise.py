@@ -144,9 +144,9 @@ def optimise(
             if parameter.grad is None:  # no micro-batch fell to this process: it takes the others' step all the same
                 parameter.grad = torch.zeros_like(parameter)
         parallel.add_up([p.grad for p in parameters if p.grad is not None])
-        sums = parallel.total_of({**sums, "shift_total": seen.total, "shift_count": seen.count})
+        sums = parallel.sum_over_processes({**sums, "shift_total": seen.total, "shift_count": seen.count})
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate_of(phase) * min(1.0, (steps_before + cursor.step + 1) / _WARM_UP)
+            group["lr"] = config.learning_rate_at(phase) * min(1.0, (steps_before + cursor.step + 1) / _WARM_UP)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
         if not torch.isfinite(norm):
             raise ValueError(f"the gradient of phase {phase}, step {cursor.step} is not a number: lower the learning rate")

@@ -69,7 +69,7 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def total_of(sums: dict[str, float]) -> dict[str, float]:
+def sum_over_processes(sums: dict[str, float]) -> dict[str, float]:
     """Sums by name over the processes."""
     # NCCL adds on its GPU only.
     device = "cuda" if world() > 1 and dist.get_backend() == "nccl" else "cpu"

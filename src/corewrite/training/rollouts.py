@@ -95,7 +95,7 @@ class Rollouts:
         lost = {x.instance_id: why for x in batch if (why := self.policy.template.too_long(x.query))}
         batch = [x for x in batch if x.instance_id not in lost]
         truncated = self.policy.template.truncated
-        prompts, place, keys = prompts_of(self.policy, batch)
+        prompts, place, keys = build_prompts(self.policy, batch)
         truncated = self.policy.template.truncated - truncated
         beside: ScoringBeside | None = None
         if parallel.world() == 1 and getattr(self.reward, "waits", False):
@@ -168,7 +168,7 @@ class Rollouts:
             self.known |= {(instance, c.text or query[instance]): c.log_reward for c in row}
 
 
-def prompts_of(policy: Rewriter, batch: Sequence[TrainingInstance]) -> tuple[list[tuple[int, ...]], list[int], list[int]]:
+def build_prompts(policy: Rewriter, batch: Sequence[TrainingInstance]) -> tuple[list[tuple[int, ...]], list[int], list[int]]:
     """Prompts of a batch, equal ones once; the place of each instance's among them; and the key of each prompt's draws.
 
     The key is the prompt itself: instances that ask the same are sampled once, whatever batch they meet in.

@@ -12,7 +12,7 @@ from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.mined_week import with_documents
 from corewrite.cycle.weeks import CycleError
-from corewrite.deployment.load import policy_of
+from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Documents, Query, is_identity, text_key
 from corewrite.domain.steps import Steps
@@ -55,7 +55,7 @@ def log_requests(config: CycleConfig, week: str | None, limit: int, *, steps: St
     if not instances:
         raise CycleError(f"the log of {finished.week!r} gives no search of a gate user: take another week, or a longer log")
     queries, users = [x.query for x in instances], [x.user_id for x in instances]
-    cascade, policy = finished.deployment.cascade, policy_of(finished.registry, finished.champion.policy)
+    cascade, policy = finished.deployment.cascade, load_policy(finished.registry, finished.champion.policy)
     length = config.pipeline.max_new_tokens
     with steps.step("rewrite") as progress:
         rewrites = served_rewrites(policy, queries, max_new_tokens=length)
@@ -66,12 +66,12 @@ def log_requests(config: CycleConfig, week: str | None, limit: int, *, steps: St
         keys = [text_key(x.instance_id) for x in instances]
         samples = sampled(policy, queries, keys, seed=config.seed, max_new_tokens=length, progress=progress)
     with steps.step("grade and score"):
-        requests, rows = requests_of(cascade, queries, users, kinds, samples, lambda r: finished.judge.grade(queries, r))
+        requests, rows = build_requests(cascade, queries, users, kinds, samples, lambda r: finished.judge.grade(queries, r))
     about = {"week": finished.week} | {str(kind): hash for kind, hash in finished.champion.hashes.items()}
     return as_table(requests, rows, [x.instance_id for x in instances], finished.documents), about
 
 
-def requests_of(
+def build_requests(
     cascade: Cascade,
     queries: Sequence[Query],
     groups: Sequence[str],
@@ -166,7 +166,7 @@ def as_table(requests: TuningRequests, rows: IntArray, ids: Sequence[str], docum
     request, place = np.nonzero(requests.valid)
     columns: dict[str, object] = {
         "request_id": [ids[i] for i in request.tolist()],
-        "document_id": documents.ids_of(rows[request, place]),
+        "document_id": documents.load_ids(rows[request, place]),
         "group": [requests.group[i] for i in request.tolist()],
         "relevance": requests.relevance[request, place],
     }

@@ -194,7 +194,7 @@ def _top(log_score: FloatArray, depth: int) -> IntArray:
     return order[..., :depth]
 
 
-def settings_of(stage: StageSpec, grid: Grid, limit: int, seed: int) -> list[StageSpec]:
+def build_stages(stage: StageSpec, grid: Grid, limit: int, seed: int) -> list[StageSpec]:
     """Stages to try: no rewriter at all, the stage as it is, and the grid.
 
     With one rewrite signal the grid is tried whole. With several, where their product is larger than `limit`, it is sampled
@@ -274,7 +274,7 @@ def tune(
     if not 2 <= folds <= len(names):
         raise ValueError(f"{folds} folds need at least 2 folds and as many users or conversations, there are {len(names)}")
     _check_signals(stage, requests)
-    stages = settings_of(stage, grid or Grid(), limit, seed)
+    stages = build_stages(stage, grid or Grid(), limit, seed)
     sums = _group_sums(stages, requests, group, quality, progress)
     if not sums[0, 0].sum():
         raise ValueError("no request has a relevant document among its candidates: there is nothing to gain or lose")

@@ -57,7 +57,7 @@ class Requests:
 
 
 @pytest.fixture(scope="session")
-def requests_of():
+def build_requests():
     """Random requests: (seed, names, queries, documents) to `Requests`."""
 
     def make(seed: int, names: tuple[str, ...], queries: int, documents: int) -> Requests:

@@ -294,13 +294,13 @@ def check(body, spec, requests, every=1):
     queries, documents = expected["rawrank"].score.shape
     prior = requests.own.get("prior", np.ones((queries, documents)))
 
-    def values_of(field):
+    def build_values(field):
         stage, kind, name = field.split(".")
         factors = expected[stage].original_factors if kind == "original" else expected[stage].rewrite_factors
         return np.broadcast_to(factors[name], (queries, documents))
 
     emitted = {stage: (script, expected[stage].score, 1) for stage, script in scripts(body).items()}
-    emitted |= {field: (f["script"], values_of(field), every) for field, f in body["script_fields"].items()}
+    emitted |= {field: (f["script"], build_values(field), every) for field, f in body["script_fields"].items()}
     parsed = {name: Script(script["source"]) for name, (script, _, _) in emitted.items()}
     got = {name: np.full((queries, documents), np.nan) for name in emitted}
     for i in range(queries):
@@ -330,9 +330,9 @@ def test_both_engines_get_the_same_body(spec):
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-def test_any_spec(specs, requests_of, data, seed):
+def test_any_spec(specs, build_requests, data, seed):
     spec = data.draw(specs)
-    check(compile_spec(spec, "elasticsearch"), spec, requests_of(seed, ("a", "b", "c"), 3, 4))
+    check(compile_spec(spec, "elasticsearch"), spec, build_requests(seed, ("a", "b", "c"), 3, 4))
 
 
 def test_the_body(rich):

@@ -157,8 +157,8 @@ def test_an_absent_rewrite_leaves_the_answer_of_no_rewriter(platforms, simulated
 
 @settings(deadline=None, max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-def test_any_spec(specs, requests_of, data, seed):
-    spec, requests = data.draw(specs), requests_of(seed, ("a", "b", "c"), 3, 5)
+def test_any_spec(specs, build_requests, data, seed):
+    spec, requests = data.draw(specs), build_requests(seed, ("a", "b", "c"), 3, 5)
     platform = Platform(requests, ("a", "b", "c"), ())
     body = compile_spec(spec, "qdrant")
     for stage in spec.stages:

@@ -219,8 +219,8 @@ def test_the_requests_hold_every_case(simulated, rich):
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-def test_any_spec(specs, requests_of, data, seed):
-    check(data.draw(specs), requests_of(seed, ("a", "b", "c"), 4, 5))
+def test_any_spec(specs, build_requests, data, seed):
+    check(data.draw(specs), build_requests(seed, ("a", "b", "c"), 4, 5))
 
 
 GOLDEN = parse_spec("""

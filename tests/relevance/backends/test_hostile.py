@@ -16,7 +16,7 @@ def test_a_call_ends_in_its_time_and_the_breaker_opens(catalogue, bad, behave, e
         model = KServeScorer(catalogue, server.url, "m", "1", timeout=0.3, each_request=each_request)
         breaker = CircuitBreaker(model, failures=2)
         for _ in range(2):
-            seconds, error = bad.seconds_of(lambda: breaker.score(["lion"], np.array([[0]])))
+            seconds, error = bad.decision_seconds(lambda: breaker.score(["lion"], np.array([[0]])))
             assert isinstance(error, ScorerUnavailableError) and seconds < 2
         assert breaker.is_open
         model.close()
@@ -26,7 +26,7 @@ def test_a_call_ends_in_its_time_and_the_breaker_opens(catalogue, bad, behave, e
 def test_an_answer_without_end_is_not_read(catalogue, bad, behave):
     with bad.hostile(getattr(bad, behave)) as server:
         model = KServeScorer(catalogue, server.url, "m", "1", timeout=5, retries=0)
-        seconds, error = bad.seconds_of(lambda: model.score(["lion"], np.array([[0]])))
+        seconds, error = bad.decision_seconds(lambda: model.score(["lion"], np.array([[0]])))
         assert isinstance(error, ScorerUnavailableError | ScorerMismatchError) and seconds < 4
         assert server.sent < 32 * 2**20
         model.close()

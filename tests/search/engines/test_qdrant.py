@@ -15,7 +15,7 @@ def test_scores_are_bm25_itself(qdrant, catalogue, vectors, word_scores):
     fill_qdrant(qdrant, "videos", catalogue, vectors)
     engine = QdrantEngine(qdrant, "videos", catalogue)
     points = qdrant.query_points("videos", engine._sparse({"red": 1.0, "lion": 1.0}), using="words", limit=40).points
-    scores = {catalogue.row_of[p.payload["id"]]: p.score for p in points}
+    scores = {catalogue.rows_by_id[p.payload["id"]]: p.score for p in points}
     wanted = word_scores("red lion") * 2.2  # the k1 + 1 that Lucene leaves out
     assert scores == {row: pytest.approx(wanted[row], rel=1e-5) for row in np.flatnonzero(wanted)}
 

@@ -24,7 +24,7 @@ typed = st.lists(
 ).map(lambda parts: " ".join(parts))  # fmt: skip
 
 
-def documents_of(texts):
+def build_document_rows(texts):
     n = len(texts)
     ids = tuple(f"{i}:é*" for i in range(n))
     return Catalogue(ids, tuple(texts), ("",) * n, np.zeros((n, 1), np.float32), np.ones(n), np.ones(n))
@@ -38,7 +38,7 @@ def test_scores_are_bm25_itself(redis, catalogue, vectors, word_scores):
         query = (*engine._by_words(text), "LIMIT", 0, 40, "DIALECT", 2)
         (answer,) = engine._ask([("FT.SEARCH", "videos", *query)], "")
         wanted = word_scores(text, 0.5) * 2.2  # the k1 + 1 that Lucene leaves out
-        scores = {catalogue.row_of[engine._id_of(hit[b"id"])]: hit[b"score"] for hit in answer[b"results"]}
+        scores = {catalogue.rows_by_id[engine._parse_id(hit[b"id"])]: hit[b"score"] for hit in answer[b"results"]}
         assert scores == {row: pytest.approx(wanted[row], rel=1e-7) for row in np.flatnonzero(wanted)}
 
 
@@ -59,7 +59,7 @@ def test_whatever_is_typed_is_words_and_nothing_else(redis_server, catalogue, ve
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), min_size=1, max_size=4))
 def test_documents_of_any_writing_are_found_by_each_of_their_words(redis, texts):
     redis.flushall()
-    whole = documents_of(texts)
+    whole = build_document_rows(texts)
     fill_redis(redis, "any", whole, np.ones((len(texts), 2), np.float32), algorithm="FLAT")
     engine = RedisEngine(redis, "any", whole)
     every = sorted({word for text in texts for word in words(text)})
@@ -71,7 +71,7 @@ def test_words_and_queries_of_any_length(redis):
     # The server keeps 128 bytes of a word, which may end in the middle of a letter.
     long = [letter * n for letter, n in (("a", 127), ("b", 128), ("c", 129), ("é", 65), ("語", 43), ("d", 1000), ("e", 5000))]
     many = [f"w{i}" for i in range(1500)]
-    whole = documents_of([*long, " ".join(many), "lion"])
+    whole = build_document_rows([*long, " ".join(many), "lion"])
     fill_redis(redis, "long", whole, np.ones((len(whole), 2), np.float32), algorithm="FLAT")
     engine = RedisEngine(redis, "long", whole)
     found = engine.search_text([*long, many[-1]], 1)[:, 0]
@@ -83,7 +83,7 @@ def test_unit_vectors_are_ranked_by_cosine_exactly_where_the_field_is_flat(redis
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(2_000, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    whole = documents_of([""] * 2_000)
+    whole = build_document_rows([""] * 2_000)
     asked = rng.normal(size=(20, 16)).astype(np.float32)
     cosine = asked.astype(float) @ vectors.T.astype(float) / np.linalg.norm(asked, axis=1, keepdims=True)
     best = np.argsort(-cosine, axis=1)[:, :50]
@@ -133,7 +133,7 @@ def test_an_index_of_one_s_own(redis, catalogue, vectors):
 def test_what_the_server_cut_by_time_is_no_answer(redis):
     """Many documents with one word, a millisecond: the server answers with those it came to, and a warning."""
     n = 30_000
-    whole = documents_of(["lion red"] * n)
+    whole = build_document_rows(["lion red"] * n)
     fill_redis(redis, "large", whole, np.ones((n, 2), np.float32), algorithm="FLAT")
     assert (RedisEngine(redis, "large", whole, timeout_ms=60_000).search_text(["lion red"], n)[0] >= 0).all()
     with pytest.raises(EngineError, match="'large' was answered in part: Timeout"):

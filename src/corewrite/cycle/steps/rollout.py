@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.mined_week import first_thresholds
 from corewrite.deployment.documents import open_documents
-from corewrite.deployment.load import deployment_of
+from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
 from corewrite.experiment.rollout.file import read_ramp as read_ramp_file
@@ -56,7 +56,7 @@ def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
         return found[0]
     assert promoted.previous is not None
     previous = found[0].previous if found is not None and _unfinished(found[0], promoted) else promoted.previous
-    state = RampState(promoted.number, previous, seconds_of(promoted))
+    state = RampState(promoted.number, previous, decision_seconds(promoted))
     write_ramp(ramp_file(run), state, config)
     return state
 
@@ -70,7 +70,7 @@ def carry_ramp(run: Path, promoted: Decision) -> None:
     """
     found = read_ramp(run)
     if found is not None and _unfinished(found[0], promoted):
-        write_ramp(ramp_file(run), found[0].carried(promoted.number, seconds_of(promoted)), found[1])
+        write_ramp(ramp_file(run), found[0].carried(promoted.number, decision_seconds(promoted)), found[1])
 
 
 def _unfinished(state: RampState, promoted: Decision) -> bool:
@@ -78,7 +78,7 @@ def _unfinished(state: RampState, promoted: Decision) -> bool:
     return state.champion == promoted.previous and state.status != "complete"
 
 
-def seconds_of(decision: Decision) -> float:
+def decision_seconds(decision: Decision) -> float:
     """When a decision was taken, seconds since 1970."""
     return datetime.fromisoformat(decision.time).timestamp()
 
@@ -143,7 +143,7 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
     before = registry.decisions()[state.previous - 1].candidate
     assert before is not None
     opener = RankerOpener(config.ranker, open_documents(config.documents, config.ranker))
-    overlap = top_overlap(deployment_of(registry, opener, before.relevance, before.spec).cascade)
+    overlap = top_overlap(load_deployment(registry, opener, before.relevance, before.spec).cascade)
     return ramp_searches(
         log_files(log),
         champion=state.champion,

@@ -8,7 +8,7 @@ import numpy as np
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import TrainingInstance
-from corewrite.evaluation.searches import slices_of
+from corewrite.evaluation.searches import build_slices
 from corewrite.gate import CHECKS, Evaluation, GateConfig, PolicyOutputs, Resampling
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
@@ -53,7 +53,7 @@ def champion_holds(
     evaluation = Evaluation(
         [x.user_id for x in instances],
         queries,
-        slices_of(queries, {}),
+        build_slices(queries, {}),
         PolicyOutputs(texts, None, after),
         PolicyOutputs(texts, None, before[0] if before else original),
         original,

@@ -69,7 +69,7 @@ class PairInputs:
         if given.source == "document":
             return document_texts(self._documents, rows)
         if given.source == "document.id":
-            return self._documents.ids_of(rows)
+            return self._documents.load_ids(rows)
         column = _column(given.source)
         assert column is not None
         values = self._documents.column(column, rows)

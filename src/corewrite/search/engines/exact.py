@@ -21,7 +21,7 @@ def each_text(documents: Documents) -> Iterator[tuple[str, str]]:
         rows = np.arange(start, min(start + _FETCHED, len(documents)))
         titles = text_column(documents, "title", rows)
         texts = text_column(documents, "text", rows) if "text" in documents.column_names else [""] * len(rows)
-        yield from zip(documents.ids_of(rows), (f"{a} {b}" for a, b in zip(titles, texts, strict=True)), strict=True)
+        yield from zip(documents.load_ids(rows), (f"{a} {b}" for a, b in zip(titles, texts, strict=True)), strict=True)
 
 
 def exact_scores(

@@ -94,8 +94,8 @@ class OpenSearchEngine:
         return [(h["_score"], row) for h, row in zip(hits, rows, strict=True) if row >= 0]
 
     def _fetch(self, rows: list[int]) -> dict[int, list[float]]:
-        ids = self._documents.ids_of(np.array(rows, np.int64))
-        row_of = dict(zip(ids, rows, strict=True))
+        ids = self._documents.load_ids(np.array(rows, np.int64))
+        rows_by_id = dict(zip(ids, rows, strict=True))
         held: dict[int, list[float]] = {}
         with answered(f"documents of {self._index!r}", _no_answer):
             answer = self._client.mget(body={"ids": ids}, index=self._index, params={"_source_includes": self._vector_field})
@@ -108,8 +108,8 @@ class OpenSearchEngine:
                 if vector is None:
                     what = f"document {document['_id']!r} of {self._index!r}"
                     raise EngineError(f"{what} has no {self._vector_field!r} in its _source: keep it there")
-                if document["_id"] in row_of:
-                    held[row_of[document["_id"]]] = vector
+                if document["_id"] in rows_by_id:
+                    held[rows_by_id[document["_id"]]] = vector
         return held
 
 

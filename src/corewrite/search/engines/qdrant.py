@@ -91,11 +91,11 @@ class QdrantEngine:
                 if len(answers) != len(part):
                     raise EngineError(f"{len(part)} searches in {self._collection!r} got {len(answers)} answers")
                 for i, answer in zip(part, answers, strict=True):
-                    rows = self._documents.find([self._id_of(p) for p in answer.points]).tolist()
+                    rows = self._documents.find([self._parse_id(p) for p in answer.points]).tolist()
                     found[i] = [(p.score, row) for p, row in zip(answer.points, rows, strict=True) if row >= 0]
         return ranked(found, k)
 
-    def _id_of(self, point: Any) -> str:
+    def _parse_id(self, point: Any) -> str:
         doc_id = (point.payload or {}).get(ID)
         if not isinstance(doc_id, str):
             raise EngineError(
@@ -104,11 +104,11 @@ class QdrantEngine:
         return doc_id
 
     def _fetch(self, rows: list[int]) -> dict[int, list[float]]:
-        points = [self._point_of(doc_id) for doc_id in self._documents.ids_of(np.array(rows, np.int64))]
-        row_of = dict(zip(points, rows, strict=True))
+        points = [self._point_of(doc_id) for doc_id in self._documents.load_ids(np.array(rows, np.int64))]
+        rows_by_id = dict(zip(points, rows, strict=True))
         with answered(f"documents of {self._collection!r}", _no_answer):
             records = self._client.retrieve(self._collection, points, with_payload=False, with_vectors=[DENSE])
-            return {row_of[r.id]: r.vector[DENSE] for r in records if r.id in row_of and r.vector and DENSE in r.vector}
+            return {rows_by_id[r.id]: r.vector[DENSE] for r in records if r.id in rows_by_id and r.vector and DENSE in r.vector}
 
 
 def fill_qdrant(client: Any, collection: str, documents: Documents, vectors: Float32Array) -> None:

@@ -127,17 +127,17 @@ class RedisEngine:
         if answer[b"warning"]:
             said = "; ".join(w.decode("utf-8", "replace") for w in answer[b"warning"])
             raise EngineError(f"a search in {self._index!r} was answered in part: {said[:200]}")
-        named = {doc_id: hit for hit in answer[b"results"] if (doc_id := self._id_of(hit[b"id"])) is not None}
+        named = {doc_id: hit for hit in answer[b"results"] if (doc_id := self._parse_id(hit[b"id"])) is not None}
         rows = self._documents.find(list(named)).tolist()
-        return [(self._score_of(hit), row) for hit, row in zip(named.values(), rows, strict=True) if row >= 0]
+        return [(self._parse_score(hit), row) for hit, row in zip(named.values(), rows, strict=True) if row >= 0]
 
-    def _score_of(self, hit: dict[bytes, Any]) -> float:
+    def _parse_score(self, hit: dict[bytes, Any]) -> float:
         """In single precision, so that what differs by the order of a sum is equal."""
         if b"score" in hit:
             return float(np.float32(hit[b"score"]))
         return -float(np.float32(hit[b"extra_attributes"][self._distance.encode()]))
 
-    def _id_of(self, key: bytes) -> str | None:
+    def _parse_id(self, key: bytes) -> str | None:
         """The document's id; None of a key that is none of ours."""
         try:
             name = key.decode("utf-8")
@@ -146,7 +146,7 @@ class RedisEngine:
         return name.removeprefix(self._prefix) if name.startswith(self._prefix) else None
 
     def _fetch(self, rows: list[int]) -> dict[int, Float32Array]:
-        ids = self._documents.ids_of(np.array(rows, np.int64))
+        ids = self._documents.load_ids(np.array(rows, np.int64))
         commands: list[_Command] = [("HGET", self._prefix + doc_id, self._vector_field) for doc_id in ids]
         answers = self._ask(commands, "a document of", self._seconds)
         held: dict[int, Float32Array] = {}
@@ -201,7 +201,7 @@ def fill_redis(
         raise ValueError(f"{len(vectors)} vectors for {len(documents)} documents")
     prefix = _prefix(index, None)
     for start in range(0, len(documents), _FILLED):
-        ids = documents.ids_of(np.arange(start, min(start + _FILLED, len(documents))))
+        ids = documents.load_ids(np.arange(start, min(start + _FILLED, len(documents))))
         if client.exists(*(prefix + doc_id for doc_id in ids)):
             raise ValueError(f"keys that begin with {prefix!r} are there already: give a new name, or delete them first")
     vector: _Command = ("TYPE", "FLOAT32", "DIM", vectors.shape[1], "DISTANCE_METRIC", "IP")

@@ -16,7 +16,15 @@ from corewrite.studies.gate_benchmark.config import GateBenchConfig
 from corewrite.studies.gate_benchmark.env import Change, Ground, Served, Where
 from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, Family, rewritten
 from corewrite.studies.gate_benchmark.remember import Rewrites
-from corewrite.studies.gate_benchmark.trainings import CHAMPION, SOUND, WARM, Training, Under, champion_of, trainings_of
+from corewrite.studies.gate_benchmark.trainings import (
+    CHAMPION,
+    SOUND,
+    WARM,
+    Training,
+    Under,
+    build_trainings,
+    champion_training_name,
+)
 
 _RECENT = 8
 _EQUAL = Change(0.0, 0.0, 0.0)
@@ -203,7 +211,7 @@ class SameWeights(Case):
     def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
         drawn = ground.sampled(2 * self.of)
         champion, candidate = (ground.served(SOUND, drawn[2 * self.number + k]) for k in (0, 1))
-        result, judge = ground.gate(SOUND, candidate, champion, users_of=f"aa-{self.seed}-{self.number}")
+        result, judge = ground.gate(SOUND, candidate, champion, build_users=f"aa-{self.seed}-{self.number}")
         return _EQUAL, judge, result
 
 
@@ -275,7 +283,7 @@ def damage(folder: Path, kind: Damage) -> None:
 
 def cases(config: GateBenchConfig, seed: int) -> list[Case]:
     """All rows of a seed, the cheap ones first; those of one training stand together."""
-    champion = champion_of(config)
+    champion = champion_training_name(config)
     found: list[Case] = []
     for kind in ("nan-weights", "truncated-file", "flipped-byte", "missing-tokenizer"):
         for registered in (True, False):
@@ -292,7 +300,7 @@ def cases(config: GateBenchConfig, seed: int) -> list[Case]:
     draws = range(config.aa_rows)
     found += [SameWeights("aa", f"half of the users, draw {k}", seed, k, config.aa_rows) for k in draws]
     found += _honest(config, seed)
-    for training in trainings_of(config, seed).values():
+    for training in build_trainings(config, seed).values():
         kind = training.name.partition("-")[0]
         if kind == "growing":
             found += [_trained(training, p, champion, seed) for p in config.growing_phases]

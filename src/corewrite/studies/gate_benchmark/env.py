@@ -19,12 +19,12 @@ from scipy import stats
 
 from corewrite.cycle import read_catalogue, read_labels, write_catalogue, write_labels
 from corewrite.cycle.candidate import training_progress
-from corewrite.cycle.mined_week import MinedWindow, impressions_of, mine_week
+from corewrite.cycle.mined_week import MinedWindow, build_impressions, mine_week
 from corewrite.cycle.run import refit
 from corewrite.cycle.steps import warm_start
 from corewrite.cycle.steps.gate_searches import gate_searches
 from corewrite.deployment.deployment import Deployment, embedded_deployment
-from corewrite.deployment.load import policy_of
+from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
 from corewrite.domain.steps import Steps
@@ -42,11 +42,19 @@ from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import make_folder, whole_file
 from corewrite.storage.journal import Journal, write_json
-from corewrite.studies.engine import NoRewriter, arm_of
+from corewrite.studies.engine import NoRewriter, assign_arm
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
 from corewrite.studies.gate_benchmark.families import Lore
 from corewrite.studies.gate_benchmark.remember import Remembered, RememberingJudge, Rewrites
-from corewrite.studies.gate_benchmark.trainings import SOUND, WARM, Training, Under, champion_of, poisoned, trainings_of
+from corewrite.studies.gate_benchmark.trainings import (
+    SOUND,
+    WARM,
+    Training,
+    Under,
+    build_trainings,
+    champion_training_name,
+    poisoned,
+)
 from corewrite.studies.longitudinal.run import week_name
 from corewrite.studies.platform import ratings
 from corewrite.studies.ratios import ratio_of_sums, standard_error
@@ -190,14 +198,14 @@ class Ground:
                 NoRewriter(deployment.cascade),
                 week=week,
                 sessions=sessions,
-                arm_of=arm_of,
+                assign_arm=assign_arm,
                 progress=progress,
             )
 
     @cached_property
     def _model(self) -> LateInteraction:
         def fitted() -> Mapping[str, Any]:
-            seen = impressions_of([self.window(0)], self.catalogue)
+            seen = build_impressions([self.window(0)], self.catalogue)
             with self.steps.step(f"seed {self.seed}: fit the relevance model") as progress:
                 model = refit(self.catalogue, seen, self.seed, progress)
             return {"hash": self.registry.save("relevance", model.save, {"model_hash": model.model_hash}).hash}
@@ -265,7 +273,7 @@ class Ground:
 
     # Policies.
 
-    def hash_of(self, name: str) -> str:
+    def load_hash(self, name: str) -> str:
         """Hash of the policy in the registry; trained now where it was not yet.
 
         Raises:
@@ -283,23 +291,23 @@ class Ground:
 
     def policy(self, name: str) -> Rewriter:
         """The policy, checked against its hash."""
-        hash = self.hash_of(name)
+        hash = self.load_hash(name)
         if hash not in self._loaded:
             while len(self._loaded) >= 8:
                 del self._loaded[next(iter(self._loaded))]
             self.registry.verify("policy", hash)
-            self._loaded[hash] = policy_of(self.registry, hash)
+            self._loaded[hash] = load_policy(self.registry, hash)
         return self._loaded[hash]
 
     @property
     def champion(self) -> str:
         """Name of the champion."""
-        return champion_of(self.config)
+        return champion_training_name(self.config)
 
     @cached_property
     def trainings(self) -> dict[str, Training]:
         """All trainings of the benchmark by name."""
-        return trainings_of(self.config, self.seed)
+        return build_trainings(self.config, self.seed)
 
     def _warm_start(self) -> None:
         windows = [self.window(0), self.window(1)]
@@ -344,17 +352,17 @@ class Ground:
 
     def rewrites(self, name: str, where: Where) -> list[str | None]:
         """Greedy rewrites of a policy, decoded once and kept by its hash."""
-        file = self.folder / "rewrites" / f"{self.hash_of(name)[:24]}-{where}.json"
+        file = self.folder / "rewrites" / f"{self.load_hash(name)[:24]}-{where}.json"
         if not file.is_file():
             limit = self.config.platform.pipeline.max_new_tokens
             found = served_rewrites(self.policy(name), self.queries(where), max_new_tokens=limit)
             make_folder(file.parent)
-            write_json(file, {"policy": self.hash_of(name), "rewrites": found})
+            write_json(file, {"policy": self.load_hash(name), "rewrites": found})
         return list(json.loads(file.read_text("utf-8"))["rewrites"])
 
     def sampled(self, n: int) -> list[list[str | None]]:
         """`n` samples of the champion's rewrites at temperature 1, by sample, then gate search."""
-        file = self.folder / "rewrites" / f"{self.hash_of(self.champion)[:24]}-sampled-{n}.json"
+        file = self.folder / "rewrites" / f"{self.load_hash(self.champion)[:24]}-sampled-{n}.json"
         if not file.is_file():
             policy, queries = self.policy(self.champion), self.queries("gate")
             with self.steps.step(f"seed {self.seed}: sample the champion") as progress:
@@ -403,7 +411,7 @@ class Ground:
         recent: Sequence[Served] = (),
         start: str | None = None,
         problems: Sequence[str] = (),
-        users_of: str | None = None,
+        build_users: str | None = None,
     ) -> tuple[GateResult, Change]:
         """The gate's result, and the relative change of the judge's nDCG@10.
 
@@ -414,7 +422,7 @@ class Ground:
             recent: Champions of the last weeks; the best of them by the judge is a bar.
             start: Name of the policy that the candidate's training began from; None: it was not trained.
             problems: What is wrong with the candidate's files.
-            users_of: Name of a random half of the users to compare on; None: all.
+            build_users: Name of a random half of the users to compare on; None: all.
         """
         original = self.deployed(under).lists("gate", [None] * len(self.searches.queries))
         both = candidate.policy is not None and champion.policy is not None
@@ -432,9 +440,9 @@ class Ground:
         )
         judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
         change = relative_change(judged[0], judged[1], whole.user_ids)
-        if users_of is None:
+        if build_users is None:
             return run_gate(whole, self.config.gate), change
-        some = np.flatnonzero([hash_share(u, users_of) < 0.5 for u in whole.user_ids])
+        some = np.flatnonzero([hash_share(u, build_users) < 0.5 for u in whole.user_ids])
         return run_gate(_of_some(whole, some), self.config.gate), change
 
     def _side(self, served: Served) -> Side:

@@ -88,10 +88,10 @@ def run_bench(
                 file = _file(folder, case)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_json(file, {**row, "seconds": round(perf_counter() - since, 1)})
-    return rows_of(config, folder)
+    return load_rows(config, folder)
 
 
-def rows_of(config: GateBenchConfig, folder: Path) -> list[dict[str, Any]]:
+def load_rows(config: GateBenchConfig, folder: Path) -> list[dict[str, Any]]:
     """The rows that are done, by family, seed and strength as planned, with `reason` and `seconds`."""
     files = [_file(folder, case) for seed in config.seeds for case in cases(config, seed)]
     rows = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]

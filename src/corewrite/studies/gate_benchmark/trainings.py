@@ -67,12 +67,12 @@ class Training:
         return f"{self.name}-{phase:02d}"
 
 
-def champion_of(config: GateBenchConfig) -> str:
+def champion_training_name(config: GateBenchConfig) -> str:
     """Name of the champion: the warm start after all phases of the platform's own training."""
     return f"{CHAMPION}-{config.platform.pipeline.training.phases:02d}"
 
 
-def trainings_of(config: GateBenchConfig, seed: int) -> dict[str, Training]:
+def build_trainings(config: GateBenchConfig, seed: int) -> dict[str, Training]:
     """All trainings on a seed's platform by name: the champion's, others like it, and bad ones that begin from it."""
     sound = config.platform.pipeline.training
     found = [Training(CHAMPION, WARM, seed, sound, tuple(range(1, sound.phases + 1)))]
@@ -81,7 +81,7 @@ def trainings_of(config: GateBenchConfig, seed: int) -> dict[str, Training]:
 
     def bad(name: str, keep: tuple[int, ...], under: Under, bots: float = 0.0) -> None:
         settings = config.bad.model_copy(update={"phases": max(keep)})
-        found.append(Training(name, champion_of(config), seed + 7, settings, keep, under, bots))
+        found.append(Training(name, champion_training_name(config), seed + 7, settings, keep, under, bots))
 
     weeks = tuple(range(config.growing_week, max(config.growing_phases) + 1, config.growing_week))
     for eps in config.growing_eps:

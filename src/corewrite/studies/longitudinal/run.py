@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 from corewrite.cycle import read_catalogue, read_window, write_catalogue, write_labels
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.run import Refit, fitted_judge, history_of, refit, run_cycle
+from corewrite.cycle.run import Refit, fitted_judge, load_history, refit, run_cycle
 from corewrite.deployment.deployment import Deployment, embedded_deployment
-from corewrite.deployment.load import deployment_of, policy_of
+from corewrite.deployment.load import load_deployment, load_policy
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
@@ -47,7 +47,7 @@ from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json
-from corewrite.studies.engine import OnePolicyEngine, arm_of
+from corewrite.studies.engine import OnePolicyEngine, assign_arm
 from corewrite.studies.longitudinal.config import MonthsConfig
 from corewrite.studies.platform import ratings
 from corewrite.studies.side_by_side import processes
@@ -329,7 +329,7 @@ class _Months:
                 engine,
                 week=week,
                 sessions=self.config.sessions,
-                arm_of=arm_of,
+                assign_arm=assign_arm,
                 progress=progress,
             )
 
@@ -374,10 +374,10 @@ class _Months:
         found = {}
         for arm, triple in json.loads(pinned.read_text("utf-8")).items():
             registry, name = self._registry(arm), triple["policy"]
-            deployment = deployment_of(
+            deployment = load_deployment(
                 registry, RankerOpener(RankerSettings(), self.catalogue), triple["relevance"], triple["spec"]
             )
-            found[arm] = Production(deployment, policy_of(registry, name) if name else None, name)
+            found[arm] = Production(deployment, load_policy(registry, name) if name else None, name)
         return found
 
     def _in_production(self, arm: str) -> dict[str, str]:
@@ -534,7 +534,7 @@ def write_spec_file(spec: FusionSpec, path: Path) -> None:
 
 def months_history(folder: Path) -> list[dict[str, Any]]:
     """Records of the weekly arm's cycles."""
-    return history_of(folder / "weekly" / "run")
+    return load_history(folder / "weekly" / "run")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import LogReplay, replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain.steps import Steps
-from corewrite.domain.traffic_split import arm_of, is_holdback_user
+from corewrite.domain.traffic_split import assign_arm, is_holdback_user
 from corewrite.experiment import LaunchResult, RampConfig, RampDecision, read_launch
 from corewrite.fusion import load_spec
 from corewrite.logs import find_outcomes, read_log
@@ -187,7 +187,7 @@ class Team:
                 users,
                 week=number,
                 sessions=self._size.sessions,
-                arm_of=lambda user: arm_of(user, config.arms),
+                assign_arm=lambda user: assign_arm(user, config.arms),
                 progress=progress,
             )
             users.tell(happened)
@@ -315,6 +315,6 @@ def week_figures(team: Team, week: ServedWeek) -> WeekFigures:
     )
 
 
-def launch_of(team: Team, week: ServedWeek) -> LaunchResult:
+def build_launch(team: Team, week: ServedWeek) -> LaunchResult:
     """The launch as its served log reads."""
     return read_launch(f"week {week.number}", team.outcomes(week).to_arrow(), control=CONTROL, treatment=TREATMENT, share=0.5)

@@ -106,7 +106,7 @@ class HttpUsers:
 
     def __post_init__(self) -> None:
         self.arms: dict[str, str] = {}
-        self._row_of = self.catalogue.row_of
+        self._row_of = self.catalogue.rows_by_id
         self._http = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits(max_connections=self.at_once))
 
     def rank(self, asked: Sequence[Asked]) -> Ranking:

@@ -22,7 +22,7 @@ from corewrite.cycle import (
 )
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.inputs import check_inputs
-from corewrite.deployment.load import policy_of
+from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites
 from corewrite.experiment import aa_check, read_launch
 from corewrite.fusion import default_spec
@@ -133,7 +133,7 @@ def run_demo(
     launches, aa = [], None
     champion = registry.champion()
     if champion is not None and with_launches:
-        policy = policy_of(registry, champion.policy)
+        policy = load_policy(registry, champion.policy)
         for launch in LAUNCHES:
             with steps.step(launch.name.split(":")[0]) as progress:
                 table = run_launch(
