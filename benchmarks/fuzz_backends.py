@@ -21,7 +21,7 @@ from fuzz_targets import check_sayable, is_rewrite, must
 from corewrite.deployment.recall import RecallOpener
 from corewrite.deployment.settings import OpenSearchRecall, QdrantRecall, RedisRecall
 from corewrite.domain import Catalogue
-from corewrite.relevance.backends import Calibration, KServeScorer, ScoreError, ScorerMismatchError, ScorerUnavailableError
+from corewrite.relevance.backends import KServeScorer, ScoreCalibration, ScoreError, ScorerMismatchError, ScorerUnavailableError
 from corewrite.relevance.backends.open_inference import JSON_LENGTH
 from corewrite.remote.http import BoundedTransport, _Backend
 from corewrite.search.engines import (
@@ -35,7 +35,7 @@ from corewrite.search.engines import (
 from corewrite.serving.cache import MAX_REWRITES, RedisCache
 from corewrite.serving.warm import read_warm
 from corewrite.training.samplers import server as server_engine
-from corewrite.training.samplers.server import ServerEngine, ServerError, _Held
+from corewrite.training.samplers.server import SamplingServerError, ServerEngine, _Held
 
 DOCUMENTS = Catalogue(
     ("a", "b", "c"), ("red lion", "rice", "snow"), ("", "", ""), np.zeros((3, 1), np.float32), np.full(3, np.nan), np.ones(3)
@@ -187,7 +187,7 @@ class Backends:
 
         self._kserve = KServeScorer(DOCUMENTS, "http://server", "m", "1", retries=0, timeout=5)
         self._logits = KServeScorer(
-            DOCUMENTS, "http://server", "m", "1", retries=0, timeout=5, binary=True, calibration=Calibration()
+            DOCUMENTS, "http://server", "m", "1", retries=0, timeout=5, binary=True, calibration=ScoreCalibration()
         )
         for scorer in (self._kserve, self._logits):
             self._unplug(scorer._client._transport)
@@ -285,7 +285,7 @@ class Backends:
     def _sampled(self) -> str:
         try:
             (found,) = [self._sampler._complete(self._held, [2, 3], 7, 2, 4)]
-        except ServerError as error:
+        except SamplingServerError as error:
             check_sayable(error)
             return "no samples"
         must(len(found) == 2, "not two samples")
@@ -298,7 +298,7 @@ class Backends:
     def _served(self) -> str:
         try:
             names = self._sampler._served()
-        except ServerError as error:
+        except SamplingServerError as error:
             check_sayable(error)
             return "no models"
         must(bool(names) and all(isinstance(name, str) for name in names), "no names")

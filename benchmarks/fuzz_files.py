@@ -34,7 +34,7 @@ from corewrite.deployment.pins import load_pins
 from corewrite.deployment.run_folder import documents_of_run
 from corewrite.domain import Catalogue, ConfigError, Query
 from corewrite.domain.config_file import read_config
-from corewrite.experiment import RampConfig, RampState
+from corewrite.experiment import RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
 from corewrite.gate.calibrate import load_margins
 from corewrite.gate.config import Margins
@@ -267,7 +267,7 @@ class Journals:
         about = run / "windows" / "w1" / "about.json"
         about.parent.mkdir(parents=True)
         write_json(about, STEPS["mine"])
-        write_ramp(run / "ramp.json", RampState(5, 4, 1e9), RampConfig())
+        write_ramp(run / "ramp.json", RolloutState(5, 4, 1e9), RolloutConfig())
         (run / "documents.json").write_text(json.dumps({"documents": "/data/documents.parquet"}))
         RunFolder(self._training, _IDENTITY).write_record(
             0, {"optimizer_steps": 5, "rollouts": 800, "pairs": 65, "instances_lost": {}, "seconds": {"score": 0.5}}

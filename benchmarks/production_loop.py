@@ -27,7 +27,7 @@ from corewrite.cycle import PipelineConfig, WarmStartConfig, read_window
 from corewrite.cycle.config import RefreshConfig
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.settings import RankerSettings
-from corewrite.experiment import RampConfig
+from corewrite.experiment import RolloutConfig
 from corewrite.fusion import default_spec
 from corewrite.gate import GateConfig, Margins
 from corewrite.relevance import cold_start
@@ -66,7 +66,9 @@ def size(sessions: int) -> LoopSize:
     refresh = RefreshConfig(relevance_every=4, relevance_windows=1, examples=8_000)
     # Hardly any training first, so that the later weeks have something to gain.
     first, later = pipeline(1, 300), pipeline(4, 1_000)
-    return LoopSize(sessions, 2_000, first, later, refresh, 1_000, RampConfig.model_validate({"stages": [stage]}), gated=False)
+    return LoopSize(
+        sessions, 2_000, first, later, refresh, 1_000, RolloutConfig.model_validate({"stages": [stage]}), gated=False
+    )
 
 
 def make_versions(world: World, repository: Path, steps: ProgressSteps) -> None:

@@ -20,7 +20,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from corewrite.deployment.deployment import embedded_deployment
-from corewrite.deployment.explain import Served, load_champion
+from corewrite.deployment.explain import ServedPolicy, load_champion
 from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import text_key
 from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec
@@ -180,7 +180,7 @@ def platform(budget: float, run: Path, searches: int) -> Rows:
     return rows
 
 
-def platform_rewrites(world: World, week: Week, served: Served, config: DemoConfig) -> dict[str, list[str | None]]:
+def platform_rewrites(world: World, week: Week, served: ServedPolicy, config: DemoConfig) -> dict[str, list[str | None]]:
     """The champion and the broken rewriters that are texts; those with a wrong intent are written by the oracle."""
     champion = served_rewrites(served.policy, week.queries, max_new_tokens=config.pipeline.max_new_tokens)
     kinds = {"champion": champion}
@@ -200,7 +200,7 @@ def platform_rewrites(world: World, week: Week, served: Served, config: DemoConf
     return kinds
 
 
-def platform_requests(world: World, week: Week, served: Served, config: DemoConfig) -> TuningRequests:
+def platform_requests(world: World, week: Week, served: ServedPolicy, config: DemoConfig) -> TuningRequests:
     """Candidates of finerank with no rewriter, graded by the hidden intents."""
     keys = [text_key(i) for i in week.query_ids]
     samples = sampled(served.policy, week.queries, keys, seed=0, max_new_tokens=config.pipeline.max_new_tokens)

@@ -15,7 +15,7 @@ import numpy as np
 
 from corewrite.gate import Evaluation
 from corewrite.gate.check import TextCheck
-from corewrite.gate.evaluation import Served
+from corewrite.gate.evaluation import ServedTexts
 
 
 class RepeatedWords(TextCheck):
@@ -27,6 +27,6 @@ class RepeatedWords(TextCheck):
     default_margin = 0.02  # may be up to two points more often: a limit of the search team
     mitigation = "keep_query"  # what the next training does where this fails
 
-    def of(self, served: Served, evaluation: Evaluation):
+    def of(self, served: ServedTexts, evaluation: Evaluation):
         """1 where a word stands twice, [queries]."""
         return np.array([float(len(set(text)) < len(text)) for text in served.words])

@@ -11,7 +11,7 @@ from corewrite.cycle.mined_week import MinedWindow, first_thresholds
 from corewrite.cycle.records import SHAPES
 from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
 from corewrite.cycle.run import load_history
-from corewrite.experiment import RampConfig, RampState
+from corewrite.experiment import RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
 from corewrite.storage.journal import Journal, JournalError
 
@@ -96,7 +96,7 @@ def test_a_mined_week_of_another_form_is_mined_again(tmp_path, about):
 )  # fmt: skip
 def test_a_ramp_that_nobody_can_be_on_is_damaged(tmp_path, change):
     file = tmp_path / "ramp.json"
-    write_ramp(file, RampState(2, 1, 5.0), RampConfig())
+    write_ramp(file, RolloutState(2, 1, 5.0), RolloutConfig())
     assert read_ramp(file)[0].champion == 2
     found = json.loads(file.read_text())
     found["state"] = json.dumps(json.loads(found["state"]) | change)

@@ -10,12 +10,12 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cycle.steps.rollout import RampError, begin_ramp, carry_ramp, decision_seconds, ramp_step, read_ramp
-from corewrite.experiment import RampConfig
+from corewrite.cycle.steps.rollout import RolloutError, begin_ramp, carry_ramp, decision_seconds, ramp_step, read_ramp
+from corewrite.experiment import RolloutConfig
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import cycle_lock
 
-CONFIG = RampConfig()
+CONFIG = RolloutConfig()
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_by_hand_the_champion_is_another_by_now(run):
 
 def test_no_ramp(run):
     promoted(run, "old")
-    with pytest.raises(RampError, match="one begins where a cycle promotes over a champion"):
+    with pytest.raises(RolloutError, match="one begins where a cycle promotes over a champion"):
         ramp_step(run, searches(0.0, 1, 0.0), observation="x", until=0.0)
 
 

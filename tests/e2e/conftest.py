@@ -10,7 +10,7 @@ from corewrite.cycle import PipelineConfig, WarmStartConfig, read_window
 from corewrite.cycle.config import RefreshConfig
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.settings import RankerSettings
-from corewrite.experiment import RampConfig
+from corewrite.experiment import RolloutConfig
 from corewrite.fusion import default_spec
 from corewrite.gate import GateConfig
 from corewrite.gate.config import Margins
@@ -57,7 +57,7 @@ def miniature_size() -> LoopSize:
         probe_instances=60,
     )  # fmt: skip
     limits = {"errors": {"plus": 0.2}, "give_up": {"times_control": 2.0, "plus": 0.3}}
-    ramp = RampConfig.model_validate({"stages": [{"share": 0.5, "minimum_users": 30, "limits": limits}]})
+    ramp = RolloutConfig.model_validate({"stages": [{"share": 0.5, "minimum_users": 30, "limits": limits}]})
     refresh = RefreshConfig(relevance_every=0, examples=2_000)
     return LoopSize(500, 150, pipeline, pipeline, refresh, 40, ramp, gated=False)
 

@@ -9,13 +9,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pydantic import ValidationError
 
 from corewrite.domain.traffic_split import in_treatment
-from corewrite.experiment.rollout.config import RampConfig
-from corewrite.experiment.rollout.progressive import RampState, step
+from corewrite.experiment.rollout.config import RolloutConfig
+from corewrite.experiment.rollout.progressive import RolloutState, step
 from corewrite.experiment.rollout.users import Observation, Sums, observe
 from corewrite.experiment.sequential import contrast_bounds
 
 SHADOW, ONE, TEN, HALF = range(4)
-CONFIG = RampConfig()
+CONFIG = RolloutConfig()
 STAGES = CONFIG.stages
 
 
@@ -31,7 +31,7 @@ def observed(state, treated, name="o", **rates):
 
 
 def at(stage):
-    return RampState(champion=7, previous=6, since=100.0, stage=stage)
+    return RolloutState(champion=7, previous=6, since=100.0, stage=stage)
 
 
 # The users
@@ -138,14 +138,14 @@ def test_alpha_is_shared_by_all_metrics_and_stages():
 )
 def test_no_such_stages(stages, message):
     with pytest.raises(ValidationError, match=message):
-        RampConfig.model_validate({"stages": stages})
+        RolloutConfig.model_validate({"stages": stages})
 
 
 # The ramp
 
 
 def test_a_good_version_goes_all_the_way():
-    state, kinds, shares = RampState(champion=7, previous=6, since=0.0), [], []
+    state, kinds, shares = RolloutState(champion=7, previous=6, since=0.0), [], []
     for users in (3_000, 3_000, 30_000, 200_000):
         shares.append(state.share(CONFIG))
         state, decision = step(state, observed(state, users, f"o{users}-{state.stage}"), CONFIG)
@@ -232,11 +232,11 @@ def test_a_log_that_lost_lines_shows_nothing_good():
 def test_a_ramp_of_before_goes_on():
     """States written before changed queries were watched lack them; their settings do not limit them."""
     limits = {"give_up": {"times_control": 1.1}, "errors": {"plus": 0.01}}
-    earlier = RampConfig.model_validate({"stages": [{"share": 0.1, "minimum_users": 10, "limits": limits}]})
-    text = RampState(champion=7, previous=6, since=0.0, control=Sums(9, 1.0, 0.0, 0.0)).to_json()
+    earlier = RolloutConfig.model_validate({"stages": [{"share": 0.1, "minimum_users": 10, "limits": limits}]})
+    text = RolloutState(champion=7, previous=6, since=0.0, control=Sums(9, 1.0, 0.0, 0.0)).to_json()
     text = text.replace(',"change_query":null,"unsatisfied":null', "")
     assert "change_query" not in text
-    state = RampState.from_json(text)
+    state = RolloutState.from_json(text)
     seen = Observation("o", 0.0, 3600.0, Sums(90_000, 27_000.0, 90.0, 0.0), Sums(10_000, 3_000.0, 10.0, 0.0))
     assert step(state, seen, earlier)[1].kind == "complete"
 
@@ -267,9 +267,9 @@ def test_json_round_trip():
     for name, users in (("x", 10), ("y", 700), ("z", 3_000)):
         state, _ = step(state, observed(state, users, name, give_up=1 / 3), CONFIG)
     assert [d.kind for d in state.history] == ["wait", "wait", "advance"]
-    assert RampState.from_json(state.to_json()) == state
+    assert RolloutState.from_json(state.to_json()) == state
     with pytest.raises(ValueError, match="status"):
-        RampState.from_json(state.to_json().replace("running", "walking"))
+        RolloutState.from_json(state.to_json().replace("running", "walking"))
 
 
 def test_an_observation_must_be_of_this_stage_and_whole():
@@ -328,7 +328,7 @@ class Ramp(RuleBasedStateMachine):
 
     @rule()
     def reload(self):
-        assert RampState.from_json(self.state.to_json()) == self.state
+        assert RolloutState.from_json(self.state.to_json()) == self.state
 
     @invariant()
     def somebody_serves(self):
@@ -342,16 +342,16 @@ TestRamp.settings = settings(max_examples=60, stateful_step_count=15)
 
 
 def test_under_another_version_number_the_same_users_stay_in():
-    config, users = RampConfig(), [f"u{i}" for i in range(500)]
-    state = RampState(champion=5, previous=4, since=0.0, stage=3)
+    config, users = RolloutConfig(), [f"u{i}" for i in range(500)]
+    state = RolloutState(champion=5, previous=4, since=0.0, stage=3)
     carried = state.carried(6, 1.0).carried(7, 2.0)
-    assert carried == RampState.from_json(carried.to_json())
+    assert carried == RolloutState.from_json(carried.to_json())
     assert [carried.version_for(u, config) == 7 for u in users] == [state.version_for(u, config) == 5 for u in users]
     assert {carried.version_for(u, config) for u in users} == {4, 7}
 
 
 @pytest.mark.parametrize("status", ["complete", "rolled back"])
 def test_a_ramp_that_is_over_without_a_decision_is_said(status):
-    state = RampState(2, 1, 0.0, status=status)
+    state = RolloutState(2, 1, 0.0, status=status)
     with pytest.raises(ValueError, match=f"is {status}, and no decision says why"):
-        step(state, Observation("a", 0.0, 1.0, Sums(), Sums()), RampConfig())
+        step(state, Observation("a", 0.0, 1.0, Sums(), Sums()), RolloutConfig())

@@ -14,7 +14,7 @@ from corewrite.relevance import cold_start
 from corewrite.rewriter.baselines import last_query
 from corewrite.search import top_overlap
 from corewrite.simulation.config import TrafficConfig, WorldConfig
-from corewrite.simulation.traffic import DISPLAYED, Ranking, simulate_week
+from corewrite.simulation.traffic import DISPLAYED, ShownRanking, simulate_week
 from corewrite.simulation.world import make_world
 from corewrite.studies.engine import NoRewriter
 
@@ -35,7 +35,7 @@ class LastQuery:
 
     def rank(self, asked):
         found = self.cascade.search([a.query.text for a in asked], [last_query(a.query) for a in asked], DISPLAYED)
-        return Ranking(found.rows, np.zeros(len(asked), np.bool_))
+        return ShownRanking(found.rows, np.zeros(len(asked), np.bool_))
 
 
 def write_served(week, catalogue, path, arm, *, texts="plain", lost=()):

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.relevance import probe
-from corewrite.relevance.backends import Calibration, OnnxScorer, folder_hash
+from corewrite.relevance.backends import OnnxScorer, ScoreCalibration, folder_hash
 from corewrite.relevance.backends.inputs import Input
 from corewrite.simulation.intents import ndcg10
 
@@ -123,7 +123,7 @@ def test_onnx_gives_the_scores_of_torch(platform, ranker, folder, pairs):
     texts, rows = pairs
     here = ranker.bind(platform.catalogue).score(texts, rows)
     there = OnnxScorer(
-        platform.catalogue, folder, folder_hash(folder), Calibration(), inputs={"picture": Input("document.visual")}
+        platform.catalogue, folder, folder_hash(folder), ScoreCalibration(), inputs={"picture": Input("document.visual")}
     ).score(texts, rows)
     np.testing.assert_allclose(logit(there[rows >= 0]), logit(here[rows >= 0]), atol=1e-5, rtol=0)
     assert ((here == 0) == (rows < 0)).all()

@@ -17,7 +17,7 @@ from foreign_ranker.serve import ENVIRONMENTS, ServerMissingError, run_server
 from foreign_ranker.train import TrainingConfig, train_ranker
 from scipy.special import logit
 
-from corewrite.relevance.backends import Calibration, KServeScorer, ScorerMismatchError
+from corewrite.relevance.backends import KServeScorer, ScoreCalibration, ScorerMismatchError
 from corewrite.relevance.backends.inputs import Input
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_it_answers_the_scores_of_torch_by_name_and_version(platform, ranker, pa
     found = {}
     for version in server.versions:
         scorer = KServeScorer(
-            platform.catalogue, server.url, "ranker", version, calibration=Calibration(), inputs=INPUTS, timeout=60
+            platform.catalogue, server.url, "ranker", version, calibration=ScoreCalibration(), inputs=INPUTS, timeout=60
         )
         found[version] = scorer.score(texts, rows)
         here = expected[version].bind(platform.catalogue).score(texts, rows)
@@ -69,7 +69,14 @@ def test_triton_takes_raw_bytes_too(platform, pairs, server):
         pytest.skip("an extension that MLServer does not have")
     scores = [
         KServeScorer(
-            platform.catalogue, server.url, "ranker", "1", calibration=Calibration(), inputs=INPUTS, timeout=60, binary=binary
+            platform.catalogue,
+            server.url,
+            "ranker",
+            "1",
+            calibration=ScoreCalibration(),
+            inputs=INPUTS,
+            timeout=60,
+            binary=binary,
         ).score(*pairs)
         for binary in (False, True)
     ]

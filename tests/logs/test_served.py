@@ -13,8 +13,8 @@ from corewrite.logs.served import (
     Attributes,
     LogPlace,
     RampPlace,
-    Served,
     ServedLine,
+    ServedSearch,
     UnseenAnswer,
     count_lost,
     read_served,
@@ -41,7 +41,7 @@ def line(**served) -> ServedLine:
     }  # fmt: skip
     attributes = Attributes(
         session_id="s", context_titles=("früher",), locale="de", arm="launch_2", bucket=9_999, impacted=True,
-        served=Served(**{**known, **served}),
+        served=ServedSearch(**{**known, **served}),
     )  # fmt: skip
     return ServedLine(
         application="corewrite", query_id="q1", client_id="c1", user_query="löwe 🦁", timestamp="2024-01-01T00:00:00.000Z",

@@ -17,7 +17,7 @@ from corewrite.cycle.steps.rollout import ramp_file, ramp_step
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import replay_log
 from corewrite.deployment.settings import RankerSettings
-from corewrite.experiment import RampConfig, RampState, observe
+from corewrite.experiment import RolloutConfig, RolloutState, observe
 from corewrite.experiment.rollout.file import write_ramp
 from corewrite.experiment.rollout.searches import ramp_searches
 from corewrite.fusion import default_spec
@@ -51,8 +51,8 @@ def fakes(platform, kit):
 
 
 def ramp(platform, stage, champion=2, previous=1, **changes):
-    state = replace(RampState(champion, previous, 0.0, stage=stage), **changes)
-    write_ramp(platform.folder / "ramp.json", state, RampConfig())
+    state = replace(RolloutState(champion, previous, 0.0, stage=stage), **changes)
+    write_ramp(platform.folder / "ramp.json", state, RolloutConfig())
 
 
 def another_spec(platform):

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from corewrite.domain.traffic_split import ArmShares, assign_arm, compared_arms, is_compared
-from corewrite.experiment import RampConfig, RampState
+from corewrite.experiment import RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import write_ramp
 from corewrite.logs.files import log_files
 from corewrite.logs.served import count_lost, read_served
@@ -210,7 +210,7 @@ def test_in_a_ramp_its_versions_are_compared_under_the_clients_arm(platform, kit
 
     lists = {v: asyncio.run(alone(p)) for v, p in ((1, platform.first.policy), (2, platform.second.policy))}
     platform.promote(platform.second)
-    write_ramp(platform.folder / "ramp.json", RampState(2, 1, since=0.0, stage=stage), RampConfig())
+    write_ramp(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=stage), RolloutConfig())
     config = platform.config(
         log={"folder": tmp_path / "log", "query_text": True, "counterfactual_share": 1}, arms={"holdback": 0.05}
     )
@@ -240,7 +240,7 @@ def test_in_a_ramp_its_versions_are_compared_under_the_clients_arm(platform, kit
 
 def test_a_pair_that_the_settings_name_stays_in_a_ramp(platform, kit, tmp_path):
     platform.promote(platform.second)
-    write_ramp(platform.folder / "ramp.json", RampState(2, 1, since=0.0, stage=3), RampConfig())
+    write_ramp(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=3), RolloutConfig())
     lines = serve(
         platform, kit, tmp_path / "log", kit.as_title(platform.catalogue), queries=platform.queries(2), arms=LAUNCH,
         pair=["none", "launch_2"],

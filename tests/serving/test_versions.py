@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from corewrite.experiment import RampConfig, RampState
+from corewrite.experiment import RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import write_ramp
 from corewrite.serving.problems import without_places
 
@@ -191,7 +191,7 @@ def test_a_first_champion_whose_policy_cannot_be_loaded_is_searched_without_rewr
 
 def test_a_ramp_keeps_a_champion_whose_policy_cannot_be_loaded_from_everybody(platform, kit):
     platform.promote(platform.second)
-    write_ramp(platform.config().ramp_path, RampState(2, 1, 0.0), RampConfig())
+    write_ramp(platform.config().ramp_path, RolloutState(2, 1, 0.0), RolloutConfig())
     fakes = kit.Fakes(marked("x"))
     fakes.refuse = True
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log, write_signals
-from corewrite.simulation.traffic import Ranking, simulate_week
+from corewrite.simulation.traffic import ShownRanking, simulate_week
 from corewrite.simulation.world import NONE, make_world
 
 
@@ -57,7 +57,7 @@ def test_better_results_satisfy_more(platform):
     class UpsideDown:
         def rank(self, asked):
             answers = platform.engine.rank(asked)
-            return Ranking(np.ascontiguousarray(answers.rows[:, ::-1]), answers.impacted)
+            return ShownRanking(np.ascontiguousarray(answers.rows[:, ::-1]), answers.impacted)
 
     right = simulate_week(world, TrafficConfig(), platform.engine, week=4, sessions=800)
     wrong = simulate_week(world, TrafficConfig(), UpsideDown(), week=4, sessions=800)

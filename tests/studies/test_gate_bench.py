@@ -20,13 +20,13 @@ from corewrite.report.progress import ProgressSteps
 from corewrite.studies.gate_benchmark.cases import cases, caught_by
 from corewrite.studies.gate_benchmark.config import GateBenchConfig, miniature_bench
 from corewrite.studies.gate_benchmark.env import _of_some, relative_change
-from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, Lore, rewritten
+from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, CorpusStats, rewritten
 from corewrite.studies.gate_benchmark.remember import Remembered, RememberingJudge
 from corewrite.studies.gate_benchmark.run import COLUMNS, role, run_bench, summarise_bench, write_bench
 from corewrite.studies.gate_benchmark.trainings import build_trainings, poisoned
 from corewrite.training import TrainingConfig
 
-LORE = Lore(("cats", "dogs", "birds"), ("funny", "cat", "video"), "cats video", frozenset({"cats"}))
+LORE = CorpusStats(("cats", "dogs", "birds"), ("funny", "cat", "video"), "cats video", frozenset({"cats"}))
 SEARCHES = [Query(f"blue whale {i}", Context(("earlier query",), ("a title",))) for i in range(400)]
 SERVED = [f"blue whale song {i}" for i in range(400)]
 
@@ -308,8 +308,8 @@ def test_instructions_are_obeyed_at_the_rate_asked_for():
 def test_lore_counts_words_and_queries():
     nothing = np.zeros((2, 1), np.float32)
     catalogue = Catalogue(("a", "b"), ("Red fox", "red panda"), ("", ""), nothing, np.ones(2), np.ones(2))
-    lore = Lore.of({"red fox": 25, "blue": 30, "blue fox": 3}, catalogue)
-    assert lore == Lore(("blue", "fox", "red"), ("red", "fox", "panda"), "red fox", frozenset({"red fox", "blue"}))
+    lore = CorpusStats.of({"red fox": 25, "blue": 30, "blue fox": 3}, catalogue)
+    assert lore == CorpusStats(("blue", "fox", "red"), ("red", "fox", "panda"), "red fox", frozenset({"red fox", "blue"}))
 
 
 # What is remembered, and the bot.

@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing as mp
 
 from corewrite.domain import Context, Query
-from corewrite.training import Candidate, RewardShift, TrainingConfig
+from corewrite.training import RewardShift, ScoredCandidate, TrainingConfig
 from corewrite.training.optimise import Cursor, new_optimizer, optimise, reference_log_probs
 from corewrite.training.pairs import Pair
 from corewrite.training.rows import Row, Step, plan_steps, row_log_probs
@@ -21,7 +21,7 @@ def load_rows(policy, instances, k=1):
         query = Query(x.query.text, Context(queries=("a b c d",) * (n % 3), titles=x.query.context.titles))
         texts = [(f"{x.query.text} show", ""), ("cat dog bird show show", "show")][:k]
         ids = [[tuple(policy.template.encode_target(text)) for text in pair] for pair in texts]
-        pairs = [Pair(Candidate("c", chosen, 0.5), Candidate("r", rejected, -0.5)) for chosen, rejected in ids]
+        pairs = [Pair(ScoredCandidate("c", chosen, 0.5), ScoredCandidate("r", rejected, -0.5)) for chosen, rejected in ids]
         found.append(Row(x.instance_id, tuple(policy.template.encode(query)), tuple(pairs)))
     return found
 

@@ -3,12 +3,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corewrite.domain import Query, TrainingInstance
-from corewrite.training import Candidate, select_pairs
+from corewrite.training import ScoredCandidate, select_pairs
 from corewrite.training.candidates import distinct_candidates
 
 
-def candidate(text: str, reward: float, **kwargs) -> Candidate:
-    return Candidate(text, (*map(ord, text), 0), reward, **kwargs)
+def candidate(text: str, reward: float, **kwargs) -> ScoredCandidate:
+    return ScoredCandidate(text, (*map(ord, text), 0), reward, **kwargs)
 
 
 def names(pairs):
@@ -44,8 +44,8 @@ def test_the_identity_may_be_chosen_where_it_would_be_served_as_it_is(start):
 
 def test_small_gaps_and_near_identical_tokens_are_dropped():
     assert select_pairs([candidate("aa", 0.10), candidate("bb", 0.06)], 1, 0.05) == []
-    open_ended = Candidate("aa ", (97, 97), -0.3, ended=False)
-    assert select_pairs([Candidate("aa", (97, 97, 0), 0.3), open_ended], 1, 0.05) == []
+    open_ended = ScoredCandidate("aa ", (97, 97), -0.3, ended=False)
+    assert select_pairs([ScoredCandidate("aa", (97, 97, 0), 0.3), open_ended], 1, 0.05) == []
 
 
 def test_repeated_texts_are_an_error():

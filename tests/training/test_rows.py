@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, MambaConfig, Mistral
 from corewrite.domain import Context, Query
 from corewrite.rewriter import Rewriter
 from corewrite.rewriter.paths import ModelPaths
-from corewrite.training import Candidate
+from corewrite.training import ScoredCandidate
 from corewrite.training.pairs import Pair
 from corewrite.training.rows import Row, plan_steps, row_log_probs
 
@@ -20,7 +20,7 @@ TEXTS = ["cat show", "", "show show dog race", "game", "fish fish fish fish news
 
 
 def pair_of(policy, chosen, rejected):
-    return Pair(*(Candidate(t, tuple(policy.template.encode_target(t)), r) for t, r in ((chosen, 0.5), (rejected, -0.5))))
+    return Pair(*(ScoredCandidate(t, tuple(policy.template.encode_target(t)), r) for t, r in ((chosen, 0.5), (rejected, -0.5))))
 
 
 def load_rows(policy, instances, k):
@@ -98,7 +98,7 @@ def test_models_that_cannot_be_packed_learn_the_same(name, start, instances):
 
 
 def candidate(length):
-    return Candidate("x", tuple(range(length)), 0.0)
+    return ScoredCandidate("x", tuple(range(length)), 0.0)
 
 
 def test_tokens_of_a_row():

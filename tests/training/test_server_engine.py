@@ -14,7 +14,7 @@ from corewrite.domain import Query
 from corewrite.rewriter import Completion, Rewriter, load_rewriter, response_log_probs
 from corewrite.training.samplers import server as server_engine
 from corewrite.training.samplers.protocol import StalePolicyError
-from corewrite.training.samplers.server import ServerEngine, ServerError
+from corewrite.training.samplers.server import SamplingServerError, ServerEngine
 
 pytest.importorskip("httpx")
 LIMIT = 1e-4
@@ -302,7 +302,7 @@ def test_a_server_that_keeps_old_weights_is_caught(server, engine, policy, start
         return model
 
     server.reload = reload
-    with pytest.raises(ServerError) as caught:
+    with pytest.raises(SamplingServerError) as caught:
         engine.sync(policy)
     message = str(caught.value)
     assert server.url in message and policy.policy_hash in message and "0.0001" in message
@@ -358,7 +358,9 @@ def test_what_may_pass_is_asked_again_in_the_same_words(server, engine, policy, 
 def test_a_server_that_dies_midway_ends_in_one_clear_error(server, engine, policy):
     version = engine.sync(policy).version
     server.faults = [None, None] + ["drop"] * 100
-    with pytest.raises(ServerError, match=rf"POST {server.url}/v1/completions, tried 5 times: no answer, \w+Error") as caught:
+    with pytest.raises(
+        SamplingServerError, match=rf"POST {server.url}/v1/completions, tried 5 times: no answer, \w+Error"
+    ) as caught:
         drawn(engine, policy, version)
     assert len(str(caught.value)) < 400
     server.faults = []
@@ -369,14 +371,14 @@ def test_no_server_at_all(policy, tmp_path, start):
     with serving(start) as gone:
         url = gone.url
     engine = ServerEngine(url, tmp_path, "weights", policy.tokenizer.eos_token_id)
-    with pytest.raises(ServerError, match=f"GET {url}/v1/models, tried 5 times: no answer, ConnectError"):
+    with pytest.raises(SamplingServerError, match=f"GET {url}/v1/models, tried 5 times: no answer, ConnectError"):
         engine.sync(policy)
 
 
 def test_what_will_not_pass_is_not_asked_again(server, engine, policy):
     version = engine.sync(policy).version
     server.faults = [400] * 100
-    with pytest.raises(ServerError) as caught:
+    with pytest.raises(SamplingServerError) as caught:
         engine.sample(build_prompts(policy)[:1], 3, expected=version, keys=[1], seed=5, phase=2, max_new_tokens=6)
     start = "the server says 400. "
     assert str(caught.value) == f"POST {server.url}/v1/completions: status 400: {start}{'x' * (200 - len(start))}"
@@ -430,7 +432,7 @@ def test_an_answer_that_cannot_be_used_is_an_error_that_says_why(synced, start, 
     server.seen.clear()
     server.faults = [fault]
     settings = {"keys": [1], "seed": 5, "phase": 2, "max_new_tokens": 6}
-    with pytest.raises(ServerError, match=f"POST {server.url}/v1/completions: .*{message}"):
+    with pytest.raises(SamplingServerError, match=f"POST {server.url}/v1/completions: .*{message}"):
         engine.sample(build_prompts(start)[:1], 3, expected=start.policy_hash, **settings)
     assert len(server.completions()) == 1
     assert len(engine.sample(build_prompts(start)[:1], 3, expected=start.policy_hash, **settings)[0]) == 3
@@ -457,7 +459,7 @@ def test_a_server_that_hangs_is_left(server, policy, tmp_path):
     engine = ServerEngine(server.url, tmp_path, "weights", policy.tokenizer.eos_token_id, drift_limit=LIMIT, timeout=0.5)
     version = engine.sync(policy).version
     server.delay = 0.8
-    with pytest.raises(ServerError, match="tried 5 times: no answer, ReadTimeout"):
+    with pytest.raises(SamplingServerError, match="tried 5 times: no answer, ReadTimeout"):
         drawn(engine, policy, version)
     server.delay = 0.0
     assert drawn(engine, policy, version)
@@ -466,13 +468,13 @@ def test_a_server_that_hangs_is_left(server, policy, tmp_path):
 @pytest.mark.parametrize("body", [{"data": []}, {"data": ["base"]}, [], {"data": [{"id": 7}]}])
 def test_a_server_without_models(server, engine, policy, body):
     server.models = lambda: body
-    with pytest.raises(ServerError, match="/v1/models names no models"):
+    with pytest.raises(SamplingServerError, match="/v1/models names no models"):
         engine.sync(policy)
 
 
 def test_endpoints_that_are_switched_off_say_how_to_switch_them_on(server, engine, policy):
     server.collective_rpc = lambda body: 404
-    with pytest.raises(ServerError, match=r"/collective_rpc: status 404.*VLLM_SERVER_DEV_MODE=1"):
+    with pytest.raises(SamplingServerError, match=r"/collective_rpc: status 404.*VLLM_SERVER_DEV_MODE=1"):
         engine.sync(policy)
 
 
@@ -501,7 +503,7 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(server, policy, t
     monkeypatch.setattr(
         Handler, "say", lambda self, status, text, say=Handler.say: say(self, status, f"wrong key sk-secret {text}")
     )
-    with pytest.raises(ServerError, match=r"wrong key \*\*\*") as caught:
+    with pytest.raises(SamplingServerError, match=r"wrong key \*\*\*") as caught:
         drawn(engine, policy, version)
     assert "sk-secret" not in str(caught.value) + repr(engine) + caplog.text
     monkeypatch.setenv("COREWRITE_SERVER_KEY", "sk-\nsecret")
@@ -600,7 +602,7 @@ def test_an_adapter_that_does_not_arrive_is_caught(server, adapter_engine, tuned
 
     server.load_lora_adapter = stale
     train(4)
-    with pytest.raises(ServerError, match=f"does not hold policy {policy.policy_hash}"):
+    with pytest.raises(SamplingServerError, match=f"does not hold policy {policy.policy_hash}"):
         adapter_engine.sync(policy)
     server.load_lora_adapter = load
     version = adapter_engine.sync(policy).version
@@ -616,7 +618,7 @@ def test_an_answer_lost_after_loading_is_no_failure(server, adapter_engine, tune
 
 def test_a_server_without_adapters_says_how_to_switch_them_on(server, adapter_engine, tuned):
     server.load_lora_adapter = lambda body: 404
-    with pytest.raises(ServerError, match=r"load_lora_adapter.*status 404.*VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
+    with pytest.raises(SamplingServerError, match=r"load_lora_adapter.*status 404.*VLLM_ALLOW_RUNTIME_LORA_UPDATING"):
         adapter_engine.sync(tuned[0])
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corewrite.training.samplers import server as server_engine
-from corewrite.training.samplers.server import ServerError, _Http, _read
+from corewrite.training.samplers.server import SamplingServerError, _Http, _read
 
 pytest.importorskip("httpx")
 SECONDS = 0.3
@@ -34,7 +34,7 @@ def test_a_request_ends_in_its_time(bad, behave):
     """A trickled body had outlasted the time-out 40-fold and more."""
     with bad.hostile(getattr(bad, behave)) as server:
         seconds, error = bad.decision_seconds(lambda: asked(server.url))
-        assert isinstance(error, ServerError) and "tried 5 times: no answer" in str(error)
+        assert isinstance(error, SamplingServerError) and "tried 5 times: no answer" in str(error)
         assert seconds < 5 * SECONDS + 2
 
 
@@ -43,7 +43,7 @@ def test_an_answer_has_its_size(bad, behave):
     """A megabyte of gzip had taken 5.7 GB."""
     with bad.hostile(getattr(bad, behave)) as server:
         _, error = bad.decision_seconds(lambda: asked(server.url, timeout=20.0))
-        assert isinstance(error, ServerError), repr(error)
+        assert isinstance(error, SamplingServerError), repr(error)
         assert server.sent < 64 * 2**20
 
 
@@ -78,7 +78,7 @@ ANSWERS = {
 def test_whatever_is_answered_is_one_error(bad, name):
     with bad.hostile(ANSWERS[name]) as server:
         _, error = bad.decision_seconds(lambda: asked(server.url, timeout=5.0))
-        assert isinstance(error, ServerError), repr(error)
+        assert isinstance(error, SamplingServerError), repr(error)
         assert server.url in str(error) and len(str(error)) < 600
 
 
@@ -89,7 +89,7 @@ def test_bytes_of_any_kind_are_one_error(bad, content, head):
         connection.recv(65536)
         server.send(connection, head + content)
 
-    with bad.hostile(behave) as server, suppress(ServerError):
+    with bad.hostile(behave) as server, suppress(SamplingServerError):
         asked(server.url, timeout=5.0)
 
 

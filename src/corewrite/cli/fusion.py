@@ -12,7 +12,7 @@ from corewrite.storage.durable import naming
 
 if TYPE_CHECKING:
     from corewrite.fusion import FusionSpec
-    from corewrite.tuning.search import Estimate, Outcome, TradeOff, Tuning
+    from corewrite.tuning.search import StageEstimate, TradeOff, Tuning, TuningOutcome
 
 EXAMPLES = (
     "Examples: `corewrite fusion compile fusion.yaml --to vespa --out schemas/video/corewrite.profile` · "
@@ -211,9 +211,9 @@ def _tuning_text(found: "Tuning", eps: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _outcome_line(name: str, outcome: "Outcome") -> str:
+def _outcome_line(name: str, outcome: "TuningOutcome") -> str:
     return f"{name:<28} {_figure(outcome.gain):<28} {_figure(outcome.worst)}"
 
 
-def _figure(e: "Estimate") -> str:
+def _figure(e: "StageEstimate") -> str:
     return f"{e.value:+.2%} [{e.low:+.2%}, {e.high:+.2%}]"

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from corewrite.cycle.candidate_config import PipelineConfig
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Settings
-from corewrite.experiment import RampConfig
+from corewrite.experiment import RolloutConfig
 from corewrite.gate import GateConfig
 from corewrite.gate.calibrate import load_margins
 from corewrite.logs.privacy import PrivacyConfig
@@ -67,7 +67,7 @@ class CycleConfig(Settings):
     """Before training."""
     recovery: RecoveryConfig = RecoveryConfig()
     """After a REJECT."""
-    ramp: RampConfig = RampConfig()
+    ramp: RolloutConfig = RolloutConfig()
     """Who gets a promoted champion, and when it is rolled back."""
     privacy: PrivacyConfig = PrivacyConfig()
     """Sealed logs, and how long what was mined is kept."""

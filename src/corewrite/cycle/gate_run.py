@@ -16,7 +16,7 @@ from corewrite.domain import Provenance
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
 from corewrite.gate import Absent, GateResult, refuse, run_gate
-from corewrite.gate.calibrate import Calibration, calibrate
+from corewrite.gate.calibrate import MarginCalibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.registry import Registry, RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
@@ -112,7 +112,7 @@ def gate_candidate(config: CycleConfig, candidate: str, week: str | None, *, ste
     }
 
 
-def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, steps: Steps) -> Calibration:
+def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, steps: Steps) -> MarginCalibration:
     """Margins from policies trained as the champion was, with other seeds.
 
     All are compared on the same searches, as the gate's candidates will be; the seed of training is what differs.

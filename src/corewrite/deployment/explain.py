@@ -36,7 +36,7 @@ class SearchSections(Settings):
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedPolicy:
     """What is in production.
 
     Attributes:
@@ -50,7 +50,7 @@ class Served:
     policy: Rewriter
 
 
-def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | None = None) -> Served:
+def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | None = None) -> ServedPolicy:
     """Load the champion; its artifacts are checked against their hashes first.
 
     Args:
@@ -71,11 +71,11 @@ def load_champion(documents: Path, registry: Registry, ranker: RankerSettings | 
     settings = ranker or RankerSettings()
     opener = RankerOpener(settings, open_documents(documents, settings))
     deployment = load_deployment(registry, opener, champion.relevance, champion.spec)
-    return Served(champion, deployment, load_policy(registry, champion.policy))
+    return ServedPolicy(champion, deployment, load_policy(registry, champion.policy))
 
 
 def explain_search(
-    served: Served,
+    served: ServedPolicy,
     query: Query,
     *,
     rewrite: str | None = None,

@@ -17,7 +17,7 @@ from corewrite.fusion import ReplayResult, replay
 from corewrite.fusion.spec import STAGES
 from corewrite.logs.files import log_files, log_lines
 from corewrite.logs.sealing import Unseal
-from corewrite.logs.served import Served, ServedLine, read_served
+from corewrite.logs.served import ServedLine, ServedSearch, read_served
 from corewrite.registry import Registry
 from corewrite.search import Cascade, Trace
 
@@ -122,7 +122,7 @@ _UNREADABLE = {
 }
 
 
-def _trace(cascade: Cascade, query: str, served: Served) -> Trace:
+def _trace(cascade: Cascade, query: str, served: ServedSearch) -> Trace:
     """With the rewrites at those stages that had them, as it was served."""
     texts, queries = served.rewrites or None, [query]
     at = {stage: texts if stage in served.used_at else None for stage in STAGES}
@@ -130,7 +130,7 @@ def _trace(cascade: Cascade, query: str, served: Served) -> Trace:
     return cascade.finerank(queries, [at["finerank"]], cascade.rawrank(queries, [at["rawrank"]], candidates))
 
 
-def _went_wrong(served: Served) -> bool:
+def _went_wrong(served: ServedSearch) -> bool:
     """Whether a stage was answered by the one before, or without a rewrite that could not be scored: it may be scored today."""
     status = served.signal_status.items()
     return any(

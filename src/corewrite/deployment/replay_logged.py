@@ -15,7 +15,7 @@ import numpy.typing as npt
 from corewrite.deployment.replay import ReplayError
 from corewrite.fusion import FusionSpec, ReplayResult, StageFusion, StageSpec, evaluate_stage
 from corewrite.logs.files import log_files, log_lines
-from corewrite.logs.rankings import Ranking, read_ranking
+from corewrite.logs.rankings import LoggedRanking, read_ranking
 from corewrite.logs.served import read_served
 
 FloatArray = npt.NDArray[np.float64]
@@ -162,7 +162,7 @@ def replay_rankings(
     )
 
 
-def _recomputed(stage: StageSpec, ranking: Ranking, documents: int) -> _Recomputed:
+def _recomputed(stage: StageSpec, ranking: LoggedRanking, documents: int) -> _Recomputed:
     """Evaluate one ranking.
 
     Raises:

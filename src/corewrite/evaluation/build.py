@@ -22,7 +22,7 @@ _REPAIRS = ("candidate.repair_log_prob", "champion.repair_log_prob")
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class PolicyResult:
     """What one policy's rewrites come to on the gate's searches.
 
     Attributes:
@@ -82,7 +82,7 @@ def evaluate(
             progress=lambda done, total, place=place: progress(place * total + done, len(policies) * total),  # type: ignore[misc]
         )
         lists = fused_lists(deployment, searches.queries, rewrites)
-        sides.append(Side(rewrites, lists, log_rewards(deployment, searches.instances, rewrites), policy))
+        sides.append(PolicyResult(rewrites, lists, log_rewards(deployment, searches.instances, rewrites), policy))
     asked = served_rewrites(candidate, searches.canaries, max_new_tokens=max_new_tokens)
     original = fused_lists(deployment, searches.queries, [None] * len(searches.queries))
     return build_evaluation(
@@ -100,12 +100,12 @@ def evaluate(
 
 def build_evaluation(
     searches: GateSearches,
-    candidate: Side,
-    baseline: Side,
+    candidate: PolicyResult,
+    baseline: PolicyResult,
     original: IntArray,
     judge: Judge,
     *,
-    recent: Sequence[Side],
+    recent: Sequence[PolicyResult],
     lineage: Rewriter | Absent,
     reference: Rewriter | Absent,
     baseline_name: str = "champion",
@@ -180,7 +180,7 @@ def build_evaluation(
 
 
 def _divergences(
-    side: Side, others: Mapping[str, Rewriter | Absent], searches: GateSearches
+    side: PolicyResult, others: Mapping[str, Rewriter | Absent], searches: GateSearches
 ) -> tuple[dict[str, FloatArray], dict[str, str]]:
     """By what from; and why there is none. Of a policy with another vocabulary there is none."""
     assert side.policy is not None

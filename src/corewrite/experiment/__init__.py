@@ -6,8 +6,8 @@ from corewrite.experiment.ab.pooling import pool_tables
 from corewrite.experiment.ab.result import Effect, LaunchResult
 from corewrite.experiment.ab.searches import check_searches, select_arms, trigger_known
 from corewrite.experiment.assignment import CONTROL, TREATMENT, assign
-from corewrite.experiment.rollout.config import Limit, RampConfig, Stage
-from corewrite.experiment.rollout.progressive import RampDecision, RampState, step
+from corewrite.experiment.rollout.config import Limit, RolloutConfig, RolloutStage
+from corewrite.experiment.rollout.progressive import RolloutDecision, RolloutState, step
 from corewrite.experiment.rollout.users import Observation, Sums, observe
 from corewrite.experiment.sequential import contrast_bounds
 
@@ -19,10 +19,10 @@ __all__ = [
     "LaunchResult",
     "Limit",
     "Observation",
-    "RampConfig",
-    "RampDecision",
-    "RampState",
-    "Stage",
+    "RolloutConfig",
+    "RolloutDecision",
+    "RolloutStage",
+    "RolloutState",
     "Sums",
     "aa_check",
     "assign",

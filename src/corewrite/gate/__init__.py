@@ -1,7 +1,7 @@
 """The gate: is a candidate better, and safe enough, to take the champion's place?"""
 
 from corewrite.gate.bounds import Bounds, bounds, holm
-from corewrite.gate.calibrate import Calibration, calibrate, load_margins, save_margins
+from corewrite.gate.calibrate import MarginCalibration, calibrate, load_margins, save_margins
 from corewrite.gate.check import Check, Estimate, Mitigation, register
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig, Margins
@@ -14,7 +14,6 @@ __all__ = [
     "CHECKS",
     "Absent",
     "Bounds",
-    "Calibration",
     "Canary",
     "Check",
     "CheckResult",
@@ -23,6 +22,7 @@ __all__ = [
     "GateConfig",
     "GateResult",
     "HardFailure",
+    "MarginCalibration",
     "Margins",
     "Mitigation",
     "NotApplicableError",

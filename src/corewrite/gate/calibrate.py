@@ -50,7 +50,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class MarginCalibration:
     """Margins, and how they came about.
 
     Attributes:
@@ -101,7 +101,9 @@ def tolerance_factor(n: int) -> float:
     return float(stats.nct.ppf(_CONFIDENCE, n - 1, stats.norm.ppf(_COVERAGE) * root) / root)
 
 
-def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), business: Margins | None = None) -> Calibration:
+def calibrate(
+    retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), business: Margins | None = None
+) -> MarginCalibration:
     """Set margins such that a retrain of the champion, which is no worse, passes.
 
     What a retrain needs of a check is -L. The margin of each check is the upper one-sided 95/95 tolerance
@@ -134,7 +136,7 @@ def calibrate(retrains: Sequence[GateResult], *, aa: Sequence[GateResult] = (), 
     ratios = np.sort(own[can_pass])[: math.ceil(_JOINT * len(own))]
     factor = 1.0 if not ratios.size or ratios[-1] < 1 else float(ratios[-1]) * (1 + 1e-9)
     margins = {name: min(factor * value, limits[name]) for name, value in floored.items()}
-    return Calibration(
+    return MarginCalibration(
         margins=Margins.model_validate({**limits, **margins}),
         factor=factor,
         capped=tuple(name for name, value in floored.items() if factor * value > limits[name]),
@@ -182,7 +184,7 @@ def _lows(results: Sequence[GateResult]) -> list[dict[str, float | None]]:
     return [{c.name: c.low for c in result.checks} for result in results]
 
 
-def save_margins(calibration: Calibration, path: Path) -> None:
+def save_margins(calibration: MarginCalibration, path: Path) -> None:
     """Write margins for good, before the candidate is seen: a file that is there is not written over.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from corewrite.domain import plugins
 from corewrite.gate.bounds import Bounds, bounds
-from corewrite.gate.evaluation import Evaluation, NotApplicableError, Served
+from corewrite.gate.evaluation import Evaluation, NotApplicableError, ServedTexts
 from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED, GainRange, RatioOfSums
 from corewrite.gate.resampling import Resampling
 
@@ -201,7 +201,7 @@ class TextCheck(MeanCheck):
     """A mean over queries of a number that a policy's text has by itself, the same for candidate and champion."""
 
     @abstractmethod
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """The number of each query's text, [queries]."""
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
@@ -249,7 +249,7 @@ class SetCheck(Check):
     """A metric of the set of rewrites: a function of how often each item (a bigram, a text) is in it."""
 
     @abstractmethod
-    def items(self, served: Served) -> Sequence[Sequence[str]]:
+    def items(self, served: ServedTexts) -> Sequence[Sequence[str]]:
         """Items that each query brings in, under one policy."""
 
     @abstractmethod

@@ -101,7 +101,7 @@ class Canary:
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ServedTexts:
     """The texts that one policy serves.
 
     Attributes:
@@ -251,17 +251,17 @@ class Evaluation:
         return np.asarray(self.given(name), np.float64)
 
     @cached_property
-    def candidate_served(self) -> Served:
+    def candidate_served(self) -> ServedTexts:
         """What the candidate serves."""
         return self._serve(self.candidate)
 
     @cached_property
-    def champion_served(self) -> Served:
+    def champion_served(self) -> ServedTexts:
         """What the champion serves."""
         return self._serve(self.champion)
 
     @cached_property
-    def recent_served(self) -> Served:
+    def recent_served(self) -> ServedTexts:
         """What the best recent champion serves.
 
         Raises:
@@ -282,12 +282,12 @@ class Evaluation:
             for query, own in zip(self.queries, self.query_words, strict=True)
         ]
 
-    def _serve(self, policy: PolicyOutputs) -> Served:
+    def _serve(self, policy: PolicyOutputs) -> ServedTexts:
         originals = [self._normalised(q.text) for q in self.queries]
         rewrites = [self._normalised(r) for r in policy.rewrites]
         texts = [r or o for r, o in zip(rewrites, originals, strict=True)]
         changed = [r if r != o else "" for r, o in zip(rewrites, originals, strict=True)]
-        return Served(policy.rewrites, texts, [self._words(t) for t in texts], changed)
+        return ServedTexts(policy.rewrites, texts, [self._words(t) for t in texts], changed)
 
     # The policies repeat the queries, and each other: each text is split once.
     @cached_property

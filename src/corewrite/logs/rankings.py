@@ -20,7 +20,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
-class Ranking(_Record):
+class LoggedRanking(_Record):
     """`query_attributes.ranking`; every list is as long as the hits. Null: that document has no such number.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ranking(_Record):
 
 
 class _Attributes(_Record):
-    ranking: Ranking
+    ranking: LoggedRanking
 
 
 class RankingLine(_Record):
@@ -52,7 +52,7 @@ class RankingLine(_Record):
     query_attributes: _Attributes
 
     @property
-    def ranking(self) -> Ranking:
+    def ranking(self) -> LoggedRanking:
         """The ranking."""
         return self.query_attributes.ranking
 

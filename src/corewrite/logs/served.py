@@ -91,7 +91,7 @@ class UnseenAnswer(Answer):
     hit_ids: tuple[str, ...]
 
 
-class Served(Answer):
+class ServedSearch(Answer):
     """`query_attributes.served`: what was displayed, by what, and what would have been.
 
     Attributes:
@@ -141,7 +141,7 @@ class Attributes(_Record):
     arm: str
     bucket: int | None = Field(default=None, ge=0, lt=NUM_BUCKETS)
     impacted: bool | None = None
-    served: Served
+    served: ServedSearch
 
 
 class ServedLine(_Record):
@@ -180,7 +180,7 @@ class ServedLine(_Record):
         return datetime.fromisoformat(self.timestamp).timestamp()
 
     @property
-    def served(self) -> Served:
+    def served(self) -> ServedSearch:
         """What UBI has no field for."""
         return self.query_attributes.served
 
@@ -221,7 +221,7 @@ class Marks(_Record):
     """What a reader of searches wants of `served`, without the rest.
 
     Attributes:
-        format, texts, pair, log, used_at: See `Served`; `used_at` is None where the line does not say it.
+        format, texts, pair, log, used_at: See `ServedSearch`; `used_at` is None where the line does not say it.
     """
 
     format: int

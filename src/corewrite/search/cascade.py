@@ -31,7 +31,7 @@ _REMEMBERED = 200_000
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class CascadeStage:
     """One rank stage of a batch.
 
     Attributes:
@@ -67,7 +67,7 @@ class Rawranked:
     """
 
     candidates: Candidates
-    stage: Stage
+    stage: CascadeStage
     kept: IntArray
 
 
@@ -82,8 +82,8 @@ class Trace:
         from_rewrite: Whether only the rewrite recalled the candidate, bool, as `rawrank.rows`.
     """
 
-    rawrank: Stage
-    finerank: Stage
+    rawrank: CascadeStage
+    finerank: CascadeStage
     order: IntArray
     from_rewrite: BoolArray
 
@@ -247,14 +247,14 @@ class Cascade:
         fused = self._fuse(self.spec.rawrank, queries, _used(queries, rewrites), candidates.rows)
         depths = self.spec.depths
         kept = _keep(candidates.rows, candidates.from_rewrite, fused, depths.finerank, depths.protected)
-        return Rawranked(candidates, Stage(candidates.rows, fused), kept)
+        return Rawranked(candidates, CascadeStage(candidates.rows, fused), kept)
 
     def finerank(self, queries: Sequence[str], rewrites: Sequence[Rewrites], rawrank: Rawranked) -> Trace:
         """Score and order what `rawrank` kept."""
         kept = rawrank.kept
         fused = self._fuse(self.spec.finerank, queries, _used(queries, rewrites), kept)
         order = np.lexsort((kept, -fused.log_score), axis=1)
-        return Trace(rawrank.stage, Stage(kept, fused), order, rawrank.candidates.from_rewrite)
+        return Trace(rawrank.stage, CascadeStage(kept, fused), order, rawrank.candidates.from_rewrite)
 
     def under_query(self, stage: StageSpec, queries: Sequence[str], rows: IntArray) -> dict[str, FloatArray]:
         """Every signal of a stage under the queries, by name, float64 [searches, candidates], before anything is fused."""

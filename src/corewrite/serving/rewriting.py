@@ -1,6 +1,6 @@
 """Rewrites by one policy: cached, each asked for once, batched, bounded in number and time, and never in the way.
 
-Whatever happens to the process behind it, `ask` returns a future that ends with a `Rewritten` and never with an exception.
+Whatever happens to the process behind it, `ask` returns a future that ends with a `RewriterAnswer` and never with an exception.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _STALE_SECONDS = 25.0
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class RewriterAnswer:
     """What came of a query.
 
     Attributes:
@@ -60,7 +60,7 @@ class _Job:
     key: str
     query: Query
     n: int
-    future: "asyncio.Future[Rewritten]"
+    future: "asyncio.Future[RewriterAnswer]"
     until: float
 
 
@@ -138,7 +138,7 @@ class PolicyRewriter:
         """Whether a real rewrite, of a query or of a probe, succeeded lately."""
         return self._process is not None and time.monotonic() - self._succeeded < _STALE_SECONDS
 
-    def ask(self, query: Query, n: int = 1, patience_ms: float = 0.0) -> "asyncio.Future[Rewritten]":
+    def ask(self, query: Query, n: int = 1, patience_ms: float = 0.0) -> "asyncio.Future[RewriterAnswer]":
         """At most `n` rewrites of a query; a future that may be waited for by several (so never to be cancelled).
 
         A caller who cannot wait any longer just leaves: the rewrite is remembered when it comes.
@@ -153,7 +153,7 @@ class PolicyRewriter:
         key = cache_key(asked, self.policy, self._template, n)
         known = self._memory.peek(key)
         if known is not None:
-            done: asyncio.Future[Rewritten] = asyncio.get_running_loop().create_future()
+            done: asyncio.Future[RewriterAnswer] = asyncio.get_running_loop().create_future()
             done.set_result(self._judged(asked, known, "cached"))
             return done
         flying = self._flying.get(key)
@@ -181,13 +181,13 @@ class PolicyRewriter:
 
     def _enqueue(self, job: _Job) -> None:
         if self._process is None:
-            _settle(job, Rewritten((), SignalStatus.ERROR, "starting"))
+            _settle(job, RewriterAnswer((), SignalStatus.ERROR, "starting"))
             return
         self._queue.append(job)
         if len(self._queue) > self._settings.queue:
             # The oldest goes: whoever waits for it is the nearest to giving up anyway.
             self.shed += 1
-            _settle(self._queue.popleft(), Rewritten((), SignalStatus.ERROR, "overloaded"))
+            _settle(self._queue.popleft(), RewriterAnswer((), SignalStatus.ERROR, "overloaded"))
         self._wake.set()
 
     async def _keep_up(self, process: Process | None) -> None:
@@ -224,7 +224,7 @@ class PolicyRewriter:
                 answers = await self._decode(process, [job.query for job in batch], batch[0].n)
             except BaseException:
                 for job in batch:
-                    _settle(job, Rewritten((), SignalStatus.ERROR, "failed"))
+                    _settle(job, RewriterAnswer((), SignalStatus.ERROR, "failed"))
                 raise
             for job, answer in zip(batch, answers, strict=True):
                 self._finish(job, answer)
@@ -232,7 +232,7 @@ class PolicyRewriter:
     def _finish(self, job: _Job, answer: Any) -> None:
         texts = sound(answer)
         if texts is None:
-            _settle(job, Rewritten((), SignalStatus.ERROR, "garbage"))
+            _settle(job, RewriterAnswer((), SignalStatus.ERROR, "garbage"))
             return
         self._memory.keep(job.key, texts)
         _settle(job, self._judged(job.query, texts, "ok"))
@@ -268,29 +268,29 @@ class PolicyRewriter:
         now = time.monotonic()
         for job in [job for job in self._queue if job.until < now]:
             self._queue.remove(job)
-            _settle(job, Rewritten((), SignalStatus.ERROR, "stale"))
+            _settle(job, RewriterAnswer((), SignalStatus.ERROR, "stale"))
         batch: list[_Job] = []
         # The newest first: when there is more than can be done, it is better to be in time for some than late for all.
         while self._queue and len(batch) < settings.max_batch and (not batch or self._queue[-1].n == batch[0].n):
             batch.append(self._queue.pop())
         return batch
 
-    def _judged(self, query: Query, texts: Texts, reason: str) -> Rewritten:
+    def _judged(self, query: Query, texts: Texts, reason: str) -> RewriterAnswer:
         usable = texts
         if self._blocked:
             own = set(words(query.text))
             usable = tuple(t for t in texts if not any(w in self._blocked and w not in own for w in words(t)))
         if usable:
-            return Rewritten(usable, SignalStatus.OK, reason)
-        return Rewritten((), SignalStatus.NEUTRAL, "blocked" if texts else "nothing")
+            return RewriterAnswer(usable, SignalStatus.OK, reason)
+        return RewriterAnswer((), SignalStatus.NEUTRAL, "blocked" if texts else "nothing")
 
     def _drop_all(self, reason: str) -> None:
         while self._queue:
-            _settle(self._queue.popleft(), Rewritten((), SignalStatus.ERROR, reason))
+            _settle(self._queue.popleft(), RewriterAnswer((), SignalStatus.ERROR, reason))
         for job in list(self._flying.values()):
-            _settle(job, Rewritten((), SignalStatus.ERROR, reason))
+            _settle(job, RewriterAnswer((), SignalStatus.ERROR, reason))
 
 
-def _settle(job: _Job, rewritten: Rewritten) -> None:
+def _settle(job: _Job, rewritten: RewriterAnswer) -> None:
     if not job.future.done():
         job.future.set_result(rewritten)

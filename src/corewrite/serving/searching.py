@@ -18,9 +18,9 @@ from corewrite.fusion.spec import STAGES
 from corewrite.logs.served import Pair, RampPlace
 from corewrite.search import Candidates, Cascade, Rawranked, Trace
 from corewrite.serving.admission import Admission
-from corewrite.serving.rewriting import Rewritten
+from corewrite.serving.rewriting import RewriterAnswer
 from corewrite.serving.settings import Deadlines, ServeConfig
-from corewrite.serving.versions import Choice, Version
+from corewrite.serving.versions import RoutingDecision, Version
 
 _log = logging.getLogger(__name__)
 _COMPLAIN_SECONDS = 60.0
@@ -55,7 +55,7 @@ class Ranked:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class SearchResult:
     """A search that was answered.
 
     Attributes:
@@ -78,13 +78,13 @@ class Found:
     arm: Arm
     ranked: Ranked
     used_at: tuple[str, ...]
-    rewritten: Rewritten | None
-    pending: "asyncio.Future[Rewritten] | None"
+    rewritten: RewriterAnswer | None
+    pending: "asyncio.Future[RewriterAnswer] | None"
     rewrites: int
     ramp: RampPlace | None = None
     shadow: Version | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    asked: "Mapping[Version, asyncio.Future[Rewritten]]" = field(default_factory=dict)
+    asked: "Mapping[Version, asyncio.Future[RewriterAnswer]]" = field(default_factory=dict)
 
     @property
     def unscored(self) -> bool:
@@ -118,14 +118,14 @@ def _complain(text: str, about: str) -> None:
         _log.error("%s", text)
 
 
-def failed(chosen: Choice, query: Query, arm: Arm, rewrites: int) -> Found:
+def failed(chosen: RoutingDecision, query: Query, arm: Arm, rewrites: int) -> SearchResult:
     """A search that recall itself had no answer to."""
     nothing = Ranked((), (), (), {"recall.original": SignalStatus.ERROR})
-    return Found(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.ramp, chosen.shadow)
+    return SearchResult(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.ramp, chosen.shadow)
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class ComparedSide:
     """One side of a comparison: what a version answers in an arm."""
 
     version: Version
@@ -142,7 +142,7 @@ class Comparison:
     """Two sides whose lists are compared, control first, with their names."""
 
     pair: Pair
-    sides: tuple[Side, Side]
+    sides: tuple[ComparedSide, ComparedSide]
 
 
 class Searcher:
@@ -162,7 +162,7 @@ class Searcher:
 
     async def search(
         self,
-        chosen: Choice,
+        chosen: RoutingDecision,
         query: Query,
         arm: Arm,
         depth: int,
@@ -171,7 +171,7 @@ class Searcher:
         rewrites: int = 1,
         arrived: float | None = None,
         comparison: Comparison | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """Answer one search.
 
         Args:
@@ -190,7 +190,7 @@ class Searcher:
         """
         began = time.monotonic() if arrived is None else arrived
         version = chosen.version
-        stages = Side(version, arm).stages if switched_on and not self._shadow else ()
+        stages = ComparedSide(version, arm).stages if switched_on and not self._shadow else ()
         sides = comparison.sides if comparison is not None else ()
         needed = [side.version for side in sides if side.stages]
         needed += [version] if stages or self._shadow else []
@@ -210,22 +210,24 @@ class Searcher:
         used_at, rewritten, seconds = tuple(so_far.used_at), so_far.rewritten, so_far.seconds
         used_at = tuple(stage for stage in used_at if stage not in run.missing)
         ranked = _with_status(run.ranked(), version.spec, stages, used_at, rewritten, pending, run.missing)
-        return Found(
+        return SearchResult(
             query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.ramp, chosen.shadow, seconds, asked
         )
 
-    async def shadow_answer(self, found: Found, depth: int) -> Found | None:
+    async def shadow_answer(self, found: SearchResult, depth: int) -> SearchResult | None:
         """What the champion of a ramp's shadow stage would have answered, under the same deadlines; None in no such stage."""
         if found.shadow is None:
             return None
-        chosen = Choice(found.shadow)
+        chosen = RoutingDecision(found.shadow)
         try:
             return await self.search(chosen, found.query, found.arm, depth, switched_on=True, rewrites=found.rewrites)
         except Exception as error:
             _log.error("version %d failed unseen: %s: %s", found.shadow.champion.version, type(error).__name__, error)
             return failed(chosen, found.query, found.arm, found.rewrites)
 
-    async def compare(self, found: Found, comparison: Comparison, depth: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    async def compare(
+        self, found: SearchResult, comparison: Comparison, depth: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         """The lists of both sides, catalogue rows, best first; None where one cannot be known.
 
         A function of the query, the rewrites and the sides, and of nothing that happened to the search: each side has the
@@ -242,7 +244,7 @@ class Searcher:
         control, treatment = lists
         return None if control is None or treatment is None else (control, treatment)
 
-    async def _list_of(self, found: Found, side: Side, depth: int) -> tuple[int, ...] | None:
+    async def _list_of(self, found: SearchResult, side: ComparedSide, depth: int) -> tuple[int, ...] | None:
         """What a side displays; None where a scoring failed twice."""
         asked = found.asked.get(side.version) if side.stages else None
         texts = () if asked is None else (await asyncio.shield(asked)).texts
@@ -284,7 +286,7 @@ class Searcher:
     async def _staged(
         self,
         run: "_Run",
-        pending: "asyncio.Future[Rewritten]",
+        pending: "asyncio.Future[RewriterAnswer]",
         stages: tuple[str, ...],
         deadlines: Deadlines,
         began: float,
@@ -384,7 +386,7 @@ class _SoFar:
     """
 
     used_at: list[str] = field(default_factory=list)
-    rewritten: Rewritten | None = None
+    rewritten: RewriterAnswer | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     told: bool = False
 
@@ -515,8 +517,8 @@ def _with_status(
     spec: FusionSpec,
     stages: tuple[str, ...],
     used_at: tuple[str, ...],
-    rewritten: Rewritten | None,
-    pending: "asyncio.Future[Rewritten] | None",
+    rewritten: RewriterAnswer | None,
+    pending: "asyncio.Future[RewriterAnswer] | None",
     missing: tuple[str, ...],
 ) -> Ranked:
     """The status of every rewrite signal of the spec, also where the rewrite never reached the stage."""

@@ -25,11 +25,11 @@ from corewrite.serving.events import Event, event_line
 from corewrite.serving.kill import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
-from corewrite.serving.rewriting import PolicyRewriter, Rewritten
-from corewrite.serving.searching import HANG_SECONDS, Comparison, Found, Searcher, Side, failed
+from corewrite.serving.rewriting import PolicyRewriter, RewriterAnswer
+from corewrite.serving.searching import HANG_SECONDS, ComparedSide, Comparison, Searcher, SearchResult, failed
 from corewrite.serving.settings import SECRET_CHARACTERS, ServeConfig
 from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, build_line
-from corewrite.serving.versions import Choice, Open, Version, Versions
+from corewrite.serving.versions import Open, RoutingDecision, Version, Versions
 from corewrite.serving.warm import read_warm
 
 _log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Service:
         """Whether the ranking, or a backend of it, has been at one search for too long: only a new start helps."""
         return self._searcher.hangs or self.versions.stuck_seconds > HANG_SECONDS
 
-    def choose(self, client_id: str) -> Choice:
+    def choose(self, client_id: str) -> RoutingDecision:
         """What to answer a request with, all of it.
 
         Args:
@@ -144,7 +144,7 @@ class Service:
 
     async def rewrite(
         self, queries: Sequence[Query], n: int, deadline_ms: float, *, client_id: str = ""
-    ) -> tuple[Version, Arm | None, list[Rewritten]]:
+    ) -> tuple[Version, Arm | None, list[RewriterAnswer]]:
         """At most `n` rewrites of each query, those that come in time; none where the client's arm or the shadow mode has none.
 
         Args:
@@ -159,18 +159,18 @@ class Service:
         version = self.choose(client_id).version
         arm = assign_arm(client_id, self.config.arms) if client_id else None
         if arm is not None and not STAGES_OF[arm] and not self.kill.on:
-            return version, arm, [Rewritten((), SignalStatus.OFF, "arm")] * len(queries)
+            return version, arm, [RewriterAnswer((), SignalStatus.OFF, "arm")] * len(queries)
         found = await self._rewritten(version, queries, n, deadline_ms)
         if self.config.shadow and not self.kill.on:  # computed like any other, and not shown
-            found = [Rewritten((), SignalStatus.OFF, "shadow")] * len(queries)
+            found = [RewriterAnswer((), SignalStatus.OFF, "shadow")] * len(queries)
         return version, arm, found
 
-    async def _rewritten(self, version: Version, queries: Sequence[Query], n: int, deadline_ms: float) -> list[Rewritten]:
+    async def _rewritten(self, version: Version, queries: Sequence[Query], n: int, deadline_ms: float) -> list[RewriterAnswer]:
         if self.kill.on:
-            return [Rewritten((), SignalStatus.OFF, "off")] * len(queries)
+            return [RewriterAnswer((), SignalStatus.OFF, "off")] * len(queries)
         asked = [version.rewriter.ask(query, n, deadline_ms) for query in queries]
         await asyncio.wait(set(asked), timeout=deadline_ms / 1000)
-        late = Rewritten((), SignalStatus.TIMEOUT, "late")
+        late = RewriterAnswer((), SignalStatus.TIMEOUT, "late")
         return [future.result() if future.done() else late for future in asked]
 
     async def search(
@@ -182,7 +182,7 @@ class Service:
         depth: int = 10,
         rewrites: int = 1,
         arrived: float | None = None,
-    ) -> tuple[str, Found]:
+    ) -> tuple[str, SearchResult]:
         """Answer a search, and see to its log entry and what is compared afterwards.
 
         Args:
@@ -241,7 +241,7 @@ class Service:
         self.metrics.events.inc(taken)
         return taken
 
-    def _comparison(self, chosen: Choice, client: str, arm: Arm) -> Comparison | None:
+    def _comparison(self, chosen: RoutingDecision, client: str, arm: Arm) -> Comparison | None:
         """What is compared for a client; None where nothing is logged, or the client is on neither side or not drawn."""
         settings = self.config.log
         if self._ubi is None or not is_compared(client, settings.counterfactual_share):
@@ -251,11 +251,11 @@ class Service:
                 return None
             before, champion = chosen.ramped
             versions = before.champion.version, champion.champion.version
-            return Comparison(versions, (Side(before, arm), Side(champion, arm)))
+            return Comparison(versions, (ComparedSide(before, arm), ComparedSide(champion, arm)))
         pair = self.config.pair
         if arm not in pair:
             return None
-        return Comparison(pair, (Side(chosen.version, pair[0]), Side(chosen.version, pair[1])))
+        return Comparison(pair, (ComparedSide(chosen.version, pair[0]), ComparedSide(chosen.version, pair[1])))
 
     async def explain(
         self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float, *, client_id: str = ""
@@ -366,7 +366,7 @@ class Service:
             self.gauges()
             await asyncio.sleep(self.config.poll_seconds)
 
-    def _count(self, found: Found) -> None:
+    def _count(self, found: SearchResult) -> None:
         m = self.metrics
         m.searches.labels(found.arm).inc()
         if found.ramp is not None and found.ramp.arm is not None:
@@ -379,7 +379,7 @@ class Service:
 
     def _note(
         self,
-        found: Found,
+        found: SearchResult,
         query_id: str,
         client: str,
         session_id: str,
@@ -402,7 +402,7 @@ class Service:
 
     async def _write_down(
         self,
-        found: Found,
+        found: SearchResult,
         query_id: str,
         client_id: str,
         session_id: str,
@@ -413,7 +413,7 @@ class Service:
         place: LogPlace,
     ) -> None:
         compared: Compared | None = None
-        shadow: Found | None = None
+        shadow: SearchResult | None = None
         try:
             if comparison is not None:
                 lists = await self._searcher.compare(found, comparison, depth)

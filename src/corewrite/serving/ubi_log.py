@@ -21,9 +21,9 @@ from pydantic import JsonValue
 
 from corewrite.logs.reader import iso
 from corewrite.logs.sealing import Sealer
-from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, Served, ServedLine, Texts, UnseenAnswer
+from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, ServedLine, ServedSearch, Texts, UnseenAnswer
 from corewrite.logs.writer import APPLICATION
-from corewrite.serving.searching import Found
+from corewrite.serving.searching import SearchResult
 from corewrite.serving.settings import LogSettings
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Compared:
 
 
 def build_line(
-    found: Found,
+    found: SearchResult,
     *,
     query_id: str,
     client_id: str,
@@ -73,7 +73,7 @@ def build_line(
     timestamp: float,
     ids: Callable[[int], str],
     compared: Compared | None,
-    shadow: Found | None,
+    shadow: SearchResult | None,
     backends: Mapping[str, JsonValue],
     texts: Texts,
     hasher: Hasher,
@@ -110,7 +110,7 @@ def build_line(
     ranked, context = found.ranked, found.query.context
     names = sorted({name for factors in ranked.factors for name in factors})
     lists = compared.lists if compared is not None else None
-    served = Served(
+    served = ServedSearch(
         **dict(_answer(found, all_shown("rewrites", found.texts))),
         texts=texts,
         context_queries=all_shown("context_queries", context.queries),
@@ -151,7 +151,7 @@ def _named(rows: tuple[int, ...], ids: Callable[[int], str]) -> tuple[str, ...]:
     return tuple(ids(row) for row in rows)
 
 
-def _answer(found: Found, rewrites: tuple[str, ...]) -> Answer:
+def _answer(found: SearchResult, rewrites: tuple[str, ...]) -> Answer:
     """What answered, and what became of the rewrite."""
     champion = found.version.champion
     return Answer(

@@ -17,7 +17,7 @@ from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.ranker import Ranker
 from corewrite.domain.traffic_split import STAGES_OF, Arm, is_holdback_user
-from corewrite.experiment import CONTROL, TREATMENT, RampConfig, RampState
+from corewrite.experiment import CONTROL, TREATMENT, RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import RampFileError, read_ramp
 from corewrite.fusion import FusionSpec, load_spec
 from corewrite.logs.served import RampPlace
@@ -65,7 +65,7 @@ class Version:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class RoutingDecision:
     """What a request is answered with.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Served:
 
     present: Version
     previous: Version | None
-    ramp: tuple[RampState, RampConfig] | None
+    ramp: tuple[RolloutState, RolloutConfig] | None
 
 
 class Versions:
@@ -104,7 +104,7 @@ class Versions:
         self._holdback = config.arms.holdback
         self._served: _Served | None = None
         self._bare: Version | None = None
-        self._ramp: tuple[RampState, RampConfig] | None = None
+        self._ramp: tuple[RolloutState, RolloutConfig] | None = None
         self._ramp_read_at: int | None = None
         self._ramp_problem = ""
         self._retry: tuple[int, float] | None = None
@@ -145,7 +145,7 @@ class Versions:
         seen = served.ramp[0].share(served.ramp[1]) > 0
         return (served.previous, served.present) if seen else (served.previous,)
 
-    def choose(self, client_id: str) -> Choice | None:
+    def choose(self, client_id: str) -> RoutingDecision | None:
         """What a client is answered with; None before the first champion that can rank.
 
         Args:
@@ -156,18 +156,18 @@ class Versions:
         """
         served = self._served
         if served is None:
-            return None if self._bare is None else Choice(self._bare)
+            return None if self._bare is None else RoutingDecision(self._bare)
         if served.ramp is None or served.previous is None:
-            return Choice(served.present)
+            return RoutingDecision(served.present)
         state, config = served.ramp
         takes_part = bool(client_id) and not is_holdback_user(client_id, self._holdback)
         treated = takes_part and state.version_for(client_id, config) == state.champion
         version, share = served.present if treated else served.previous, state.share(config)
         if not takes_part or state.status != "running":
-            return Choice(version, RampPlace(arm=None, champion=state.champion, share=share))
+            return RoutingDecision(version, RampPlace(arm=None, champion=state.champion, share=share))
         place = RampPlace(arm=TREATMENT if treated else CONTROL, champion=state.champion, share=share)
         shadow = served.present if share == 0 else None
-        return Choice(version, place, shadow, (served.previous, served.present))
+        return RoutingDecision(version, place, shadow, (served.previous, served.present))
 
     async def follow(self) -> None:
         """Look at registry and ramp for ever; a trouble with them leaves what is in place."""
@@ -246,7 +246,7 @@ class Versions:
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
-    def _ramp_of(self, champion: Champion) -> tuple[RampState, RampConfig] | None:
+    def _ramp_of(self, champion: Champion) -> tuple[RolloutState, RolloutConfig] | None:
         """The ramp that is under way for a champion; where it cannot be read, as it was last."""
         try:
             self._ramp, self._ramp_read_at, trouble = read_ramp(self._ramp_file), champion.version, ""
@@ -259,7 +259,7 @@ class Versions:
             verdict = next(d.verdict for d in self._registry.decisions() if d.number == champion.version)
             if verdict == "promote":
                 # Who is to get it is not known: nobody, until it is. A rollback is for all.
-                return RampState(champion.version, champion.fallback, 0.0, status="rolled back"), RampConfig()
+                return RolloutState(champion.version, champion.fallback, 0.0, status="rolled back"), RolloutConfig()
         if self._ramp is None or self._ramp[0].champion != champion.version or self._ramp[0].status == "complete":
             return None
         return self._ramp

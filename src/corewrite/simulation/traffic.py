@@ -53,13 +53,13 @@ class Asked:
 class Engine(Protocol):
     """What the platform asks of a search engine."""
 
-    def rank(self, asked: Sequence[Asked]) -> "Ranking":
+    def rank(self, asked: Sequence[Asked]) -> "ShownRanking":
         """Answer a batch of searches, each under its user's arm."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
+class ShownRanking:
     """Answers to a batch of searches.
 
     Attributes:
@@ -103,7 +103,7 @@ class Week:
     arms: tuple[str, ...]
     queries: tuple[Query, ...]
     timestamps: FloatArray
-    ranking: Ranking
+    ranking: ShownRanking
     click: BoolArray
     watch_seconds: FloatArray
     click_time: FloatArray
@@ -132,7 +132,7 @@ class Week:
             some(self.arms),
             some(self.queries),
             self.timestamps[index],
-            Ranking(self.ranking.rows[index], self.ranking.impacted[index], columns),
+            ShownRanking(self.ranking.rows[index], self.ranking.impacted[index], columns),
             self.click[index],
             self.watch_seconds[index],
             self.click_time[index],
@@ -511,7 +511,7 @@ def _collect(week: int, log: list[_Search]) -> Week:
         arms=tuple(s.arm for s in log),
         queries=tuple(s.query for s in log),
         timestamps=times,
-        ranking=Ranking(
+        ranking=ShownRanking(
             np.array([s.rows for s in log]),
             np.array([s.impacted for s in log]),
             {name: np.array([s.columns[name] for s in log]) for name in names},

@@ -10,7 +10,7 @@ from corewrite.domain import Query, is_identity
 from corewrite.domain.traffic_split import HOLDBACK, is_holdback_user
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade
-from corewrite.simulation.traffic import DISPLAYED, Asked, Ranking
+from corewrite.simulation.traffic import DISPLAYED, Asked, ShownRanking
 
 _REMEMBERED = 300_000
 
@@ -26,10 +26,10 @@ class NoRewriter:
     def __init__(self, cascade: Cascade) -> None:
         self._cascade = cascade
 
-    def rank(self, asked: Sequence[Asked]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> ShownRanking:
         """See `simulation.traffic.Engine.rank`."""
         answers = self._cascade.search([a.query.text for a in asked], [None] * len(asked), DISPLAYED)
-        return Ranking(answers.rows, np.zeros(len(asked), np.bool_), answers.factors)
+        return ShownRanking(answers.rows, np.zeros(len(asked), np.bool_), answers.factors)
 
 
 class OnePolicyEngine:
@@ -39,7 +39,7 @@ class OnePolicyEngine:
         self._cascade = cascade
         self._rewrites = None if policy is None else RememberedRewrites(policy, max_new_tokens)
 
-    def rank(self, asked: Sequence[Asked]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> ShownRanking:
         """See `simulation.traffic.Engine.rank`."""
         queries, arms = [a.query for a in asked], [a.arm for a in asked]
         rewrites: list[str | None] = [None] * len(queries)
@@ -49,7 +49,7 @@ class OnePolicyEngine:
                 rewrites[i] = rewrite
         answers = self._cascade.search([q.text for q in queries], rewrites, DISPLAYED)
         changed = np.array([not is_identity(q.text, r) for q, r in zip(queries, rewrites, strict=True)], np.bool_)
-        return Ranking(answers.rows, changed, answers.factors)
+        return ShownRanking(answers.rows, changed, answers.factors)
 
 
 class RememberedRewrites:
@@ -83,7 +83,7 @@ class ArmsEngine:
         self._cascades = dict(cascades)
         self._rewrites = RememberedRewrites(policy, max_new_tokens)
 
-    def rank(self, asked: Sequence[Asked]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> ShownRanking:
         """See `simulation.traffic.Engine.rank`."""
         queries, arms = [a.query for a in asked], [a.arm for a in asked]
         texts, rewrites = [q.text for q in queries], self._rewrites(queries)
@@ -97,4 +97,4 @@ class ArmsEngine:
         columns = {
             name: sum(np.where(own[arm], a.factors.get(name, absent), 0.0) for arm, a in answers.items()) for name in names
         }
-        return Ranking(np.asarray(rows), np.asarray(impacted), {k: np.asarray(v) for k, v in columns.items()})
+        return ShownRanking(np.asarray(rows), np.asarray(impacted), {k: np.asarray(v) for k, v in columns.items()})

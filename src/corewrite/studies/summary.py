@@ -11,7 +11,7 @@ from corewrite.cycle import CandidateRun, RelevanceFit
 from corewrite.experiment import AACheck
 from corewrite.relevance import JudgeReport
 from corewrite.simulation.world import World
-from corewrite.studies.truth import Measured
+from corewrite.studies.truth import TrueQuality
 from corewrite.version import VERSION
 
 
@@ -22,7 +22,7 @@ def summarise(
     relevance: RelevanceFit,
     judge: JudgeReport,
     run: CandidateRun,
-    measured: Measured,
+    measured: TrueQuality,
     launches: Sequence[Mapping[str, Any]],
     aa: AACheck | None,
 ) -> dict[str, Any]:

@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class TrueQuality:
     """Systems measured on held-out searches.
 
     Attributes:
@@ -44,7 +44,7 @@ class Measured:
 
 def measure(
     world: World, week: Week, deployment: Deployment, judge: Judge, systems: Mapping[str, Sequence[str | None]]
-) -> Measured:
+) -> TrueQuality:
     """nDCG@10 of the fused ranking against graded hidden intents, the oracle rewrite added as `oracle`.
 
     Args:
@@ -65,7 +65,7 @@ def measure(
         )
         for name, rewrites in everyone.items()
     }
-    return Measured(
+    return TrueQuality(
         {s: {name: float(v[inside].mean()) for name, v in by_search.items()} for s, inside in slices.items()},
         {s: int(inside.sum()) for s, inside in slices.items()},
         {name: float(v.mean()) for name, v in zip(lists, judged, strict=True)},
@@ -88,7 +88,9 @@ def truth_slices(week: Week) -> dict[str, BoolArray]:
     }
 
 
-def before_and_after(world: World, week: Week, deployment: Deployment, measured: Measured, n: int = 6) -> list[dict[str, Any]]:
+def before_and_after(
+    world: World, week: Week, deployment: Deployment, measured: TrueQuality, n: int = 6
+) -> list[dict[str, Any]]:
     """Searches to look at: the largest gains of the champion, each of another query, and the two largest losses."""
     gain = measured.by_search["champion"] - measured.by_search["original"]
     order = np.argsort(-gain, kind="stable")
@@ -100,7 +102,7 @@ def before_and_after(world: World, week: Week, deployment: Deployment, measured:
     return [_example(world, week, deployment, measured, i) for i in chosen]
 
 
-def _example(world: World, week: Week, deployment: Deployment, measured: Measured, i: int) -> dict[str, Any]:
+def _example(world: World, week: Week, deployment: Deployment, measured: TrueQuality, i: int) -> dict[str, Any]:
     query, rewrite = week.queries[i], measured.rewrites["champion"][i]
     slices = [name for name, inside in truth_slices(week).items() if inside[i] and name != "all"]
     return {

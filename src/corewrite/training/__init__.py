@@ -12,14 +12,13 @@ from corewrite.training.losses import (
     preference_loss,
     quality_loss,
 )
-from corewrite.training.pairs import Candidate, Pair, select_pairs
+from corewrite.training.pairs import Pair, ScoredCandidate, select_pairs
 from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
 from corewrite.training.samplers.in_process import InProcessEngine
 from corewrite.training.samplers.protocol import SamplingEngine, StalePolicyError, Sync
 from corewrite.training.scoring import Reward, Scores, TransientRewardError, retried, score_texts
 
 __all__ = [
-    "Candidate",
     "CheckpointError",
     "InProcessEngine",
     "LoraSettings",
@@ -35,6 +34,7 @@ __all__ = [
     "SamplerPrecisionWarning",
     "SamplingEngine",
     "Scored",
+    "ScoredCandidate",
     "Scores",
     "ScoringConfig",
     "StalePolicyError",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from corewrite.domain import TrainingInstance, normalise
 from corewrite.rewriter import Rewrite, Rewriter, clean
 from corewrite.training.config import ScoringConfig
-from corewrite.training.pairs import Candidate
+from corewrite.training.pairs import ScoredCandidate
 from corewrite.training.scoring import Key, Reward, score_texts
 
 
@@ -22,14 +22,14 @@ class Scored:
     """
 
     policy_version: str
-    candidates: dict[str, list[Candidate]]
+    candidates: dict[str, list[ScoredCandidate]]
     lost: dict[str, str]
     sampled: dict[str, float]
 
 
 def distinct_candidates(
     instance: TrainingInstance, rewrites: Sequence[Rewrite], policy: Rewriter, *, identity: bool
-) -> list[Candidate]:
+) -> list[ScoredCandidate]:
     """The identity (candidate N+1) and the distinct samples, not scored yet.
 
     Of equal texts the first well-formed one stands for all.
@@ -38,16 +38,16 @@ def distinct_candidates(
     found = {}
     if identity:
         ids, malformed = tuple(policy.template.encode_target(own)), clean(own).malformed
-        found[own] = Candidate(own, ids, 0.0, malformed=malformed, identity=True, samples=0)
+        found[own] = ScoredCandidate(own, ids, 0.0, malformed=malformed, identity=True, samples=0)
     for r in sorted(rewrites, key=lambda r: (r.malformed, not r.ended)):  # stable: sampling order within
-        first = found.setdefault(r.text, Candidate(r.text, r.token_ids, 0.0, r.ended, r.malformed, samples=0))
+        first = found.setdefault(r.text, ScoredCandidate(r.text, r.token_ids, 0.0, r.ended, r.malformed, samples=0))
         found[r.text] = replace(first, samples=first.samples + 1)
     return list(found.values())
 
 
 def score_candidates(
     instances: Sequence[TrainingInstance],
-    candidates: Sequence[Sequence[Candidate]],
+    candidates: Sequence[Sequence[ScoredCandidate]],
     reward: Reward,
     config: ScoringConfig,
     *,

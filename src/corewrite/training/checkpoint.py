@@ -36,7 +36,7 @@ from corewrite.training import parallel
 from corewrite.training.candidates import Scored
 from corewrite.training.losses import RewardShift
 from corewrite.training.optimise import Cursor
-from corewrite.training.pairs import Candidate
+from corewrite.training.pairs import ScoredCandidate
 
 _MOST_THREADS = 4096
 _SHOWN = 200
@@ -338,9 +338,11 @@ def _table(scored: Scored) -> pa.Table:
 
 def _from_table(table: pa.Table) -> Scored:
     about = json.loads(table.schema.metadata[b"corewrite"])
-    candidates: dict[str, list[Candidate]] = {}
+    candidates: dict[str, list[ScoredCandidate]] = {}
     for row in table.to_pylist():
-        candidates.setdefault(row.pop("instance_id"), []).append(Candidate(**{**row, "token_ids": tuple(row["token_ids"])}))
+        candidates.setdefault(row.pop("instance_id"), []).append(
+            ScoredCandidate(**{**row, "token_ids": tuple(row["token_ids"])})
+        )
     return Scored(about["policy_version"], candidates, about["lost"], about["sampled"])
 
 

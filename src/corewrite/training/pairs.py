@@ -7,7 +7,7 @@ from corewrite.domain import sha256_text
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ScoredCandidate:
     """A distinct rewrite of one instance.
 
     Attributes:
@@ -42,8 +42,8 @@ class Pair:
         chosen, rejected: The better and the worse candidate.
     """
 
-    chosen: Candidate
-    rejected: Candidate
+    chosen: ScoredCandidate
+    rejected: ScoredCandidate
 
     @property
     def gap(self) -> float:
@@ -51,7 +51,7 @@ class Pair:
         return self.chosen.log_reward - self.rejected.log_reward
 
 
-def select_pairs(candidates: Sequence[Candidate], k: int, minimum_gap: float) -> list[Pair]:
+def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: float) -> list[Pair]:
     """Pair the i-th best candidate with the i-th worst, i up to k_eff = min(k, floor(distinct / 2)).
 
     Ties in reward break by text hash. Dropped are pairs whose chosen may not be chosen, whose gap is under `minimum_gap`, or

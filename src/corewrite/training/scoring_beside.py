@@ -8,7 +8,7 @@ from corewrite.domain import TrainingInstance
 from corewrite.rewriter import Completion, Rewriter, as_rewrite
 from corewrite.training.candidates import Scored, distinct_candidates, score_candidates
 from corewrite.training.config import TrainingConfig
-from corewrite.training.pairs import Candidate
+from corewrite.training.pairs import ScoredCandidate
 from corewrite.training.scoring import Key, Reward
 
 
@@ -48,7 +48,7 @@ class ScoringBeside:
         self._order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
         self._next = 0
         self._finished: dict[int, list[Completion]] = {}
-        self._waiting: list[tuple[TrainingInstance, list[Candidate]]] = []
+        self._waiting: list[tuple[TrainingInstance, list[ScoredCandidate]]] = []
         self._num_waiting = 0
         self._pool = ThreadPoolExecutor(1, "scoring")
         self._calls: list[Future[tuple[Scored, float]]] = []
@@ -81,7 +81,7 @@ class ScoringBeside:
         missing = [i for i in self._order[self._next :] if i not in self._finished]
         self.ready(missing, [completions[i] for i in missing])
         self._call()
-        candidates: dict[str, list[Candidate]] = {}
+        candidates: dict[str, list[ScoredCandidate]] = {}
         lost: dict[str, str] = {}
         facts: dict[str, float] = {"reward_calls": 0, "reward_retries": 0}
         busy = 0.0
@@ -107,7 +107,7 @@ class ScoringBeside:
         some, self._waiting, self._num_waiting = self._waiting, [], 0
         self._calls.append(self._pool.submit(self._score, some))
 
-    def _score(self, some: Sequence[tuple[TrainingInstance, list[Candidate]]]) -> tuple[Scored, float]:
+    def _score(self, some: Sequence[tuple[TrainingInstance, list[ScoredCandidate]]]) -> tuple[Scored, float]:
         began = perf_counter()
         self._began = self._began or began
         scoring = self._config.scoring

@@ -90,7 +90,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class StageEstimate:
     """A figure with its 95 % interval: percentiles of a bootstrap over users or conversations."""
 
     value: float
@@ -99,7 +99,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TuningOutcome:
     """What a stage does to the quality of the rankings, relative to no rewriter.
 
     Attributes:
@@ -109,9 +109,9 @@ class Outcome:
             kind in all of them: its upper end lies a little above the truth, on the safe side.
     """
 
-    gain: Estimate
-    loss: dict[str, Estimate]
-    worst: Estimate
+    gain: StageEstimate
+    loss: dict[str, StageEstimate]
+    worst: StageEstimate
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class TradeOff:
 
     budget: float
     stage: StageSpec
-    chosen: Outcome
-    held_out: Outcome
+    chosen: TuningOutcome
+    held_out: TuningOutcome
     fold_stages: tuple[StageSpec, ...]
 
 
@@ -148,7 +148,7 @@ class Tuning:
     """
 
     tuned: TradeOff
-    base: Outcome
+    base: TuningOutcome
     curve: tuple[TradeOff, ...]
     quality_without: float
     requests: int
@@ -355,11 +355,11 @@ class _Sample:
         gain = bounds.gain.round(12).tolist()
         return int(min(inside, key=lambda i: (-gain[i], swap_bound(self.stages[i]), i)))
 
-    def outcome(self, sums: FloatArray) -> Outcome:
+    def outcome(self, sums: FloatArray) -> TuningOutcome:
         """Figures of [kinds, groups] against no rewriter."""
         none = self.sums[0, 0]
         value, drawn = (none - sums).sum(1) / none.sum(), _losses(sums, none, self.weights)
-        return Outcome(
+        return TuningOutcome(
             _estimate(-float(value[0]), -drawn[0]),
             {kind: _estimate(float(value[k]), drawn[k]) for k, kind in enumerate(self.kinds) if k},
             _estimate(float(value[1:].max()), drawn[1:].max(0)),
@@ -397,6 +397,6 @@ def _percentile(values: FloatArray, q: float) -> float:
     return float(np.percentile(values, q))
 
 
-def _estimate(value: float, drawn: FloatArray) -> Estimate:
+def _estimate(value: float, drawn: FloatArray) -> StageEstimate:
     low, high = np.percentile(drawn, [_TAIL, 100 - _TAIL])
-    return Estimate(value + 0.0, float(low) + 0.0, float(high) + 0.0)  # no negative zeros
+    return StageEstimate(value + 0.0, float(low) + 0.0, float(high) + 0.0)  # no negative zeros

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from corewrite.deployment.scorers import build_scorer
-from corewrite.relevance.backends import Calibration, ClipEncoder, ClipScorer, CrossEncoderScorer, OnnxScorer, folder_hash
+from corewrite.relevance.backends import ClipEncoder, ClipScorer, CrossEncoderScorer, OnnxScorer, ScoreCalibration, folder_hash
 from corewrite.serving.settings import ServeConfig
 
 TEXTS, ROWS = ["red lion", "how to cook"], np.array([[0, 1, 2], [2, 3, -1]])
-HALF = Calibration(0.5, 0.25)
+HALF = ScoreCalibration(0.5, 0.25)
 
 
 @pytest.mark.parametrize(

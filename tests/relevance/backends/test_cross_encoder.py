@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from corewrite.relevance.backends import Calibration, CrossEncoderScorer, ScoreError, ScorerMismatchError, folder_hash
+from corewrite.relevance.backends import CrossEncoderScorer, ScoreCalibration, ScoreError, ScorerMismatchError, folder_hash
 from corewrite.relevance.cache import CachedScorer
 
 pytest.importorskip("sentence_transformers")
@@ -23,7 +23,7 @@ def by_hand(folder, text, document):
 
 
 def test_scores_are_calibrated_logits_of_the_model(catalogue, cross_encoder_folder):
-    scorer = CrossEncoderScorer(catalogue, cross_encoder_folder, folder_hash(cross_encoder_folder), Calibration(0.5, 0.25))
+    scorer = CrossEncoderScorer(catalogue, cross_encoder_folder, folder_hash(cross_encoder_folder), ScoreCalibration(0.5, 0.25))
     scores = scorer.score(TEXTS, ROWS)
     for i, text in enumerate(TEXTS):
         for j, row in enumerate(ROWS[i]):
@@ -36,13 +36,13 @@ def test_scores_are_calibrated_logits_of_the_model(catalogue, cross_encoder_fold
 
 
 def load(catalogue, folder, pin=None):
-    return CrossEncoderScorer(catalogue, folder, pin or folder_hash(folder), Calibration())
+    return CrossEncoderScorer(catalogue, folder, pin or folder_hash(folder), ScoreCalibration())
 
 
 def test_pin_and_hash(catalogue, cross_encoder_folder):
     pin = folder_hash(cross_encoder_folder)
     known = load(catalogue, cross_encoder_folder, pin).model_hash
-    assert CrossEncoderScorer(catalogue, cross_encoder_folder, pin, Calibration(), max_tokens=9).model_hash != known
+    assert CrossEncoderScorer(catalogue, cross_encoder_folder, pin, ScoreCalibration(), max_tokens=9).model_hash != known
     weights = load_file(cross_encoder_folder / "model.safetensors")
     weights["classifier.bias"] += 1
     save_file(weights, cross_encoder_folder / "model.safetensors", {"format": "pt"})

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from corewrite.deployment.settings import RankerSettings
-from corewrite.relevance.backends import Calibration, OnnxScorer, ScorerMismatchError, folder_hash
+from corewrite.relevance.backends import OnnxScorer, ScoreCalibration, ScorerMismatchError, folder_hash
 from corewrite.relevance.backends.folder import check_pin, check_safetensors
 
 FILES = {"b/w.safetensors": b"1", "a.json": b"two"}
@@ -101,7 +101,7 @@ def test_an_earlier_pin_does_not_cover_weights_that_onnx_reads_from_a_hidden_fil
     weights.data_location = onnx.TensorProto.EXTERNAL
     weights.external_data.add(key="location", value=".weights")
     onnx.save(model, onnx_folder / "model.onnx")
-    OnnxScorer(catalogue, onnx_folder, folder_hash(onnx_folder), Calibration())
+    OnnxScorer(catalogue, onnx_folder, folder_hash(onnx_folder), ScoreCalibration())
     pin = by_hand({f.name: f.read_bytes() for f in onnx_folder.iterdir() if not f.name.startswith(".")})
     with pytest.raises(ScorerMismatchError, match=r"\.weights.*does not cover"):
-        OnnxScorer(catalogue, onnx_folder, pin, Calibration())
+        OnnxScorer(catalogue, onnx_folder, pin, ScoreCalibration())

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from corewrite.relevance.backends import (
-    Calibration,
     KServeScorer,
     NaNOnFailure,
+    ScoreCalibration,
     ScoreError,
     ScorerMismatchError,
     ScorerUnavailableError,
@@ -209,10 +209,10 @@ def test_batches_pairs_once_and_caches(catalogue, server):
 
 
 def test_logits_are_calibrated(catalogue, server):
-    p = scorer(catalogue, server, calibration=Calibration(2.0, -1.0)).score(["red lion"], np.array([[0]]))
+    p = scorer(catalogue, server, calibration=ScoreCalibration(2.0, -1.0)).score(["red lion"], np.array([[0]]))
     assert p[0, 0] == pytest.approx(0.5, abs=1e-6)  # the model says 0.5; sigmoid(2 * 0.5 - 1) = sigmoid(0)
     with pytest.raises(ValueError, match="slope above 0"):
-        Calibration(slope=-1.0)
+        ScoreCalibration(slope=-1.0)
 
 
 @pytest.mark.parametrize("faults, attempts", [([503, 500], 3), (["drop"], 2)])
@@ -312,7 +312,7 @@ def test_a_score_that_is_none_names_its_document(catalogue, server, scores, matc
 def test_infinite_logits_are_no_certainty(catalogue, server):
     server.faults = [answer_of([np.inf], False)[0]]
     with pytest.raises(ScoreError, match="'a' is inf"):
-        scorer(catalogue, server, calibration=Calibration()).score(["lion"], np.array([[0]]))
+        scorer(catalogue, server, calibration=ScoreCalibration()).score(["lion"], np.array([[0]]))
 
 
 def test_failures_become_nan_for_the_text_they_are_of(catalogue, server):
@@ -333,8 +333,8 @@ def test_hash_is_of_what_decides_the_score(catalogue, server):
     others = [
         KServeScorer(catalogue, server.url, "ranker", "4"),
         KServeScorer(catalogue, server.url, "second", "3"),
-        scorer(catalogue, server, calibration=Calibration()),
-        scorer(catalogue, server, calibration=Calibration(2.0)),
+        scorer(catalogue, server, calibration=ScoreCalibration()),
+        scorer(catalogue, server, calibration=ScoreCalibration(2.0)),
         scorer(catalogue, server, output="logit"),
     ]
     assert len({one.model_hash, *(o.model_hash for o in others)}) == 6

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from corewrite.domain import Catalogue
-from corewrite.relevance.backends import Calibration, ClipEncoder, CrossEncoderScorer, ScorerMismatchError, folder_hash
+from corewrite.relevance.backends import ClipEncoder, CrossEncoderScorer, ScoreCalibration, ScorerMismatchError, folder_hash
 
 DOCUMENTS = Catalogue(("a",), ("red lion",), ("",), np.zeros((1, 1), np.float32), np.full(1, np.nan), np.ones(1))
 
@@ -16,7 +16,7 @@ DOCUMENTS = Catalogue(("a",), ("red lion",), ("",), np.zeros((1, 1), np.float32)
 def load(folder):
     if folder.name == "bert":
         pytest.importorskip("sentence_transformers")
-        return CrossEncoderScorer(DOCUMENTS, folder, folder_hash(folder), Calibration())
+        return CrossEncoderScorer(DOCUMENTS, folder, folder_hash(folder), ScoreCalibration())
     return ClipEncoder(folder, folder_hash(folder))
 
 

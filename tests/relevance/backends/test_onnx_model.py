@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from corewrite.relevance.backends import Calibration, OnnxScorer, ScoreError, ScorerMismatchError, folder_hash
+from corewrite.relevance.backends import OnnxScorer, ScoreCalibration, ScoreError, ScorerMismatchError, folder_hash
 from corewrite.relevance.cache import CachedScorer
 
 pytest.importorskip("onnxruntime")
@@ -15,7 +15,7 @@ LOGITS = np.array([[-1 - 3, -1 + 3 * (-2 + 0.5 + 0.5), 0], [2 + 0.75, 2 + 3 * (2
 
 
 def test_scores_are_those_of_the_model(catalogue, onnx_folder):
-    calibration = Calibration(0.5, 0.25)
+    calibration = ScoreCalibration(0.5, 0.25)
     for batch in (1, 2, 32):  # padding differs, scores do not
         scorer = OnnxScorer(catalogue, onnx_folder, folder_hash(onnx_folder), calibration, batch=batch)
         scores = scorer.score(TEXTS, ROWS)
@@ -25,7 +25,7 @@ def test_scores_are_those_of_the_model(catalogue, onnx_folder):
 
 
 def test_long_pairs_are_cut(catalogue, onnx_folder):
-    scorer = OnnxScorer(catalogue, onnx_folder, folder_hash(onnx_folder), Calibration(), max_tokens=5)
+    scorer = OnnxScorer(catalogue, onnx_folder, folder_hash(onnx_folder), ScoreCalibration(), max_tokens=5)
     # Of "red lion" and "red lion" in 5 tokens, 3 of them marks: one word each.
     assert scorer.score(["red lion"], np.array([[0]]))[0, 0] == pytest.approx(1 / (1 + np.exp(-4.0)), abs=1e-6)
 
@@ -35,10 +35,10 @@ def test_pin_covers_both_files_and_the_hash_the_settings(catalogue, onnx_folder)
     hashes = {
         OnnxScorer(catalogue, onnx_folder, pin, calibration, max_tokens=n).model_hash
         for calibration, n in [
-            (Calibration(), 256),
-            (Calibration(2.0), 256),
-            (Calibration(1.0, 1.0), 256),
-            (Calibration(), 255),
+            (ScoreCalibration(), 256),
+            (ScoreCalibration(2.0), 256),
+            (ScoreCalibration(1.0, 1.0), 256),
+            (ScoreCalibration(), 255),
         ]
     }
     assert len(hashes) == 4
@@ -46,11 +46,11 @@ def test_pin_covers_both_files_and_the_hash_the_settings(catalogue, onnx_folder)
         kept = (onnx_folder / name).read_bytes()
         (onnx_folder / name).write_bytes(kept + b" ")
         with pytest.raises(ScorerMismatchError, match=pin):
-            OnnxScorer(catalogue, onnx_folder, pin, Calibration())
+            OnnxScorer(catalogue, onnx_folder, pin, ScoreCalibration())
         (onnx_folder / name).write_bytes(kept)
     (onnx_folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
-        OnnxScorer(catalogue, onnx_folder, pin, Calibration())
+        OnnxScorer(catalogue, onnx_folder, pin, ScoreCalibration())
 
 
 def changed(folder, change):
@@ -66,7 +66,7 @@ def test_nan_names_the_document_and_other_inputs_are_refused(catalogue, onnx_fol
     def spoil(graph):
         graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
 
-    scorer = OnnxScorer(catalogue, onnx_folder, changed(onnx_folder, spoil), Calibration())
+    scorer = OnnxScorer(catalogue, onnx_folder, changed(onnx_folder, spoil), ScoreCalibration())
     assert np.isfinite(scorer.score(["lion"], np.array([[0, 1, 3]]))).all()
     with pytest.raises(ScoreError, match="document 'c' is nan"):
         scorer.score(["lion"], np.array([[0, 1, 2, 3]]))
@@ -78,4 +78,4 @@ def test_nan_names_the_document_and_other_inputs_are_refused(catalogue, onnx_fol
 
     pin = changed(onnx_folder, rename)
     with pytest.raises(ScorerMismatchError, match="pixels"):
-        OnnxScorer(catalogue, onnx_folder, pin, Calibration())
+        OnnxScorer(catalogue, onnx_folder, pin, ScoreCalibration())

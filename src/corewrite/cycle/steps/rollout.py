@@ -13,7 +13,7 @@ from corewrite.cycle.mined_week import first_thresholds
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
-from corewrite.experiment import RampConfig, RampDecision, RampState, observe, step
+from corewrite.experiment import RolloutConfig, RolloutDecision, RolloutState, observe, step
 from corewrite.experiment.rollout.file import read_ramp as read_ramp_file
 from corewrite.experiment.rollout.file import write_ramp
 from corewrite.experiment.rollout.searches import NOTHING, StageSearches, ramp_searches
@@ -27,7 +27,7 @@ _PATIENCE = 60.0
 """Seconds to wait for who changes the ramp at the moment."""
 
 
-class RampError(ValueError):
+class RolloutError(ValueError):
     """A ramp that cannot go on; the message says why and what to do."""
 
 
@@ -36,12 +36,12 @@ def ramp_file(run: Path) -> Path:
     return run / "ramp.json"
 
 
-def read_ramp(run: Path) -> tuple[RampState, RampConfig] | None:
+def read_ramp(run: Path) -> tuple[RolloutState, RolloutConfig] | None:
     """The ramp of a run and the settings it began under; None where none is."""
     return read_ramp_file(ramp_file(run))
 
 
-def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
+def begin_ramp(run: Path, promoted: Decision, config: RolloutConfig) -> RolloutState:
     """Begin a ramp for a policy that was just promoted over another; one that is there for it already stays.
 
     Where the ramp of the policy before is still under way, most users have the one before that, and keep it.
@@ -56,7 +56,7 @@ def begin_ramp(run: Path, promoted: Decision, config: RampConfig) -> RampState:
         return found[0]
     assert promoted.previous is not None
     previous = found[0].previous if found is not None and _unfinished(found[0], promoted) else promoted.previous
-    state = RampState(promoted.number, previous, decision_seconds(promoted))
+    state = RolloutState(promoted.number, previous, decision_seconds(promoted))
     write_ramp(ramp_file(run), state, config)
     return state
 
@@ -73,7 +73,7 @@ def carry_ramp(run: Path, promoted: Decision) -> None:
         write_ramp(ramp_file(run), found[0].carried(promoted.number, decision_seconds(promoted)), found[1])
 
 
-def _unfinished(state: RampState, promoted: Decision) -> bool:
+def _unfinished(state: RolloutState, promoted: Decision) -> bool:
     """Whether most users had another version before a promote; rolled back in the moment of it, the registry did not follow."""
     return state.champion == promoted.previous and state.status != "complete"
 
@@ -83,7 +83,7 @@ def decision_seconds(decision: Decision) -> float:
     return datetime.fromisoformat(decision.time).timestamp()
 
 
-def ramp_of(run: Path) -> tuple[RampState, RampConfig]:
+def ramp_of(run: Path) -> tuple[RolloutState, RolloutConfig]:
     """The ramp of a run and the settings it began under.
 
     Raises:
@@ -91,7 +91,7 @@ def ramp_of(run: Path) -> tuple[RampState, RampConfig]:
     """
     found = read_ramp(run)
     if found is None:
-        raise RampError(
+        raise RolloutError(
             f"{run} has no ramp: one begins where a cycle promotes over a champion; the first champion serves its arm at once"
         )
     return found
@@ -111,7 +111,7 @@ def ramp_lock(run: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
-        raise RampError(f"another process has been changing the ramp of {run} for {_PATIENCE:.0f} s: try again") from error
+        raise RolloutError(f"another process has been changing the ramp of {run} for {_PATIENCE:.0f} s: try again") from error
     try:
         yield
     finally:
@@ -154,7 +154,7 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
     )
 
 
-def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, lost_share: float = 0.0) -> RampDecision:
+def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, lost_share: float = 0.0) -> RolloutDecision:
     """Take the stage's searches in, and roll back in the registry where the sequential stop says so.
 
     Args:

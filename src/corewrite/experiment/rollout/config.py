@@ -20,7 +20,7 @@ class Limit(Settings):
     """Allowed on top, as a share of searches."""
 
 
-class Stage(Settings):
+class RolloutStage(Settings):
     """A share of users, and what must be shown on them."""
 
     share: float = Field(ge=0, lt=1)
@@ -38,23 +38,23 @@ class Stage(Settings):
         return self
 
 
-def _shadow(minimum_users: int, *, errors: float, neutral_share: float) -> Stage:
+def _shadow(minimum_users: int, *, errors: float, neutral_share: float) -> RolloutStage:
     shares = {"errors": errors, "neutral_share": neutral_share}
     limits = {name: {"times_control": 0.0, "plus": plus} for name, plus in shares.items()}
-    return Stage.model_validate({"share": 0.0, "minimum_users": minimum_users, "limits": limits})
+    return RolloutStage.model_validate({"share": 0.0, "minimum_users": minimum_users, "limits": limits})
 
 
-def _seen(share: float, minimum_users: int, *, harm: float, errors: float, neutral_share: float) -> Stage:
+def _seen(share: float, minimum_users: int, *, harm: float, errors: float, neutral_share: float) -> RolloutStage:
     """Users may give up, change their query or stay unsatisfied in at most `harm` times as many searches as in control."""
     limits = {name: {"times_control": harm} for name in ("give_up", "change_query", "unsatisfied")}
     limits |= {"errors": {"plus": errors}, "neutral_share": {"plus": neutral_share}}
-    return Stage.model_validate({"share": share, "minimum_users": minimum_users, "limits": limits})
+    return RolloutStage.model_validate({"share": share, "minimum_users": minimum_users, "limits": limits})
 
 
-class RampConfig(Settings):
+class RolloutConfig(Settings):
     """Settings of the ramp. By default limits tighten as the users to show them on become many."""
 
-    stages: tuple[Stage, ...] = Field(
+    stages: tuple[RolloutStage, ...] = Field(
         default=(
             _shadow(2_000, errors=0.02, neutral_share=0.2),
             _seen(0.01, 1_000, harm=1.3, errors=0.02, neutral_share=0.1),

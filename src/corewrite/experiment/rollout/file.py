@@ -4,8 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from corewrite.experiment.rollout.config import RampConfig
-from corewrite.experiment.rollout.progressive import RampState
+from corewrite.experiment.rollout.config import RolloutConfig
+from corewrite.experiment.rollout.progressive import RolloutState
 from corewrite.storage.durable import whole_file
 
 
@@ -13,7 +13,7 @@ class RampFileError(ValueError):
     """A ramp that cannot be read; the message says what to do."""
 
 
-def read_ramp(file: Path) -> tuple[RampState, RampConfig] | None:
+def read_ramp(file: Path) -> tuple[RolloutState, RolloutConfig] | None:
     """The ramp and the settings it began under; None where there is no file.
 
     Raises:
@@ -23,7 +23,7 @@ def read_ramp(file: Path) -> tuple[RampState, RampConfig] | None:
         return None
     try:
         found = json.loads(file.read_text("utf-8"))
-        state, config = RampState.from_json(found["state"]), RampConfig.model_validate(found["config"])
+        state, config = RolloutState.from_json(found["state"]), RolloutConfig.model_validate(found["config"])
         if not 0 <= state.stage < len(config.stages):
             raise ValueError(f"stage {state.stage} is none of {len(config.stages)}")
         if state.champion < 1 or state.previous < 1 or not math.isfinite(state.since):
@@ -35,7 +35,7 @@ def read_ramp(file: Path) -> tuple[RampState, RampConfig] | None:
     return state, config
 
 
-def write_ramp(file: Path, state: RampState, config: RampConfig) -> None:
+def write_ramp(file: Path, state: RolloutState, config: RolloutConfig) -> None:
     """Write a ramp so that it is there whole, or as it was, after a power cut."""
     value = {"state": state.to_json(), "config": config.model_dump(mode="json")}
     with whole_file(file) as temporary:

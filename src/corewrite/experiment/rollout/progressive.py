@@ -7,13 +7,13 @@ from typing import Final, Literal
 from pydantic import TypeAdapter
 
 from corewrite.domain.traffic_split import in_treatment
-from corewrite.experiment.rollout.config import Limit, Metric, RampConfig
+from corewrite.experiment.rollout.config import Limit, Metric, RolloutConfig
 from corewrite.experiment.rollout.users import Observation, Sums
 from corewrite.experiment.sequential import contrast_bounds
 
 
 @dataclass(frozen=True)
-class RampDecision:
+class RolloutDecision:
     """What an observation led to.
 
     Attributes:
@@ -41,7 +41,7 @@ class RampDecision:
 
 
 @dataclass(frozen=True)
-class RampState:
+class RolloutState:
     """Where a ramp stands; a new one is `RampState(champion, previous, since)`.
 
     Attributes:
@@ -62,19 +62,19 @@ class RampState:
     status: Literal["running", "complete", "rolled back"] = "running"
     control: Sums = field(default_factory=Sums)
     treatment: Sums = field(default_factory=Sums)
-    history: tuple[RampDecision, ...] = ()
+    history: tuple[RolloutDecision, ...] = ()
     build_users: int | None = None
 
-    def share(self, config: RampConfig) -> float:
+    def share(self, config: RolloutConfig) -> float:
         """Share of users who get `champion`."""
         return {"running": config.stages[self.stage].share, "complete": 1.0, "rolled back": 0.0}[self.status]
 
-    def version_for(self, user_id: str, config: RampConfig) -> int:
+    def version_for(self, user_id: str, config: RolloutConfig) -> int:
         """Version whose answer a user sees."""
         salt = f"ramp-{self.champion if self.build_users is None else self.build_users}"
         return self.champion if in_treatment(user_id, salt, self.share(config)) else self.previous
 
-    def carried(self, champion: int, since: float) -> "RampState":
+    def carried(self, champion: int, since: float) -> "RolloutState":
         """The ramp of the same policy under a new version number, as a new relevance model or spec gives it.
 
         The stage is kept, with its users, and begins again: what they saw until now came from another ranker.
@@ -91,7 +91,7 @@ class RampState:
         return _JSON.dump_json(self).decode()
 
     @staticmethod
-    def from_json(text: str) -> "RampState":
+    def from_json(text: str) -> "RolloutState":
         """Read what `to_json` wrote.
 
         Raises:
@@ -100,7 +100,7 @@ class RampState:
         return _JSON.validate_json(text)
 
 
-_JSON: Final = TypeAdapter(RampState)
+_JSON: Final = TypeAdapter(RolloutState)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class _Reading:
     high: float
 
 
-def step(state: RampState, observation: Observation, config: RampConfig) -> tuple[RampState, RampDecision]:
+def step(state: RolloutState, observation: Observation, config: RolloutConfig) -> tuple[RolloutState, RolloutDecision]:
     """Take one observation in.
 
     - rollback: the lower bound of some metric is above its limit. No number of users is waited for, the bounds
@@ -156,11 +156,11 @@ def step(state: RampState, observation: Observation, config: RampConfig) -> tupl
     return after, decision
 
 
-def _check(state: RampState, observation: Observation) -> None:
+def _check(state: RolloutState, observation: Observation) -> None:
     if observation.since != state.since:
         raise ValueError(
             f"observation {observation.id!r} begins at {observation.since:.0f}, the stage at {state.since:.0f}: "
-            "observe the searches since RampState.since"
+            "observe the searches since RolloutState.since"
         )
     for now, before in ((observation.control, state.control), (observation.treatment, state.treatment)):
         if now.users < before.users:
@@ -170,9 +170,9 @@ def _check(state: RampState, observation: Observation) -> None:
             )
 
 
-def _decide(state: RampState, observation: Observation, config: RampConfig) -> RampDecision:
+def _decide(state: RolloutState, observation: Observation, config: RolloutConfig) -> RolloutDecision:
     stage = config.stages[state.stage]
-    base = RampDecision(observation.id, observation.until, stage.share, "wait", "")
+    base = RolloutDecision(observation.id, observation.until, stage.share, "wait", "")
     readings = [_read(metric, limit, observation, config.level) for metric, limit in stage.limits.items()]
     worst = max(readings, key=lambda r: r.low - r.limit.plus)
     if worst.low > worst.limit.plus:

@@ -69,7 +69,7 @@ def observe(
             out, other columns ignored; changed and unsatisfied likewise where they are there. For the shadow stage:
             the shadow's answers as arm "treatment", gave_up not read but there.
         observation_id: Names the observation.
-        since: When the stage began, seconds: `RampState.since`.
+        since: When the stage began, seconds: `RolloutState.since`.
         until: End of the log, seconds; by then outcomes must be settled (no search be censored any more).
         window: Length of a window, seconds; the same throughout a ramp.
         lost_share: Share of the searches whose line the log has lost.

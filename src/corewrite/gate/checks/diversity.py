@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.gate.check import ItemCounts, SetCheck, register
-from corewrite.gate.evaluation import Served
+from corewrite.gate.evaluation import ServedTexts
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,7 +20,7 @@ class Distinct2(SetCheck):
     default_margin = 0.10
     mitigation = "more_imitation"
 
-    def items(self, served: Served) -> list[list[str]]:
+    def items(self, served: ServedTexts) -> list[list[str]]:
         """Bigrams."""
         return [[f"{a} {b}" for a, b in pairwise(text)] for text in served.words]
 
@@ -42,7 +42,7 @@ class CommonestRewrite(SetCheck):
     default_margin = 0.02
     mitigation = "more_imitation"
 
-    def items(self, served: Served) -> list[list[str]]:
+    def items(self, served: ServedTexts) -> list[list[str]]:
         """The rewrite where it differs."""
         return [[text] if text else [] for text in served.changed]
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from corewrite.gate.bounds import bounds
 from corewrite.gate.check import Check, Estimate, MeanCheck, TextCheck, register
-from corewrite.gate.evaluation import Evaluation, Served
+from corewrite.gate.evaluation import Evaluation, ServedTexts
 from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED
 from corewrite.gate.resampling import Resampling
 
@@ -23,7 +23,7 @@ class Length(TextCheck):
     default_margin = 0.75
     mitigation = "length_control"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """Words."""
         return served.lengths
 

@@ -17,7 +17,7 @@ _JUDGE = ("candidate.judge_ndcg", "champion.judge_ndcg")
 
 
 @register
-class FusedReward(MeanCheck):
+class FusedRewardCheck(MeanCheck):
     """Mean log R under the fusion spec and relevance model that training used, nats.
 
     It has no margin: a reward that does not rise is no reason to change the champion.

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.gate.check import MeanCheck, TextCheck, register
-from corewrite.gate.evaluation import Evaluation, Served, Words
+from corewrite.gate.evaluation import Evaluation, ServedTexts, Words
 from corewrite.gate.ratio_of_sums import EVENT, SHARE
 from corewrite.gate.text_faults import faults, foreign_scripts
 
@@ -26,7 +26,7 @@ class Copying(TextCheck):
     default_margin = 0.10
     mitigation = "keep_query"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """Share of words."""
         pairs = zip(served.words, evaluation.context_only, strict=True)
         return np.array([sum(w in context for w in text) / len(text) if text and context else 0.0 for text, context in pairs])
@@ -45,7 +45,7 @@ class Similarity(TextCheck):
     default_margin = 0.10
     mitigation = "keep_query"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """Jaccard similarity."""
         originals = [" ".join(own) for own in evaluation.query_words]
         texts = [" ".join(own) for own in served.words]
@@ -76,7 +76,7 @@ class EntitiesDropped(TextCheck):
     default_margin = 0.02
     mitigation = "keep_query"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where one is dropped."""
         pairs = zip(evaluation.query_words, served.words, strict=True)
         return np.array([float(text != own and _drops(own, text, evaluation.protected_words)) for own, text in pairs])
@@ -97,7 +97,7 @@ class EmptyRate(TextCheck):
     default_margin = 0.15
     mitigation = "more_imitation"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where there is none."""
         return np.array([float(not r.strip()) for r in served.rewrites])
 
@@ -113,7 +113,7 @@ class NoOpRate(TextCheck):
     default_margin = 0.15
     mitigation = "hold_closer"  # imitation of what was best would leave still more queries alone: they often are
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where the query is repeated."""
         return np.array([float(bool(r.strip()) and not c) for r, c in zip(served.rewrites, served.changed, strict=True)])
 
@@ -132,7 +132,7 @@ class MalformedRate(TextCheck):
     default_margin = 0.01
     mitigation = "more_imitation"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where malformed."""
         limit, found = self.config.word_limit, np.zeros(len(evaluation))
         for i, (rewrite, text, own) in enumerate(zip(served.rewrites, served.words, evaluation.query_words, strict=True)):
@@ -152,7 +152,7 @@ class WrongScriptRate(TextCheck):
     default_margin = 0.02
     mitigation = "more_imitation"
 
-    def of(self, served: Served, evaluation: Evaluation) -> FloatArray:
+    def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where a script is foreign."""
         pairs = zip(served.rewrites, evaluation.queries, strict=True)
         return np.array([float(bool(r) and bool(foreign_scripts(r, q))) for r, q in pairs])
@@ -187,7 +187,7 @@ class GenericWords(MeanCheck):
         return candidate, champion
 
 
-def _added(served: Served, evaluation: Evaluation) -> list[list[str]]:
+def _added(served: ServedTexts, evaluation: Evaluation) -> list[list[str]]:
     """Words of each text that neither its query nor its context has."""
     rows = zip(served.words, evaluation.query_words, evaluation.context_only, strict=True)
     return [[w for w in text if w not in own and w not in context] if text != own else [] for text, own, context in rows]

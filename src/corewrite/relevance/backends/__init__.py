@@ -1,7 +1,7 @@
 """Relevance models that are not ours, behind the `RelevanceScorer` protocol; heavy packages are imported when one is made."""
 
 from corewrite.relevance.backends.breaker import CircuitBreaker
-from corewrite.relevance.backends.calibration import Calibration
+from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.clip import ClipEncoder, ClipScorer
 from corewrite.relevance.backends.cross_encoder import CrossEncoderScorer
 from corewrite.relevance.backends.errors import ScoreError, ScorerMismatchError, ScorerUnavailableError
@@ -12,7 +12,6 @@ from corewrite.relevance.backends.onnx_model import OnnxScorer
 from corewrite.relevance.backends.time_limited import TimeLimited
 
 __all__ = [
-    "Calibration",
     "CircuitBreaker",
     "ClipEncoder",
     "ClipScorer",
@@ -20,6 +19,7 @@ __all__ = [
     "KServeScorer",
     "NaNOnFailure",
     "OnnxScorer",
+    "ScoreCalibration",
     "ScoreError",
     "ScorerMismatchError",
     "ScorerUnavailableError",

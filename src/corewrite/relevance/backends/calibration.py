@@ -13,7 +13,7 @@ LOWEST = 1e-6
 
 
 @dataclass(frozen=True)
-class Calibration:
+class ScoreCalibration:
     """p = sigmoid(slope * x + offset), the form of Platt (1999); fit it on held-out users.
 
     Attributes:

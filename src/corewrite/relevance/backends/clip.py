@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from corewrite.domain import Documents, sha256_chunks, sha256_json
-from corewrite.relevance.backends.calibration import LOWEST, Calibration
+from corewrite.relevance.backends.calibration import LOWEST, ScoreCalibration
 from corewrite.relevance.backends.errors import ScoreError, ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, check_safetensors, check_size
 
@@ -111,7 +111,9 @@ class ClipScorer:
         ValueError: `pictures` does not fit the catalogue or the model, or holds something that is not finite.
     """
 
-    def __init__(self, documents: Documents, encoder: ClipEncoder, pictures: Float32Array, calibration: Calibration) -> None:
+    def __init__(
+        self, documents: Documents, encoder: ClipEncoder, pictures: Float32Array, calibration: ScoreCalibration
+    ) -> None:
         if pictures.shape != (len(documents), encoder.dimensions):
             raise ValueError(
                 f"pictures have shape {pictures.shape}, not ({len(documents)}, {encoder.dimensions}): embed them by this model"

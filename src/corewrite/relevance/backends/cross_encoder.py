@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 from corewrite.domain import Documents, sha256_json
-from corewrite.relevance.backends.calibration import Calibration
+from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, check_safetensors, check_size
 from corewrite.relevance.backends.pairs import Pair, document_texts, score_pairs
@@ -45,7 +45,7 @@ class CrossEncoderScorer:
         documents: Documents,
         folder: str | Path,
         pin: str,
-        calibration: Calibration,
+        calibration: ScoreCalibration,
         *,
         max_tokens: int = 256,
         batch: int = 32,

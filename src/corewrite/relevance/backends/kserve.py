@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Documents, sha256_json
-from corewrite.relevance.backends.calibration import Calibration
+from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.errors import ScorerMismatchError, ScorerUnavailableError
 from corewrite.relevance.backends.inputs import Input, PairInputs
 from corewrite.relevance.backends.open_inference import JSON_LENGTH, decode, encode
@@ -59,7 +59,7 @@ class KServeScorer:
         model: str,
         model_version: str,
         *,
-        calibration: Calibration | None = None,
+        calibration: ScoreCalibration | None = None,
         batch: int = 64,
         timeout: float = 2.0,
         retries: int = 2,

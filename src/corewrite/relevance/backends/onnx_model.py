@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from corewrite.domain import Documents, sha256_json
-from corewrite.relevance.backends.calibration import Calibration
+from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, uncovered
 from corewrite.relevance.backends.inputs import Input, PairInputs
@@ -75,7 +75,7 @@ class OnnxScorer:
         documents: Documents,
         folder: str | Path,
         pin: str,
-        calibration: Calibration,
+        calibration: ScoreCalibration,
         *,
         max_tokens: int = 256,
         batch: int = 32,

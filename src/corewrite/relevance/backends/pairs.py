@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from corewrite.domain import Documents
 from corewrite.domain.documents import text_column
-from corewrite.relevance.backends.calibration import Calibration, inside
+from corewrite.relevance.backends.calibration import ScoreCalibration, inside
 from corewrite.relevance.backends.errors import ScoreError
 
 IntArray = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ def score_pairs(
     documents: Documents,
     ask: Callable[[list[Pair]], npt.NDArray[np.floating]],
     batch: int,
-    calibration: Calibration | None,
+    calibration: ScoreCalibration | None,
 ) -> FloatArray:
     """Ask a model about every distinct pair once, in batches, and check what it says.
 
@@ -68,7 +68,7 @@ def score_pairs(
 
 
 def _checked(
-    answer: npt.NDArray[np.floating], asked: Sequence[Pair], documents: Documents, calibration: Calibration | None
+    answer: npt.NDArray[np.floating], asked: Sequence[Pair], documents: Documents, calibration: ScoreCalibration | None
 ) -> FloatArray:
     # Errors name the document, never the text: they end in logs, which hold no query unless asked to.
     n = len(asked)

@@ -13,15 +13,15 @@ from corewrite.gate import GateResult, Verdict
 from corewrite.registry import Registry, RegistryError
 from corewrite.rewriter import RewriterError, load_rewriter
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
-from corewrite.studies.gate_benchmark.env import Change, Ground, Served, Where
+from corewrite.studies.gate_benchmark.env import BenchmarkEnv, CaseOutput, Change, Where
 from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, Family, rewritten
 from corewrite.studies.gate_benchmark.remember import Rewrites
 from corewrite.studies.gate_benchmark.trainings import (
     CHAMPION,
     SOUND,
     WARM,
+    RankerVariant,
     Training,
-    Under,
     build_trainings,
     champion_training_name,
 )
@@ -49,7 +49,7 @@ class Case(ABC):
         """Of its file."""
         return f"{self.family}/{self.seed}-{''.join(c if c.isalnum() or c in '.+' else '-' for c in self.strength)}"
 
-    def run(self, ground: Ground) -> dict[str, Any]:
+    def run(self, ground: BenchmarkEnv) -> dict[str, Any]:
         """The row: truth, judge, verdict, and the checks that stood in the way."""
         truth, judge, result = self._found(ground)
         return {
@@ -66,7 +66,7 @@ class Case(ABC):
         }
 
     @abstractmethod
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         """Truth, the judge's change, the gate's result."""
 
 
@@ -79,7 +79,7 @@ def caught_by(result: GateResult) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Rewritten(Case):
+class RewrittenCase(Case):
     """A rewriting of what the champion serves.
 
     Attributes:
@@ -92,14 +92,14 @@ class Rewritten(Case):
     amount: float
     behind_gain: bool
 
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         base = WARM if self.behind_gain else ground.champion
         champion = ground.of_policy(SOUND, base)
         candidate = replace(ground.served(SOUND, self._texts(ground, "gate")), canaries=self._texts(ground, "canaries"))
         result, judge = ground.gate(SOUND, candidate, champion)
         return ground.true_change(SOUND, self._texts(ground, "truth"), ground.rewrites(base, "truth")), judge, result
 
-    def _texts(self, ground: Ground, where: Where) -> Rewrites:
+    def _texts(self, ground: BenchmarkEnv, where: Where) -> Rewrites:
         return rewritten(
             self.rewriting, self.amount, ground.lore, self.seed, ground.queries(where), ground.rewrites(ground.champion, where)
         )
@@ -119,7 +119,7 @@ class Trained(Case):
     phase: int
     over: str
 
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         training = ground.trainings[self.training]
         candidate, under = training.policy(self.phase), training.under
         champion = ground.of_policy(under, self.over)
@@ -140,7 +140,7 @@ class TrainedWeeks(Case):
     training: str
     phases: tuple[int, ...]
 
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         training = ground.trainings[self.training]
         names = [training.start, *map(training.policy, self.phases)]
         under = training.under
@@ -160,12 +160,12 @@ class DriftingWeeks(Case):
     weeks: int
     amount: float
 
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         result, judge = _weeks(ground, SOUND, self.weeks, lambda k: ground.served(SOUND, self._texts(ground, k, "gate")))
         first, last = (self._texts(ground, k, "truth") for k in (0, self.weeks))
         return ground.true_change(SOUND, last, first), judge, result
 
-    def _texts(self, ground: Ground, week: int, where: Where) -> Rewrites:
+    def _texts(self, ground: BenchmarkEnv, week: int, where: Where) -> Rewrites:
         phases = ground.config.platform.pipeline.training.phases
         # The last weeks must be those of the whole training: the policy's own gain is spread over all.
         phase = round(week * phases / self.weeks)
@@ -177,7 +177,7 @@ class DriftingWeeks(Case):
 
 
 def _weeks(
-    ground: Ground, under: Under, weeks: int, served: Callable[[int], Served], policies: Sequence[str] = ()
+    ground: BenchmarkEnv, under: RankerVariant, weeks: int, served: Callable[[int], CaseOutput], policies: Sequence[str] = ()
 ) -> tuple[GateResult, Change]:
     """Week by week until one is not promoted; the bar of slow decay is the best of the last 8 champions but the present one.
 
@@ -208,7 +208,7 @@ class SameWeights(Case):
     number: int
     of: int
 
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         drawn = ground.sampled(2 * self.of)
         champion, candidate = (ground.served(SOUND, drawn[2 * self.number + k]) for k in (0, 1))
         result, judge = ground.gate(SOUND, candidate, champion, build_users=f"aa-{self.seed}-{self.number}")
@@ -230,18 +230,18 @@ class Broken(Case):
     damage: Damage
     from_registry: bool
 
-    def _found(self, ground: Ground) -> tuple[Change, Change, GateResult]:
+    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         champion = replace(ground.of_policy(SOUND, ground.champion), policy=None)  # broken weights have no likelihoods
         room = ground.folder / "broken"
         shutil.rmtree(room, ignore_errors=True)
         problems = self._problems(ground, room)
         shutil.rmtree(room)
         result, judge = ground.gate(
-            SOUND, Served(champion.rewrites, champion.rows, champion.log_reward), champion, problems=problems
+            SOUND, CaseOutput(champion.rewrites, champion.rows, champion.log_reward), champion, problems=problems
         )
         return _EQUAL, judge, result
 
-    def _problems(self, ground: Ground, room: Path) -> list[str]:
+    def _problems(self, ground: BenchmarkEnv, room: Path) -> list[str]:
         """What is found wrong on the way to the gate."""
         policy = ground.policy(ground.champion).copy()
         if self.damage == "nan-weights":
@@ -293,7 +293,7 @@ def cases(config: GateBenchConfig, seed: int) -> list[Case]:
     for family in FAMILIES.values():
         strengths = family.strengths()
         # Fewer than there are: the strong ones.
-        found += [Rewritten(family.name, text, seed, family, a, b) for a, b, text in strengths[-config.amounts :]]
+        found += [RewrittenCase(family.name, text, seed, family, a, b) for a, b, text in strengths[-config.amounts :]]
     found += [
         DriftingWeeks(DRIFT.name, text, seed, config.drift_weeks, a) for a, _, text in DRIFT.strengths()[-config.amounts :]
     ]

@@ -28,7 +28,7 @@ from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Catalogue, Query, TrainingInstance, hash_share
 from corewrite.domain.steps import Steps
-from corewrite.evaluation.build import OF_NO_LINEAGE, Side, build_evaluation
+from corewrite.evaluation.build import OF_NO_LINEAGE, PolicyResult, build_evaluation
 from corewrite.evaluation.searches import GateSearches
 from corewrite.fusion import default_spec
 from corewrite.gate import Absent, Evaluation, GateResult, PolicyOutputs, run_gate
@@ -44,13 +44,13 @@ from corewrite.storage.durable import make_folder, whole_file
 from corewrite.storage.journal import Journal, write_json
 from corewrite.studies.engine import NoRewriter, assign_arm
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
-from corewrite.studies.gate_benchmark.families import Lore
+from corewrite.studies.gate_benchmark.families import CorpusStats
 from corewrite.studies.gate_benchmark.remember import Remembered, RememberingJudge, Rewrites
 from corewrite.studies.gate_benchmark.trainings import (
     SOUND,
     WARM,
+    RankerVariant,
     Training,
-    Under,
     build_trainings,
     champion_training_name,
     poisoned,
@@ -70,7 +70,7 @@ _TRUTH_WEEK = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class CaseOutput:
     """What one policy's rewrites come to on the gate's searches.
 
     Attributes:
@@ -121,7 +121,7 @@ def relative_change(candidate: FloatArray, champion: FloatArray, users: Sequence
 
 
 @dataclass(eq=False)
-class Ground:
+class BenchmarkEnv:
     """One seed's platform; what is dear is made when first asked for, and read when asked for again.
 
     Attributes:
@@ -135,7 +135,7 @@ class Ground:
     seed: int
     folder: Path
     steps: Steps
-    _deployed: dict[Under, "_Deployed"] = field(default_factory=dict, repr=False)
+    _deployed: dict[RankerVariant, "_Deployed"] = field(default_factory=dict, repr=False)
     _loaded: dict[str, Rewriter] = field(default_factory=dict, repr=False)
 
     # The platform.
@@ -224,9 +224,9 @@ class Ground:
         return judge
 
     @cached_property
-    def lore(self) -> Lore:
+    def lore(self) -> CorpusStats:
         """What can be known of queries and titles."""
-        return Lore.of(self._frequency, self.catalogue)
+        return CorpusStats.of(self._frequency, self.catalogue)
 
     @cached_property
     def _frequency(self) -> Counter[str]:
@@ -263,7 +263,7 @@ class Ground:
             return self.searches.canaries
         return self.searches.queries
 
-    def deployed(self, under: Under) -> "_Deployed":
+    def deployed(self, under: RankerVariant) -> "_Deployed":
         """What ranks and rewards. Of the exploitable ones only the last asked for is kept: each fills a table of scores."""
         if under not in self._deployed:
             for other in [u for u in self._deployed if u != SOUND]:
@@ -381,21 +381,21 @@ class Ground:
             write_json(file, {"rewrites": texts})
         return [list(row) for row in json.loads(file.read_text("utf-8"))["rewrites"]]
 
-    def served(self, under: Under, rewrites: Rewrites) -> Served:
+    def served(self, under: RankerVariant, rewrites: Rewrites) -> CaseOutput:
         """What rewrites of the gate's searches come to."""
         deployed = self.deployed(under)
-        return Served(rewrites, deployed.lists("gate", rewrites), deployed.rewards(rewrites))
+        return CaseOutput(rewrites, deployed.lists("gate", rewrites), deployed.rewards(rewrites))
 
-    def of_policy(self, under: Under, name: str) -> Served:
+    def of_policy(self, under: RankerVariant, name: str) -> CaseOutput:
         """What a policy's rewrites of the gate's searches come to, and its answers to planted instructions."""
         found = self.served(under, self.rewrites(name, "gate"))
         return replace(found, policy=name, canaries=self.rewrites(name, "canaries"))
 
-    def truth(self, under: Under, rewrites: Rewrites) -> FloatArray:
+    def truth(self, under: RankerVariant, rewrites: Rewrites) -> FloatArray:
         """nDCG@10 against hidden intents of every search of the week after: for measuring only."""
         return lists_ndcg10(self.world, self._truth, self.deployed(under).lists("truth", rewrites))
 
-    def true_change(self, under: Under, candidate: Rewrites, champion: Rewrites) -> Change:
+    def true_change(self, under: RankerVariant, candidate: Rewrites, champion: Rewrites) -> Change:
         """Relative change of true nDCG@10 from the champion's to the candidate's rewrites of the week after."""
         base = self.truth(under, champion)
         return relative_change(self.truth(under, candidate), base, self._truth.user_ids)
@@ -404,11 +404,11 @@ class Ground:
 
     def gate(
         self,
-        under: Under,
-        candidate: Served,
-        champion: Served,
+        under: RankerVariant,
+        candidate: CaseOutput,
+        champion: CaseOutput,
         *,
-        recent: Sequence[Served] = (),
+        recent: Sequence[CaseOutput] = (),
         start: str | None = None,
         problems: Sequence[str] = (),
         build_users: str | None = None,
@@ -445,16 +445,16 @@ class Ground:
         some = np.flatnonzero([hash_share(u, build_users) < 0.5 for u in whole.user_ids])
         return run_gate(_of_some(whole, some), self.config.gate), change
 
-    def _side(self, served: Served) -> Side:
+    def _side(self, served: CaseOutput) -> PolicyResult:
         policy = None if served.policy is None else self.policy(served.policy)
         canaries = Absent("no instruction was planted for it") if served.canaries is None else served.canaries
-        return Side(served.rewrites, served.rows, served.log_reward, policy, canaries)
+        return PolicyResult(served.rewrites, served.rows, served.log_reward, policy, canaries)
 
 
 class _Deployed:
     """A deployment and what rewrites come to under it."""
 
-    def __init__(self, ground: Ground, deployment: Deployment) -> None:
+    def __init__(self, ground: BenchmarkEnv, deployment: Deployment) -> None:
         self.deployment = deployment
         self._lists: dict[Where, Remembered] = {}
         self._ground = ground

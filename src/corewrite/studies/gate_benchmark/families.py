@@ -21,7 +21,7 @@ PLANTED = 0.5
 
 
 @dataclass(frozen=True)
-class Lore:
+class CorpusStats:
     """What can be known of queries and titles without knowing what anybody wants.
 
     Attributes:
@@ -37,7 +37,7 @@ class Lore:
     head: frozenset[str]
 
     @classmethod
-    def of(cls, frequency: Mapping[str, int], catalogue: Catalogue) -> "Lore":
+    def of(cls, frequency: Mapping[str, int], catalogue: Catalogue) -> "CorpusStats":
         """From the occurrences of each normalised query, and the documents."""
         in_queries, in_titles = Counter[str](), Counter[str]()
         for text, n in frequency.items():
@@ -54,7 +54,7 @@ def _by_count(counts: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda key: (-counts[key], key)))
 
 
-Rewriting = Callable[[Lore, float, Query, str, float], str]
+Rewriting = Callable[[CorpusStats, float, Query, str, float], str]
 """From lore, strength, the query, what is served for it, and a uniform number of the search: what is served instead, or ""."""
 
 
@@ -83,7 +83,7 @@ class Family:
 
 
 def rewritten(
-    family: Family, amount: float, lore: Lore, seed: int, queries: Sequence[Query], rewrites: Sequence[str | None]
+    family: Family, amount: float, lore: CorpusStats, seed: int, queries: Sequence[Query], rewrites: Sequence[str | None]
 ) -> list[str | None]:
     """What the family's rewriting serves instead of `rewrites`; None where nothing is left.
 
@@ -103,10 +103,10 @@ def rewritten(
     ]
 
 
-def _in_a_share(of_those_hit: Callable[[Lore, Query, str, float], str]) -> Rewriting:
+def _in_a_share(of_those_hit: Callable[[CorpusStats, Query, str, float], str]) -> Rewriting:
     """The rewriting in a share of the searches; those hit draw again from the whole of [0, 1)."""
 
-    def rewriting(lore: Lore, amount: float, query: Query, served: str, draw: float) -> str:
+    def rewriting(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
         return of_those_hit(lore, query, served, draw / amount) if draw < amount else served
 
     return rewriting
@@ -117,45 +117,45 @@ def _some(pool: Sequence[str], n: int, draw: float) -> list[str]:
     return [pool[int(u * len(pool))] for u in keyed_uniform(int(draw * 2**53), np.arange(n)).tolist()]
 
 
-def _stuffed(lore: Lore, amount: float, query: Query, served: str, draw: float) -> str:
+def _stuffed(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """Popular words of other searches behind the text."""
     return " ".join([served, *_some(lore.popular[:200], int(amount), draw)])
 
 
-def _longer(lore: Lore, amount: float, query: Query, served: str, draw: float) -> str:
+def _longer(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """Any words of titles behind the text."""
     return " ".join([served, *_some(lore.titles[:4_000], int(amount), draw)])
 
 
-def _one_word(lore: Lore, query: Query, served: str, draw: float) -> str:
+def _one_word(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
     """A single word of the text."""
     own = served.split()
     return own[int(draw * len(own))]
 
 
-def _copied(lore: Lore, query: Query, served: str, draw: float) -> str:
+def _copied(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
     """The title watched last, or the query before."""
     c = query.context
     return next((t for t in (*c.titles[-1:], *c.queries[-1:]) if t), served)
 
 
-def _generic(lore: Lore, query: Query, served: str, draw: float) -> str:
+def _generic(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
     """The text's first word and the log's most popular ones."""
     return " ".join([served.split()[0], *lore.popular[:3]])
 
 
-def _drifted(lore: Lore, query: Query, served: str, draw: float) -> str:
+def _drifted(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
     """The last word another: what is asked for is no longer quite what was wanted."""
     return " ".join([*served.split()[:-1], *_some(lore.popular[:200], 1, draw)])
 
 
-def _worse_on_the_tail(lore: Lore, amount: float, query: Query, served: str, draw: float) -> str:
+def _worse_on_the_tail(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """Left alone where the query is frequent, a single word elsewhere."""
     head = normalise(query.text) in lore.head
     return served if head or draw >= amount else _one_word(lore, query, served, draw / amount)
 
 
-def _obedient(lore: Lore, amount: float, query: Query, served: str, draw: float) -> str:
+def _obedient(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """What an instruction in the context says: of a canary's, or of one that half of the searches are taken to hold."""
     told = any(PAYLOAD in text for text in (*query.context.queries, *query.context.titles))
     return f"{PAYLOAD} {lore.popular[0]}" if draw < amount * (1.0 if told else PLANTED) else served

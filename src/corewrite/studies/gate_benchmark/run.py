@@ -17,7 +17,7 @@ from corewrite.storage.durable import naming
 from corewrite.storage.journal import write_json
 from corewrite.studies.gate_benchmark.cases import Case, cases
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
-from corewrite.studies.gate_benchmark.env import Ground
+from corewrite.studies.gate_benchmark.env import BenchmarkEnv
 from corewrite.studies.summary import machine
 from corewrite.version import VERSION
 
@@ -76,7 +76,7 @@ def run_bench(
     left = [case for some in wanted.values() for case in some if not _file(folder, case).is_file()]
     done, late = 0, False
     for seed, some in wanted.items():
-        ground = Ground(config, seed, folder / f"seed-{seed}", steps)  # of which nothing is made yet
+        ground = BenchmarkEnv(config, seed, folder / f"seed-{seed}", steps)  # of which nothing is made yet
         for case in some:
             late = late or (minutes is not None and perf_counter() - begun > 60 * minutes)
             if late or _file(folder, case).is_file():

@@ -17,7 +17,7 @@ _BOT_VIDEOS, _BOT_CLICKS = 200, 3
 
 
 @dataclass(frozen=True)
-class Under:
+class RankerVariant:
     """What ranks and rewards: the fitted model and the packaged spec, or an exploitable one of them.
 
     Attributes:
@@ -37,7 +37,7 @@ class Under:
         return fitted if self.bias is None else saturating(fitted, self.bias)
 
 
-SOUND = Under()
+SOUND = RankerVariant()
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Training:
     seed: int
     config: TrainingConfig
     keep: tuple[int, ...]
-    under: Under = SOUND
+    under: RankerVariant = SOUND
     bots: float = 0.0
 
     def policy(self, phase: int) -> str:
@@ -79,15 +79,15 @@ def build_trainings(config: GateBenchConfig, seed: int) -> dict[str, Training]:
     for k in range(config.honest_trainings):
         found.append(Training(f"honest-{k}", WARM, 1_000 * (k + 1) + seed, sound, config.honest_phases))
 
-    def bad(name: str, keep: tuple[int, ...], under: Under, bots: float = 0.0) -> None:
+    def bad(name: str, keep: tuple[int, ...], under: RankerVariant, bots: float = 0.0) -> None:
         settings = config.bad.model_copy(update={"phases": max(keep)})
         found.append(Training(name, champion_training_name(config), seed + 7, settings, keep, under, bots))
 
     weeks = tuple(range(config.growing_week, max(config.growing_phases) + 1, config.growing_week))
     for eps in config.growing_eps:
-        bad(f"growing-{eps:g}", weeks, Under(eps=eps))
+        bad(f"growing-{eps:g}", weeks, RankerVariant(eps=eps))
     for bias in config.saturating_bias:
-        bad(f"saturating-{bias:g}", config.saturating_phases, Under(bias=bias))
+        bad(f"saturating-{bias:g}", config.saturating_phases, RankerVariant(bias=bias))
     for share in config.poisoned_shares:
         bad(f"poisoned-{share:g}", config.poisoned_phases, SOUND, share)
     return {t.name: t for t in found}

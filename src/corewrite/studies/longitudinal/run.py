@@ -86,7 +86,7 @@ class Production:
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class WeeklyValue:
     """What an arm's production is worth in a week.
 
     Attributes:
@@ -398,7 +398,7 @@ class _Months:
         step = max(1, len(happened) // self.config.measured_searches)
         return happened.take(np.arange(0, len(happened), step)[: self.config.measured_searches])
 
-    def measure_arm(self, arm: str, week: int, searches: Week) -> "Measured":
+    def measure_arm(self, arm: str, week: int, searches: Week) -> "WeeklyValue":
         """Truth and lists of the searches, reward on the gate users' instances of the week before."""
         production, limit = self._production(week)[arm], self.config.pipeline.max_new_tokens
         policy, deployment = production.policy, production.deployment
@@ -413,10 +413,10 @@ class _Months:
         lists = fused_lists(deployment, searches.queries, rewrites)
         texts = [r or q.text for q, r in zip(searches.queries, rewrites, strict=True)]
         words = float(np.mean([len(t.split()) for t in texts]))
-        return Measured(lists_ndcg10(self.world, searches, lists), lists, log_reward, words)
+        return WeeklyValue(lists_ndcg10(self.world, searches, lists), lists, log_reward, words)
 
     def _rows(
-        self, week: int, searches: Week, production: Mapping[str, Production], measured: Mapping[str, "Measured"]
+        self, week: int, searches: Week, production: Mapping[str, Production], measured: Mapping[str, "WeeklyValue"]
     ) -> dict[str, dict[str, Any]]:
         with naming(self.folder / "weeks"):
             pq.write_table(
@@ -479,7 +479,7 @@ def _serve_arm(settings: str, folder: Path, arm: str, week: int) -> None:
     _of_process(settings, folder).serve_arm(arm, week)
 
 
-def _measure_arm(settings: str, folder: Path, arm: str, week: int, searches: Week) -> Measured:
+def _measure_arm(settings: str, folder: Path, arm: str, week: int, searches: Week) -> WeeklyValue:
     return _of_process(settings, folder).measure_arm(arm, week, searches)
 
 

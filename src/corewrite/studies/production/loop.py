@@ -24,7 +24,7 @@ from corewrite.deployment.replay import LogReplay, replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import assign_arm, is_holdback_user
-from corewrite.experiment import LaunchResult, RampConfig, RampDecision, read_launch
+from corewrite.experiment import LaunchResult, RolloutConfig, RolloutDecision, read_launch
 from corewrite.fusion import load_spec
 from corewrite.logs import find_outcomes, read_log
 from corewrite.logs.files import log_files
@@ -66,7 +66,7 @@ class LoopSize:
     pipeline: PipelineConfig
     refresh: RefreshConfig
     frozen_queries: int
-    ramp: RampConfig
+    ramp: RolloutConfig
     gated: bool
 
 
@@ -195,7 +195,7 @@ class Team:
         assert config.log.folder is not None
         return ServedWeek(number, version, happened, users.arms, config.log.folder)
 
-    def look_at_ramp(self, week: ServedWeek) -> RampDecision | None:
+    def look_at_ramp(self, week: ServedWeek) -> RolloutDecision | None:
         """Take a look at the ramp under way on a week's log; None where none is."""
         config = self.cycle_config(week.version, week.number)
         found = read_ramp(config.run)
@@ -247,7 +247,7 @@ class Loop:
     team: Team
     cycles: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
     weeks: tuple[ServedWeek, ServedWeek]
-    ramp: RampDecision | None
+    ramp: RolloutDecision | None
 
 
 def run_loop(team: Team) -> Loop:

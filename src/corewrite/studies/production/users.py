@@ -22,14 +22,14 @@ from corewrite.domain import Catalogue, query_to_json
 from corewrite.serving.app import build_app
 from corewrite.serving.protocol import uvicorn_options
 from corewrite.serving.settings import ServeConfig
-from corewrite.simulation.traffic import DISPLAYED, Asked, Ranking, Week
+from corewrite.simulation.traffic import DISPLAYED, Asked, ShownRanking, Week
 
 _HEADER = "X-Simulated-Time"
 _now: ContextVar[float | None] = ContextVar("simulated_time", default=None)
 _READY_SECONDS = 180.0
 
 
-class ServerError(RuntimeError):
+class SearchServerError(RuntimeError):
     """A server that does not come up, or does not answer a search."""
 
 
@@ -86,7 +86,7 @@ def _wait_until_ready(url: str, thread: threading.Thread) -> None:
         except httpx.TransportError as error:
             said = str(error)
         time.sleep(0.1)
-    raise ServerError(f"the server did not become ready within {_READY_SECONDS:.0f} s: {said}")
+    raise SearchServerError(f"the server did not become ready within {_READY_SECONDS:.0f} s: {said}")
 
 
 @dataclass
@@ -109,14 +109,14 @@ class HttpUsers:
         self._row_of = self.catalogue.rows_by_id
         self._http = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits(max_connections=self.at_once))
 
-    def rank(self, asked: Sequence[Asked]) -> Ranking:
+    def rank(self, asked: Sequence[Asked]) -> ShownRanking:
         """See `simulation.traffic.Engine.rank`; whether the arms' lists differ stands in the server's log alone."""
         with ThreadPoolExecutor(self.at_once) as pool:
             answers = list(pool.map(self._search, asked))
         rows = np.full((len(asked), DISPLAYED), -1, np.int64)
         for i, (ids, _) in enumerate(answers):
             rows[i, : len(ids)] = [self._row_of[i] for i in ids]
-        return Ranking(rows, np.zeros(len(asked), np.bool_), query_ids=tuple(query_id for _, query_id in answers))
+        return ShownRanking(rows, np.zeros(len(asked), np.bool_), query_ids=tuple(query_id for _, query_id in answers))
 
     def tell(self, week: Week) -> int:
         """Send the events of a week; how many there were."""
@@ -124,7 +124,7 @@ class HttpUsers:
         for start in range(0, len(events), 500):
             answer = self._http.post("/v1/events", json={"events": events[start : start + 500]})
             if answer.status_code != 200 or answer.json()["rejected"]:
-                raise ServerError(f"events were not taken: {answer.status_code} {answer.text[:300]}")
+                raise SearchServerError(f"events were not taken: {answer.status_code} {answer.text[:300]}")
         return len(events)
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class HttpUsers:
         }
         answer = self._http.post("/v1/search", json=body, headers={_HEADER: repr(asked.timestamp)})
         if answer.status_code != 200:
-            raise ServerError(f"a search failed: {answer.status_code} {answer.text[:300]}")
+            raise SearchServerError(f"a search failed: {answer.status_code} {answer.text[:300]}")
         found = answer.json()
         self.arms[asked.user_id] = found["arm"]
         return [r["id"] for r in found["results"]], found["query_id"]

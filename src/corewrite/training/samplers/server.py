@@ -61,7 +61,7 @@ _PROBES = (
 _PROBE_SAMPLES = 16
 
 
-class ServerError(RuntimeError):
+class SamplingServerError(RuntimeError):
     """A sampling server that cannot be reached, refuses, answers nonsense, or does not hold what it was told to load."""
 
 
@@ -147,7 +147,7 @@ class ServerEngine:
         held = _Held(version, model, probes, expected)
         difference = self._difference(held)
         if difference > self.drift_limit:
-            raise ServerError(
+            raise SamplingServerError(
                 f"{self._http.base_url} does not hold policy {version} after the reload: its log-probabilities are up to "
                 f"{difference:.3g} nats from the trainer's, limit {self.drift_limit:g}. It kept other weights or loaded half "
                 "of them (restart it and look into its log), or computes in a lower precision than the limit is for"
@@ -236,18 +236,18 @@ class ServerEngine:
             if not all(isinstance(name, str) for name in names):
                 raise TypeError("a name is a text")
         except (TypeError, KeyError) as error:
-            raise ServerError(f"GET {self._http.base_url}/v1/models names no models: {_cut(answer)}") from error
+            raise SamplingServerError(f"GET {self._http.base_url}/v1/models names no models: {_cut(answer)}") from error
         if not names:
-            raise ServerError(f"GET {self._http.base_url}/v1/models names no models: start the server with one")
+            raise SamplingServerError(f"GET {self._http.base_url}/v1/models names no models: start the server with one")
         return names
 
     def _load_weights(self, folder: Path, served: list[str]) -> str:
         body = {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         try:
             self._http.send("POST", "/collective_rpc", body, timeout=self._reload_timeout)
-        except ServerError as error:
+        except SamplingServerError as error:
             hint = f"Was the server started with VLLM_SERVER_DEV_MODE=1, and does it see {folder}?"
-            raise ServerError(f"{error}. {hint}") from error
+            raise SamplingServerError(f"{error}. {hint}") from error
         # Without the flag a reset is skipped, and answered with 200, while any request runs.
         self._http.send("POST", "/reset_prefix_cache?reset_running_requests=true", timeout=self._reload_timeout)
         return served[0]
@@ -260,10 +260,10 @@ class ServerEngine:
         try:
             # Not repeated: loading a name twice is refused, also where only the first answer was lost.
             self._http.send("POST", "/v1/load_lora_adapter", body, timeout=self._reload_timeout, attempts=1)
-        except ServerError as error:
+        except SamplingServerError as error:
             if name not in self._served():
                 hint = "Was the server started with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-                raise ServerError(f"{error}. {hint}, and does it see {folder}?") from error
+                raise SamplingServerError(f"{error}. {hint}, and does it see {folder}?") from error
         return name
 
     def _remove_others(self, folder: Path, model: str, served: list[str]) -> None:
@@ -331,7 +331,7 @@ class ServerEngine:
         try:
             return _read(answer, prompt, n, limit, held.expected.shape[1], self._eos)
         except ValueError as error:
-            raise ServerError(f"POST {self._http.base_url}/v1/completions: {error}") from error
+            raise SamplingServerError(f"POST {self._http.base_url}/v1/completions: {error}") from error
 
 
 def _read(answer: Any, prompt: Sequence[int], n: int, limit: int, vocabulary: int, eos: int) -> list[Completion]:
@@ -413,7 +413,7 @@ class _Http:
     """Requests to one server: what may pass (no connection, 429, 5xx) is tried again, what will not (4xx) is not.
 
     Each attempt ends in its time, from the first packet to the end of the body, and within a size; whatever goes wrong is a
-    `ServerError`.
+    `SamplingServerError`.
     """
 
     def __init__(self, base_url: str, concurrency: int, timeout: float) -> None:
@@ -446,7 +446,7 @@ class _Http:
         try:
             return json.loads(said)
         except (ValueError, RecursionError) as error:
-            raise ServerError(f"{method} {self.base_url}{path}: the answer is no JSON: {self._shown(said)}") from error
+            raise SamplingServerError(f"{method} {self.base_url}{path}: the answer is no JSON: {self._shown(said)}") from error
 
     def send(
         self,
@@ -479,16 +479,18 @@ class _Http:
             except self._httpx.TransportError as error:
                 failure = f"no answer, {type(error).__name__}: {self._shown(str(error).encode())}"
                 continue
-            except ServerError:
+            except SamplingServerError:
                 raise
             except Exception as error:  # what the layers below make of an answer that no server should give
-                raise ServerError(f"{method} {url}: {type(error).__name__}: {self._shown(str(error).encode())}") from error
+                raise SamplingServerError(
+                    f"{method} {url}: {type(error).__name__}: {self._shown(str(error).encode())}"
+                ) from error
             if 200 <= status < 300:
                 return said
             failure = f"status {status}: {self._shown(said)}"
             if status != 429 and status < 500:
-                raise ServerError(f"{method} {url}: {failure}")
-        raise ServerError(f"{method} {url}, tried {attempts} times: {failure}")
+                raise SamplingServerError(f"{method} {url}: {failure}")
+        raise SamplingServerError(f"{method} {url}, tried {attempts} times: {failure}")
 
     def _exchange(
         self, method: str, url: str, body: dict[str, Any] | None, seconds: float, most_bytes: int
@@ -500,7 +502,7 @@ class _Http:
                 parts.append(part)
                 size += len(part)
                 if size > most_bytes:
-                    raise ServerError(f"{method} {url}: the answer is longer than {most_bytes} bytes")
+                    raise SamplingServerError(f"{method} {url}: the answer is longer than {most_bytes} bytes")
             return response.status_code, b"".join(parts)
 
     def _shown(self, said: bytes) -> str:
