@@ -30,13 +30,13 @@ from corewrite.rewriter.template import EARLIER, QUERY, REWRITE, TITLE
 from corewrite.search.documents import write_catalogue
 from corewrite.serving.app import _asked, _depth, build_app
 from corewrite.serving.cache import MemoryCache, cache_key, canonical, sound
-from corewrite.serving.edge import Edge
+from corewrite.serving.middleware import Edge
 from corewrite.serving.problems import MEDIA_TYPE, ProblemError
 from corewrite.serving.process import _LINE_LIMIT, PolicyProcess, WorkerError, _greeting
 from corewrite.serving.rewriting import PolicyRewriter
+from corewrite.serving.schemas import ExplainRequest, RewriteBatch, RewriteRequest, SearchRequest
 from corewrite.serving.settings import RewriterSettings, ServeConfig
 from corewrite.serving.ubi_log import Hasher
-from corewrite.serving.wire import ExplainRequest, RewriteBatch, RewriteRequest, SearchRequest
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from corewrite.serving.kill import KillSwitch
+from corewrite.serving.kill_switch import KillSwitch
 
 
 @pytest.fixture

@@ -19,17 +19,13 @@ from corewrite.domain import Query
 from corewrite.domain.traffic_split import assign_bucket
 from corewrite.rewriter import clean
 from corewrite.serving import problems
-from corewrite.serving.edge import Edge
 from corewrite.serving.events import Event
 from corewrite.serving.log_limit import limit_logs
+from corewrite.serving.middleware import Edge
 from corewrite.serving.probes import PROBE_CONNECTIONS, ProbeListener, add_probes
 from corewrite.serving.problems import ProblemError, problem_responses
 from corewrite.serving.protocol import ListenerState, listener_state, most_connections, watch
-from corewrite.serving.service import NoLogError, Service, build_names, shown_reason
-from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
-from corewrite.serving.shedding import Shedding
-from corewrite.serving.versions import Open
-from corewrite.serving.wire import (
+from corewrite.serving.schemas import (
     EventBatch,
     EventsResponse,
     ExplainRequest,
@@ -43,6 +39,10 @@ from corewrite.serving.wire import (
     Switch,
     WireQuery,
 )
+from corewrite.serving.service import NoLogError, Service, build_names, shown_reason
+from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
+from corewrite.serving.shedding import Shedding
+from corewrite.serving.versions import Open
 from corewrite.version import VERSION
 
 _SWITCH_SECONDS = 0.0001

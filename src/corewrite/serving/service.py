@@ -22,7 +22,7 @@ from corewrite.logs.served import LogPlace
 from corewrite.serving.admission import Admission
 from corewrite.serving.cache import MemoryCache, open_redis
 from corewrite.serving.events import Event, event_line
-from corewrite.serving.kill import KillSwitch
+from corewrite.serving.kill_switch import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.rewriting import PolicyRewriter, RewriterAnswer
