@@ -353,7 +353,7 @@ def test_processes_that_race(registry: Registry) -> None:
 
 
 def test_rollback_is_fast_in_a_long_history(registry: Registry) -> None:
-    """Under a second (design section 7), with ten years of weeks behind it and content that takes long to hash."""
+    """Under a second, with ten years of weeks behind it and content that takes long to hash."""
     a, b = promote(registry, "a", "b")
     with registry._ledger.write() as connection:
         for number in range(2, 520):

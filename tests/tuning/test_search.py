@@ -51,7 +51,7 @@ def plain_ndcg(scores, grades):
 
 
 def plain_score(stage, own, prior, rewrite):
-    """Design section 3, one document; `rewrite` None: absent."""
+    """The algebra, one document; `rewrite` None: absent."""
     score = min(max(own, 0.01), 1.0) * min(max(prior, 0.05), 1.0) ** 0.3
     for j in stage.rewrite:
         if rewrite is not None:

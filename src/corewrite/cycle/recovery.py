@@ -1,4 +1,4 @@
-"""What a cycle does differently after a REJECT, and when it stops trusting the reward (design section 6)."""
+"""What a cycle does differently after a REJECT, and when it stops trusting the reward."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -42,7 +42,7 @@ class RandomPairs:
 
 
 def random_pairs(deployment: Deployment, queries: Sequence[str], *, seed: int) -> tuple[RandomPairs, ...]:
-    """Score each query with a random document, and set the quartile beside eps (design section 4), in the spec's order.
+    """Score each query with a random document, and set the quartile beside eps, in the spec's order.
 
     Args:
         deployment: Ranker and spec.

@@ -1,4 +1,4 @@
-"""The reward: log R of design section 4, computed by the same fusion spec that ranks."""
+"""The reward: log R, computed by the same fusion spec that ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ def evaluate_stage(
     *,
     valid: BoolArray | None = None,
 ) -> StageFusion:
-    """Fuse the signals of one stage (design section 3).
+    """Fuse the signals of one stage.
 
     Args:
         stage: The stage's factors.

@@ -17,7 +17,7 @@ def log_reward(
     weights: FloatArray,
     hit_gain: FloatArray | None = None,
 ) -> FloatArray:
-    """log R(r; q, c) of design section 4.
+    """log R(r; q, c): the log ratio of the fused score with and without the rewrite.
 
     The bracket of each stage is the weighted mean, over pairs of D+ and D-, of the change in log(S(d+) / S(d-)).
 

@@ -138,7 +138,7 @@ class _Unmeasured:
 
 
 def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: int = 0) -> GateResult:
-    """Decide on a candidate (design section 6).
+    """Decide on a candidate.
 
     - PROMOTE: the reward's L > 0 and every guardrail's L > -m. All must hold, so none needs a correction
       (intersection-union). After `holds_before_new_entities` HOLDs in a row the reward need not rise: it is

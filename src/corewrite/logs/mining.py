@@ -125,7 +125,7 @@ def mine_instances(
     max_negatives: int = 8,
     user_filter: Callable[[str], bool] = lambda user: True,
 ) -> list[TrainingInstance]:
-    """Training instances of design section 4, in the order of time.
+    """Training instances, in the order of time: a search with a satisfying and an examined unsatisfying document.
 
     D+: what satisfied here (gain 1) or later in the chain (gain 1), twice the gain where it was also the longest watched of the
     chain. D-: examined and satisfying nowhere in the chain, weight 1 / propensity (at most 10), and one random document that

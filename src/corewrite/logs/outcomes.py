@@ -1,4 +1,4 @@
-"""Sessions, reformulation chains and how every search ended (design section 2)."""
+"""Sessions, reformulation chains and how every search ended."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """A probe for relevance models that a rewriter could exploit, run before training on one.
 
 Fixed adversarial rewrites (stuffing, copying the context, generic words, next to nothing) must not beat the identity under
-the reward. A model that pays for them would be learnt to be gamed within a phase (design section 4).
+the reward. A model that pays for them would be learnt to be gamed within a phase.
 """
 
 from collections import Counter

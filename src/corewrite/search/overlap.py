@@ -11,7 +11,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def top_overlap(cascade: Cascade, depth: int = 50) -> Callable[[Sequence[tuple[str, str]]], FloatArray]:
-    """Share of the top `depth` under the original-only ranking that two texts have in common (design section 2).
+    """Share of the top `depth` under the original-only ranking that two texts have in common.
 
     Returns:
         A function from pairs of texts to overlaps in [0, 1], float64 [pairs]; 0 where a text finds nothing.

@@ -1,4 +1,4 @@
-"""Stylised facts of a simulated week, beside what is known of real logs (design section 8)."""
+"""Stylised facts of a simulated week, beside what is known of real logs."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Reading an A/B launch by the change-query rate on rewrite-impacted searches (design section 2)."""
+"""Reading an A/B launch by the change-query rate on rewrite-impacted searches."""
 
 import math
 

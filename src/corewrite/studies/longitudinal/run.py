@@ -499,7 +499,7 @@ def arm_refit(config: MonthsConfig, week: int) -> Refit:
 
 
 def saturating(model: LateInteraction, shift: float = 2.0) -> LateInteraction:
-    """A model that scores high as soon as a part of the intent is met: it ranks, and can be gamed (design section 4)."""
+    """A model that scores high as soon as a part of the intent is met: it ranks, and can be gamed."""
     scalars = model.scalars.copy()
     scalars[SCALARS.index("bias")] += shift
     return replace(model, scalars=scalars)
@@ -511,7 +511,7 @@ def incident_spec() -> FusionSpec:
 
 
 def low_floor(spec: FusionSpec, eps: float = 1e-5, bound: float = 16.0) -> FusionSpec:
-    """The spec with a floor that pays for moving documents nobody would ever see (design section 4), and bounds to match.
+    """The spec with a floor that pays for moving documents nobody would ever see, and bounds to match.
 
     Args:
         spec: To change.
