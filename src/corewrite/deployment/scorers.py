@@ -65,7 +65,7 @@ class FunctionScorer:
         inputs: Mapping[str, Input],
         *,
         name: str,
-        calibration: backends.Calibration | None,
+        calibration: backends.ScoreCalibration | None,
         batch: int,
     ) -> None:
         self._documents, self._function, self._inputs = documents, function, PairInputs(documents, inputs)
@@ -154,7 +154,7 @@ def build_scorer(settings: ModelSettings, documents: Documents, *, live: bool, b
             calibration=_calibration(settings.calibration),
             batch=size,
         )
-    calibration = backends.Calibration(**settings.calibration.model_dump())
+    calibration = backends.ScoreCalibration(**settings.calibration.model_dump())
     folder, pin = settings.folder, settings.pin
     if isinstance(settings, OnnxSignal):
         return backends.OnnxScorer(
@@ -178,8 +178,8 @@ def build_scorer(settings: ModelSettings, documents: Documents, *, live: bool, b
     return backends.ClipScorer(documents, encoder, np.asarray(pictures, np.float32), calibration)
 
 
-def _calibration(settings: CalibrationSettings | None) -> backends.Calibration | None:
-    return None if settings is None else backends.Calibration(**settings.model_dump())
+def _calibration(settings: CalibrationSettings | None) -> backends.ScoreCalibration | None:
+    return None if settings is None else backends.ScoreCalibration(**settings.model_dump())
 
 
 def _inputs(settings: Inputs) -> dict[str, Input]:
