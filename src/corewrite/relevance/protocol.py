@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Query
+from corewrite.domain.ndcg import DEPTH, ideal_dcg10, ndcg10
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -149,19 +150,12 @@ class Judge(Protocol):
             queries: What was searched.
             lists: Ranked rows of each system, [queries, >= 10], -1 pads.
         """
-        pool = np.concatenate([rows[:, :10] for rows in lists], 1)
+        pool = np.concatenate([rows[:, :DEPTH] for rows in lists], 1)
         grades = self.grade(queries, pool)
         repeated = np.zeros(pool.shape, np.bool_)
         order = np.argsort(pool, axis=1, kind="stable")
         ordered = np.take_along_axis(pool, order, 1)
         np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-        discount = 1.0 / np.log2(np.arange(10) + 2.0)
-        best = -np.sort(-np.where(repeated, 0.0, grades), axis=1)[:, :10]
-        ideal = best @ discount[: best.shape[1]]
-        scores, column = [], 0
-        for rows in lists:
-            width = min(10, rows.shape[1])
-            dcg = grades[:, column : column + width] @ discount[:width]
-            column += width
-            scores.append(np.asarray(np.divide(dcg, ideal, out=np.zeros(len(dcg)), where=ideal > 0)))
-        return scores
+        ideal = ideal_dcg10(np.where(repeated, 0.0, grades))
+        starts = np.cumsum([min(DEPTH, rows.shape[1]) for rows in lists])[:-1]
+        return [ndcg10(shown, ideal) for shown in np.split(grades, starts, axis=1)]

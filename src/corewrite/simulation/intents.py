@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.domain import ndcg
 from corewrite.simulation.vocabulary import ASPECTS, CATEGORIES
 from corewrite.simulation.world import NONE, World
 
@@ -63,8 +64,6 @@ def ndcg10(world: World, intents: Intents, rows: IntArray) -> FloatArray:
     Returns:
         One value in [0, 1] per search; 0 where the catalogue has nothing relevant.
     """
-    discount = 1.0 / np.log2(np.arange(10) + 2.0)
-    dcg = grades(world, intents, rows[:, :10]) @ discount[: rows[:, :10].shape[1]]
     every = np.arange(len(world.catalogue))[None, :]
     best: dict[tuple[int, int, int], float] = {}
     ideal = np.empty(len(intents))
@@ -73,9 +72,9 @@ def ndcg10(world: World, intents: Intents, rows: IntArray) -> FloatArray:
         if key not in best:
             found = np.bincount(grades(world, intents.take(np.array([i])), every)[0], minlength=4)
             top = np.repeat([3, 2, 1, 0], found[::-1])[:10]
-            best[key] = float(top @ discount)
+            best[key] = float(ndcg.dcg10(top))
         ideal[i] = best[key]
-    return np.asarray(np.divide(dcg, ideal, out=np.zeros(len(intents)), where=ideal > 0))
+    return ndcg.ndcg10(grades(world, intents, rows[:, :10]), ideal)
 
 
 def oracle_rewrites(world: World, intents: Intents) -> list[str]:

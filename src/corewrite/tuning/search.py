@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.domain import ndcg
 from corewrite.fusion.evaluate import evaluate_stage, swap_bound
 from corewrite.fusion.spec import RewriteSignal, StageSpec
 
@@ -166,12 +167,9 @@ def ndcg10(log_score: FloatArray, relevance: FloatArray) -> FloatArray:
     Returns:
         [..., requests]; 0 for a request without a relevant document.
     """
-    depth = min(10, relevance.shape[-1])
-    discount = 1 / np.log2(np.arange(depth) + 2.0)
-    top = _top(log_score, depth)
-    found = np.take_along_axis(np.broadcast_to(relevance, log_score.shape), top, -1) @ discount
-    ideal = -np.sort(-relevance, axis=-1)[..., :depth] @ discount
-    return np.asarray(np.divide(found, ideal, out=np.zeros(found.shape), where=ideal > 0))
+    top = _top(log_score, min(ndcg.DEPTH, relevance.shape[-1]))
+    found = np.take_along_axis(np.broadcast_to(relevance, log_score.shape), top, -1)
+    return ndcg.ndcg10(found, ndcg.ideal_dcg10(relevance))
 
 
 def reciprocal_rank(log_score: FloatArray, relevance: FloatArray) -> FloatArray:
