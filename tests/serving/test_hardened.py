@@ -320,7 +320,7 @@ def test_a_worker_that_was_started_by_the_command_keeps_its_secrets_to_itself(ma
     config = made.config(api_key_env="KEY")
     monkeypatch.setenv(CONFIG_VARIABLE, config.model_dump_json(by_alias=True))
     monkeypatch.setattr(app_module.gc, "freeze", lambda: None)
-    monkeypatch.setattr("corewrite.deployment.settings._kept", {})
+    monkeypatch.setattr("corewrite.deployment.settings.secrets._kept", {})
     application = app_module.from_environment()
     assert application.state.service.config.api_key() == "k" * 20
     assert "KEY" not in os.environ and CONFIG_VARIABLE not in os.environ
