@@ -9,7 +9,7 @@ from corewrite.deployment.deployment import embedded_deployment
 from corewrite.experiment.rollout.searches import ramp_searches
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, find_outcomes, read_log
-from corewrite.logs.reader import iso
+from corewrite.logs.times import iso
 from corewrite.relevance import cold_start
 from corewrite.rewriter.baselines import last_query
 from corewrite.search import top_overlap

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from corewrite.logs import LogError, SearchLog, parse_time, read_log
 from corewrite.logs import files as files_module
+from corewrite.logs import parsing as parsing_module
 from corewrite.logs import reader as reader_module
 
 T0 = 1_733_788_889.5
@@ -220,7 +221,7 @@ def test_an_event_of_a_bulk_log_needs_an_action(tmp_path: Path) -> None:
 
 
 def test_a_line_larger_than_memory_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (files_module, reader_module):
+    for module in (files_module, parsing_module):
         monkeypatch.setattr(module, "LINE_LIMIT", 1000)
     held = []
     monkeypatch.setattr(reader_module, "_shown", lambda raw: held.append(len(raw)) or "")

@@ -1,6 +1,7 @@
 """Search logs: reading, outcomes, mining, writing."""
 
 from corewrite.logs.files import LogError
+from corewrite.logs.ingest_report import IngestReport
 from corewrite.logs.mined_files import (
     EvaluationOnlyError,
     read_evaluation_instances,
@@ -20,8 +21,10 @@ from corewrite.logs.mining import (
     mine_reformulations,
 )
 from corewrite.logs.outcomes import Outcomes, SatisfactionThresholds, find_outcomes
-from corewrite.logs.reader import IngestReport, SearchLog, parse_time, read_log
+from corewrite.logs.reader import read_log
+from corewrite.logs.tables import SearchLog
 from corewrite.logs.texts import require_texts
+from corewrite.logs.times import parse_time
 from corewrite.logs.writer import UbiWriter
 
 __all__ = [

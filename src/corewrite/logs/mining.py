@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.isotonic import IsotonicRegression
 
 from corewrite.domain import Context, Documents, Outcome, Query, TrainingInstance, keyed_uniform, normalise, text_key
 from corewrite.domain.documents import known_ids
@@ -76,6 +75,9 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 100, minimum_clicks:
     Raises:
         ValueError: fewer than `minimum_clicks` clicks on displayed results.
     """
+    # Imported where it is used: a server, which fits nothing, starts without it.
+    from sklearn.isotonic import IsotonicRegression
+
     pair: dict[tuple[str, str], int] = {}
     pairs, positions, clicks = [], [], []
     for i, hits in enumerate(outcomes.hit_ids):

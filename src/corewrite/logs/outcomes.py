@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import ibis
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -11,7 +10,7 @@ from rapidfuzz import fuzz
 
 from corewrite.domain import Outcome, normalise
 from corewrite.logs.dialects import CHOSEN, CONVERTED, SHOWN
-from corewrite.logs.reader import SearchLog
+from corewrite.logs.tables import SearchLog
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -236,6 +235,8 @@ def find_outcomes(
 
 def _ordered(log: SearchLog) -> pa.Table:
     """Searches in the order of (user, time, line) with the time of their last action and what was displayed."""
+    import ibis  # imported where it is used: a server starts without it
+
     events = log.events
     actions = events.group_by("query_id").aggregate(last_event=events.timestamp.max())
     shown = events.filter(events.action.isin(SHOWN) & (events.document_id != ""))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from corewrite.logs.dialects import parse_client
 from corewrite.logs.files import LogError, log_lines
-from corewrite.logs.reader import parse_time
+from corewrite.logs.times import parse_time
 from corewrite.storage.durable import make_folder, make_private, whole_file
 
 SCHEMA = pa.schema(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from corewrite.logs.files import LogError
-from corewrite.logs.reader import SearchLog
+from corewrite.logs.tables import SearchLog
 
 
 def require_texts(log: SearchLog) -> SearchLog:

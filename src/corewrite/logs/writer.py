@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from corewrite.logs.reader import iso
+from corewrite.logs.times import iso
 from corewrite.storage.durable import make_private, naming
 
 APPLICATION = "corewrite"

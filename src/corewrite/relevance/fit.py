@@ -7,8 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import logit as inverse_sigmoid
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from corewrite.domain import Catalogue, hash_share
 from corewrite.relevance.embedded import build_pictures
@@ -299,6 +297,8 @@ def _calibrate(
     model: LateInteraction, catalogue: Catalogue, impressions: Impressions, test: npt.NDArray[np.bool_]
 ) -> tuple[LateInteraction, FitReport]:
     """Fit slope and offset of both scores on half of the held-out users, report on the other half."""
+    from sklearn.linear_model import LogisticRegression  # imported where it is used: a server starts without it
+
     users = np.array([hash_share(user, "relevance-calibration") < 0.5 for user in impressions.user_ids])
     tune, report = np.flatnonzero(test & users), np.flatnonzero(test & ~users)
     labels = np.asarray(impressions.satisfied)
@@ -330,6 +330,8 @@ def _calibrate(
 
 def evaluate(p: FloatArray, satisfied: npt.NDArray[np.bool_], weights: FloatArray) -> FitReport:
     """AUC, log-loss and calibration error of predicted probabilities `p`."""
+    from sklearn.metrics import roc_auc_score  # imported where it is used: a server starts without it
+
     if len(set(satisfied.tolist())) < 2:
         raise ValueError("held-out impressions are all satisfied or all not: AUC is undefined, bring a longer log")
     order = np.argsort(p, kind="stable")

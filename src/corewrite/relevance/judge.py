@@ -9,18 +9,21 @@ Another model family than the bundled relevance model, other labels, and it sees
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.stats import spearmanr
-from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import Ridge
 
 from corewrite.domain import Documents, Query, hash_share, words
 from corewrite.domain.documents import load_prior
 from corewrite.relevance.judged_documents import JudgedDocuments
 from corewrite.relevance.protocol import Judge, JudgeReport, Labels
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import Ridge
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -61,6 +64,10 @@ class TreeJudge(Judge):
         Raises:
             ValueError: fewer than 100 labels.
         """
+        # Imported where they are used: a server starts without them.
+        from sklearn.ensemble import HistGradientBoostingRegressor
+        from sklearn.linear_model import Ridge
+
         if len(labels.rows) < 100:
             raise ValueError(f"a judge needs at least 100 labels, there are {len(labels.rows)}")
         share = {q.key: hash_share(q.key, "judge-held-out") for q in labels.queries}

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from corewrite.domain import Documents, words
 from corewrite.domain.documents import sample_rows, text_column
@@ -39,6 +38,8 @@ class JudgedDocuments:
     """
 
     def __init__(self, documents: Documents) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer  # imported where it is used: a server starts without it
+
         self._documents = documents
         rows = sample_rows(len(documents), _LEARNT, _PURPOSE)
         said = self._texts(rows)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
 
-from corewrite.logs.reader import iso, parse_time
+from corewrite.logs.times import iso, parse_time
 from corewrite.logs.writer import APPLICATION
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=100)]

@@ -19,9 +19,9 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from corewrite.logs.reader import iso
 from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, ServedLine, ServedSearch, Texts, UnseenAnswer
+from corewrite.logs.times import iso
 from corewrite.logs.writer import APPLICATION
 from corewrite.serving.searching import SearchResult
 from corewrite.serving.settings import LogSettings

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import scipy.stats
-import tea_tasting as tt
-from tea_tasting.aggr import Aggregates
 
 
 def users_needed(control: float, treatment: float, *, limit: float = 0.0, share: float, alpha: float, power: float) -> int:
@@ -24,6 +22,10 @@ def users_needed(control: float, treatment: float, *, limit: float = 0.0, share:
     Raises:
         ValueError: a rate or an option is out of range, or treatment's rate is not below the limit, which then nothing shows.
     """
+    # Imported where they are used: a server starts without them.
+    import tea_tasting as tt
+    from tea_tasting.aggr import Aggregates
+
     effect, control_variance, treatment_variance = _log_effect(control, treatment, limit)
     if not 0 < power < 1 or not 0 < alpha < 1 or not 0 < share < 1:
         raise ValueError(f"power {power}, alpha {alpha} and share {share} must lie strictly between 0 and 1")
