@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+import corewrite.registry.garbage
 import corewrite.registry.ledger
+import corewrite.registry.shelves
 import corewrite.registry.staging
 import corewrite.registry.store
 import corewrite.storage.durable
@@ -22,6 +24,7 @@ from corewrite.registry.content import content_hash, manifest
 # Where files are written, moved and committed; hashing and reading rows change nothing.
 WRITING = {
     __file__, corewrite.registry.store.__file__, corewrite.storage.durable.__file__, corewrite.registry.staging.__file__,
+    corewrite.registry.shelves.__file__, corewrite.registry.garbage.__file__,
 }  # fmt: skip
 COMMIT = corewrite.registry.ledger._transaction.__wrapped__.__code__
 
@@ -184,7 +187,7 @@ def test_kill_while_collecting_garbage(fast: Path) -> None:
     template = Registry(fast / "template")
     first, second, third = promoted(template, "first", "second", "third")
     spare = template.save("policy", write, {}).hash
-    fill("x")(template._shelf("spec"))  # an entry that is no artifact
+    fill("x")(template._shelves.shelf("spec"))  # an entry that is no artifact
     abandoned = template.root / "staging" / "abandoned"
     abandoned.mkdir()
     write(abandoned)

@@ -134,7 +134,7 @@ def test_content_comes_back_also_half_removed(registry: Registry) -> None:
     # As after a kill between the mark and the move, with damage on top: what stands there is not trusted.
     with registry._ledger.write() as connection:
         ledger.collect(connection, "policy", again.hash)
-    (registry._folder("policy", again.hash) / "a.txt").write_text("damaged")
+    (registry._shelves.folder("policy", again.hash) / "a.txt").write_text("damaged")
     (finding,) = {f.hash.removesuffix(".metadata.json") for f in registry.verify_all()}
     assert finding == again.hash
     assert registry.save("policy", write("a"), {}) == before
@@ -311,7 +311,7 @@ def work(root: Path, seed: int, until: float, results: "multiprocessing.Queue[st
                 champion = ledger.current(connection)
                 assert champion is not None
                 for kind, hash in champion.hashes.items():
-                    assert content_hash(manifest(registry._folder(kind, hash))) == hash
+                    assert content_hash(manifest(registry._shelves.folder(kind, hash))) == hash
         assert done > 3
         results.put("")
     except BaseException as error:

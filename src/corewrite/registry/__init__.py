@@ -1,6 +1,7 @@
 """Content-addressed artifacts, the champion pointer and the append-only log of decisions."""
 
 from corewrite.registry.errors import ConflictError, RegistryError
+from corewrite.registry.garbage import KEEP
 from corewrite.registry.records import (
     JSON,
     KINDS,
@@ -13,7 +14,7 @@ from corewrite.registry.records import (
     Kind,
     Verdict,
 )
-from corewrite.registry.store import KEEP, Registry
+from corewrite.registry.store import Registry
 
 __all__ = [
     "JSON",

@@ -4,22 +4,29 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 from corewrite.registry import ledger
-from corewrite.registry.content import content_hash, difference, manifest, size
-from corewrite.registry.errors import ConflictError, RegistryError
-from corewrite.registry.records import JSON, KINDS, Artifact, Candidate, Champion, Decision, Finding, Garbage, Kind
-from corewrite.registry.staging import abandoned, remove_abandoned, staged
-from corewrite.storage.durable import DISK, Disk, make_folder, move_folder, naming, sync_tree
+from corewrite.registry.content import content_hash, manifest
+from corewrite.registry.errors import RegistryError
+from corewrite.registry.garbage import GRACE, KEEP, collect_garbage, find_garbage
+from corewrite.registry.lookups import (
+    champion_version,
+    expect_champion,
+    find_known,
+    find_registered,
+    require_hash,
+    require_kind,
+)
+from corewrite.registry.records import JSON, Artifact, Candidate, Champion, Decision, Finding, Garbage, Kind
+from corewrite.registry.shelves import Shelves, compare_content
+from corewrite.registry.staging import staged
+from corewrite.storage.durable import DISK, Disk, move_folder, naming, sync_tree
 
-KEEP = 5
-GRACE = timedelta(days=1)
-_HASH = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -49,12 +56,9 @@ class Registry:
         self.root = root.absolute()
         self._disk = disk
         self._ledger = ledger.Ledger(self.root / "registry.sqlite3")
-        for folder in (self._staging, *map(self._shelf, KINDS)):
-            make_folder(folder, disk)
-            if link := next((f for f in (folder, folder.parent) if f != self.root and f.is_symlink()), None):
-                raise RegistryError(f"{link} is a symbolic link: link the whole registry if it must lie elsewhere")
+        self._shelves = Shelves(self.root, disk)
         # In this order: another process that stores an artifact just now has made the tables before it.
-        occupied = any(any(self._shelf(kind).iterdir()) for kind in KINDS)
+        occupied = self._shelves.occupied
         found = self._ledger.format
         if found == 0 and occupied:
             raise RegistryError(f"{self.root} holds artifacts but {self._ledger.path.name} is gone or empty: restore it")
@@ -75,26 +79,26 @@ class Registry:
             RegistryError: the content is empty or holds links, special files, pickles or code; the metadata
                 is not JSON; or the same content is stored already and was damaged since.
         """
-        _known_kind(kind)
+        require_kind(kind)
         plain = json.loads(ledger.to_json(metadata, "metadata"))  # refused before the long work of `write`
-        with naming(self.root), staged(self._staging, self._disk) as temporary:
+        with naming(self.root), staged(self._shelves.staging, self._disk) as temporary:
             content, note = temporary / "content", temporary / "metadata.json"
             self._disk.make(content)
             write(content)
             files = manifest(content)
             new = Artifact(kind, content_hash(files), files, plain, ledger.utc_now())
             sync_tree(content, self._disk)
-            destination = self._folder(kind, new.hash)
+            destination = self._shelves.folder(kind, new.hash)
             self._refuse_damaged(new)
             with self._ledger.write() as connection:
                 known = ledger.find_artifact(connection, kind, new.hash)
                 artifact = new if known is None else replace(known, collected=None)
                 if known is None or known.collected is not None:
                     # What stands there now, a killed process left; it was not looked at, so it makes room.
-                    self._move_away([destination], temporary)
+                    self._shelves.move_away([destination], temporary)
                     note.write_text(ledger.to_json(vars(artifact), "metadata"), "utf-8")
                     self._disk.sync(note)
-                    self._disk.rename(note, self._note(kind, new.hash))
+                    self._disk.rename(note, self._shelves.note(kind, new.hash))
                 move_folder(content, destination, self._disk)  # or leave it: what stands there has the same hash
                 self._disk.sync(destination.parent)
                 ledger.put_artifact(connection, artifact)
@@ -107,7 +111,7 @@ class Registry:
             RegistryError: there is none of this kind and hash, or the garbage collection removed it.
         """
         with self._ledger.read() as connection:
-            return _registered(connection, kind, hash)
+            return find_registered(connection, kind, hash)
 
     def artifacts(self, *, collected: bool = False) -> list[Artifact]:
         """Every artifact, oldest first; with `collected` also those whose content the garbage collection removed."""
@@ -125,7 +129,7 @@ class Registry:
             RegistryError: the prefix is no such text, or of no artifact or several.
         """
         if kind is not None:
-            _known_kind(kind)
+            require_kind(kind)
         if not _PREFIX.fullmatch(prefix):
             raise RegistryError(f"{prefix!r} is no hash: give at least 6 of its lower-case hexadecimal digits")
         every = [a for a in self.artifacts(collected=True) if kind in (None, a.kind)]
@@ -141,11 +145,8 @@ class Registry:
         Raises:
             RegistryError: it is missing.
         """
-        _known_hash(artifact.kind, artifact.hash)
-        folder = self._folder(artifact.kind, artifact.hash)
-        if folder.is_symlink() or not folder.is_dir():
-            raise RegistryError(f"{folder} is missing or a link: restore it, or save the same content again")
-        return folder
+        require_hash(artifact.kind, artifact.hash)
+        return self._shelves.open_content(artifact)
 
     def verify(self, kind: Kind, hash: str) -> None:
         """Hash an artifact's content again.
@@ -154,7 +155,7 @@ class Registry:
             RegistryError: it is unknown, missing or differs; the message names the files.
         """
         artifact = self.artifact(kind, hash)
-        _compare(artifact, self.path(artifact))
+        compare_content(artifact, self.path(artifact))
 
     def verify_all(self) -> list[Finding]:
         """Hash all artifacts again and look for entries on disk that are none; no finding: all is well."""
@@ -162,14 +163,14 @@ class Registry:
         artifacts = self.artifacts()
         for artifact in artifacts:
             try:
-                _compare(artifact, self.path(artifact))
+                compare_content(artifact, self.path(artifact))
             except RegistryError as error:
                 if self._live(artifact):  # else it was collected meanwhile
                     findings.append(Finding(artifact.kind, artifact.hash, str(error)))
         with self._ledger.read() as connection:
             findings += [
                 Finding(kind, path.name, f"{path} is not registered, its save or removal was cut off: save it again or run gc")
-                for kind, path in self._strays(connection)
+                for kind, path in self._shelves.strays(connection)
             ]
         return findings
 
@@ -200,11 +201,11 @@ class Registry:
         for kind, hash in candidate.hashes.items():
             self.verify(kind, hash)
         with self._ledger.write() as connection:
-            champion = _champion_as_seen(connection, expected)
+            champion = expect_champion(connection, expected)
             if champion is not None and champion.hashes == candidate.hashes:
                 raise RegistryError(f"this candidate is the champion already (version {champion.version}): nothing to promote")
             for kind, hash in candidate.hashes.items():
-                _registered(connection, kind, hash)  # again: it may have been collected while it was hashed
+                find_registered(connection, kind, hash)  # again: it may have been collected while it was hashed
                 quarantine = ledger.load_quarantine(connection, kind, hash)
                 if quarantine is not None:
                     raise RegistryError(f"{kind} {hash} is quarantined ({quarantine}): propose another")
@@ -234,7 +235,7 @@ class Registry:
             RegistryError: there is no champion, or no usable one before it.
         """
         with self._ledger.write() as connection:
-            champion = _champion_as_seen(connection, expected)
+            champion = expect_champion(connection, expected)
             if champion is None:
                 raise RegistryError("there is no champion to roll back: promote a candidate first")
             for earlier in ledger.champions(connection):
@@ -262,14 +263,14 @@ class Registry:
             raise RegistryError(f"verdict {verdict!r} cannot be recorded, only 'hold' and 'reject': use the method for it")
         with self._ledger.write() as connection:
             for kind, hash in candidate.hashes.items():
-                _registered(connection, kind, hash)
+                find_registered(connection, kind, hash)
             return ledger.append(
                 connection,
                 verdict,
                 candidate.hashes,
                 reason=reason,
                 evidence=evidence,
-                previous=_version(ledger.current(connection)),
+                previous=champion_version(ledger.current(connection)),
             )
 
     def quarantine(self, kind: Kind, hash: str, reason: str, evidence: JSON = None) -> Decision:
@@ -279,7 +280,7 @@ class Registry:
             RegistryError: it is unknown, or part of the champion.
         """
         with self._ledger.write() as connection:
-            _known(connection, kind, hash)
+            find_known(connection, kind, hash)
             champion = ledger.current(connection)
             if champion is not None and champion.hashes[kind] == hash:
                 raise RegistryError(f"{kind} {hash} is part of the champion: roll back or promote another first")
@@ -289,13 +290,13 @@ class Registry:
                 {kind: hash},
                 reason=reason,
                 evidence=evidence,
-                previous=_version(champion),
+                previous=champion_version(champion),
             )
 
     def garbage(self, *, keep: int = KEEP, grace: timedelta = GRACE) -> list[Garbage]:
         """What `gc` would remove now, with the same arguments."""
         with self._ledger.read() as connection:
-            return self._garbage(connection, keep, grace)
+            return find_garbage(connection, self._shelves, keep, grace)
 
     def gc(self, *, keep: int = KEEP, grace: timedelta = GRACE) -> list[Garbage]:
         """Remove content that nothing needs, and what killed processes left.
@@ -317,51 +318,14 @@ class Registry:
         Raises:
             RegistryError: `keep` is below 2.
         """
-        with self._ledger.write() as connection:
-            found = self._garbage(connection, keep, grace)
-            for kind, hash in ledger.unneeded(connection, keep, grace):
-                ledger.collect(connection, kind, hash)
-        # While the database is locked no save is half done and none revives a row.
-        with staged(self._staging, self._disk) as trash, self._ledger.write() as connection:
-            self._move_away([path for _, path in self._strays(connection)], trash)
-        remove_abandoned(self._staging, self._disk)
-        return found
-
-    def _garbage(self, connection: sqlite3.Connection, keep: int, grace: timedelta) -> list[Garbage]:
-        if keep < 2:
-            raise RegistryError(f"keep = {keep}: a rollback needs the champion before, keep at least 2")
-        return [
-            *(
-                Garbage(hash, kind, "no decision needs it any more", size(self._folder(kind, hash)))
-                for kind, hash in ledger.unneeded(connection, keep, grace)
-            ),
-            *(
-                Garbage(path.name, kind, "not registered, its save or removal was cut off", size(path))
-                for kind, path in self._strays(connection)
-            ),
-            *(Garbage(path.name, None, "left by a killed process", size(path)) for path in abandoned(self._staging)),
-        ]
-
-    def _strays(self, connection: sqlite3.Connection) -> list[tuple[Kind, Path]]:
-        """What lies on the shelves without a row, or with a marked one."""
-        live = [a for a in ledger.all_artifacts(connection) if a.collected is None]
-        known = {path for a in live for path in (self._folder(a.kind, a.hash), self._note(a.kind, a.hash))}
-        return [(kind, path) for kind in KINDS for path in sorted(self._shelf(kind).iterdir()) if path not in known]
-
-    def _move_away(self, paths: Iterable[Path], trash: Path) -> None:
-        """Move entries of shelves, those that exist, to where they are removed; from here on each is gone as a whole."""
-        there = [path for path in paths if os.path.lexists(path)]
-        for path in there:
-            self._disk.rename(path, trash / f"{path.parent.name}-{path.name}")
-        for shelf in dict.fromkeys(path.parent for path in there):
-            self._disk.sync(shelf)
+        return collect_garbage(self._ledger, self._shelves, self._disk, keep, grace)
 
     def _refuse_damaged(self, artifact: Artifact) -> None:
         """Raise if content of the same hash is stored, and was damaged."""
-        folder = self._folder(artifact.kind, artifact.hash)
+        folder = self._shelves.folder(artifact.kind, artifact.hash)
         try:
             if os.path.lexists(folder):
-                _compare(artifact, folder)
+                compare_content(artifact, folder)
         except RegistryError:
             if self._live(artifact):
                 raise
@@ -371,72 +335,8 @@ class Registry:
             known = ledger.find_artifact(connection, artifact.kind, artifact.hash)
         return known is not None and known.collected is None
 
-    @property
-    def _staging(self) -> Path:
-        return self.root / "staging"
-
-    def _shelf(self, kind: Kind) -> Path:
-        return self.root / "artifacts" / kind
-
-    def _folder(self, kind: Kind, hash: str) -> Path:
-        return self._shelf(kind) / hash
-
-    def _note(self, kind: Kind, hash: str) -> Path:
-        return self._shelf(kind) / f"{hash}.metadata.json"
-
     def _usable(self, connection: sqlite3.Connection, kind: Kind, hash: str) -> bool:
-        folder = self._folder(kind, hash)
-        collected = _known(connection, kind, hash).collected is not None
-        there = folder.is_dir() and not folder.is_symlink()
+        """Whether a rollback may put an artifact back: there, not collected, not quarantined."""
+        collected = find_known(connection, kind, hash).collected is not None
+        there = self._shelves.holds(kind, hash)
         return there and not collected and ledger.load_quarantine(connection, kind, hash) is None
-
-
-def _known_kind(kind: Kind) -> None:
-    if kind not in KINDS:
-        raise RegistryError(f"kind {kind!r} is none of {', '.join(KINDS)}")
-
-
-def _known_hash(kind: Kind, hash: str) -> None:
-    _known_kind(kind)
-    if not _HASH.fullmatch(hash):
-        raise RegistryError(f"{hash!r} is not a content hash: 64 lower-case hexadecimal digits are wanted")
-
-
-def _known(connection: sqlite3.Connection, kind: Kind, hash: str) -> Artifact:
-    _known_hash(kind, hash)
-    artifact = ledger.find_artifact(connection, kind, hash)
-    if artifact is None:
-        raise RegistryError(f"there is no {kind} {hash} in the registry: save it first")
-    return artifact
-
-
-def _registered(connection: sqlite3.Connection, kind: Kind, hash: str) -> Artifact:
-    artifact = _known(connection, kind, hash)
-    if artifact.collected is not None:
-        raise RegistryError(f"{kind} {hash} was removed by gc ({artifact.collected}): save the same content again")
-    return artifact
-
-
-def _compare(artifact: Artifact, folder: Path) -> None:
-    found = manifest(folder)
-    if content_hash(found) != artifact.hash:
-        raise RegistryError(
-            f"{artifact.kind} {artifact.hash} is damaged, {difference(artifact.files, found)}: "
-            f"move {folder} away and save the same content again"
-        )
-    if found != artifact.files:
-        raise RegistryError(
-            f"{artifact.kind} {artifact.hash}: its row in the database names other files, "
-            f"{difference(artifact.files, found)}: restore the database"
-        )
-
-
-def _champion_as_seen(connection: sqlite3.Connection, expected: int | None) -> Champion | None:
-    champion = ledger.current(connection)
-    if _version(champion) != expected:
-        raise ConflictError(f"the champion is version {_version(champion)}, not {expected}: read it again and decide anew")
-    return champion
-
-
-def _version(champion: Champion | None) -> int | None:
-    return None if champion is None else champion.version
