@@ -272,7 +272,7 @@ def test_what_could_not_be_scored_is_compared_with_nothing_and_is_not_replayed(m
 
 
 def test_a_line_that_cannot_be_made_is_counted(made, kit, tmp_path, monkeypatch):
-    monkeypatch.setattr("corewrite.serving.service.build_line", None)
+    monkeypatch.setattr("corewrite.serving.recording.build_line", None)
 
     async def go():
         async with kit.running(made.config(log={"folder": tmp_path}), kit.as_title(made.catalogue)) as client:

@@ -276,13 +276,13 @@ def test_a_rewrite_is_not_waited_for_where_the_spec_has_no_use_for_it(platform, 
 
 
 def test_a_search_that_hangs_turns_readiness_red_until_it_ends(made, kit, monkeypatch):
-    monkeypatch.setattr("corewrite.serving.searching.HANG_SECONDS", 0.3)
+    monkeypatch.setattr("corewrite.serving.ranking_thread.HANG_SECONDS", 0.3)
     release = threading.Event()
 
     async def go():
         async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
             assert (await client.http.get("/readyz")).status_code == 200
-            hanging = asyncio.create_task(client.service._searcher._in_thread(lambda: release.wait(20)))
+            hanging = asyncio.create_task(client.service._thread.run(lambda: release.wait(20)))
             assert (await client.http.get("/readyz")).status_code == 200, "it may be only slow"
             await asyncio.sleep(0.4)
             red = await client.http.get("/readyz")

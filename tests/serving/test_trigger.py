@@ -273,24 +273,25 @@ def test_pairs_that_compare_nothing_are_refused(pair):
 
 
 def test_lost_lines_are_told_by_those_that_are_there(made, kit, tmp_path, monkeypatch):
-    monkeypatch.setattr("corewrite.serving.service._AFTERWARDS", 2)  # what may wait for the log
+    monkeypatch.setattr("corewrite.serving.recording._WAITING", 2)  # what may wait for the log
     lines = []
 
     async def go():
         config = made.config(log={"folder": tmp_path / "log"})
         async with kit.running(config, kit.as_title(made.catalogue)) as client:
-            ubi, write_down, may_write = client.service._ubi, client.service._write_down, asyncio.Event()
+            ubi, recorder, may_write = client.service._ubi, client.service._recorder, asyncio.Event()
+            write = recorder._write
 
             async def waiting(*arguments):
                 await may_write.wait()
-                await write_down(*arguments)
+                await write(*arguments)
 
-            monkeypatch.setattr(client.service, "_write_down", waiting)
+            monkeypatch.setattr(recorder, "_write", waiting)
             for _ in range(3):
                 may_write.clear()
                 await asyncio.gather(*(client.search("lion", client_id=f"c{i}") for i in range(8)))
                 may_write.set()
-                await kit.until(lambda: not client.service._afterwards)
+                await kit.until(lambda: not recorder._tasks)
             await client.search("lion", client_id="last")
             await kit.until(lambda: ubi.written + ubi.dropped == 25)
             return ubi.written, ubi.dropped

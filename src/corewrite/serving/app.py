@@ -25,6 +25,7 @@ from corewrite.serving.middleware import Edge
 from corewrite.serving.probes import PROBE_CONNECTIONS, ProbeListener, add_probes
 from corewrite.serving.problems import ProblemError, problem_responses
 from corewrite.serving.protocol import ListenerState, listener_state, most_connections, watch
+from corewrite.serving.responses import build_names, show_documents, shown_reason
 from corewrite.serving.schemas import (
     EventBatch,
     EventsResponse,
@@ -39,7 +40,7 @@ from corewrite.serving.schemas import (
     Switch,
     WireQuery,
 )
-from corewrite.serving.service import NoLogError, Service, build_names, shown_reason
+from corewrite.serving.service import NoLogError, Service
 from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
 from corewrite.serving.shedding import Shedding
 from corewrite.serving.versions import Open
@@ -135,7 +136,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
         ranked = found.ranked
         results: list[dict[str, Any]] = [
             {"rank": k + 1, **shown, "score": score}
-            for k, (shown, score) in enumerate(zip(service.shown(ranked.rows), ranked.scores, strict=True))
+            for k, (shown, score) in enumerate(zip(show_documents(service.documents, ranked.rows), ranked.scores, strict=True))
         ]
         if body.explain:
             results = [{**r, "factors": factors} for r, factors in zip(results, ranked.factors, strict=True)]

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from corewrite.serving.searching import RecallError
+from corewrite.serving.search_result import RecallError
 from corewrite.serving.service import NotReadyError
 
 _log = logging.getLogger(__name__)

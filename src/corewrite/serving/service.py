@@ -8,32 +8,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import load_secret
-from corewrite.domain import Query, SignalStatus, hash_share
-from corewrite.domain.documents import text_column
-from corewrite.domain.traffic_split import STAGES_OF, Arm, assign_arm, assign_bucket, is_compared
-from corewrite.fusion import explain_stage
+from corewrite.domain import Query, SignalStatus
+from corewrite.domain.traffic_split import STAGES_OF, Arm, assign_arm
 from corewrite.logs.sealing import Sealer
-from corewrite.logs.served import LogPlace
 from corewrite.serving.admission import Admission
 from corewrite.serving.cache import MemoryCache, open_redis
 from corewrite.serving.events import Event, event_line
+from corewrite.serving.explaining import explain_search
 from corewrite.serving.kill_switch import KillSwitch
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
+from corewrite.serving.ranking_thread import HANG_SECONDS, RankingThread
+from corewrite.serving.recording import LoggedRequest, SearchRecorder
+from corewrite.serving.responses import build_names
 from corewrite.serving.rewriting import PolicyRewriter, RewriterAnswer
-from corewrite.serving.searching import HANG_SECONDS, ComparedSide, Comparison, Searcher, SearchResult, failed
+from corewrite.serving.search_result import SearchResult, failed_search
+from corewrite.serving.searching import Searcher
 from corewrite.serving.settings import SECRET_CHARACTERS, ServeConfig
-from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, build_line
+from corewrite.serving.ubi_log import Hasher, UbiLog
 from corewrite.serving.versions import Open, RoutingDecision, Version, Versions
 from corewrite.serving.warm import read_warm
 
 _log = logging.getLogger(__name__)
-_AFTERWARDS = 1_000
 
 
 class NoLogError(RuntimeError):
@@ -54,7 +53,7 @@ class Service:
         kill: The kill switch.
         metrics: The counters.
         memory: The rewrites kept here.
-        admission: The searches in flight, which `search` and `explain` tell how long they waited, and who lets them in asks.
+        admission: Decides how many searches are let in, by how long those before waited.
     """
 
     def __init__(self, config: ServeConfig, make_rewriter: Open | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -82,7 +81,8 @@ class Service:
         opener.try_models()
         self.versions = Versions(config, opener, make_rewriter or self._rewriter)
         self.admission = Admission(config.queue_seconds, config.limits.in_flight)
-        self._searcher = Searcher(config, self.admission)
+        self._thread = RankingThread()
+        self._searcher = Searcher(config, self.admission, self._thread)
         salt = load_secret(config.log.salt_env)
         if salt is not None and len(salt) < SECRET_CHARACTERS:
             _log.warning(
@@ -92,9 +92,14 @@ class Service:
                 SECRET_CHARACTERS,
             )
         self._hasher = Hasher(salt)
-        self._sealer = None if config.log.seal_to is None else Sealer(config.log.seal_to)
-        self._ubi = UbiLog(config.log) if config.log.folder is not None else None
-        self._afterwards: set[asyncio.Task[None]] = set()
+        sealer = None if config.log.seal_to is None else Sealer(config.log.seal_to)
+        self._ubi: UbiLog | None = None
+        self._recorder: SearchRecorder | None = None
+        if config.log.folder is not None:
+            self._ubi = UbiLog(config.log)
+            self._recorder = SearchRecorder(
+                config, self.documents, self._searcher, self._thread, self.metrics, self._ubi, self._hasher, sealer
+            )
         self._following: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
@@ -108,9 +113,11 @@ class Service:
         """Finish what was promised: the entries of the log first, then the processes."""
         for task in self._following:
             task.cancel()
-        await asyncio.gather(*self._following, *self._afterwards, return_exceptions=True)
+        await asyncio.gather(*self._following, return_exceptions=True)
+        if self._recorder is not None:
+            await self._recorder.drain()
         await self.versions.close()
-        self._searcher.close()
+        self._thread.close()
         if self._ubi is not None:
             await asyncio.to_thread(self._ubi.close)
         if self._redis is not None:
@@ -125,8 +132,8 @@ class Service:
 
     @property
     def hangs(self) -> bool:
-        """Whether the ranking, or a backend of it, has been at one search for too long: only a new start helps."""
-        return self._searcher.hangs or self.versions.stuck_seconds > HANG_SECONDS
+        """Whether the ranking, or a backend of it, has been working on one search for too long: only a restart helps."""
+        return self._thread.hangs or self.versions.stuck_seconds > HANG_SECONDS
 
     def choose(self, client_id: str) -> RoutingDecision:
         """What to answer a request with, all of it.
@@ -199,12 +206,14 @@ class Service:
         Raises:
             NotReadyError: there is no champion.
         """
-        # Before anything is waited for: users' events are compared with it.
+        # Taken before anything is awaited: the times of users' events are compared with it.
         timestamp = self._clock()
         chosen, query_id = self.choose(client_id), uuid.uuid4().hex
         client = client_id or f"nobody-{query_id}"
         arm = assign_arm(client, self.config.arms)
-        comparison = self._comparison(chosen, client, arm)
+        request = LoggedRequest(query_id, client, session_id, timestamp, depth)
+        recorder = self._recorder
+        comparison = None if recorder is None else recorder.plan_comparison(chosen, client, arm)
         try:
             found = await self._searcher.search(
                 chosen,
@@ -217,12 +226,13 @@ class Service:
                 comparison=comparison,
             )
         except Exception:
-            # Written down too: a ramp that saw only the searches that were answered would find no fault.
-            self._note(failed(chosen, query, arm, rewrites), query_id, client, session_id, timestamp, depth, None, False)
+            # Logged too: a ramp that saw only the searches that were answered would find no fault.
+            if recorder is not None:
+                recorder.record(failed_search(chosen, query, arm, rewrites), request, None, shadowed=False)
             raise
         self._count(found)
-        shadowed = not self.kill.on and hash_share(query_id, "counterfactual") < self.config.log.counterfactual_share
-        self._note(found, query_id, client, session_id, timestamp, depth, comparison, shadowed)
+        if recorder is not None:
+            recorder.record(found, request, comparison, shadowed=not self.kill.on and recorder.samples_shadow(query_id))
         return query_id, found
 
     def take_events(self, events: Sequence[Event]) -> int:
@@ -240,22 +250,6 @@ class Service:
             taken += 1
         self.metrics.events.inc(taken)
         return taken
-
-    def _comparison(self, chosen: RoutingDecision, client: str, arm: Arm) -> Comparison | None:
-        """What is compared for a client; None where nothing is logged, or the client is on neither side or not drawn."""
-        settings = self.config.log
-        if self._ubi is None or not is_compared(client, settings.counterfactual_share):
-            return None
-        if chosen.ramp is not None and settings.pair is None:
-            if chosen.ramped is None:
-                return None
-            before, champion = chosen.ramped
-            versions = before.champion.version, champion.champion.version
-            return Comparison(versions, (ComparedSide(before, arm), ComparedSide(champion, arm)))
-        pair = self.config.pair
-        if arm not in pair:
-            return None
-        return Comparison(pair, (ComparedSide(chosen.version, pair[0]), ComparedSide(chosen.version, pair[1])))
 
     async def explain(
         self, query: Query, texts: tuple[str, ...] | None, depth: int, deadline_ms: float, *, client_id: str = ""
@@ -277,52 +271,16 @@ class Service:
         if texts is None:
             rewritten = await self._rewritten(version, [query], 1, deadline_ms)
             texts, reason = rewritten[0].texts, rewritten[0].reason
-        trace, after = await self._searcher.ranked_with(version, query, texts, depth)
-        bare, before = await self._searcher.ranked_with(version, query, (), len(self.documents))
-        place = {row: k + 1 for k, row in enumerate(before.rows)}
-        columns = {int(row): j for j, row in enumerate(trace.rawrank.rows[0]) if row >= 0}
-        gone = [row for row in before.rows[:depth] if row not in after.rows]
-        return {
-            "query": query.text,
-            "rewrites": list(texts),
-            "rewrite_status": shown_reason(reason),
-            **build_names(version),
-            "signal_status": {name: str(state) for name, state in after.status.items()},
-            "candidates": {
-                "original": int((bare.rawrank.rows >= 0).sum()),
-                "rewrite_only": int(trace.from_rewrite.sum()),
-                "finerank": int((trace.finerank.rows >= 0).sum()),
-            },
-            "results": [
-                {
-                    "rank": k + 1,
-                    "rank_without": place.get(row),
-                    **shown,
-                    "score": score,
-                    "factors": factors,
-                    "rawrank_factors": explain_stage(trace.rawrank.fusion, (0, columns[row])),
-                }
-                for k, (row, shown, score, factors) in enumerate(
-                    zip(after.rows, self.shown(after.rows), after.scores, after.factors, strict=True)
-                )
-            ],
-            "dropped": [{**shown, "rank_without": place[row]} for row, shown in zip(gone, self.shown(gone), strict=True)],
-        }
-
-    def shown(self, rows: Sequence[int]) -> list[dict[str, str]]:
-        """Id and title of the documents at `rows`."""
-        at = np.array(rows, np.int64)
-        titles = text_column(self.documents, "title", at)
-        return [{"id": doc_id, "title": title} for doc_id, title in zip(self.documents.load_ids(at), titles, strict=True)]
+        return await explain_search(self._searcher, self.documents, version, query, texts, reason=reason, depth=depth)
 
     def state(self) -> dict[str, Any]:
         """What is served: the version that most clients get, the ramp where one is under way, the backends."""
         ramp, version = self.versions.ramp, self.choose("").version
-        told = None if ramp is None else {"champion": ramp.champion, "share": ramp.share}
-        return {**build_names(version), "ramp": told, "backends": version.ranker.state()}
+        shown = None if ramp is None else {"champion": ramp.champion, "share": ramp.share}
+        return {**build_names(version), "ramp": shown, "backends": version.ranker.state()}
 
     def gauges(self) -> None:
-        """Bring the metrics that are looked at, not counted, up to date."""
+        """Bring the gauges up to date; counters are counted where things happen."""
         m, present = self.metrics, self.versions.present
         m.ready.set(self.ready)
         m.killed.set(self.kill.on)
@@ -376,91 +334,3 @@ class Service:
             m.signals.labels(name, str(state)).inc()
         for stage, seconds in found.stage_seconds.items():
             m.stages.labels(stage).observe(seconds)
-
-    def _note(
-        self,
-        found: SearchResult,
-        query_id: str,
-        client: str,
-        session_id: str,
-        timestamp: float,
-        depth: int,
-        comparison: Comparison | None,
-        shadowed: bool,
-    ) -> None:
-        if self._ubi is None:
-            return
-        place = self._ubi.next_place()
-        if len(self._afterwards) >= _AFTERWARDS:
-            self._ubi.dropped += 1
-            return
-        task = asyncio.create_task(
-            self._write_down(found, query_id, client, session_id, timestamp, depth, comparison, shadowed, place)
-        )
-        self._afterwards.add(task)
-        task.add_done_callback(self._afterwards.discard)
-
-    async def _write_down(
-        self,
-        found: SearchResult,
-        query_id: str,
-        client_id: str,
-        session_id: str,
-        timestamp: float,
-        depth: int,
-        comparison: Comparison | None,
-        shadowed: bool,
-        place: LogPlace,
-    ) -> None:
-        compared: Compared | None = None
-        shadow: SearchResult | None = None
-        try:
-            if comparison is not None:
-                lists = await self._searcher.compare(found, comparison, depth)
-                compared = Compared(comparison.pair, lists)
-                if lists is not None:
-                    self.metrics.counterfactuals.labels(str(lists[0] != lists[1]).lower()).inc()
-            if shadowed:
-                shadow = await self._searcher.shadow_answer(found, depth)
-            if shadow is not None:
-                self.metrics.ramp_searches.labels("shadow").inc()
-            line = build_line(
-                found,
-                query_id=query_id,
-                client_id=client_id,
-                bucket=assign_bucket(client_id),
-                session_id=session_id,
-                timestamp=timestamp,
-                ids=self.documents.id_at,
-                compared=compared,
-                shadow=shadow,
-                backends=found.version.ranker.facts,
-                texts=self.config.log.texts,
-                sealer=self._sealer,
-                hasher=self._hasher,
-                place=place,
-            )
-        except Exception:
-            # The search was answered; its entry must not be what brings a worker down.
-            _log.exception("an entry of the log could not be made")
-            if self._ubi is not None:
-                self._ubi.dropped += 1
-            return
-        if self._ubi is not None:
-            self._ubi.put(line)
-
-
-def shown_reason(reason: str) -> str:
-    """What became of a rewrite, as clients hear it: that it was there already would say that somebody asked the same before."""
-    return "ok" if reason == "cached" else reason
-
-
-def build_names(version: Version) -> dict[str, Any]:
-    """What answered, for a response."""
-    champion = version.champion
-    return {
-        "version": champion.version,
-        "policy": champion.policy,
-        "relevance": champion.relevance,
-        "spec": champion.spec,
-    }

@@ -23,7 +23,7 @@ from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, ServedLine, ServedSearch, Texts, UnseenAnswer
 from corewrite.logs.times import iso
 from corewrite.logs.writer import APPLICATION
-from corewrite.serving.searching import SearchResult
+from corewrite.serving.search_result import SearchResult
 from corewrite.serving.settings import LogSettings
 
 _log = logging.getLogger(__name__)
