@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cli.serve import _settings
+from corewrite.cli.serve_settings import read_serve_settings
 from corewrite.cycle.steps.rollout import ramp_file, ramp_step
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import replay_log
@@ -152,7 +152,7 @@ def test_a_ramp_written_while_the_champion_is_loaded_comes_before_its_first_answ
 
 
 def test_the_run_folder_of_a_cycle_is_followed_by_its_name_alone(platform):
-    assert ramp_file(platform.folder) == _settings(platform.folder, None).ramp_path
+    assert ramp_file(platform.folder) == read_serve_settings(platform.folder, None).ramp_path
     assert platform.config(ramp="elsewhere.json").ramp_path.name == "elsewhere.json"
 
 

@@ -2,7 +2,23 @@
 
 import typer
 
-from corewrite.cli import cycle, demo, experiment, fusion, gate, ingest, log, plan, registry, search, serve, simulate, train
+from corewrite.cli import (
+    cycle,
+    demo,
+    experiment,
+    fusion,
+    gate,
+    ingest,
+    log,
+    plan,
+    registry,
+    replay,
+    search,
+    serve,
+    simulate,
+    train,
+    warm,
+)
 from corewrite.cli.common import plain_messages, say
 from corewrite.cli.cores import share_cores
 from corewrite.version import VERSION
@@ -49,7 +65,7 @@ app.add_typer(cycle.app, name="cycle", epilog=cycle.EXAMPLES)
 app.add_typer(gate.app, name="gate", epilog=gate.EXAMPLES)
 app.add_typer(experiment.app, name="experiment", epilog=experiment.PLAN_EXAMPLES)
 app.command("serve", epilog=serve.SERVE_EXAMPLES)(serve.serve)
-app.command("warm", epilog=serve.WARM_EXAMPLES)(serve.warm)
-app.command("replay", epilog=serve.REPLAY_EXAMPLES)(serve.replay)
+app.command("warm", epilog=warm.WARM_EXAMPLES)(warm.warm)
+app.command("replay", epilog=replay.REPLAY_EXAMPLES)(replay.replay)
 app.add_typer(registry.app, name="registry", epilog=registry.EXAMPLES)
 app.add_typer(fusion.app, name="fusion", epilog=fusion.EXAMPLES)
