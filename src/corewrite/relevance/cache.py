@@ -1,9 +1,11 @@
 """Scores computed once: a cache keyed by model hash, text and document."""
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from corewrite.relevance.protocol import RelevanceScorer
 
@@ -15,15 +17,15 @@ class CachedScorer:
     """A scorer that asks the one behind it only for pairs it has not seen (a `RelevanceScorer`).
 
     Meant for models that are dear to ask; the bundled one keeps per-word tables of its own. NaN (a score that could not be
-    computed) is passed on and asked again next time. The cache is emptied when the model behind it changes its hash.
+    computed) is passed on and asked again next time. The cache is emptied when the model behind it changes its hash. Several
+    threads may score at a time.
     """
 
     def __init__(self, scorer: RelevanceScorer, capacity: int = 5_000_000) -> None:
         """Wrap `scorer`, keeping at most about `capacity` scores (the texts asked longest ago go first)."""
         self._scorer = scorer
-        self._capacity = capacity
-        self._known: dict[str, dict[int, float]] = {}
-        self._size = 0
+        self._known: LRUCache[str, dict[int, float]] = LRUCache(capacity, len)  # scores by text and row
+        self._lock = threading.Lock()
         self._hash = scorer.model_hash
         self.hits = 0
         self.misses = 0
@@ -35,14 +37,27 @@ class CachedScorer:
 
     def score(self, texts: Sequence[str], rows: IntArray) -> FloatArray:
         """See `RelevanceScorer.score`."""
-        if self._hash != self._scorer.model_hash:
-            self._known, self._size, self._hash = {}, 0, self._scorer.model_hash
         out = np.zeros(rows.shape)
         missing = np.full(rows.shape, -1, np.int64)
+        with self._lock:
+            self._look_up(texts, rows, out, missing)
+        asked = np.flatnonzero((missing >= 0).any(1)).tolist()
+        if len(asked):
+            fresh = self._scorer.score([texts[i] for i in asked], missing[asked])
+            with self._lock:
+                for i, scores in zip(asked, fresh, strict=True):
+                    columns = np.flatnonzero(missing[i] >= 0)
+                    out[i, columns] = scores[columns]
+                    self._keep(texts[i], missing[i, columns], scores[columns])
+        return out
+
+    def _look_up(self, texts: Sequence[str], rows: IntArray, out: FloatArray, missing: IntArray) -> None:
+        """Fill `out` with the known scores, `missing` with the rows of the others."""
+        if self._hash != self._scorer.model_hash:
+            self._known.clear()
+            self._hash = self._scorer.model_hash
         for i, text in enumerate(texts):
-            known = self._known.pop(text, {})
-            if known:
-                self._known[text] = known  # the last place: asked just now
+            known = self._known.get(text, {})
             for j, row in enumerate(rows[i].tolist()):
                 if row < 0:
                     continue
@@ -52,19 +67,10 @@ class CachedScorer:
                 else:
                     missing[i, j] = row
                     self.misses += 1
-        asked = np.flatnonzero((missing >= 0).any(1)).tolist()
-        if len(asked):
-            fresh = self._scorer.score([texts[i] for i in asked], missing[asked])
-            for i, scores in zip(asked, fresh, strict=True):
-                known = self._known.get(texts[i], {})
-                for j in np.flatnonzero(missing[i] >= 0).tolist():
-                    out[i, j] = scores[j]
-                    if not np.isnan(scores[j]) and int(missing[i, j]) not in known:
-                        known[int(missing[i, j])] = float(scores[j])
-                        self._size += 1
-                if known:  # a text without any score would never go: only scores count towards the capacity
-                    self._known[texts[i]] = known
-        while self._size > self._capacity:
-            longest_ago = next(iter(self._known))
-            self._size -= len(self._known.pop(longest_ago))
-        return out
+
+    def _keep(self, text: str, rows: IntArray, scores: FloatArray) -> None:
+        """Remember scores of a text; a text without any, or with more than the cache holds, is not kept."""
+        new = {row: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True) if not np.isnan(score)}
+        known = {**new, **self._known.pop(text, {})}
+        if 0 < len(known) <= self._known.maxsize:
+            self._known[text] = known

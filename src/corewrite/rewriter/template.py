@@ -1,10 +1,11 @@
 """The one prompt builder: warm start, sampler, trainer and server all use its token ids."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from cachetools import FIFOCache
 
 from corewrite.domain import Query, normalise
 
@@ -12,6 +13,7 @@ TITLE, EARLIER, QUERY, REWRITE = "<|title|>", "<|earlier|>", "<|query|>", "<|rew
 MARKS = (TITLE, EARLIER, QUERY, REWRITE)
 FORMATS = (1, 2)
 _REMEMBERED = 10_000_000
+"""Characters and tokens of the texts whose ids are kept: many long texts must not fill the memory of a server."""
 
 
 class PromptTooLongError(ValueError):
@@ -99,8 +101,7 @@ class PromptTemplate:
         added = {str(t) for t in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
         self._reserved = sorted(added, key=len, reverse=True)
         self._reserved_ids = {tokenizer.convert_tokens_to_ids(t) for t in self._reserved}
-        self._known: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        self._remembered = 0
+        self._known: FIFOCache[str, tuple[str, tuple[int, ...]]] = FIFOCache(_REMEMBERED, _length)
         self.truncated = 0
 
     def encode_text(self, text: str) -> tuple[int, ...]:
@@ -110,19 +111,15 @@ class PromptTemplate:
         """
         found = self._known.get(text)
         if found is not None:
-            return found
+            return found[1]
         safe = " ".join(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").split())
         while any(token in safe for token in self._reserved if token.strip()):
             for token in self._reserved:
                 safe = safe.replace(token, " ") if token.strip() else safe
         ids = tuple(self._tokenizer.encode(safe, add_special_tokens=False)) if safe.strip() else ()
         ids = tuple(i for i in ids if i not in self._reserved_ids)
-        self._known[text] = ids
-        # Counted in characters and tokens: many long texts must not fill the memory of a server.
-        self._remembered += len(text) + len(ids)
-        while self._remembered > _REMEMBERED:
-            gone, its = self._known.popitem(last=False)
-            self._remembered -= len(gone) + len(its)
+        if len(text) + len(ids) <= self._known.maxsize:
+            self._known[text] = text, ids
         return ids
 
     def too_long(self, query: Query) -> str | None:
@@ -176,3 +173,9 @@ class PromptTemplate:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of response ids, reserved tokens left out."""
         return str(self._tokenizer.decode([i for i in ids if i not in self._reserved_ids]))
+
+
+def _length(known: tuple[str, tuple[int, ...]]) -> int:
+    """Characters of a text and its tokens."""
+    text, ids = known
+    return len(text) + len(ids)

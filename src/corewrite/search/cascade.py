@@ -5,13 +5,13 @@ the original top P whatever the rewrite says, and both rank stages multiply in c
 answer is the answer of a system that has no rewriter, byte for byte.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import FIFOCache
 
 from corewrite.domain import Documents, SignalStatus, is_identity
 from corewrite.domain.documents import load_prior
@@ -137,7 +137,7 @@ class Cascade:
         self._engine = engine
         self._signals = dict(signals)
         self._dense = dense
-        self._recalled: OrderedDict[tuple[str, int], IntArray] = OrderedDict()
+        self._recalled: FIFOCache[tuple[str, int], IntArray] = FIFOCache(_REMEMBERED)
         known = {*signals, "prior"}
         for name, stage in spec.stages.items():
             wanted = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
@@ -205,17 +205,17 @@ class Cascade:
     def recall(self, texts: Sequence[str], k: int) -> list[IntArray]:
         """Rows that a text alone recalls: lexical and dense in turn, best first, at most 2k without repeats."""
         missing = [t for t in dict.fromkeys(texts) if (t, k) not in self._recalled]
+        fresh: dict[str, IntArray] = {}
         if missing:
             found = [self._engine.search_text(missing, k)]
             if self._dense is not None:
                 vectors = self._dense.embed_texts(missing)
                 found.append(cast(SearchEngine, self._engine).search_vector(vectors, k))
             for text, *lists in zip(missing, *found, strict=True):
-                self._recalled[text, k] = np.array(_merged([rows[rows >= 0].tolist() for rows in lists]), np.int64)
-        remembered = [self._recalled[text, k] for text in texts]
-        while len(self._recalled) > _REMEMBERED:
-            self._recalled.popitem(last=False)
-        return remembered
+                fresh[text] = np.array(_merged([rows[rows >= 0].tolist() for rows in lists]), np.int64)
+        recalled = [fresh[text] if text in fresh else self._recalled[text, k] for text in texts]
+        self._recalled.update({(text, k): rows for text, rows in fresh.items()})
+        return recalled
 
     def trace(self, queries: Sequence[str], rewrites: Sequence[Rewrites]) -> Trace:
         """Answer a small batch and keep every candidate and factor of every stage."""

@@ -11,9 +11,10 @@ import hashlib
 import hmac
 import json
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Protocol
+
+from cachetools import TTLCache
 
 from corewrite.domain import Context, Query, sha256_json
 from corewrite.rewriter import TemplateConfig, clean
@@ -85,8 +86,7 @@ class MemoryCache:
 
     def __init__(self, size: int, seconds: float) -> None:
         """Keep at most `size` keys, each for `seconds`."""
-        self._size, self._seconds = size, seconds
-        self._known: OrderedDict[str, tuple[float, Texts]] = OrderedDict()
+        self._known: TTLCache[str, Texts] = TTLCache(size, seconds)
         self.hits = self.misses = 0
 
     def __len__(self) -> int:
@@ -95,20 +95,16 @@ class MemoryCache:
     def peek(self, key: str) -> Texts | None:
         """As `get`, at once."""
         found = self._known.get(key)
-        if found is None or found[0] < time.monotonic():
+        if found is None:
             self.misses += 1
-            self._known.pop(key, None)
-            return None
-        self.hits += 1
-        self._known.move_to_end(key)
-        return found[1]
+        else:
+            self.hits += 1
+        return found
 
     def keep(self, key: str, texts: Texts) -> None:
         """As `put`, at once."""
-        self._known[key] = (time.monotonic() + self._seconds, texts)
-        self._known.move_to_end(key)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
+        if self._known.maxsize:  # a size of 0 keeps nothing
+            self._known[key] = texts
 
     async def get(self, key: str) -> Texts | None:
         """See `Cache.get`."""

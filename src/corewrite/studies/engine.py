@@ -1,9 +1,9 @@
 """The search engine that the simulated platform asks: the cascade with a rewriter, under each arm's fusion spec."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from cachetools import FIFOCache
 
 from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query, is_identity
@@ -58,17 +58,16 @@ class RememberedRewrites:
     def __init__(self, policy: Rewriter, max_new_tokens: int) -> None:
         self._policy = policy
         self._max_new_tokens = max_new_tokens
-        self._known: OrderedDict[str, str | None] = OrderedDict()
+        self._known: FIFOCache[str, str | None] = FIFOCache(_REMEMBERED)
 
     def __call__(self, queries: Sequence[Query]) -> list[str | None]:
         """One rewrite per query; None where nothing usable came out."""
         keys = [q.key for q in queries]
-        fresh = {k: q for k, q in zip(keys, queries, strict=True) if k not in self._known}
-        found = served_rewrites(self._policy, list(fresh.values()), max_new_tokens=self._max_new_tokens)
-        self._known.update(zip(fresh, found, strict=True))
-        answers = [self._known[k] for k in keys]
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        missing = {k: q for k, q in zip(keys, queries, strict=True) if k not in self._known}
+        found = served_rewrites(self._policy, list(missing.values()), max_new_tokens=self._max_new_tokens)
+        fresh = dict(zip(missing, found, strict=True))
+        answers = [fresh[k] if k in fresh else self._known[k] for k in keys]
+        self._known.update(fresh)
         return answers
 
 
