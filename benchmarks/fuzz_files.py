@@ -28,7 +28,7 @@ from corewrite.cycle.config_sections import DataSections, load_cycle_config
 from corewrite.cycle.mined_week import MinedWindow, first_thresholds
 from corewrite.cycle.records import SHAPES
 from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
-from corewrite.cycle.run import load_history
+from corewrite.cycle.status import load_history
 from corewrite.deployment.explain import SearchSections
 from corewrite.deployment.pins import load_pins
 from corewrite.deployment.run_folder import documents_of_run

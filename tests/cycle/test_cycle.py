@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from corewrite.cycle import run as cycle_module
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.run import cycle_status, load_history, refit, run_cycle
+from corewrite.cycle.run import run_cycle
+from corewrite.cycle.status import cycle_status, load_history
+from corewrite.cycle.steps import decide, validate_ranker
+from corewrite.cycle.steps.fit_relevance import refit
 from corewrite.cycle.steps.rollout import read_ramp
 from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.domain.traffic_split import is_gate_user, is_holdback_user
@@ -19,6 +21,7 @@ from corewrite.relevance.late_interaction import SCALARS
 from corewrite.storage import journal as journal_module
 from corewrite.storage.durable import whole_file
 from corewrite.storage.journal import Journal, JournalError
+from corewrite.studies.ungated import UngatedPromotion
 
 
 class Killed(BaseException):
@@ -131,9 +134,9 @@ def test_killed_at_every_write_it_ends_as_one_that_was_not(settings, steps, monk
 def test_the_ramp_follows_what_the_cycle_promotes(settings, steps, monkeypatch):
     """A new model under a ramping policy, a new policy over it, and a kill between a decision and its ramp."""
     config = settings()
-    run_cycle(config, "w1", steps=steps, trusting=True)
+    run_cycle(config, "w1", steps=steps, promotion=UngatedPromotion())
     assert read_ramp(config.run) is None, "the first champion has nobody to be compared with"
-    run_cycle(config, "w2", steps=steps, trusting=True)
+    run_cycle(config, "w2", steps=steps, promotion=UngatedPromotion())
     state = read_ramp(config.run)[0]
     promoted = [d.number for d in Registry(config.run / "registry").decisions() if d.verdict == "promote"]
     assert (state.champion, state.previous) == (promoted[-1], promoted[-2])
@@ -141,11 +144,11 @@ def test_the_ramp_follows_what_the_cycle_promotes(settings, steps, monkeypatch):
     def kill(*args, **kwargs):
         raise Killed
 
-    for name in ("carry_ramp", "begin_ramp"):
+    for module, name in ((validate_ranker, "carry_ramp"), (decide, "begin_ramp")):
         with monkeypatch.context() as patched, pytest.raises(Killed):
-            patched.setattr(cycle_module, name, kill)
-            run_cycle(config, "w3", steps=steps, trusting=True)
-    run_cycle(config, "w3", steps=steps, trusting=True)
+            patched.setattr(module, name, kill)
+            run_cycle(config, "w3", steps=steps, promotion=UngatedPromotion())
+    run_cycle(config, "w3", steps=steps, promotion=UngatedPromotion())
     after = [d for d in Registry(config.run / "registry").decisions() if d.verdict == "promote" and d.number > promoted[-1]]
     assert [d.reason.startswith("the champion holds") for d in after] == [True, False], "a new model, then a new policy"
     found = read_ramp(config.run)[0]
@@ -154,7 +157,7 @@ def test_the_ramp_follows_what_the_cycle_promotes(settings, steps, monkeypatch):
 
 def test_a_cycle_goes_on_under_its_own_settings_only(settings, steps, monkeypatch):
     config = settings()
-    monkeypatch.setattr("corewrite.cycle.run.mine_week", lambda *a, **k: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr("corewrite.cycle.steps.mine.mine_week", lambda *a, **k: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         run_cycle(config, "w1", steps=steps)
     with pytest.raises(JournalError, match="under other settings"):
@@ -169,7 +172,7 @@ def test_a_cycle_goes_on_with_the_threads_it_began_with(settings, steps, monkeyp
         used.append(torch.get_num_threads())
         raise Killed
 
-    monkeypatch.setattr("corewrite.cycle.run.mine_week", mine)
+    monkeypatch.setattr("corewrite.cycle.steps.mine.mine_week", mine)
     try:
         for count in (threads, threads + 1):
             torch.set_num_threads(count)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.run import load_history
+from corewrite.cycle.status import load_history
 from corewrite.storage.journal import JournalError
 from corewrite.training.checkpoint import ResumeError, RunFolder
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from corewrite.cycle.mined_week import MinedWindow, first_thresholds
 from corewrite.cycle.records import SHAPES
 from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
-from corewrite.cycle.run import load_history
+from corewrite.cycle.status import load_history
 from corewrite.experiment import RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
 from corewrite.storage.journal import Journal, JournalError

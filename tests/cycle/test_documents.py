@@ -7,7 +7,7 @@ import pytest
 
 from corewrite.cycle import DocumentsError, read_catalogue, read_labels, write_catalogue, write_labels
 from corewrite.cycle.catalogue_files import LabelsWarning
-from corewrite.cycle.run import fitted_judge
+from corewrite.cycle.judges import fitted_judge
 from corewrite.domain import Context, Query
 from corewrite.relevance import Labels
 from corewrite.simulation.config import WorldConfig

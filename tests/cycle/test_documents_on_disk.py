@@ -26,7 +26,7 @@ def test_a_week_of_documents_on_disk_is_that_of_documents_in_memory(settings, st
     shutil.copyfile(platform / "documents.parquet", documents)
     week = {"ranker": all_foreign(), "refresh": {"relevance_every": 0, "examples": 200}, "documents": documents}
     with monkeypatch.context() as nothing:
-        for name in ("corewrite.cycle.run.read_catalogue", "corewrite.deployment.documents.read_catalogue"):
+        for name in ("corewrite.cycle.judges.read_catalogue", "corewrite.deployment.documents.read_catalogue"):
             nothing.setattr(name, None)
         nothing.setattr(DocumentStore, "catalogue", None)  # nor is it read into memory later
         on_disk = run_cycle(settings("disk", **week), "w1", steps=steps)

@@ -17,6 +17,7 @@ from corewrite.gate import GateConfig
 from corewrite.gate.calibrate import MINIMUM_RETRAINS
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import Journal
+from corewrite.studies.ungated import UngatedPromotion
 
 
 def call(*args):
@@ -27,7 +28,7 @@ def call(*args):
 def test_a_finished_week_s_gate_again(settings, steps, tmp_path, monkeypatch):
     config = settings()
     # What was trained, and is called the champion whatever the gate said.
-    record = run_cycle(config, "w1", steps=steps, trusting=True)
+    record = run_cycle(config, "w1", steps=steps, promotion=UngatedPromotion())
     registry = Registry(config.run / "registry")
     champion = registry.champion()
     file, out = tmp_path / "corewrite.yaml", tmp_path / "out"

@@ -10,10 +10,22 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cycle import run as cycle_module
-from corewrite.cycle.run import _Cycle, cycle_status, refit, run_cycle
+from corewrite.cycle.begin import begin_cycle
+from corewrite.cycle.context import CycleContext
+from corewrite.cycle.decision_log import decide_once
+from corewrite.cycle.present_ranker import PresentRanker
+from corewrite.cycle.promotion import GatedPromotion
+from corewrite.cycle.records import PROBE, RELEVANCE, TRAIN, RankerHashes
+from corewrite.cycle.run import run_cycle
+from corewrite.cycle.status import cycle_status
+from corewrite.cycle.steps import recover as recover_step
+from corewrite.cycle.steps import refresh, validate_ranker
+from corewrite.cycle.steps.champion_holds import champion_holds
+from corewrite.cycle.steps.decide import decide_candidate
+from corewrite.cycle.steps.fit_relevance import refit
+from corewrite.cycle.steps.recover import is_usable, recover, rollback_ranker
 from corewrite.cycle.steps.rollout import read_ramp
-from corewrite.cycle.steps.validate_ranker import champion_holds
+from corewrite.cycle.steps.validate_ranker import ValidatedRanker, probe_ranker
 from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.deployment import load
 from corewrite.gate import GateConfig
@@ -36,8 +48,8 @@ def promoted(config, policy, evidence=None, **parts):
     return registry.promote(new, expected=now.version if now else None, reason="better", evidence=evidence or {})
 
 
-def begun(config, week, steps):
-    return _Cycle.begin(config, week, steps, refit, False)
+def begun(config, week, steps, refit=refit):
+    return begin_cycle(config, week, steps=steps, refit=refit, promotion=GatedPromotion())
 
 
 def finished(config, week, settings="s", **changed):
@@ -58,23 +70,21 @@ def test_a_cycle_begun_anew_decides_anew(settings, steps):
         return registry.record("hold", new, "unclear", evidence)
 
     cycle = begun(config, "w2", steps)
-    first = cycle._once_in_the_log("candidate", hold)
-    assert begun(config, "w2", steps)._once_in_the_log("candidate", hold) == first, "killed and gone on with"
+    first = decide_once(cycle, "candidate", hold)
+    assert decide_once(begun(config, "w2", steps), "candidate", hold) == first, "killed and gone on with"
     shutil.rmtree(cycle.journal.folder)  # as the message about other settings says
-    assert begun(config, "w2", steps)._once_in_the_log("candidate", hold).number == first.number + 1
+    assert decide_once(begun(config, "w2", steps), "candidate", hold).number == first.number + 1
 
 
 def decide(config, steps, monkeypatch, champion, gate):
     cycle = begun(config, "w2", steps)
     registry = cycle.registry
-    for step, result in {
-        "probe": {"relevance": saved(registry, "relevance", "r"), "spec": saved(registry, "spec", "s"), "alarms": []},
-        "relevance": {"fitted": False},
-        "train": {"provenance": {}},
-    }.items():
+    ranker = ValidatedRanker(saved(registry, "relevance", "r"), saved(registry, "spec", "s"), champion, True, ())
+    for step, result in ((RELEVANCE, {"fitted": False}), (TRAIN, {"provenance": {}})):
         cycle.journal.once(step, lambda result=result: result)
-    monkeypatch.setattr(_Cycle, "_traffic", lambda self: {})
-    return cycle.decide(saved(registry, "policy", "new"), gate, champion)
+    monkeypatch.setattr(recover_step, "summarise_traffic", lambda cycle: {})
+    candidate = saved(registry, "policy", "new")
+    return recover(cycle, candidate, ranker, gate, decide_candidate(cycle, candidate, ranker, gate))
 
 
 @pytest.mark.parametrize("by_hand", ["rollback", "override"])
@@ -103,11 +113,9 @@ def test_a_new_model_is_not_put_under_another_champion(settings, steps, monkeypa
     cycle = begun(config, "w2", steps)
     promoted(config, "by hand")
     new = {"relevance": saved(cycle.registry, "relevance", "r2"), "spec": saved(cycle.registry, "spec", "s")}
-    cycle.journal.once("relevance", lambda: {"relevance": new["relevance"], "fitted": True})
-    cycle.journal.once("spec", lambda: {"spec": new["spec"]})
-    cycle.journal.once("probe", lambda: {**new, "changed": True, "accepted": True, "alarms": []})
+    cycle.journal.once(PROBE, lambda: {**new, "changed": True, "accepted": True, "alarms": []})
     with pytest.raises(CycleError, match=r"the champion was changed under the cycle of 'w2' .* begin anew"):
-        cycle.settle(None)
+        validate_ranker.validate_ranker(cycle, None, RankerHashes(**new))
 
 
 def test_going_back_to_what_a_rollback_has_put_back_already(settings, steps):
@@ -117,7 +125,7 @@ def test_going_back_to_what_a_rollback_has_put_back_already(settings, steps):
     cycle = begun(config, "w2", steps)
     cycle.registry.rollback(expected=2, reason="it hurts")
     record = {"verdict": "reject", "relevance": suspected.relevance, "spec": suspected.spec, "failed": [], "alarms": []}
-    found = cycle._go_back(record, {"relevance": back.relevance, "spec": back.spec})
+    found = rollback_ranker(cycle, record, RankerHashes(back.relevance, back.spec))
     assert found["recovered"] and cycle.registry.champion().relevance == back.relevance
     assert cycle.registry.decisions()[-1].quarantined == ("relevance", suspected.relevance)
 
@@ -127,10 +135,10 @@ def test_what_gc_removed_or_somebody_barred_is_nothing_to_go_back_to(settings, s
     parts = [promoted(config, "p", relevance=f"r{k}").candidate for k in range(5)]
     cycle = begun(config, "w2", steps)
     records = [{"relevance": c.relevance, "spec": c.spec} for c in parts]
-    assert all(map(cycle._usable, records))
+    assert all(is_usable(cycle, r) for r in records)
     cycle.registry.quarantine("relevance", parts[3].relevance, "by hand")
     cycle.registry.gc(keep=2, grace=timedelta(0))
-    assert [cycle._usable(r) for r in records] == [False, False, True, False, True]
+    assert [is_usable(cycle, r) for r in records] == [False, False, True, False, True]
 
 
 def test_a_ramp_that_a_killed_cycle_still_owes_is_begun_by_the_next_one(settings, steps):
@@ -227,19 +235,19 @@ def test_the_champion_is_validated_under_the_frozen_margins(settings, steps, mon
     config = settings()
     promoted(config, "old")
     cycle = begun(config, "w2", steps)
-    cycle.journal.once("relevance", lambda: {"relevance": "r2", "fitted": True})
-    cycle.journal.once("spec", lambda: {"spec": "s2"})
+    cycle.journal.once(RELEVANCE, lambda: {"relevance": "r2", "fitted": True})
     frozen, asked = GateConfig(seed=7), []
     monkeypatch.setattr(type(config), "gate", property(lambda self: frozen))
-    monkeypatch.setattr(cycle_module, "champion_holds", lambda *args, **kwargs: asked.append(args) or ["no"])
-    monkeypatch.setattr(cycle_module, "probe", lambda *args: SimpleNamespace(findings=()))
-    monkeypatch.setattr(cycle_module, "asdict", lambda found: {})
-    monkeypatch.setattr(cycle_module, "random_pairs", lambda *args, seed: (SimpleNamespace(advice="raise eps"),))
-    for name in ("_deployment", "_policy"):
-        monkeypatch.setattr(_Cycle, name, lambda self, *args: SimpleNamespace(reward=None))
-    monkeypatch.setattr(_Cycle, "_judge", None)
+    monkeypatch.setattr(validate_ranker, "champion_holds", lambda *args, **kwargs: asked.append(args) or ["no"])
+    monkeypatch.setattr(validate_ranker, "probe", lambda *args: SimpleNamespace(findings=()))
+    monkeypatch.setattr(validate_ranker, "asdict", lambda found: {})
+    monkeypatch.setattr(validate_ranker, "random_pairs", lambda *args, seed: (SimpleNamespace(advice="raise eps"),))
+    for name in ("deployment", "policy"):
+        monkeypatch.setattr(CycleContext, name, lambda self, *args: SimpleNamespace(reward=None))
+    monkeypatch.setattr(CycleContext, "present_ranker", PresentRanker(None))
+    monkeypatch.setattr(CycleContext, "judge", None)
     window = SimpleNamespace(instances=list, for_gate=lambda limit: [])
-    found = cycle._probe(window, "r2")
+    found = probe_ranker(cycle, window, RankerHashes("r2", "s2"))
     assert found["refused"] == {"relevance": "r2", "spec": "s2"}
     assert found["alarms"][0] == "raise eps" and "stays: no" in found["alarms"][1], "the refusal is the last"
     assert frozen in asked[0]
@@ -251,21 +259,21 @@ def test_a_relevance_model_that_cannot_be_fitted_or_scores_no_number_leaves_the_
 
     config = settings()
     decision = promoted(config, "old")
-    cycle = _Cycle.begin(config, "w2", steps, too_little, False)
+    cycle = begun(config, "w2", steps, too_little)
     cycle.plan["relevance_due"] = True
-    monkeypatch.setattr(cycle_module, "build_impressions", lambda *_: None)
-    fitted = cycle.journal.once("relevance", lambda: cycle._refresh(lambda done, total: None))
+    monkeypatch.setattr(refresh, "build_impressions", lambda *_: None)
+    fitted = cycle.journal.once(RELEVANCE, lambda: refresh.refresh_relevance(cycle, lambda done, total: None))
     champion = decision.candidate
     assert (fitted["relevance"], fitted["fitted"]) == (champion.relevance, False)
-    cycle.journal.once("spec", lambda: {"spec": champion.spec})
     window = SimpleNamespace(instances=list)
-    monkeypatch.setattr(_Cycle, "_deployment", lambda *_: SimpleNamespace(reward=None))
-    found = cycle._probe(window, fitted["relevance"])
+    monkeypatch.setattr(CycleContext, "deployment", lambda *_: SimpleNamespace(reward=None))
+    monkeypatch.setattr(CycleContext, "present_ranker", PresentRanker(None))
+    found = probe_ranker(cycle, window, RankerHashes(fitted["relevance"], champion.spec))
     assert found["accepted"] and not found["changed"]
     assert found["alarms"] == ["the relevance model could not be fitted, the champion's stays: bring a longer log"]
 
-    monkeypatch.setattr(cycle_module, "probe", too_little)
-    refused = cycle._probe(window, saved(cycle.registry, "relevance", "new"))
+    monkeypatch.setattr(validate_ranker, "probe", too_little)
+    refused = probe_ranker(cycle, window, RankerHashes(saved(cycle.registry, "relevance", "new"), champion.spec))
     assert not refused["accepted"] and refused["relevance"] == champion.relevance and "bring a longer" in refused["alarms"][-1]
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corewrite.cycle.records import RankerHashes
 from corewrite.cycle.recovery import mitigated, mitigations, shown_rate, stuck, suspicious, verdicts_in_a_row
 from corewrite.training import TrainingConfig
 
@@ -62,7 +63,7 @@ def test_a_new_model_under_which_nothing_is_promoted_is_suspected() -> None:
     once = [*sound, record("reject", "m2")]
     assert suspicious(once, 2) is None
     twice = [*once, record("reject", "m2")]
-    assert suspicious(twice, 2) == {"relevance": "m1", "spec": "s1"}
+    assert suspicious(twice, 2) == RankerHashes("m1", "s1")
     assert suspicious(twice, 3) is None
 
 
@@ -76,16 +77,16 @@ def test_a_model_that_has_been_promoted_under_is_trusted() -> None:
 def test_a_promotion_under_mitigations_does_not_speak_for_a_model() -> None:
     held_back = [record("promote"), record("reject", "m2"), record("promote", "m2", applied=("lower_rate",))]
     assert suspicious(held_back, 2) is None  # what is promoted is no sign against it either
-    assert suspicious([*held_back, record("reject", "m2")], 2) == {"relevance": "m1", "spec": "s1"}
+    assert suspicious([*held_back, record("reject", "m2")], 2) == RankerHashes("m1", "s1")
     assert suspicious([*held_back, record("promote", "m2"), record("reject", "m2")], 2) is None
     again = [*held_back, record("reject", "m3"), record("reject", "m3")]
-    assert suspicious(again, 2) == {"relevance": "m1", "spec": "s1"}  # nor is it one to go back to
+    assert suspicious(again, 2) == RankerHashes("m1", "s1")  # nor is it one to go back to
 
 
 def test_what_is_gone_is_not_gone_back_to() -> None:
     history = [record("promote", "m0"), record("promote", "m1"), record("reject", "m2"), record("reject", "m2")]
-    assert suspicious(history, 2) == {"relevance": "m1", "spec": "s1"}
-    assert suspicious(history, 2, lambda r: r["relevance"] != "m1") == {"relevance": "m0", "spec": "s1"}
+    assert suspicious(history, 2) == RankerHashes("m1", "s1")
+    assert suspicious(history, 2, lambda r: r["relevance"] != "m1") == RankerHashes("m0", "s1")
     assert suspicious(history, 2, lambda r: False) is None
 
 
@@ -95,7 +96,7 @@ def test_rejects_under_the_old_model_are_not_held_against_the_new_one() -> None:
 
 def test_a_spec_is_suspected_like_a_model() -> None:
     history = [record("promote"), record("reject", spec="s2"), record("reject", spec="s2")]
-    assert suspicious(history, 2) == {"relevance": "m1", "spec": "s1"}
+    assert suspicious(history, 2) == RankerHashes("m1", "s1")
 
 
 def test_without_a_sound_one_there_is_nothing_to_go_back_to() -> None:
@@ -107,7 +108,7 @@ def test_what_is_gone_back_to_was_promoted_under_and_is_another(found: list[tupl
     history = [record(v, m) for v, m in found]
     back = suspicious(history, 2)
     if back is not None:
-        assert ("promote", back["relevance"]) in found
-        assert back["relevance"] != found[-1][1]
+        assert ("promote", back.relevance) in found
+        assert back.relevance != found[-1][1]
         assert found[-1][0] == "reject"
         assert sum(v == "reject" for v, m in found if m == found[-1][1]) >= 2

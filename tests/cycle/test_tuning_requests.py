@@ -18,6 +18,7 @@ from corewrite.deployment.served import served_rewrites
 from corewrite.domain import Query
 from corewrite.fusion import FusionSpec, default_spec, evaluate_stage
 from corewrite.registry import Candidate
+from corewrite.studies.ungated import UngatedPromotion
 from corewrite.tuning.files import read_requests
 from corewrite.tuning.requests import build_requests, log_requests, nearest_other
 from corewrite.tuning.search import CHAMPION, ndcg10
@@ -25,7 +26,7 @@ from corewrite.tuning.search import CHAMPION, ndcg10
 
 def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tmp_path):
     config = settings()
-    run_cycle(config, "w1", steps=steps, trusting=True)
+    run_cycle(config, "w1", steps=steps, promotion=UngatedPromotion())
     file, out = tmp_path / "corewrite.yaml", tmp_path / "deep" / "requests.parquet"
     file.write_text(yaml.safe_dump(json.loads(config.model_dump_json(exclude_defaults=True))))
     asked = ["fusion", "requests", "-c", str(file), "--limit", "60", "--out", str(out), "--json"]

@@ -11,9 +11,14 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.cycle.begin import begin_cycle
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.mined_week import MinedWindow, build_impressions
-from corewrite.cycle.run import _Cycle, refit, run_cycle
+from corewrite.cycle.promotion import GatedPromotion
+from corewrite.cycle.run import run_cycle
+from corewrite.cycle.steps.close import summarise_traffic
+from corewrite.cycle.steps.fit_relevance import refit
+from corewrite.cycle.steps.mine import mine
 from corewrite.cycle.users import build_users, frozen_users, read_users
 from corewrite.domain.traffic_split import assign_bucket, is_gate_user, is_holdback_user
 from corewrite.logs import LogError, read_evaluation_instances, read_instances, write_instances
@@ -74,8 +79,8 @@ def test_the_split_is_kept_with_the_week(tmp_path, arms):
 def mined_week(settings, steps, logs, **changes):
     """A cycle of w1 that has mined its week."""
     config = settings(logs=logs, **changes)
-    cycle = _Cycle.begin(config, "w1", steps, refit, False)
-    return cycle, cycle.mine()
+    cycle = begin_cycle(config, "w1", steps=steps, refit=refit, promotion=GatedPromotion())
+    return cycle, mine(cycle)
 
 
 def rewritten(platform, folder, change):
@@ -119,7 +124,7 @@ def test_without_arms_nobody_is_taken_for_held_back(platform, settings, steps, t
 
     cycle, window = mined_week(settings, steps, rewritten(platform, tmp_path / "logs", without_arm))
     assert any("does not say in which arm" in w for w in window.about["warnings"])
-    assert set(cycle._traffic()) == {"served"}
+    assert set(summarise_traffic(cycle)) == {"served"}
     # As they come, none before the others.
     assert window.for_gate(30) == read_evaluation_instances(window.folder / "gate.parquet")[:30]
 
@@ -149,7 +154,7 @@ def test_no_user_of_a_frozen_set_is_trained_on_whatever_splits_them_today(platfo
     cycle, again = mined_week(settings, steps, platform / "logs", name="second", frozen=path)
     assert {x.user_id for x in read_instances(again.folder / "instances.parquet")} >= set(frozen)
     for name in ("w0", "w1"):
-        week = cycle._window(name)
+        week = cycle.window(name)
         seen = build_impressions([week], window_documents(platform)).user_ids
         for found in (week.instances(), *week.reformulations()):
             assert found and not {x.user_id for x in found} & set(frozen)

@@ -132,7 +132,7 @@ def test_a_command_says_it_before_it_opens_the_documents(files, monkeypatch, cas
         raise AssertionError("work was begun")
 
     monkeypatch.setattr("corewrite.studies.quickstart.run.make_world", opened)
-    for name in ("cycle.own_logs", "cycle.finished_week", "cycle.run", "deployment.documents"):
+    for name in ("cycle.own_logs", "cycle.finished_week", "cycle.begin", "deployment.documents"):
         monkeypatch.setattr(f"corewrite.{name}.open_documents", opened)
     result = CliRunner().invoke(app, args.split())
     assert result.exit_code == 1 and message in result.output, result.output

@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from corewrite.storage.durable import FULL
+from corewrite.storage.run_layout import RunLayout
 
 if TYPE_CHECKING:
     from corewrite.registry import Registry
@@ -169,7 +170,7 @@ def open_registry(run: Path) -> "Registry":
     """
     from corewrite.registry import Registry
 
-    root = run / "registry"
+    root = RunLayout(run).registry
     if not root.is_dir():
         raise FileNotFoundError(f"{run} holds no registry: run `corewrite demo` or `corewrite train` first, or name --run")
     return Registry(root)

@@ -2,11 +2,15 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
+from corewrite.storage.run_layout import RunLayout
+
+if TYPE_CHECKING:
+    from corewrite.cycle.records import WeekRecord
 
 app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote, hold or reject.", no_args_is_help=True)
 
@@ -35,7 +39,7 @@ def run(
         print_json(record)
     else:
         say(f"{record['week']}  {record['verdict'].upper()}: {record['reason']}")
-        decided = (settings.run / "cycles" / record["week"] / "record.json").stat().st_mtime
+        decided = RunLayout(settings.run).cycle(record["week"]).step("record").stat().st_mtime
         for line in _next_steps(settings.run, record, again=decided < begun):
             say(f"{'':<11}{line}")
         for alarm in record["alarms"]:
@@ -43,9 +47,9 @@ def run(
     raise typer.Exit(VERDICT_EXITS[record["verdict"]])
 
 
-def _next_steps(run: Path, record: dict[str, Any], *, again: bool) -> list[str]:
+def _next_steps(run: Path, record: "WeekRecord", *, again: bool) -> list[str]:
     """What the candidate was compared with, where the checks stand, and what is done about a HOLD or REJECT."""
-    lines = [f"every check is in {run / 'cycles' / record['week'] / 'gate.json'}; docs/checks.md says what each asks"]
+    lines = [f"every check is in {RunLayout(run).cycle(record['week']).step('gate')}; docs/checks.md says what each asks"]
     if again:
         lines.append("this week was decided before: settings count from the next week on, or in a new `run` folder")
     if record["verdict"] != "promote" and record["policy"] is None:
@@ -59,17 +63,15 @@ def _next_steps(run: Path, record: dict[str, Any], *, again: bool) -> list[str]:
 def status(config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the ramp."""
     from corewrite.cycle.config_sections import load_cycle_config
-    from corewrite.cycle.run import cycle_status
+    from corewrite.cycle.status import cycle_status
 
     with reported_errors():
         found = cycle_status(load_cycle_config(config))
     if as_json:
         print_json(found)
         return
-    champion: dict[str, Any] | None = found["champion"]
-    say(
-        "champion   " + ("none yet" if champion is None else f"version {champion['version']}, policy {champion['policy'][:12]}")
-    )
+    champion = found["champion"]
+    say("champion   " + ("none yet" if champion is None else f"version {champion['version']}, policy {champion['policy']:.12}"))
     if found["running"]:
         say(f"running    process {found['running']}")
     for name, steps in found["unfinished"].items():

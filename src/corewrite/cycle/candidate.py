@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from corewrite.cycle.candidate_config import PipelineConfig, PluginSampling
 from corewrite.cycle.incumbent import Incumbent
+from corewrite.cycle.records import as_json
 from corewrite.cycle.steps.decide import decide
 from corewrite.cycle.steps.warm_start import WarmStartReport, warm_start
 from corewrite.cycle.window import LogWindow
@@ -25,9 +25,10 @@ from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import OF_A_WARM_START, GateSearches, query_frequency
 from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
-from corewrite.registry import Candidate, Decision, Registry
+from corewrite.registry import JSON, Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
 from corewrite.rewriter import Rewriter, merged, with_adapter
+from corewrite.storage.run_layout import RunLayout
 from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, retried, train
 from corewrite.version import VERSION
 
@@ -70,7 +71,7 @@ class CandidateRun:
     decision: Decision
     compared_with: str | None
     provenance: Provenance
-    labels: dict[str, Any] | None = None
+    labels: Mapping[str, object] | None = None
 
 
 def make_candidate(
@@ -147,7 +148,7 @@ def make_candidate(
                 instances,
                 deployment.reward,
                 config.training,
-                folder / "training",
+                RunLayout(folder).training,
                 seed=seed,
                 provenance=provenance.as_dict(),
                 engine=engine,
@@ -263,7 +264,7 @@ def to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
 
 
 def _save(registry: Registry, policy: Rewriter, deployment: Deployment, provenance: Provenance) -> Candidate:
-    about: Mapping[str, Any] = {"provenance": provenance.as_dict()}
+    about: Mapping[str, JSON] = {"provenance": provenance.as_dict()}
     return Candidate(
         policy=registry.save("policy", policy.save, {**about, "policy_hash": policy.policy_hash}).hash,
         relevance=registry.save("relevance", deployment.ranker.save, {**about, **deployment.ranker.about}).hash,
@@ -282,14 +283,14 @@ def _decide(
     provenance: Provenance,
 ) -> Decision:
     """Promote the triple or write down why not."""
-    verdict, reason = result.verdict.value, result.reason
+    verdict, reason = result.verdict, result.reason
     if problems:
-        verdict = Verdict.HOLD.value
+        verdict = Verdict.HOLD
         reason = f"it passed, but the champion does not hold under its relevance model and spec: {'; '.join(problems)}"
     about_it = [d for d in registry.decisions() if d.candidate == triple]
     if about_it and about_it[-1].verdict == verdict and about_it[-1].previous == incumbent.version:
         return about_it[-1]
-    evidence: Any = {**result.as_dict(), "provenance": asdict(provenance)}
+    evidence = {**as_json(result.as_dict()), "provenance": asdict(provenance)}
     decision = decide(registry, triple, verdict, expected=incumbent.version, reason=reason, evidence=evidence)
     if decision.verdict == "reject":
         registry.quarantine("policy", triple.policy, reason)

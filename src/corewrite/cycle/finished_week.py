@@ -1,11 +1,10 @@
 """A finished week of the cycle: its champion, what it ranks under, its searches."""
 
-from typing import Any
-
 from corewrite.cycle.config import CycleConfig
+from corewrite.cycle.judges import fitted_judge
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.records import open_journal
-from corewrite.cycle.run import fitted_judge, load_history
+from corewrite.cycle.records import CycleJournal
+from corewrite.cycle.status import load_history
 from corewrite.cycle.users import frozen_users
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.deployment import Deployment
@@ -14,6 +13,7 @@ from corewrite.deployment.inputs import check_inputs
 from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.registry import Champion, Registry
+from corewrite.storage.run_layout import RunLayout
 
 
 class FinishedWeek:
@@ -42,7 +42,7 @@ class FinishedWeek:
             CycleError: no champion, or no such week.
         """
         self.config = config
-        self.registry = Registry(config.run / "registry")
+        self.registry = Registry(RunLayout(config.run).registry)
         self.history = load_history(config.run)
         champion, weeks = self.registry.champion(), [r["week"] for r in self.history]
         if champion is None or not weeks:
@@ -51,7 +51,7 @@ class FinishedWeek:
         self.week = week or weeks[-1]
         if self.week not in weeks:
             raise CycleError(f"{self.week!r} is no finished week of {config.run}; there are {', '.join(weeks[-5:])}")
-        self.window = MinedWindow(config.run / "windows" / self.week, frozen_users(config.frozen))
+        self.window = MinedWindow(RunLayout(config.run).window(self.week), frozen_users(config.frozen))
         check_inputs(documents=config.documents, labels=config.labels)
         self.documents = open_documents(config.documents, config.ranker)
         opener = RankerOpener(config.ranker, self.documents)
@@ -60,6 +60,7 @@ class FinishedWeek:
             config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker, config.pipeline.judge
         )
 
-    def step(self, name: str) -> dict[str, Any]:
-        """The result of a step of the week's cycle."""
-        return open_journal(self.config.run, self.week).result(name)
+    @property
+    def journal(self) -> CycleJournal:
+        """Of the week's cycle."""
+        return CycleJournal(self.config.run, self.week)

@@ -3,12 +3,12 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from corewrite.cycle.candidate import open_sampler, to_train
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.mined_week import MinedWindow, with_documents
+from corewrite.cycle.records import MINE, TRAIN
 from corewrite.cycle.steps.gate_searches import gate_searches
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.load import first_champion, load_policy, recent_champions
@@ -18,8 +18,9 @@ from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
 from corewrite.gate import Absent, GateResult, refuse, run_gate
 from corewrite.gate.calibrate import MarginCalibration, calibrate
 from corewrite.logs import read_evaluation_instances
-from corewrite.registry import Registry, RegistryError
+from corewrite.registry import JSON, Registry, RegistryError
 from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
+from corewrite.storage.run_layout import RunLayout
 from corewrite.training import TrainingConfig, train
 from corewrite.version import VERSION
 
@@ -30,7 +31,7 @@ class _Bench(FinishedWeek):
     @property
     def start(self) -> Path:
         """Folder of what the week's training began from."""
-        return self.config.run / "cycles" / self.week / "start"
+        return RunLayout(self.config.run).cycle(self.week).start
 
     def gate(
         self,
@@ -44,8 +45,8 @@ class _Bench(FinishedWeek):
     ) -> GateResult:
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, load_policy(self.registry, self.champion.policy)
-        run, left_out = self.config.run, self.window.left_out
-        windows = [MinedWindow(run / "windows" / name, left_out) for name in self.step("mine")["windows"]]
+        layout, left_out = RunLayout(self.config.run), self.window.left_out
+        windows = [MinedWindow(layout.window(name), left_out) for name in self.journal.result(MINE)["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
         searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries, seed=self.config.seed)
         with steps.step(title) as progress:
@@ -64,7 +65,9 @@ class _Bench(FinishedWeek):
             return run_gate(evaluation, self.config.gate)
 
 
-def gate_candidate(config: CycleConfig, candidate: str, week: str | None, *, steps: Steps) -> tuple[GateResult, dict[str, Any]]:
+def gate_candidate(
+    config: CycleConfig, candidate: str, week: str | None, *, steps: Steps
+) -> tuple[GateResult, dict[str, JSON]]:
     """Compare a candidate with the champion, under the champion's relevance model and spec.
 
     Args:
@@ -81,7 +84,7 @@ def gate_candidate(config: CycleConfig, candidate: str, week: str | None, *, ste
         RegistryError: there is no such policy; one that is damaged or does not load is a REJECT.
     """
     folder = Path(candidate).is_dir()
-    registry, name = Registry(config.run / "registry"), candidate
+    registry, name = Registry(RunLayout(config.run).registry), candidate
     if not folder and registry.champion() is not None:
         name = registry.find(candidate, "policy").hash  # before the minutes that all else takes
     bench = _Bench(config, week)
@@ -92,7 +95,7 @@ def gate_candidate(config: CycleConfig, candidate: str, week: str | None, *, ste
     else:
         now, last = bench.champion.policy, bench.history[-config.recovery.recent_weeks :]
         recent = recent_champions(bench.registry, last, now)
-        of_week = name == bench.step("train")["policy"] and bench.start.is_dir()
+        of_week = name == bench.journal.result(TRAIN)["policy"] and bench.start.is_dir()
         result = bench.gate(
             policy,
             steps,
@@ -137,7 +140,7 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
         raise CycleError(f"{bench.start} is gone, so the week's training cannot be repeated: name another with --week")
     instances, results = with_documents(bench.window.instances(), bench.documents), []
     reference, lineage = load_rewriter(bench.start), Absent("retrains are compared with the champion alone")
-    training = TrainingConfig.model_validate(bench.step("train")["settings"])  # mitigations included
+    training = TrainingConfig.model_validate(bench.journal.result(TRAIN)["settings"])  # mitigations included
     pipeline = config.pipeline.model_copy(update={"training": training})
     for number in range(retrains):
         seed = config.seed + 7_919 * (number + 1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corewrite.cycle.candidate_config import PipelineConfig
-from corewrite.cycle.steps.validate_ranker import champion_holds
+from corewrite.cycle.steps.champion_holds import champion_holds
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.load import first_champion, load_deployment, load_policy, recent_champions
 from corewrite.deployment.open import RankerOpener

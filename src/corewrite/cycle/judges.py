@@ -1,9 +1,17 @@
-"""From the settings of the judge to the judge."""
+"""From the settings of the judge to the judge, and to one that is fitted on raters' labels."""
+
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from corewrite.cycle.candidate_config import JudgeConfig, PythonJudgeConfig, TreeJudgeConfig
+from corewrite.cycle.catalogue_files import read_catalogue, read_labels
+from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Documents
 from corewrite.domain.plugins import JUDGES, load_factory, load_plugin
 from corewrite.relevance import Judge, TreeJudge
+from corewrite.search.document_store import DocumentStore
 
 
 def build_judge(settings: JudgeConfig, documents: Documents) -> Judge:
@@ -26,3 +34,30 @@ def build_judge(settings: JudgeConfig, documents: Documents) -> Judge:
             f"judge {settings.kind!r}: a {type(judge).__name__} has no {missing[0]}: derive it from corewrite.relevance.Judge"
         )
     return judge  # type: ignore[no-any-return]
+
+
+def fitted_judge(
+    labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings(), judge: JudgeConfig = TreeJudgeConfig()
+) -> Judge:
+    """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file.
+
+    Args:
+        labels: See `read_labels`.
+        documents: See `open_documents`.
+        seed: The one seed.
+        ranker: Says whether the documents are in memory.
+        judge: Which judge.
+    """
+    written = labels.stat().st_mtime_ns if labels.is_file() else 0
+    return _fitted_judge(labels, documents, seed, written, ranker.needs_documents_in_memory, judge.model_dump_json())
+
+
+_JUDGE: TypeAdapter[JudgeConfig] = TypeAdapter(JudgeConfig)
+
+
+@lru_cache(maxsize=1)
+def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool, settings: str) -> Judge:
+    documents: Documents = read_catalogue(path) if in_memory else DocumentStore.open(path)
+    judge = build_judge(_JUDGE.validate_json(settings), documents)
+    judge.fit(read_labels(labels, documents), seed=seed)
+    return judge

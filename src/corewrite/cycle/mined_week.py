@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corewrite.cycle.records import MINED
+from corewrite.cycle.records import MINE, MinedRecord
 from corewrite.cycle.users import read_users
 from corewrite.cycle.window import read_window
 from corewrite.domain import Documents, Outcome, TrainingInstance
@@ -36,6 +36,7 @@ from corewrite.relevance import Impressions
 from corewrite.storage.durable import make_folder, move_folder, naming, sync_tree, whole_file
 from corewrite.storage.journal import JournalError
 from corewrite.storage.json_file import read_object
+from corewrite.storage.run_layout import RunLayout
 
 _ABOUT, _USERS = "about.json", "users.parquet"
 
@@ -58,13 +59,13 @@ class MinedWindow:
         return (self.folder / _ABOUT).is_file()
 
     @cached_property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> MinedRecord:
         """Time span, outcome shares, counts, warnings and satisfaction thresholds.
 
         Raises:
             JournalError: the file is damaged.
         """
-        return read_object(self.folder / _ABOUT, JournalError, self._anew, MINED)
+        return cast(MinedRecord, read_object(self.folder / _ABOUT, JournalError, self._anew, MINE.shape))
 
     @property
     def span(self) -> str:
@@ -89,9 +90,13 @@ class MinedWindow:
         """Instances of users who may be trained on."""
         return [x for x in read_instances(self.folder / "instances.parquet") if x.user_id not in self.left_out]
 
+    def gate_instances(self) -> list[TrainingInstance]:
+        """All of the gate users' instances, in the order they were mined."""
+        return read_evaluation_instances(self.folder / "gate.parquet")
+
     def for_gate(self, limit: int) -> list[TrainingInstance]:
         """At most `limit` of the gate users' instances, at least a third of users without a rewriter where there are any."""
-        found = read_evaluation_instances(self.folder / "gate.parquet")
+        found = self.gate_instances()
         held_back = self._held_back
         apart = [is_holdback_user(x.user_id) if held_back is None else x.user_id in held_back for x in found]
         held = [x for x, h in zip(found, apart, strict=True) if h]
@@ -163,7 +168,7 @@ def frequencies(windows: Sequence[MinedWindow]) -> tuple[Counter[str], Counter[s
 
 def first_thresholds(run: Path) -> SatisfactionThresholds | None:
     """Watch times that satisfy, as they were frozen on the first week that a run mined; None where there is none."""
-    windows = run / "windows"
+    windows = RunLayout(run).windows
     known = sorted(p for p in windows.glob("*") if (p / _ABOUT).is_file()) if windows.is_dir() else []
     return MinedWindow(known[0]).thresholds if known else None
 
@@ -247,15 +252,16 @@ def mine_week(
         pq.write_table(window.outcomes.to_arrow(), staging / "searches.parquet")
         window.users.write(staging / _USERS)
         found_thresholds = window.outcomes.thresholds
-        about = {
+        about: MinedRecord = {
             "span": window.span,
             "searches": len(window.outcomes),
             "outcomes": window.outcomes.shares(),
             "rejected_lines": window.report.rejected,
             "warnings": [*window.report.warnings, *window.users.warnings],
             "satisfaction_told_by": window.outcomes.rule,
-            "thresholds": found_thresholds
-            and {"edges": found_thresholds.edges.tolist(), "seconds": found_thresholds.seconds.tolist()},
+            "thresholds": None
+            if found_thresholds is None
+            else {"edges": found_thresholds.edges.tolist(), "seconds": found_thresholds.seconds.tolist()},
         }
         (staging / _ABOUT).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
         sync_tree(staging)

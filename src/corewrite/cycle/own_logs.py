@@ -23,6 +23,7 @@ from corewrite.relevance import cold_start
 from corewrite.search import top_overlap
 from corewrite.search.document_store import in_memory
 from corewrite.search.documents import copy_documents
+from corewrite.storage.run_layout import RunLayout
 
 
 def train_on_logs(
@@ -59,7 +60,7 @@ def train_on_logs(
     Raises:
         ValueError: unusable or too little data; the message names what and where.
     """
-    files = [*earlier_logs, *logs]
+    files, layout = [*earlier_logs, *logs], RunLayout(folder)
     check_inputs(
         documents=documents,
         labels=labels,
@@ -74,9 +75,8 @@ def train_on_logs(
         opener = RankerOpener(ranker, opened)
         fits = ranker.needs_embedder
         cold = Deployment(opener.build(cold_start(in_memory(opened), seed=seed) if fits else None), spec)
-        rejects = folder / "rejects"
         earlier = read_window(
-            earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=rejects / "earlier-log.ndjson", unseal=unseal
+            earlier_logs, overlap=top_overlap(cold.cascade), rejects_path=layout.reject_file("earlier-log"), unseal=unseal
         )
     with steps.step("fit the relevance model") as progress:
         fitted = fit_relevance(earlier, in_memory(opened), seed=seed, progress=progress).model if fits else None
@@ -85,14 +85,14 @@ def train_on_logs(
             logs,
             overlap=top_overlap(deployment.cascade),
             thresholds=earlier.outcomes.thresholds,
-            rejects_path=rejects / "log.ndjson",
+            rejects_path=layout.reject_file("log"),
             unseal=unseal,
         )
     with steps.step("fit the judge"):
         judge = build_judge(config.judge, opened)
         judge.fit(rated, seed=seed)
-    copy_documents(documents, folder / "documents.parquet")  # what `corewrite search --run` reads
-    registry = Registry(folder / "registry")
+    copy_documents(documents, layout.documents_copy)  # what `corewrite search --run` reads
+    registry = Registry(layout.registry)
     made = make_candidate(
         earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, opener=opener, model=model
     )

@@ -1,15 +1,13 @@
 """What a cycle does differently after a REJECT, and when it stops trusting the reward."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from corewrite.cycle.records import RankerHashes, WeekRecord
+from corewrite.gate import Verdict
 from corewrite.training import TrainingConfig
 
-Record = Mapping[str, Any]
-"""What a finished cycle wrote down: see `pipeline.cycle`."""
 
-
-def verdicts_in_a_row(history: Sequence[Record], verdict: str) -> int:
+def verdicts_in_a_row(history: Sequence[WeekRecord], verdict: Verdict) -> int:
     """How many of the latest cycles ended so, one after the other."""
     n = 0
     for record in reversed(history):
@@ -19,12 +17,12 @@ def verdicts_in_a_row(history: Sequence[Record], verdict: str) -> int:
     return n
 
 
-def mitigations(history: Sequence[Record]) -> list[str]:
+def mitigations(history: Sequence[WeekRecord]) -> list[str]:
     """What the failed checks of the latest REJECTs in a row ask for, the oldest first; of each REJECT the clearest two.
 
     Of at most three: each doubles or halves something, and settings without bound would leave no training that can succeed.
     """
-    n = min(3, verdicts_in_a_row(history, "reject"))
+    n = min(3, verdicts_in_a_row(history, Verdict.REJECT))
     return [name for record in history[len(history) - n :] for name in record["mitigations"][:2]] if n else []
 
 
@@ -48,7 +46,7 @@ def shown_rate(rate: float, wanted: Sequence[str]) -> float:
     return rate * mitigated(plain, wanted).learning_rate / plain.learning_rate
 
 
-def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
+def _change(config: TrainingConfig, name: str) -> Mapping[str, object]:
     match name:
         case "hold_closer":  # a stronger reference, and one that stays the champion
             return {"beta": 2 * config.beta, "refresh_reference": False, "learning_rate": config.learning_rate / 2}
@@ -66,17 +64,17 @@ def _change(config: TrainingConfig, name: str) -> dict[str, Any]:
     raise ValueError(f"mitigation {name!r} is unknown")
 
 
-def stuck(history: Sequence[Record], after: int) -> list[str]:
+def stuck(history: Sequence[WeekRecord], after: int) -> list[str]:
     """An alarm where so many cycles in a row ended with a REJECT, whatever they were under; else none."""
-    n = verdicts_in_a_row(history, "reject")
+    n = verdicts_in_a_row(history, Verdict.REJECT)
     if n < after:
         return []
     return [f"{n} candidates in a row were rejected, the mitigations do not help: look at the failed checks"]
 
 
 def suspicious(
-    history: Sequence[Record], after: int, usable: Callable[[Record], bool] = lambda record: True
-) -> dict[str, str] | None:
+    history: Sequence[WeekRecord], after: int, usable: Callable[[WeekRecord], bool] = lambda record: True
+) -> RankerHashes | None:
     """The relevance model and spec to go back to, where the newer ones are suspected; None where they are not.
 
     Suspected are a model or spec under which at least `after` candidates were rejected, the present one among them, and none
@@ -87,12 +85,12 @@ def suspicious(
         after: REJECTs.
         usable: Whether a record's model and spec can still be promoted; others are passed over.
     """
-    if not verdicts_in_a_row(history, "reject"):
+    if not verdicts_in_a_row(history, Verdict.REJECT):
         return None
     now = (history[-1]["relevance"], history[-1]["spec"])
     under = [r for r in history if (r["relevance"], r["spec"]) == now]
-    sound = [r for r in history if r["verdict"] == "promote" and not r["mitigations_applied"]]
-    if any(r in under for r in sound) or sum(r["verdict"] == "reject" for r in under) < after:
+    sound = [r for r in history if r["verdict"] == Verdict.PROMOTE and not r["mitigations_applied"]]
+    if any(r in under for r in sound) or sum(r["verdict"] == Verdict.REJECT for r in under) < after:
         return None
     before = [r for r in sound if r not in under and usable(r)]
-    return {"relevance": before[-1]["relevance"], "spec": before[-1]["spec"]} if before else None
+    return RankerHashes(before[-1]["relevance"], before[-1]["spec"]) if before else None

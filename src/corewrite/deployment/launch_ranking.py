@@ -10,6 +10,7 @@ from corewrite.logs.outcomes import Overlap
 from corewrite.registry import Registry
 from corewrite.search import top_overlap
 from corewrite.search.documents import read_catalogue
+from corewrite.storage.run_layout import RunLayout
 
 
 def champion_overlap(run: Path, documents: Path, ranker: RankerSettings) -> tuple[Overlap, str]:
@@ -25,7 +26,7 @@ def champion_overlap(run: Path, documents: Path, ranker: RankerSettings) -> tupl
         RegistryError: an artifact is damaged.
         DocumentsError: the documents cannot be read.
     """
-    registry = Registry(run / "registry")
+    registry = Registry(RunLayout(run).registry)
     champion = registry.champion()
     if champion is None:
         raise NoChampionError(

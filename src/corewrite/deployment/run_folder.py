@@ -6,15 +6,15 @@ from pathlib import Path
 from corewrite.domain import ConfigError
 from corewrite.domain.shown import spelled
 from corewrite.storage.durable import make_folder, whole_file
+from corewrite.storage.run_layout import RunLayout
 
 _SHOWN = 300
-_COPY, _NOTE = "documents.parquet", "documents.json"
 
 
 def note_documents(run: Path, documents: Path) -> None:
     """Write down which documents a run is about, for commands that are given the run folder alone."""
     text = json.dumps({"documents": str(documents.absolute())}) + "\n"
-    note = run / _NOTE
+    note = RunLayout(run).documents_note
     if note.is_file() and note.read_text("utf-8") == text:
         return
     make_folder(run)
@@ -28,14 +28,14 @@ def documents_of_run(run: Path) -> Path:
     Raises:
         ConfigError: it says neither.
     """
-    note = run / _NOTE
+    copy, note = RunLayout(run).documents_copy, RunLayout(run).documents_note
     try:
-        if (run / _COPY).exists():
-            return run / _COPY
+        if copy.exists():
+            return copy
         return Path(json.loads(note.read_text("utf-8"))["documents"])
     except FileNotFoundError:
         raise ConfigError(
-            f"{spelled(str(run))} neither holds {_COPY} nor says where its documents are: name them in the settings "
+            f"{spelled(str(run))} neither holds {copy.name} nor says where its documents are: name them in the settings "
             "(--config), or run its cycle once more"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

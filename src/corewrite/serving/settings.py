@@ -11,6 +11,7 @@ from corewrite.domain import Settings
 from corewrite.domain.config_file import read_config
 from corewrite.domain.traffic_split import STAGES_OF, Arm, ArmShares, compared_arms
 from corewrite.logs.served import Texts
+from corewrite.storage.run_layout import RunLayout
 
 CONFIG_VARIABLE = "COREWRITE_SERVE_CONFIG"
 """Environment variable in which the workers find the settings, as JSON."""
@@ -324,12 +325,12 @@ class ServeConfig(ServeSettings):
     @property
     def kill_path(self) -> Path:
         """The kill switch's file."""
-        return self.kill_file or self.registry.parent / "serving.killed"
+        return self.kill_file or RunLayout(self.registry.parent).kill_file
 
     @property
     def ramp_path(self) -> Path:
         """The ramp's file."""
-        return self.ramp or self.registry.parent / "ramp.json"
+        return self.ramp or RunLayout(self.registry.parent).rollout_file
 
 
 def secret_names(settings: BaseModel) -> set[str]:
@@ -377,4 +378,4 @@ def load_serve_config(path: Path | None, run: Path | None = None) -> ServeConfig
         settings = settings.model_copy(update={"rewriter": rewriter})
     named = found.documents if run is None else None
     documents = documents_of_run(found.run) if named is None else named
-    return ServeConfig(**dict(settings), registry=found.run / "registry", documents=documents, ranker=found.ranker)
+    return ServeConfig(**dict(settings), registry=RunLayout(found.run).registry, documents=documents, ranker=found.ranker)

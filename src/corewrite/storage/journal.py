@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from corewrite.storage.durable import make_folder, make_private, naming, whole_file
 from corewrite.storage.json_file import read_object
+from corewrite.storage.run_layout import RunLayout
 
-_LOCK, _HOLDER = "cycle.lock", "cycle.pid"
 _PATIENCE = 1.0
 """Seconds to wait for the lock: `running` takes it for a moment, and a cycle must not give up because somebody looks."""
 
@@ -101,7 +101,8 @@ def cycle_lock(run: Path) -> Iterator[None]:
         CycleRunningError: another process holds it.
     """
     make_folder(run)
-    lock = FileLock(run / _LOCK)
+    holder = RunLayout(run).cycle_holder
+    lock = FileLock(RunLayout(run).cycle_lock)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
@@ -109,19 +110,19 @@ def cycle_lock(run: Path) -> Iterator[None]:
             f"a cycle is at work in {run} (process {_holder(run)}): wait for it; `corewrite cycle status`"
         ) from error
     try:
-        with naming(run / _HOLDER):
-            (run / _HOLDER).write_text(f"{os.getpid()}\n", "utf-8")
+        with naming(holder):
+            holder.write_text(f"{os.getpid()}\n", "utf-8")
         yield
     finally:
-        (run / _HOLDER).unlink(missing_ok=True)
+        holder.unlink(missing_ok=True)
         lock.release()
 
 
 def running(run: Path) -> str | None:
     """The process that holds the run folder, told by the lock and not by what a dead one left; None: nobody does."""
-    if not (run / _LOCK).is_file():
+    if not RunLayout(run).cycle_lock.is_file():
         return None
-    lock = FileLock(run / _LOCK)
+    lock = FileLock(RunLayout(run).cycle_lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -131,5 +132,5 @@ def running(run: Path) -> str | None:
 
 
 def _holder(run: Path) -> str:
-    file = run / _HOLDER
+    file = RunLayout(run).cycle_holder
     return file.read_text("utf-8").strip() if file.is_file() else "unknown"

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from corewrite.cycle.window import LogWindow
 from corewrite.domain import Catalogue
-from corewrite.relevance import FitReport, LateInteraction, cold_start, fit
+from corewrite.relevance import FitReport, Impressions, LateInteraction, cold_start, fit
 
 Progress = Callable[[int, int], None]
+Refit = Callable[[Catalogue, Impressions, int, Progress], LateInteraction]
+"""Fits the relevance model of a week: catalogue, examined impressions, seed, progress."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,11 @@ class RelevanceFit:
     model: LateInteraction
     report: FitReport
     text_only: FitReport
+
+
+def refit(catalogue: Catalogue, seen: Impressions, seed: int, progress: Progress) -> LateInteraction:
+    """Fit the relevance model on examined impressions, from a cold start."""
+    return fit(cold_start(catalogue, seen.texts, seed=seed), catalogue, seen, seed=seed, progress=progress)[0]
 
 
 def fit_relevance(

@@ -22,6 +22,7 @@ from corewrite.logs.sealing import load_keys
 from corewrite.registry import ConflictError, Decision, Registry
 from corewrite.search import top_overlap
 from corewrite.storage.durable import make_folder
+from corewrite.storage.run_layout import RunLayout
 
 _PATIENCE = 60.0
 """Seconds to wait for who changes the ramp at the moment."""
@@ -33,7 +34,7 @@ class RolloutError(ValueError):
 
 def ramp_file(run: Path) -> Path:
     """Where a run keeps its ramp."""
-    return run / "ramp.json"
+    return RunLayout(run).rollout_file
 
 
 def read_ramp(run: Path) -> tuple[RolloutState, RolloutConfig] | None:
@@ -107,7 +108,7 @@ def ramp_lock(run: Path) -> Iterator[None]:
         RampError: another process holds it and does not let go.
     """
     make_folder(run)
-    lock = FileLock(run / "ramp.lock")
+    lock = FileLock(RunLayout(run).rollout_lock)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
@@ -139,7 +140,7 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
     unseal = None if config.privacy.keys is None else load_keys(config.privacy.keys).open_line
     if share == 0:
         return ramp_searches(log_files(log), champion=state.champion, share=share, unseal=unseal)
-    registry = Registry(config.run / "registry")
+    registry = Registry(RunLayout(config.run).registry)
     before = registry.decisions()[state.previous - 1].candidate
     assert before is not None
     opener = RankerOpener(config.ranker, open_documents(config.documents, config.ranker))
@@ -176,7 +177,7 @@ def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, 
         write_ramp(ramp_file(run), state, config)
         # The state first: killed here, the same observation gives the same decision, and the registry follows.
         if decision.kind == "rollback":
-            registry = Registry(run / "registry")
+            registry = Registry(RunLayout(run).registry)
             with suppress(ConflictError):  # the champion is another by now: rolled back before, or by hand
                 reason = f"ramp at {decision.share:.0%} of users: {decision.reason}"
                 registry.rollback(expected=state.champion, to=state.previous, reason=reason)

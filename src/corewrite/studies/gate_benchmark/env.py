@@ -20,7 +20,7 @@ from scipy import stats
 from corewrite.cycle import read_catalogue, read_labels, write_catalogue, write_labels
 from corewrite.cycle.candidate import training_progress
 from corewrite.cycle.mined_week import MinedWindow, build_impressions, mine_week
-from corewrite.cycle.run import refit
+from corewrite.cycle.steps.fit_relevance import refit
 from corewrite.cycle.steps.gate_searches import gate_searches
 from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
@@ -42,6 +42,7 @@ from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import make_folder, whole_file
 from corewrite.storage.journal import Journal, write_json
+from corewrite.storage.run_layout import RunLayout
 from corewrite.studies.engine import NoRewriter, assign_arm
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
 from corewrite.studies.gate_benchmark.families import CorpusStats
@@ -152,11 +153,16 @@ class BenchmarkEnv:
         _made(file, lambda path: write_catalogue(self.world.catalogue, path))
         return read_catalogue(file)
 
+    @property
+    def layout(self) -> RunLayout:
+        """Where the environment keeps what a run keeps too."""
+        return RunLayout(self.folder)
+
     @cached_property
     def registry(self) -> Registry:
         """Policies and the relevance model."""
         make_folder(self.folder)
-        return Registry(self.folder / "registry")
+        return Registry(self.layout.registry)
 
     @cached_property
     def journal(self) -> Journal:
@@ -165,9 +171,8 @@ class BenchmarkEnv:
 
     def window(self, week: int) -> MinedWindow:
         """A week of log without a rewriter, mined; week 0 gives raters' labels too."""
-        folder = self.folder / "windows" / week_name(week)
-        if (folder / "about.json").is_file():
-            return MinedWindow(folder)
+        if (mined := MinedWindow(folder := self.layout.window(week_name(week)))).is_there:
+            return mined
         earlier = None if week == 0 else self.window(week - 1)
         deployment = embedded_deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
         if earlier is not None:
@@ -337,13 +342,13 @@ class BenchmarkEnv:
                 instances,
                 deployment.reward,
                 training.config,
-                self.folder / "training" / training.name,
+                self.layout.training / training.name,
                 seed=training.seed,
                 provenance={"model": deployment.model_hash, "spec": deployment.spec.spec_hash},
                 observe=after_phase,
                 progress=show,
             )
-        shutil.rmtree(self.folder / "training" / training.name)
+        shutil.rmtree(self.layout.training / training.name)
 
     def _keep(self, name: str, policy: Rewriter) -> None:
         self.journal.once(f"policy-{name}", lambda: {"hash": self.registry.save("policy", policy.save, {"name": name}).hash})

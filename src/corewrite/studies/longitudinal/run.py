@@ -25,8 +25,13 @@ from threadpoolctl import threadpool_limits
 
 from corewrite.cycle import read_catalogue, read_window, write_catalogue, write_labels
 from corewrite.cycle.config import CycleConfig
+from corewrite.cycle.judges import fitted_judge
 from corewrite.cycle.mined_week import MinedWindow
-from corewrite.cycle.run import Refit, fitted_judge, load_history, refit, run_cycle
+from corewrite.cycle.promotion import GatedPromotion
+from corewrite.cycle.records import WeekRecord
+from corewrite.cycle.run import run_cycle
+from corewrite.cycle.status import load_history
+from corewrite.cycle.steps.fit_relevance import Refit, refit
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.load import load_deployment, load_policy
 from corewrite.deployment.open import RankerOpener
@@ -36,7 +41,7 @@ from corewrite.domain import Catalogue, Outcome
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.fusion import FusionSpec, default_spec
-from corewrite.logs import SatisfactionThresholds, read_evaluation_instances
+from corewrite.logs import SatisfactionThresholds
 from corewrite.registry import Registry
 from corewrite.relevance import Judge, LateInteraction, cold_start
 from corewrite.relevance.late_interaction import SCALARS
@@ -47,11 +52,13 @@ from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json
+from corewrite.storage.run_layout import RunLayout
 from corewrite.studies.engine import OnePolicyEngine, assign_arm
 from corewrite.studies.longitudinal.config import MonthsConfig
 from corewrite.studies.platform import ratings
 from corewrite.studies.side_by_side import processes
 from corewrite.studies.truth import lists_ndcg10
+from corewrite.studies.ungated import UngatedPromotion
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -193,8 +200,12 @@ class _Months:
     def cycle(self, arm: str, week: int) -> dict[str, Any]:
         """The arm's cycle on the week's log."""
         saturating = arm_refit(self.config, week)
-        record = run_cycle(
-            self._cycle_config(arm), week_name(week), steps=self.steps, refit=saturating, trusting=arm == "no_gate"
+        record: Mapping[str, Any] = run_cycle(
+            self._cycle_config(arm),
+            week_name(week),
+            steps=self.steps,
+            refit=saturating,
+            promotion=UngatedPromotion() if arm == "no_gate" else GatedPromotion(),
         )
         return {k: record[k] for k in _DECIDED}
 
@@ -226,7 +237,7 @@ class _Months:
 
     def first_champion(self) -> None:
         """Where the gate held the first candidate back, it is put into production all the same: months need a beginning."""
-        registry = Registry(self.folder / "weekly" / "run" / "registry")
+        registry = Registry(self._run("weekly").registry)
         if registry.champion() is None:
             held = next(d for d in reversed(registry.decisions()) if d.candidate is not None)
             assert held.candidate is not None
@@ -361,7 +372,7 @@ class _Months:
 
     @property
     def _thresholds(self) -> SatisfactionThresholds | None:
-        return MinedWindow(self.folder / "weekly" / "run" / "windows" / week_name(0)).thresholds
+        return MinedWindow(self._run("weekly").window(week_name(0))).thresholds
 
     def _production(self, week: int) -> dict[str, Production]:
         """What serves the arms in a week, pinned before the first search: a run cut off must not see the week's own outcome.
@@ -389,9 +400,12 @@ class _Months:
             policy = next(d.candidate.policy for d in registry.decisions() if d.verdict == "promote" and d.candidate)
         return {"policy": policy, "relevance": champion.relevance, "spec": champion.spec}
 
+    def _run(self, arm: str) -> RunLayout:
+        return arm_run(self.folder, arm)
+
     def _registry(self, arm: str) -> Registry:
         own = arm == "no_gate" and not self.together
-        return Registry(self.folder / ("no_gate" if own else "weekly") / "run" / "registry")
+        return Registry(self._run("no_gate" if own else "weekly").registry)
 
     def _some(self, happened: Week) -> Week:
         """Searches of a week that are measured, the same for all arms."""
@@ -406,8 +420,8 @@ class _Months:
         log_reward = 0.0
         if policy is not None:
             rewrites = served_rewrites(policy, searches.queries, max_new_tokens=limit)
-            before = self.folder / "weekly" / "run" / "windows" / week_name(week - 1) / "gate.parquet"
-            instances = read_evaluation_instances(before)[: self.config.measured_searches]
+            before = MinedWindow(self._run("weekly").window(week_name(week - 1)))
+            instances = before.gate_instances()[: self.config.measured_searches]
             on_gate = served_rewrites(policy, [x.query for x in instances], max_new_tokens=limit)
             log_reward = float(log_rewards(deployment, instances, on_gate).mean())
         lists = fused_lists(deployment, searches.queries, rewrites)
@@ -450,7 +464,7 @@ class _Months:
     def _cycle_config(self, arm: str) -> CycleConfig:
         own = self.folder / arm
         return CycleConfig(
-            run=own / "run",
+            run=self._run(arm).root,
             documents=self.folder / "documents.parquet",
             logs=own / "logs",
             labels=self.folder / "labels.parquet",
@@ -532,9 +546,14 @@ def write_spec_file(spec: FusionSpec, path: Path) -> None:
         path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False), "utf-8")
 
 
-def months_history(folder: Path) -> list[dict[str, Any]]:
+def arm_run(folder: Path, arm: str) -> RunLayout:
+    """The run folder of an arm's cycles."""
+    return RunLayout(folder / arm / "run")
+
+
+def months_history(folder: Path) -> list[WeekRecord]:
     """Records of the weekly arm's cycles."""
-    return load_history(folder / "weekly" / "run")
+    return load_history(arm_run(folder, "weekly").root)
 
 
 def _copy(source: Path, target: Path) -> None:

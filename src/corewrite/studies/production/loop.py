@@ -16,6 +16,8 @@ import numpy as np
 from corewrite.cycle import PipelineConfig, write_catalogue, write_labels
 from corewrite.cycle.config import CycleConfig, RefreshConfig
 from corewrite.cycle.mined_week import first_thresholds
+from corewrite.cycle.promotion import GatedPromotion
+from corewrite.cycle.records import WeekRecord
 from corewrite.cycle.run import run_cycle
 from corewrite.cycle.steps.rollout import ramp_step, read_ramp, stage_searches
 from corewrite.deployment.deployment import Deployment
@@ -37,9 +39,11 @@ from corewrite.simulation.config import TrafficConfig
 from corewrite.simulation.export import write_log
 from corewrite.simulation.traffic import Week, simulate_week
 from corewrite.simulation.world import World
+from corewrite.storage.run_layout import RunLayout
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.platform import ratings
 from corewrite.studies.production.users import HttpUsers, served
+from corewrite.studies.ungated import UngatedPromotion
 
 CONTROL, TREATMENT = "none", "launch_2"
 HOLDBACK = 0.1
@@ -114,7 +118,7 @@ class Team:
     @property
     def registry(self) -> Registry:
         """Of the run folder."""
-        return Registry(self.folder / "run" / "registry")
+        return Registry(RunLayout(self.folder / "run").registry)
 
     def opener(self, version: str) -> RankerOpener:
         """Opens rankers under the settings of a version."""
@@ -141,7 +145,7 @@ class Team:
         late = {"recall": 20_000, "rawrank": 20_000, "finerank": 20_000}
         return ServeConfig.model_validate(
             {
-                "registry": self.folder / "run" / "registry",
+                "registry": RunLayout(self.folder / "run").registry,
                 "documents": self.folder / "documents.parquet",
                 "ranker": self._rankers[version],
                 "deadlines": late,
@@ -171,10 +175,10 @@ class Team:
                         ratings(self.world, happened, cascade, self._size.graded), catalogue, self.folder / "labels.parquet"
                     )
 
-    def cycle(self, version: str, week: int) -> dict[str, Any]:
+    def cycle(self, version: str, week: int) -> WeekRecord:
         """Run a week's cycle."""
-        trusting = week == 1 and not self._size.gated
-        return run_cycle(self.cycle_config(version, week), f"w{week}", steps=self._steps, trusting=trusting)
+        promotion = UngatedPromotion() if week == 1 and not self._size.gated else GatedPromotion()
+        return run_cycle(self.cycle_config(version, week), f"w{week}", steps=self._steps, promotion=promotion)
 
     def live_week(self, version: str, number: int) -> ServedWeek:
         """A week of simulated users at the server."""
@@ -245,7 +249,7 @@ class Loop:
     """
 
     team: Team
-    cycles: tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+    cycles: tuple[WeekRecord, WeekRecord, WeekRecord]
     weeks: tuple[ServedWeek, ServedWeek]
     ramp: RolloutDecision | None
 

@@ -35,6 +35,7 @@ from corewrite.simulation.facts import stylised_facts
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import make_world
 from corewrite.storage.durable import naming
+from corewrite.storage.run_layout import RunLayout
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.studies.quickstart.config import DemoConfig
@@ -105,7 +106,7 @@ def run_demo(
         window = read_window(log1, overlap=top_overlap(deployment.cascade), thresholds=earlier.outcomes.thresholds)
     held_out = simulate_week(world, traffic, engine, week=2, sessions=config.held_out_sessions)
 
-    registry = Registry(folder / "registry")
+    registry = Registry(RunLayout(folder).registry)
     shown = held_out.take(np.arange(0, len(held_out), max(1, len(held_out) // pipeline.watched_queries)))
     run = make_candidate(
         earlier,
