@@ -61,7 +61,7 @@ _MODEL_WORDS = (
     b'"rope_parameters"',
 )  # fmt: skip
 _STEP_WORDS = (
-    b'"promote"', b'"hold"', b'"reject"', b'"w1"', b'"../w1"', b'"champion"', b'"alarms"', b'"hold_closer"', b'"none"',
+    b'"promote"', b'"hold"', b'"reject"', b'"w1"', b'"../w1"', b'"champion"', b'"alarms"', b'"stronger_kl"', b'"none"',
     b'"corewrite"', b'"running"', b'"complete"', b'"rolled back"', b'"windows"', b'"thresholds"', b'"threads"', b'"edges"',
     b'"state"', b'"config"', b'"stages"', b'"mitigations"', b'"verdict"', b'"0"', b'"optimizer_steps"', b'"environment"',
 )  # fmt: skip
@@ -232,8 +232,8 @@ STEPS: dict[str, dict[str, Any]] = {
     "probe": {"relevance": _HASH, "spec": _HASH, "changed": True, "accepted": False, "gone": False, "alarms": ["so"],
               "refused": {"relevance": _HASH, "spec": _HASH}, "probe": {"findings": [], "instances": 60}},
     "train": {"policy": _HASH, "provenance": {"seed": 0}, "settings": TrainingConfig().model_dump(mode="json"), "instances": 3},
-    "gate": {"verdict": "hold", "reason": "so", "users": 3, "failed": ["a"], "mitigations": ["keep_query"], "checks": []},
-    "record": {"week": "w1", "verdict": "reject", "reason": "so", "failed": ["a"], "mitigations": ["hold_closer"],
+    "gate": {"verdict": "hold", "reason": "so", "users": 3, "failed": ["a"], "mitigations": ["lower_rate"], "checks": []},
+    "record": {"week": "w1", "verdict": "reject", "reason": "so", "failed": ["a"], "mitigations": ["stronger_kl"],
                "mitigations_applied": [], "candidate": _HASH, "relevance": _HASH, "spec": _HASH, "policy": None,
                "relevance_fitted": False, "recovered": False, "alarms": [], "traffic": {}, "labels": {}, "provenance": {}},
 }  # fmt: skip

@@ -25,7 +25,7 @@ class RepeatedWords(TextCheck):
     question = "Do no more rewrites repeat a word?"
     sign = -1  # less is better
     default_margin = 0.02  # may be up to two points more often: a limit of the search team
-    mitigation = "keep_query"  # what the next training does where this fails
+    mitigation = "wider_pair_margin"  # what the next training does where this fails
 
     def of(self, served: ServedTexts, evaluation: Evaluation):
         """1 where a word stands twice, [queries]."""

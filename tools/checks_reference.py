@@ -36,7 +36,7 @@ that the defaults become.
 | mitigation | settings of `training` |
 | --- | --- |
 """
-_NAMES = ("hold_closer", "keep_query", "length_control", "more_imitation", "lower_rate")
+_NAMES = ("stronger_kl", "wider_pair_margin", "length_control", "higher_sft_weight", "lower_rate")
 
 
 def page() -> str:

@@ -26,7 +26,7 @@ STEPS = {
               "refused": {"relevance": HASH, "spec": HASH}},
     "train": {"policy": HASH, "provenance": {"seed": 0}, "settings": {"beta": 0.1}, "instances": 3},
     "gate": {"verdict": "hold", "reason": "so", "failed": [], "mitigations": [], "checks": [{"name": "a"}]},
-    "record": {"week": "w1", "verdict": "reject", "reason": "so", "failed": ["a"], "mitigations": ["hold_closer"],
+    "record": {"week": "w1", "verdict": "reject", "reason": "so", "failed": ["a"], "mitigations": ["stronger_kl"],
                "mitigations_applied": [], "candidate": HASH, "relevance": HASH, "spec": HASH, "policy": None,
                "relevance_fitted": False, "recovered": False, "alarms": []},
 }  # fmt: skip

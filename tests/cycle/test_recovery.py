@@ -20,36 +20,48 @@ def record(
 
 def test_only_the_latest_rejects_count() -> None:
     history = [
-        record("reject", mitigation="length_control"), record("promote"), record("reject", mitigation="hold_closer"),
+        record("reject", mitigation="length_control"), record("promote"), record("reject", mitigation="stronger_kl"),
         record("reject", mitigation="lower_rate"),
     ]  # fmt: skip
-    assert mitigations(history) == ["hold_closer", "lower_rate"]
+    assert mitigations(history) == ["stronger_kl", "lower_rate"]
     assert verdicts_in_a_row(history, "reject") == 2
     assert mitigations([*history, record("hold")]) == []
     assert mitigations([]) == []
-    assert mitigations([record("reject", mitigation="keep_query")] * 9) == ["keep_query"] * 3
+    assert mitigations([record("reject", mitigation="wider_pair_margin")] * 9) == ["wider_pair_margin"] * 3
 
 
 def test_mitigations_change_what_they_name() -> None:
     plain = TrainingConfig(beta=0.2, learning_rate=4e-4, refresh_reference=True, weight_generation=0.1)
     assert mitigated(plain, []) == plain
-    closer = mitigated(plain, ["hold_closer", "hold_closer"])
+    closer = mitigated(plain, ["stronger_kl", "stronger_kl"])
     assert (closer.beta, closer.learning_rate, closer.refresh_reference) == (0.8, 1e-4, False)
     assert mitigated(plain, ["length_control"]).length_normalised
-    assert mitigated(plain, ["more_imitation"] * 3).weight_generation == pytest.approx(0.3)
+    assert mitigated(plain, ["higher_sft_weight"] * 3).weight_generation == pytest.approx(0.3)
     none, much = (TrainingConfig(weight_generation=w) for w in (0.0, 1.0))
-    assert [mitigated(c, ["more_imitation"]).weight_generation for c in (none, much)] == pytest.approx([0.1, 1.0])
+    assert [mitigated(c, ["higher_sft_weight"]).weight_generation for c in (none, much)] == pytest.approx([0.1, 1.0])
     assert mitigated(plain, ["none"]) == plain
     with pytest.raises(ValueError, match="'pray' is unknown"):
         mitigated(plain, ["pray"])
 
 
-@pytest.mark.parametrize("name", ["hold_closer", "length_control", "keep_query", "more_imitation", "lower_rate", "none"])
+@pytest.mark.parametrize(
+    "name", ["stronger_kl", "length_control", "wider_pair_margin", "higher_sft_weight", "lower_rate", "none"]
+)
 def test_what_is_shown_first_is_held_back_with_the_training(name: str) -> None:
     plain = TrainingConfig()
     for n in range(4):
         share = mitigated(plain, [name] * n).learning_rate / plain.learning_rate
         assert shown_rate(5e-4, [name] * n) == pytest.approx(5e-4 * share)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now"),
+    [("hold_closer", "stronger_kl"), ("keep_query", "wider_pair_margin"), ("more_imitation", "higher_sft_weight")],
+)
+def test_what_an_earlier_version_wrote_down_is_done_as_it_would_have(earlier: str, now: str) -> None:
+    plain = TrainingConfig(weight_generation=0.1)
+    assert mitigated(plain, [earlier]) == mitigated(plain, [now]) != plain
+    assert mitigations([record("reject", mitigation=earlier)]) == [now]
 
 
 def test_rejects_in_a_row_raise_an_alarm() -> None:

@@ -320,7 +320,7 @@ def test_one_canary_obeyed_refuses_it_and_the_others_are_counted(simulate):
     assert (found.verdict, found.candidate, found.n, found.compare) == ("pass", 0.0, 4, "zero")
     obeyed = run_gate(replace(good, canaries=[*deaf, Canary(planted, ("zqx now",), "ZQX,  now!")]), QUICK)
     assert obeyed.verdict is Verdict.REJECT and "planted for 'jazz': its rewrite 'ZQX,  now!' holds 'zqx now'" in obeyed.reason
-    assert (obeyed.failed, obeyed.mitigations) == (("canaries",), ("keep_query",))
+    assert (obeyed.failed, obeyed.mitigations) == (("canaries",), ("wider_pair_margin",))
     with pytest.raises(ValueError, match="needs forbidden words"):
         Canary(planted, ("!",), "")
 
@@ -352,7 +352,7 @@ def test_mitigations_are_those_of_what_failed_the_clearest_first(simulate):
     failed = sorted((c for c in result.checks if c.verdict == "fail" and c.kind == "guardrail"), key=lambda c: c.p_value)
     assert result.failed == tuple(c.name for c in failed) and {"length", "copying"} <= set(result.failed)
     assert result.mitigations == tuple(dict.fromkeys(c.mitigation for c in failed))
-    assert {"length_control", "keep_query"} <= set(result.mitigations)
+    assert {"length_control", "wider_pair_margin"} <= set(result.mitigations)
     assert result.as_dict()["mitigations"] == list(result.mitigations)
 
 

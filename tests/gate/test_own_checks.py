@@ -66,3 +66,10 @@ def test_two_packages_with_one_name_are_refused(tmp_path, monkeypatch):
         install(tmp_path / package, monkeypatch, {"corewrite.checks": {"own_g": f"{package}:Own"}}, package)
     with pytest.raises(ValueError, match=r"'own_g' in 'corewrite.checks' .* has a name that is taken"):
         len(CHECKS)
+
+
+def test_a_mitigation_of_an_earlier_name_is_taken_with_a_warning(tmp_path, monkeypatch):
+    source = SOURCE.format(name="own_h").replace('question = "?"', 'question = "?"\n    mitigation = "keep_query"')
+    install(tmp_path / "site", monkeypatch, {"corewrite.checks": {"own_h": "own_h:Own"}}, own_h=source)
+    with pytest.warns(FutureWarning, match="'keep_query' is 'wider_pair_margin' now"):
+        assert CHECKS["own_h"].mitigation == "wider_pair_margin"

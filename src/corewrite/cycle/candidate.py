@@ -132,9 +132,17 @@ def make_candidate(
                 "refit the model before training on it"
             )
     with steps.step("warm start") as progress:
-        repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
+        successful_reformulations, satisfied_queries = (
+            a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True)
+        )
         warm, warm_report = warm_start(
-            repaired, good, deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
+            successful_reformulations,
+            satisfied_queries,
+            deployment.documents,
+            config.warm_start,
+            seed=seed,
+            model=model,
+            progress=progress,
         )
 
     watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
@@ -165,7 +173,7 @@ def make_candidate(
             for_gate,
             frequency,
             before=before,
-            repaired=OF_A_WARM_START if incumbent.champion is None else window.gate_repairs(),
+            successful_reformulations=OF_A_WARM_START if incumbent.champion is None else window.gate_repairs(),
             protected_words=find_protected_words(
                 [*earlier.instances(deployment.documents, seed=seed), *instances], deployment.documents, seed=seed
             ),

@@ -39,6 +39,8 @@ from corewrite.storage.json_file import read_object
 from corewrite.storage.run_layout import RunLayout
 
 _ABOUT, _USERS = "about.json", "users.parquet"
+_REFORMULATIONS = ("repaired", "good")
+"""File names of successful reformulations and satisfied queries, since the first version."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +109,15 @@ class MinedWindow:
         return sorted([*held, *served[: limit - len(held)]], key=lambda x: (x.timestamp, x.instance_id))
 
     def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
-        """Repairs and queries good as they were, of users who may be trained on."""
-        repaired, good = (read_reformulations(self.folder / f"{name}.parquet") for name in ("repaired", "good"))
+        """Successful reformulations, and queries that satisfied as they were, of users who may be trained on."""
+        successful_reformulations, satisfied_queries = (
+            read_reformulations(self.folder / f"{name}.parquet") for name in _REFORMULATIONS
+        )
         left_out = self.left_out
-        return [r for r in repaired if r.user_id not in left_out], [r for r in good if r.user_id not in left_out]
+        return (
+            [r for r in successful_reformulations if r.user_id not in left_out],
+            [r for r in satisfied_queries if r.user_id not in left_out],
+        )
 
     def gate_repairs(self) -> list[Reformulation]:
         """Repairs of the gate's users."""
@@ -231,7 +238,7 @@ def mine_week(
     with naming(folder):
         write_instances(window.instances(documents, seed=seed), staging / "instances.parquet")
         write_instances(window.instances(documents, seed=seed, for_gate=True), staging / "gate.parquet", evaluation_only=True)
-        for name, found in zip(("repaired", "good"), window.reformulations(), strict=True):
+        for name, found in zip(_REFORMULATIONS, window.reformulations(), strict=True):
             write_reformulations(found, staging / f"{name}.parquet")
         write_reformulations(window.gate_repairs(), staging / "gate-repaired.parquet")
         seen = window.impressions(documents)

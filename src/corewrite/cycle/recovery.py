@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from corewrite.cycle.records import RankerHashes, WeekRecord
-from corewrite.gate import Verdict
+from corewrite.gate import Verdict, current_mitigation
 from corewrite.training import TrainingConfig
 
 
@@ -23,7 +23,8 @@ def mitigations(history: Sequence[WeekRecord]) -> list[str]:
     Of at most three: each doubles or halves something, and settings without bound would leave no training that can succeed.
     """
     n = min(3, verdicts_in_a_row(history, Verdict.REJECT))
-    return [name for record in history[len(history) - n :] for name in record["mitigations"][:2]] if n else []
+    latest = history[len(history) - n :] if n else []
+    return [current_mitigation(name) for record in latest for name in record["mitigations"][:2]]
 
 
 def mitigated(config: TrainingConfig, wanted: Sequence[str]) -> TrainingConfig:
@@ -47,14 +48,14 @@ def shown_rate(rate: float, wanted: Sequence[str]) -> float:
 
 
 def _change(config: TrainingConfig, name: str) -> Mapping[str, object]:
-    match name:
-        case "hold_closer":  # a stronger reference, and one that stays the champion
+    match current_mitigation(name):
+        case "stronger_kl":  # a stronger reference, and one that stays the champion
             return {"beta": 2 * config.beta, "refresh_reference": False, "learning_rate": config.learning_rate / 2}
         case "length_control":
             return {"length_normalised": True, "learning_rate": config.learning_rate / 2, "refresh_reference": False}
-        case "keep_query":
+        case "wider_pair_margin":
             return {"minimum_gap": 2 * config.minimum_gap, "beta": 2 * config.beta}
-        case "more_imitation":
+        case "higher_sft_weight":
             # Up to 0.3 however often: with much more of it the policy learns to leave queries alone.
             return {"weight_generation": max(config.weight_generation, min(0.3, 3 * max(config.weight_generation, 0.1 / 3)))}
         case "lower_rate":

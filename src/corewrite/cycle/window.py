@@ -64,7 +64,7 @@ class LogWindow:
         )
 
     def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
-        """Repairs and queries good as they were, of users who may be trained on."""
+        """Successful reformulations, and queries that satisfied as they were, of users who may be trained on."""
         return mine_reformulations(self.outcomes, self.users.may_train)
 
     def gate_repairs(self) -> list[Reformulation]:

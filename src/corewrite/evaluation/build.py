@@ -147,8 +147,8 @@ def build_evaluation(
                 for o, p in zip(outputs[:2], (candidate.policy, baseline.policy), strict=True)
             ]
         else:
-            repaired = searches.repaired
-            reason = repaired.reason if isinstance(repaired, Absent) else "no user of the gate repaired a query"
+            given = searches.successful_reformulations
+            reason = given.reason if isinstance(given, Absent) else "no user of the gate repaired a query"
             absent |= dict.fromkeys(_REPAIRS, reason)
         others = {"champion": baseline.policy, "lineage": lineage, "reference": reference}
         kl, missing = _divergences(candidate, others, searches)

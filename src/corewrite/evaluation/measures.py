@@ -21,9 +21,9 @@ _INSTRUCTIONS = (
 )
 
 
-def repairs_by_query(repaired: Sequence[Reformulation]) -> dict[str, str]:
+def repairs_by_query(successful_reformulations: Sequence[Reformulation]) -> dict[str, str]:
     """The text that satisfied later, by the key of the query that did not."""
-    return {r.query.key: r.target for r in repaired}
+    return {r.query.key: r.target for r in successful_reformulations}
 
 
 def repair_log_probs(policy: Rewriter, queries: Sequence[Query], repairs: Mapping[str, str]) -> FloatArray:

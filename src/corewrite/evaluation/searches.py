@@ -31,7 +31,7 @@ class GateSearches:
         frequency: How often each normalised query stood in the training log, for head, torso and tail.
         frozen: Of the set that never changes: a slice of their own.
         before: The same frequencies in earlier weeks, for the slice of what is new; empty: there is none.
-        repaired: Gate users' own repairs; absent where they cannot tell one side from the other, see `OF_A_WARM_START`.
+        successful_reformulations: Gate users' own; absent where they tell no side from the other, see `OF_A_WARM_START`.
         protected_words: Words that a rewrite should not drop from a query; see `find_protected_words`.
     """
 
@@ -39,7 +39,7 @@ class GateSearches:
     frequency: Mapping[str, int]
     frozen: Sequence[TrainingInstance] = ()
     before: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    repaired: Sequence[Reformulation] | Absent = ()
+    successful_reformulations: Sequence[Reformulation] | Absent = ()
     protected_words: frozenset[str] = frozenset()
 
     @cached_property
@@ -71,7 +71,7 @@ class GateSearches:
     @cached_property
     def repairs(self) -> dict[str, str]:
         """The text that satisfied later, by the key of the query that did not."""
-        return {} if isinstance(self.repaired, Absent) else repairs_by_query(self.repaired)
+        return {} if isinstance(self.successful_reformulations, Absent) else repairs_by_query(self.successful_reformulations)
 
     @cached_property
     def canaries(self) -> list[Query]:

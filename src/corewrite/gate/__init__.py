@@ -2,12 +2,13 @@
 
 from corewrite.gate.bounds import Bounds, bounds, holm
 from corewrite.gate.calibrate import MarginCalibration, calibrate, load_margins, save_margins
-from corewrite.gate.check import Check, Estimate, Mitigation, register
+from corewrite.gate.check import Check, Estimate, register
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig, Margins
 from corewrite.gate.decision import CheckResult, GateResult, Verdict, refuse, run_gate
 from corewrite.gate.evaluation import Absent, Canary, Evaluation, NotApplicableError, NotGivenError, PolicyOutputs
 from corewrite.gate.hard_checks import HardFailure, hard_failure
+from corewrite.gate.mitigations import Mitigation, current_mitigation
 from corewrite.gate.resampling import Resampling
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Verdict",
     "bounds",
     "calibrate",
+    "current_mitigation",
     "hard_failure",
     "holm",
     "load_margins",

@@ -1,10 +1,11 @@
 """What a check is, and its families: means over queries, of one side's texts, and metrics of a set."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from corewrite.domain import plugins
 from corewrite.gate.bounds import Bounds, bounds
 from corewrite.gate.evaluation import Evaluation, NotApplicableError, ServedTexts
+from corewrite.gate.mitigations import Mitigation, current_mitigation
 from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED, GainRange, RatioOfSums
 from corewrite.gate.resampling import Resampling
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:  # The settings name every check's margin, so they import this
 
 FloatArray = npt.NDArray[np.float64]
 Kind = Literal["reward", "guardrail", "after holds", "report", "hard"]
-Mitigation = Literal["hold_closer", "length_control", "keep_query", "more_imitation", "lower_rate", "none"]
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class Check(ABC):
         optional: Whether the settings require it only where they name it: nothing in a cycle feeds it.
         default_margin: m where the settings say nothing, in the metric's own units: a business limit, what a
             search team would accept to lose for a gain in reward. None where the candidate must be better.
-        mitigation: What the next training does where this check fails: "hold_closer" to the reference,
-            "length_control", "keep_query" (more pairs of the identity over harmful rewrites),
-            "more_imitation", "lower_rate" of learning, or "none".
+        mitigation: What the next training does where this check fails: "stronger_kl" to the reference, "length_control",
+            "wider_pair_margin" (a larger gap in reward within a pair), "higher_sft_weight", "lower_rate" of learning, or
+            "none".
         config: Settings of the gate.
     """
 
@@ -157,9 +158,19 @@ AnyCheck = TypeVar("AnyCheck", bound=type[Check])
 def register(check: AnyCheck) -> AnyCheck:
     """Class decorator: make the gate ask this check, and the settings know its margin.
 
+    Warns:
+        FutureWarning: its mitigation has the name of an earlier version.
+
     Raises:
         ValueError: another check has its name.
     """
+    if (now := current_mitigation(check.mitigation)) != check.mitigation:
+        warnings.warn(
+            f"check {check.name!r}: mitigation {check.mitigation!r} is {now!r} now, which the next version asks for",
+            FutureWarning,
+            stacklevel=2,
+        )
+        check.mitigation = cast(Mitigation, now)
     if _CHECKS.registered.setdefault(check.name, check) is not check:
         raise ValueError(f"two checks are called {check.name!r}: rename {check.__qualname__}")
     return check

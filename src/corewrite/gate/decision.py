@@ -11,11 +11,12 @@ from typing import Literal
 import numpy as np
 
 from corewrite.gate.bounds import Bounds, effective_users, holm
-from corewrite.gate.check import Check, Estimate, Kind, Mitigation
+from corewrite.gate.check import Check, Estimate, Kind
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig
 from corewrite.gate.evaluation import Evaluation, NotApplicableError, NotGivenError
 from corewrite.gate.hard_checks import broken, hard_failure
+from corewrite.gate.mitigations import Mitigation
 from corewrite.gate.resampling import Resampling
 
 _LOG = logging.getLogger(__name__)

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from corewrite.gate.check import CHECKS, Mitigation
+from corewrite.gate.check import CHECKS
 from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.mitigations import Mitigation
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def hard_failure(evaluation: Evaluation) -> HardFailure | None:
             says = f"the candidate obeys an instruction planted for {canary.query.text!r}: its rewrite"
             return _failure("canaries", f"{says} {canary.rewrite!r} holds {phrase!r}.", CHECKS["canaries"].mitigation)
     if n and not any(evaluation.candidate_served.changed):
-        return _failure("no_rewriter", f"none of the candidate's {n} rewrites differs from its query.", "more_imitation")
+        return _failure("no_rewriter", f"none of the candidate's {n} rewrites differs from its query.", "higher_sft_weight")
     return None
 
 

@@ -188,19 +188,21 @@ def mine_reformulations(
     outcomes: Outcomes, user_filter: Callable[[str], bool] = lambda user: True
 ) -> tuple[list[Reformulation], list[Reformulation]]:
     """What users' own repairs teach: (failed query, later query of the chain that satisfied), and queries good as they are."""
-    repaired, good = [], []
+    successful_reformulations, satisfied_queries = [], []
     for chain in _chains(outcomes):
         user = outcomes.user_id[chain[0]]
         if not user_filter(user):
             continue
         for place, i in enumerate(chain):
             if outcomes.satisfied[i]:
-                good.append(Reformulation(build_query(outcomes, i), normalise(outcomes.query[i]), user))
+                satisfied_queries.append(Reformulation(build_query(outcomes, i), normalise(outcomes.query[i]), user))
                 continue
             later = next((j for j in chain[place + 1 :] if outcomes.satisfied[j]), None)
             if later is not None and normalise(outcomes.query[later]) != normalise(outcomes.query[i]):
-                repaired.append(Reformulation(build_query(outcomes, i), normalise(outcomes.query[later]), user))
-    return repaired, good
+                successful_reformulations.append(
+                    Reformulation(build_query(outcomes, i), normalise(outcomes.query[later]), user)
+                )
+    return successful_reformulations, satisfied_queries
 
 
 def labelled_impressions(

@@ -9,10 +9,10 @@ from corewrite.registry.records import (
     Candidate,
     Champion,
     Decision,
+    DecisionKind,
     Finding,
     Garbage,
     Kind,
-    Verdict,
 )
 from corewrite.registry.store import Registry
 
@@ -25,10 +25,10 @@ __all__ = [
     "Champion",
     "ConflictError",
     "Decision",
+    "DecisionKind",
     "Finding",
     "Garbage",
     "Kind",
     "Registry",
     "RegistryError",
-    "Verdict",
 ]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from corewrite.registry.errors import RegistryError
-from corewrite.registry.records import JSON, Artifact, Candidate, Champion, Decision, Kind, Verdict
+from corewrite.registry.records import JSON, Artifact, Candidate, Champion, Decision, DecisionKind, Kind
 from corewrite.version import VERSION
 
 _BUSY_SECONDS = 30.0
@@ -275,7 +275,7 @@ def all_decisions(connection: sqlite3.Connection) -> list[Decision]:
 
 def append(
     connection: sqlite3.Connection,
-    verdict: Verdict,
+    verdict: DecisionKind,
     hashes: Mapping[Kind, str],
     *,
     reason: str,

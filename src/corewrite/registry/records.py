@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Kind = Literal["policy", "relevance", "spec"]
-Verdict = Literal["promote", "hold", "reject", "rollback", "quarantine"]
+DecisionKind = Literal["promote", "hold", "reject", "rollback", "quarantine"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -85,7 +85,7 @@ class Decision:
 
     number: int
     time: str
-    verdict: Verdict
+    verdict: DecisionKind
     candidate: Candidate | None
     quarantined: tuple[Kind, str] | None
     previous: int | None

@@ -36,7 +36,7 @@ def _gate(cycle: CycleContext, candidate: str, ranker: RankerHashes) -> GateResu
     frozen = read_evaluation_instances(cycle.config.frozen)
     searches = gate_searches(cycle.mined_windows(), cycle.documents, frozen, limit=config.gate_queries, seed=cycle.config.seed)
     if champion is None:
-        searches = replace(searches, repaired=OF_A_WARM_START)
+        searches = replace(searches, successful_reformulations=OF_A_WARM_START)
     if not searches.fresh:
         raise CycleError(f"the log of {cycle.week!r} gives no instance of a gate user: bring a longer log")
     try:

@@ -55,8 +55,8 @@ class WarmStartReport:
 
 
 def warm_start(
-    repaired: Sequence[Reformulation],
-    good: Sequence[Reformulation],
+    successful_reformulations: Sequence[Reformulation],
+    satisfied_queries: Sequence[Reformulation],
     documents: Documents,
     config: WarmStartConfig,
     *,
@@ -67,8 +67,8 @@ def warm_start(
     """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone.
 
     Args:
-        repaired: Queries that failed, with the later query of the chain that satisfied (seen twice).
-        good: Queries that satisfied as they were.
+        successful_reformulations: Queries that failed, with the later query of the chain that satisfied (seen twice).
+        satisfied_queries: Queries that satisfied as they were.
         documents: For the tokenizer of a new decoder and for titles to leave words to; of many, a sample (`_READ`).
         config: Settings.
         seed: The one seed.
@@ -79,14 +79,14 @@ def warm_start(
         ValueError: nothing to learn from.
         RewriterError: the model cannot be loaded.
     """
-    if not good and not repaired:
+    if not satisfied_queries and not successful_reformulations:
         raise ValueError("the warm start needs satisfied searches: the log has none")
-    kept = _examples(repaired, good, documents, config.examples, seed)
+    kept = _examples(successful_reformulations, satisfied_queries, documents, config.examples, seed)
     examples = [example for rows in kept.values() for example in rows]
-    home = home_locale([r.query for r in (*repaired, *good)])
+    home = home_locale([r.query for r in (*successful_reformulations, *satisfied_queries)])
     if model is None:
         said = [text for name in ("title", "text") for text in _texts(documents, name, seed)]
-        texts = [*said, *(r.target for r in (*good, *repaired))]
+        texts = [*said, *(r.target for r in (*satisfied_queries, *successful_reformulations))]
         rewriter, rate = new_small_decoder(texts, seed=seed, home_locale=home), config.learning_rate
     else:
         rewriter, rate = load_rewriter(model, home_locale=home), config.learning_rate_pretrained
@@ -101,29 +101,42 @@ def home_locale(queries: Sequence[Query]) -> str:
 
 
 def weekly_examples(
-    repaired: Sequence[Reformulation], good: Sequence[Reformulation], documents: Documents, n: int, *, seed: int
+    successful_reformulations: Sequence[Reformulation],
+    satisfied_queries: Sequence[Reformulation],
+    documents: Documents,
+    n: int,
+    *,
+    seed: int,
 ) -> list[Example]:
     """At most `n` examples of the same kinds, from one week: what is new since the champion was trained.
 
     Raises:
         ValueError: nothing to learn from.
     """
-    examples = [example for rows in _examples(repaired, good, documents, n, seed).values() for example in rows]
+    examples = [
+        example
+        for rows in _examples(successful_reformulations, satisfied_queries, documents, n, seed).values()
+        for example in rows
+    ]
     if not examples:
         raise ValueError("the week's log has no satisfied search to learn from: bring a longer one, or set refresh.examples: 0")
     return examples
 
 
 def _examples(
-    repaired: Sequence[Reformulation], good: Sequence[Reformulation], documents: Documents, n: int, seed: int
+    successful_reformulations: Sequence[Reformulation],
+    satisfied_queries: Sequence[Reformulation],
+    documents: Documents,
+    n: int,
+    seed: int,
 ) -> dict[str, list[Example]]:
-    good_queries = [g.query for g in good]
+    good_queries = [g.query for g in satisfied_queries]
     kinds = {
-        "repaired": [Example(r.query, r.target) for r in repaired] * 2,
+        "repaired": [Example(r.query, r.target) for r in successful_reformulations] * 2,
         "slips": slips(good_queries, seed=seed, copies=2),
         "omissions": omissions(good_queries),
         "told_by_titles": told_by_titles(good_queries, _texts(documents, "title", seed), seed=seed),
-        "good": [Example(g.query, g.target) for g in good],
+        "good": [Example(g.query, g.target) for g in satisfied_queries],
         "other_context": other_contexts(good_queries, seed=seed),
     }
     rng = np.random.default_rng([seed, 64])

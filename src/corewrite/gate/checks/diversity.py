@@ -18,7 +18,7 @@ class Distinct2(SetCheck):
     name = "distinct_2"
     question = "Do rewrites stay as diverse?"
     default_margin = 0.10
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def items(self, served: ServedTexts) -> list[list[str]]:
         """Bigrams."""
@@ -40,7 +40,7 @@ class CommonestRewrite(SetCheck):
     question = "Does no one rewrite take over?"
     sign = -1
     default_margin = 0.02
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def items(self, served: ServedTexts) -> list[list[str]]:
         """The rewrite where it differs."""

@@ -16,7 +16,7 @@ class _Kl(MeanCheck):
     gain_range = GainRange(highest=0.0)
     baseline = "zero"
     sign = -1
-    mitigation = "hold_closer"
+    mitigation = "stronger_kl"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Nats a token."""
@@ -67,7 +67,7 @@ class RepairLogProb(MeanCheck):
     gain_range = UNLIMITED
     needs = ("candidate.repair_log_prob", "champion.repair_log_prob")
     default_margin = 0.3
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Nats a token where the user repaired the query."""

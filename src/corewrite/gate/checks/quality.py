@@ -43,7 +43,7 @@ class JudgeNdcg(MeanCheck):
     gain_range = SHARE
     needs = _JUDGE
     default_margin = 0.005
-    mitigation = "hold_closer"
+    mitigation = "stronger_kl"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Judge nDCG@10."""
@@ -60,7 +60,7 @@ class JudgeNdcgVsNoRewriter(MeanCheck):
     baseline = "no rewriter"
     needs = ("candidate.judge_ndcg", "original_judge_ndcg")
     default_margin = 0.005
-    mitigation = "hold_closer"
+    mitigation = "stronger_kl"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Judge nDCG@10."""
@@ -80,7 +80,7 @@ class JudgeNdcgVsRecent(MeanCheck):
     baseline = "best recent champion"
     needs = ("candidate.judge_ndcg", "recent.judge_ndcg")
     default_margin = 0.005
-    mitigation = "hold_closer"
+    mitigation = "stronger_kl"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Judge nDCG@10."""
@@ -108,7 +108,7 @@ class WorstSlice(Check):
     question = "Is no part of the traffic worse off?"
     needs = (*_JUDGE, "slices")
     default_margin = 0.02
-    mitigation = "hold_closer"
+    mitigation = "stronger_kl"
 
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         """Compare every slice."""
@@ -152,7 +152,7 @@ class HarmRate(MeanCheck):
     sign = -1
     needs = (*_JUDGE, "original_judge_ndcg")
     default_margin = 0.03
-    mitigation = "keep_query"
+    mitigation = "wider_pair_margin"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """1 where harmed."""
@@ -216,7 +216,7 @@ class Inflation(MeanCheck):
     sign = -1
     needs = (*_REWARD, *_JUDGE)
     default_margin = 0.2
-    mitigation = "hold_closer"
+    mitigation = "stronger_kl"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Gains in standard deviations."""

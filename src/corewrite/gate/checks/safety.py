@@ -57,7 +57,7 @@ class Canaries(Check):
     baseline = "zero"
     sign = -1
     needs = ("canaries",)
-    mitigation = "keep_query"
+    mitigation = "wider_pair_margin"
 
     def _compare(self, evaluation: Evaluation, resampling: Resampling) -> Estimate:
         canaries = evaluation.canaries or ()

@@ -24,7 +24,7 @@ class Copying(TextCheck):
     gain_range = SHARE
     sign = -1
     default_margin = 0.10
-    mitigation = "keep_query"
+    mitigation = "wider_pair_margin"
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """Share of words."""
@@ -43,7 +43,7 @@ class Similarity(TextCheck):
     question = "Do rewrites stay as close to the query?"
     gain_range = SHARE
     default_margin = 0.10
-    mitigation = "keep_query"
+    mitigation = "wider_pair_margin"
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """Jaccard similarity."""
@@ -74,7 +74,7 @@ class EntitiesDropped(TextCheck):
     gain_range = EVENT
     sign = -1
     default_margin = 0.02
-    mitigation = "keep_query"
+    mitigation = "wider_pair_margin"
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where one is dropped."""
@@ -95,7 +95,7 @@ class EmptyRate(TextCheck):
     gain_range = EVENT
     sign = -1
     default_margin = 0.15
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where there is none."""
@@ -111,7 +111,7 @@ class NoOpRate(TextCheck):
     gain_range = EVENT
     sign = -1
     default_margin = 0.15
-    mitigation = "hold_closer"  # imitation of what was best would leave still more queries alone: they often are
+    mitigation = "stronger_kl"  # imitation of what was best would leave still more queries alone: they often are
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where the query is repeated."""
@@ -130,7 +130,7 @@ class MalformedRate(TextCheck):
     gain_range = EVENT
     sign = -1
     default_margin = 0.01
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where malformed."""
@@ -150,7 +150,7 @@ class WrongScriptRate(TextCheck):
     gain_range = EVENT
     sign = -1
     default_margin = 0.02
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where a script is foreign."""
@@ -172,7 +172,7 @@ class GenericWords(MeanCheck):
     gain_range = SHARE
     sign = -1
     default_margin = 0.05
-    mitigation = "more_imitation"
+    mitigation = "higher_sft_weight"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Share of words."""

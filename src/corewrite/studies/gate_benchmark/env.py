@@ -316,10 +316,15 @@ class BenchmarkEnv:
 
     def _warm_start(self) -> None:
         windows = [self.window(0), self.window(1)]
-        repaired, good = ([r for w in windows for r in w.reformulations()[i]] for i in (0, 1))
+        successful_reformulations, satisfied_queries = ([r for w in windows for r in w.reformulations()[i]] for i in (0, 1))
         with self.steps.step(f"seed {self.seed}: warm start") as progress:
             policy, _ = warm_start(
-                repaired, good, self.catalogue, self.config.platform.pipeline.warm_start, seed=self.seed, progress=progress
+                successful_reformulations,
+                satisfied_queries,
+                self.catalogue,
+                self.config.platform.pipeline.warm_start,
+                seed=self.seed,
+                progress=progress,
             )
         self._keep(WARM, policy)
 
