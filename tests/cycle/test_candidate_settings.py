@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from corewrite.cycle import PipelineConfig
-from corewrite.cycle.candidate import open_sampler, to_train
+from corewrite.cycle.training_run import open_sampler, to_train
 from corewrite.rewriter import merged, new_small_decoder
 from corewrite.training.samplers.server import ServerEngine
 

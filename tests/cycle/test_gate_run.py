@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cycle import gate_run
+from corewrite.cycle import gate_run, training_run
 from corewrite.cycle.gate_run import _Bench, calibrate_margins
 from corewrite.cycle.mined_week import frequencies
 from corewrite.cycle.run import run_cycle
@@ -82,7 +82,7 @@ def test_a_finished_week_s_gate_again(settings, steps, tmp_path, monkeypatch):
     )
     trained, gated = [], []
     monkeypatch.setattr(
-        gate_run, "train", lambda policy, *args, **kwargs: trained.append((policy, args[2].beta, kwargs["seed"]))
+        training_run, "train", lambda policy, *args, **kwargs: trained.append((policy, args[2].beta, kwargs["seed"]))
     )
     monkeypatch.setattr(_Bench, "gate", lambda self, policy, *_, reference, lineage: gated.append((policy, self.week)))
     monkeypatch.setattr(gate_run, "calibrate", lambda results, business: business)

@@ -164,7 +164,7 @@ def test_an_incumbent_that_cannot_be_loaded_stops_the_run_before_it_trains(run, 
     weights = registry.path(registry.artifact("policy", champion.policy)) / "model.safetensors"
     weights.chmod(0o600)
     weights.write_bytes(b"damaged")
-    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(module, "run_training", lambda *_, **__: pytest.fail("it trained"))
     with pytest.raises(RegistryError, match=r"model\.safetensors"):
         make(1)
 

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from corewrite.cycle import PipelineConfig, write_catalogue, write_labels
-from corewrite.cycle.candidate import open_sampler
 from corewrite.cycle.config_sections import load_train_config
 from corewrite.cycle.judges import build_judge, fitted_judge
+from corewrite.cycle.training_run import open_sampler
 from corewrite.domain import Catalogue, Query
 from corewrite.relevance import Labels, TreeJudge
 from corewrite.rewriter import new_small_decoder

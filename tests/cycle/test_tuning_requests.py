@@ -9,9 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cycle.candidate import write_spec
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.run import run_cycle
+from corewrite.cycle.spec_file import write_spec
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites

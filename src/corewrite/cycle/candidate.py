@@ -1,35 +1,32 @@
 """One run of the cycle's core: probe, warm start, train, gate, and the registry's decision."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
-from corewrite.cycle.candidate_config import PipelineConfig, PluginSampling
+from corewrite.cycle.candidate_config import PipelineConfig
 from corewrite.cycle.incumbent import Incumbent
 from corewrite.cycle.records import as_json
+from corewrite.cycle.spec_file import write_spec
 from corewrite.cycle.steps.decide import decide
 from corewrite.cycle.steps.warm_start import WarmStartReport, warm_start
+from corewrite.cycle.training_run import run_training
 from corewrite.cycle.window import LogWindow
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
-from corewrite.domain.plugins import SAMPLERS, load_plugin
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
 from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import OF_A_WARM_START, GateSearches, query_frequency
-from corewrite.fusion import FusionSpec
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.registry import JSON, Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
-from corewrite.rewriter import Rewriter, merged, with_adapter
+from corewrite.rewriter import Rewriter
 from corewrite.storage.run_layout import RunLayout
-from corewrite.training import PhaseObserver, SamplingEngine, TrainingReport, retried, train
+from corewrite.training import TrainingReport, retried
 from corewrite.version import VERSION
 
 
@@ -146,24 +143,19 @@ def make_candidate(
         )
 
     watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
-    candidate = to_train(warm, config, seed)
     with steps.step("train: semi-online MPO") as progress:
         start = watch(-1, warm)
-        show, after_phase = training_progress(progress, config.training.phases, watch)
-        with open_sampler(config, candidate) as engine:
-            report = train(
-                candidate,
-                instances,
-                deployment.reward,
-                config.training,
-                RunLayout(folder).training,
-                seed=seed,
-                provenance=provenance.as_dict(),
-                engine=engine,
-                observe=after_phase,
-                progress=show,
-            )
-    candidate = merged(candidate)
+        candidate, report = run_training(
+            warm,
+            instances,
+            deployment.reward,
+            config,
+            RunLayout(folder).training,
+            seed=seed,
+            provenance=provenance.as_dict(),
+            observe=watch,
+            progress=progress,
+        )
     triple = _save(registry, candidate, deployment, provenance)
     incumbent = incumbent.before(registry, triple)
     with steps.step("gate") as progress:
@@ -226,51 +218,6 @@ class _Watch:
         }
 
 
-def training_progress(
-    progress: Callable[[int, int], None], phases: int, observe: PhaseObserver = lambda phase, policy: {}
-) -> tuple[Callable[[str, int, int], None], PhaseObserver]:
-    """What `train` reports, as one bar over all phases, and its observer, which moves the bar on."""
-    place = {"sample": 0.0, "score": 0.3, "reference": 0.45, "learn": 0.5}
-    share = {"sample": 0.3, "score": 0.15, "reference": 0.05, "learn": 0.5}
-    done = [0]
-
-    def show(what: str, part: int, total: int) -> None:
-        progress(int(1000 * (done[0] + place[what] + share[what] * part / max(1, total))), 1000 * phases)
-
-    def after_phase(phase: int, policy: Rewriter) -> dict[str, float]:
-        done[0] = phase + 1
-        return observe(phase, policy)
-
-    return show, after_phase
-
-
-@contextmanager
-def open_sampler(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingEngine | None]:
-    """What samples by the settings; None, which is this process, where they name nothing."""
-    if (server := config.server) is None:
-        yield None
-        return
-    if isinstance(server, PluginSampling):
-        with load_plugin(SAMPLERS, server.kind)(policy, **server.options) as own:
-            yield own
-        return
-    from corewrite.training.samplers.server import ServerEngine
-
-    eos = policy.tokenizer.eos_token_id
-    engine = ServerEngine(server.url, server.model_folder, server.reload, eos, drift_limit=server.drift_limit)
-    try:
-        yield engine
-    finally:
-        engine.close()
-
-
-def to_train(warm: Rewriter, config: PipelineConfig, seed: int) -> Rewriter:
-    """A copy of the warm start, with an adapter where the settings want one."""
-    if (lora := config.training.lora) is None:
-        return warm.copy()
-    return with_adapter(warm, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
-
-
 def _save(registry: Registry, policy: Rewriter, deployment: Deployment, provenance: Provenance) -> Candidate:
     about: Mapping[str, JSON] = {"provenance": provenance.as_dict()}
     return Candidate(
@@ -303,8 +250,3 @@ def _decide(
     if decision.verdict == "reject":
         registry.quarantine("policy", triple.policy, reason)
     return decision
-
-
-def write_spec(folder: Path, spec: FusionSpec) -> None:
-    """Write a fusion spec as the content of an artifact."""
-    (folder / "fusion.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=True), "utf-8")

@@ -55,7 +55,7 @@ class PluginSampling(Settings):
         return known_kind(SAMPLERS, ("server",), value)
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The settings that are the plugin's own."""
         return dict(self.__pydantic_extra__ or {})
 
@@ -74,7 +74,7 @@ class PythonJudgeConfig(Settings):
     """Runs the code that `factory` names."""
     factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:function`, called with the documents and the options; gives a `corewrite.relevance.Judge`."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
 
@@ -92,7 +92,7 @@ class PluginJudgeConfig(Settings):
         return known_kind(JUDGES, ("trees", "python"), value)
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The settings that are the plugin's own."""
         return dict(self.__pydantic_extra__ or {})
 

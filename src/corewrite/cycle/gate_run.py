@@ -4,12 +4,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from corewrite.cycle.candidate import open_sampler, to_train
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.finished_week import FinishedWeek
 from corewrite.cycle.mined_week import MinedWindow, with_documents
 from corewrite.cycle.records import MINE, TRAIN
 from corewrite.cycle.steps.gate_searches import gate_searches
+from corewrite.cycle.training_run import run_training
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.load import first_champion, load_policy, recent_champions
 from corewrite.domain import Provenance
@@ -19,9 +19,9 @@ from corewrite.gate import Absent, GateResult, refuse, run_gate
 from corewrite.gate.calibrate import MarginCalibration, calibrate
 from corewrite.logs import read_evaluation_instances
 from corewrite.registry import JSON, Registry, RegistryError
-from corewrite.rewriter import Rewriter, RewriterError, load_rewriter, merged
+from corewrite.rewriter import Rewriter, RewriterError, load_rewriter
 from corewrite.storage.run_layout import RunLayout
-from corewrite.training import TrainingConfig, train
+from corewrite.training import TrainingConfig
 from corewrite.version import VERSION
 
 
@@ -144,13 +144,9 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
     pipeline = config.pipeline.model_copy(update={"training": training})
     for number in range(retrains):
         seed = config.seed + 7_919 * (number + 1)
-        policy = to_train(load_rewriter(bench.start), pipeline, seed)
-        with (
-            steps.step(f"retrain {number + 1} of {retrains}"),
-            tempfile.TemporaryDirectory() as folder,
-            open_sampler(pipeline, policy) as engine,
-        ):
-            train(policy, instances, bench.deployment.reward, training, Path(folder), seed=seed, provenance={}, engine=engine)
+        with steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder:
+            start, reward = load_rewriter(bench.start), bench.deployment.reward
+            policy, _ = run_training(start, instances, reward, pipeline, Path(folder), seed=seed, provenance={})
         title = f"gate on retrain {number + 1}"
-        results.append(bench.gate(merged(policy), steps, title, reference=reference, lineage=lineage))
+        results.append(bench.gate(policy, steps, title, reference=reference, lineage=lineage))
     return calibrate(results, business=config.pipeline.gate.margins)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from corewrite.cycle.candidate import write_spec
 from corewrite.cycle.context import CycleContext
 from corewrite.cycle.mined_week import build_impressions
 from corewrite.cycle.records import RELEVANCE, SPEC, RankerHashes, RelevanceRecord
+from corewrite.cycle.spec_file import write_spec
 from corewrite.deployment.open import load_embedder
 from corewrite.fusion import default_spec, load_spec
 from corewrite.registry import JSON

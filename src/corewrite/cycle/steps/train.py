@@ -2,16 +2,14 @@
 
 from dataclasses import asdict
 
-from corewrite.cycle.candidate import open_sampler, to_train, training_progress
 from corewrite.cycle.context import CycleContext
 from corewrite.cycle.mined_week import MinedWindow, with_documents
 from corewrite.cycle.records import TRAIN, RankerHashes, TrainRecord
 from corewrite.cycle.recovery import mitigated
 from corewrite.cycle.steps.start_policy import prepare_start_policy
+from corewrite.cycle.training_run import run_training
 from corewrite.domain import Provenance
 from corewrite.registry import JSON
-from corewrite.rewriter import merged
-from corewrite.training import train
 from corewrite.version import VERSION
 
 
@@ -34,23 +32,20 @@ def _train(cycle: CycleContext, window: MinedWindow, ranker: RankerHashes) -> Tr
     instances = with_documents(window.instances(), cycle.documents)
     deployment = cycle.deployment(ranker.relevance, ranker.spec)
     provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, cycle.config.seed).as_dict()
-    policy = to_train(prepare_start_policy(cycle, window), config, cycle.config.seed)
+    start = prepare_start_policy(cycle, window)
     settings = mitigated(config.training, cycle.mitigations)
-    with cycle.steps.step("train: semi-online MPO") as progress, open_sampler(config, policy) as engine:
-        show, after_phase = training_progress(progress, settings.phases)
-        report = train(
-            policy,
+    with cycle.steps.step("train: semi-online MPO") as progress:
+        policy, report = run_training(
+            start,
             instances,
             deployment.reward,
-            settings,
+            config.model_copy(update={"training": settings}),
             cycle.folder.training,
             seed=cycle.week_seed,
+            adapter_seed=cycle.config.seed,
             provenance=provenance,
-            engine=engine,
-            observe=after_phase,
-            progress=show,
+            progress=progress,
         )
-    policy = merged(policy)
     about: dict[str, JSON] = {"provenance": provenance, "policy_hash": policy.policy_hash, "week": cycle.week}
     return {
         "policy": cycle.registry.save("policy", policy.save, about).hash,

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from scipy import stats
 
 from corewrite.cycle import read_catalogue, read_labels, write_catalogue, write_labels
-from corewrite.cycle.candidate import training_progress
 from corewrite.cycle.mined_week import MinedWindow, build_impressions, mine_week
 from corewrite.cycle.steps.fit_relevance import refit
 from corewrite.cycle.steps.gate_searches import gate_searches
 from corewrite.cycle.steps.warm_start import warm_start
+from corewrite.cycle.training_run import training_progress
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
