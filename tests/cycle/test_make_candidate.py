@@ -121,7 +121,7 @@ def test_a_relevance_model_or_spec_that_the_champion_fails_under_is_held(run, gr
     def unreachable(*_):
         raise ScorerUnavailableError("connection refused")
 
-    monkeypatch.setattr("corewrite.cycle.incumbent.load_deployment", unreachable)
+    monkeypatch.setattr("corewrite.cycle.present_ranker.load_deployment", unreachable)
     monkeypatch.setattr(opener, "is_current", lambda folder: False)
     assert incumbent.problems(registry, triple, [], ground[2], opener, ground[3], config) == ["judge_ndcg: it fell"]
     assert asked[-1][2] is None

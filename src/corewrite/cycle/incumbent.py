@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from corewrite.cycle.candidate_config import PipelineConfig
+from corewrite.cycle.present_ranker import open_present_ranker
 from corewrite.cycle.steps.champion_holds import champion_holds
 from corewrite.deployment.deployment import Deployment
-from corewrite.deployment.load import first_champion, load_deployment, load_policy, recent_champions
+from corewrite.deployment.load import first_champion, load_policy, recent_champions
 from corewrite.deployment.open import RankerOpener
 from corewrite.domain import TrainingInstance
 from corewrite.evaluation.build import OF_NO_LINEAGE
 from corewrite.gate import Absent
-from corewrite.registry import Candidate, Champion, Registry, RegistryError
+from corewrite.registry import Candidate, Champion, Registry
 from corewrite.relevance import Judge
-from corewrite.relevance.backends import ScorerMismatchError, ScorerUnavailableError
 from corewrite.rewriter import Rewriter
 
 _RECENT = 8
@@ -92,10 +92,5 @@ class Incumbent:
         if champion is None or (champion.relevance, champion.spec) == (triple.relevance, triple.spec):
             return []
         assert self.policy is not None
-        now = None
-        try:
-            now = load_deployment(registry, opener, champion.relevance, champion.spec)
-        except (ScorerUnavailableError, ScorerMismatchError, RegistryError, FileNotFoundError):
-            if opener.is_current(registry.path(registry.artifact("relevance", champion.relevance))):
-                raise
+        now = open_present_ranker(champion, registry, opener).deployment
         return champion_holds(self.policy, instances, now, new, judge, config.gate, max_new_tokens=config.max_new_tokens)
