@@ -19,6 +19,7 @@ from corewrite.capacity.rates import MeasuredRun, Phase, PlanError
 from corewrite.domain import Context, Query, TrainingInstance
 from corewrite.rewriter import Rewriter, new_small_decoder
 from corewrite.storage.json_file import read_object
+from corewrite.storage.run_layout import RunLayout
 from corewrite.training.checkpoint import RunFolder
 from corewrite.training.config import TrainingConfig
 from corewrite.training.loop import train
@@ -44,7 +45,7 @@ def read_run(folder: Path) -> MeasuredRun:
         FileNotFoundError: there is no run, or none of its phases has ended.
         PlanError: the run had overlapping phases, or is of a version whose records lack what a plan needs.
     """
-    root = folder if (folder / "run.json").is_file() else folder / "training"
+    root = folder if (folder / "run.json").is_file() else RunLayout(folder).training
     if not (root / "run.json").is_file():
         raise FileNotFoundError(f"{folder} holds no training run (run.json): name the folder that training wrote")
     config = TrainingConfig.model_validate(read_object(root / "run.json", PlanError, "measure a new run")["config"])
