@@ -39,5 +39,7 @@ def documents_of_run(run: Path) -> Path:
             "(--config), or run its cycle once more"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        where, why = spelled(str(note))[:_SHOWN], spelled(getattr(error, "strerror", None) or str(error))[:_SHOWN]
-        raise ConfigError(f"{where} cannot be read ({why}): remove it, and run the cycle once more") from error
+        where, why = spelled(str(run))[:_SHOWN], spelled(getattr(error, "strerror", None) or str(error))[:_SHOWN]
+        raise ConfigError(
+            f"{_NOTE} of the run folder {where} cannot be read ({why}): remove it, and run the cycle once more, or name another run"
+        ) from error
