@@ -41,5 +41,6 @@ def documents_of_run(run: Path) -> Path:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         where, why = spelled(str(run))[:_SHOWN], spelled(getattr(error, "strerror", None) or str(error))[:_SHOWN]
         raise ConfigError(
-            f"{_NOTE} of the run folder {where} cannot be read ({why}): remove it, and run the cycle once more, or name another run"
+            f"{note.name} of the run folder {where} cannot be read ({why}): remove it, and run the cycle once more, or name "
+            "another run"
         ) from error
