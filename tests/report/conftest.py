@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -209,3 +211,40 @@ class Read(HTMLParser):
 @pytest.fixture
 def read() -> Callable[[str], Read]:
     return Read
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+Corners = list[tuple[float, float]]
+
+
+def shapes(element: ET.Element, at: tuple[float, float] = (0.0, 0.0)) -> Iterator[tuple[ET.Element, Corners]]:
+    """Every line and path below an element with its corners in the whole drawing, or its middle for a round one."""
+    moved = re.match(r"translate\((.+),(.+)\)", element.get("transform", ""))
+    x0, y0 = (at[0] + float(moved[1]), at[1] + float(moved[2])) if moved else at
+    if element.tag == SVG + "line":
+        yield element, [(x0, y0), (x0 + float(element.get("x2", "")), y0 + float(element.get("y2", "")))]
+    elif element.tag == SVG + "path":
+        corners: Corners = []
+        x, y, steps = 0.0, 0.0, element.get("d", "")
+        for step, values in re.findall(r"([MLhv])([^A-Za-z]*)", "" if "A" in steps else steps):
+            numbers = [float(v) for v in values.split(",")]
+            if step in "ML":
+                x, y = numbers
+            else:
+                x, y = x + numbers[0] * (step == "h"), y + numbers[0] * (step == "v")
+            corners.append((x0 + x, y0 + y))
+        yield element, corners or [(x0, y0)]
+    for child in element:
+        yield from shapes(child, (x0, y0))
+
+
+@pytest.fixture
+def painted() -> Callable[[str, str], list[Corners]]:
+    """Corners of every shape that is filled or stroked in a colour of the page."""
+
+    def found(svg: str, variable: str) -> list[Corners]:
+        drawing = ET.fromstring(svg)  # noqa: S314 (our own drawing)
+        colour = f"var(--{variable},"
+        return [p for e, p in shapes(drawing) if e.get("fill", "").startswith(colour) or e.get("stroke", "").startswith(colour)]
+
+    return found

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from corewrite.report import render_weeks
-from corewrite.report.charts import Panel, spread, week_lines
+from corewrite.report.chart_data import Panel, spread
+from corewrite.report.charts import week_lines
 from corewrite.report.week_views import Run, answer, in_weeks
 
 HOSTILE = 'harm_rate at "<script>alert(1)</script>" & \u202egnp'
@@ -145,7 +146,7 @@ def test_self_contained_and_escaped(read: Reader, rows: Any, about: Any) -> None
     )
     ids = [value for _, name, value in page.attributes if name == "id"]
     wanted = {value[1:] for _, name, value in page.attributes if name in ("href", "xlink:href") and value.startswith("#")}
-    assert len(ids) == len(set(ids)) and len(wanted) > 7 and wanted <= set(ids)
+    assert len(ids) == len(set(ids)) and len(wanted) >= 7 and wanted <= set(ids)
     assert ("meta", "content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:") in page.attributes
     assert page.definitions["Machine"] == ['harm_rate at "<script>alert(1)</script>" & <U+202E>gnp']
 
@@ -200,21 +201,20 @@ def test_spans_of_weeks() -> None:
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_marks_and_shade_stand_at_their_weeks() -> None:
+def test_marks_and_shade_stand_at_their_weeks(painted: Callable[[str, str], list[list[tuple[float, float]]]]) -> None:
     up = [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
     panel = Panel("x", {"weekly": up, "never": [(1, 1.0), (2, None), (3, 1.5), (4, 1.2)]})
-    svg = week_lines([panel], name="w", verdicts={1: "promote", 2: "hold", 3: "reject"}, shaded=[3], weeks=(1, 4))
+    svg = week_lines([panel], verdicts={1: "promote", 2: "hold", 3: "reject"}, shaded=[3], weeks=(1, 4))
     drawing = ET.fromstring(svg)  # noqa: S314 (our own drawing)
-    shade = next(p for p in drawing.iter(SVG + "path") if "var(--quiet," in p.get("style", ""))
-    edges = [float(x) for x in re.findall(r"[ML] (\S+) ", shade.get("d", ""))]
+    (shade,) = painted(svg, "quiet")
+    edges = [x for x, _ in shade]
 
-    def mark(style: str) -> tuple[float, float]:
-        uses = [u for u in drawing.iter(SVG + "use") if style in u.get("style", "")]
-        places = [(float(u.get("x", "")), float(u.get("y", ""))) for u in uses]
+    def mark(variable: str) -> tuple[float, float]:
+        places = [tuple(sum(axis) / len(axis) for axis in zip(*corners, strict=True)) for corners in painted(svg, variable)]
         assert len(places) == 2  # on the line and, above it, in the legend
         return max(places, key=lambda place: place[1])
 
-    (x2, y2), (x3, y3) = mark("fill: var(--paper,"), mark("fill: var(--bad,")
+    (x2, y2), (x3, y3) = mark("paper"), mark("bad")
     # The shade is a week wide about week 3; the line rises.
     assert x3 == pytest.approx((min(edges) + max(edges)) / 2, abs=1e-3)
     assert x3 - x2 == pytest.approx(max(edges) - min(edges), rel=1e-4) and y2 > y3
@@ -224,9 +224,9 @@ def test_marks_and_shade_stand_at_their_weeks() -> None:
 
 def test_lines_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(ValueError, match="5 series, at most 4"):
-        week_lines([Panel("x", {str(i): [(1, 1.0)] for i in range(5)})], name="w", verdicts={}, shaded=[], weeks=(1, 1))
+        week_lines([Panel("x", {str(i): [(1, 1.0)] for i in range(5)})], verdicts={}, shaded=[], weeks=(1, 1))
     with pytest.raises(ValueError, match="no panel"):
-        week_lines([], name="w", verdicts={}, shaded=[], weeks=(1, 1))
+        week_lines([], verdicts={}, shaded=[], weeks=(1, 1))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-NEVER = ["sklearn", "matplotlib", "tea_tasting", "statsmodels", "duckdb", "ibis"]
+NEVER = ["sklearn", "vl_convert", "tea_tasting", "statsmodels", "duckdb", "ibis"]
 SERVER = "import corewrite.serving.app, corewrite.serving.worker"
 WORKER = "import corewrite.serving.worker"
 COMMAND = """

@@ -47,8 +47,8 @@ def _missing_as_none(function: Callable[..., str]) -> Callable[..., str]:
     return lambda *args, **settings: function(*(None if isinstance(a, Undefined) else a for a in args), **settings)
 
 
-def _gate_chart(check: Mapping[str, Any], place: int) -> Markup | None:
+def _gate_chart(check: Mapping[str, Any]) -> Markup | None:
     found = views.build_interval(check["name"], check["difference"], check["low"], check["high"])
     margin = finite(check["margin"])
     limit = None if margin is None else -margin
-    return None if found is None else Markup(charts.interval_strip(found, limit, name=f"gate{place}"))
+    return None if found is None else Markup(charts.interval_strip(found, limit))

@@ -40,7 +40,7 @@ def render_report(summary: Mapping[str, Any], details: Mapping[str, Any]) -> str
         phases=phases,
         phase_chart=_phase_chart(phases),
         phase_seconds=views.phase_seconds(phases),
-        launches=[_launch(i, launch) for i, launch in enumerate(summary.get("experiment") or (), 1)],
+        launches=[_launch(launch) for launch in summary.get("experiment") or ()],
         examples=[(example, *views.rankings(example, scales)) for example in examples],
         scales=scales,
         seconds=_seconds(summary),
@@ -52,19 +52,19 @@ def _by_slice(summary: Mapping[str, Any]) -> tuple[views.BySlice, Markup] | None
         return None
     table = views.BySlice.of(summary["ndcg10"])
     emphasis, reference = (table.systems.get(name, "") for name in ("champion", "original"))
-    return table, Markup(charts.slice_bars(table.in_words, name="slices", emphasis=emphasis, reference=reference))
+    return table, Markup(charts.slice_bars(table.in_words, emphasis=emphasis, reference=reference))
 
 
 def _phase_chart(phases: list[dict[str, Any]]) -> Markup | None:
     panels = views.phase_panels(phases)
-    return Markup(charts.phase_lines(panels, name="phases")) if panels else None
+    return Markup(charts.phase_lines(panels)) if panels else None
 
 
-def _launch(place: int, launch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Markup | None]:
+def _launch(launch: Mapping[str, Any]) -> tuple[Mapping[str, Any], Markup | None]:
     intervals, limits = views.build_forest(launch)
-    return launch, Markup(charts.forest(intervals, name=f"launch{place}", limits=limits)) if intervals else None
+    return launch, Markup(charts.forest(intervals, limits=limits)) if intervals else None
 
 
 def _seconds(summary: Mapping[str, Any]) -> tuple[float, Markup] | None:
     measured = {label(k): s for k, v in (summary.get("seconds") or {}).items() if (s := finite(v)) is not None}
-    return (sum(measured.values()), Markup(charts.durations(measured, name="seconds"))) if measured else None
+    return (sum(measured.values()), Markup(charts.durations(measured))) if measured else None

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corewrite.report.charts import Interval, Panel
+from corewrite.report.chart_data import Interval, Panel
 from corewrite.report.format import SLICES, SYSTEMS, change, finite, interval, number, ordered, percent
 
 Json = Mapping[str, Any]

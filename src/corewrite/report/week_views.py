@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from corewrite.report.charts import Panel
+from corewrite.report.chart_data import Panel
 from corewrite.report.format import MISSING, finite, interval, number, ordered, percent, significant
 from corewrite.report.views import Card, Json
 

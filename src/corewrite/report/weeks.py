@@ -45,7 +45,7 @@ def render_weeks(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) ->
             cards=week_views.headline(run, about),
             metrics=week_views.METRICS,
             chart=_chart(run),
-            comparisons=[_comparison(i, comparison) for i, comparison in enumerate(about.get("comparisons") or (), 1)],
+            comparisons=[_comparison(comparison) for comparison in about.get("comparisons") or ()],
             holdback=[
                 (row, week_views.build_words(row), week_views.is_below(row)) for row in about.get("below_holdback") or ()
             ],
@@ -60,12 +60,12 @@ def _chart(run: week_views.Run) -> Markup | None:
     panels, ends = run.panels(), (run.weeks[0], run.weeks[-1])
     if not panels:
         return None
-    return Markup(charts.week_lines(panels, name="weeks", verdicts=run.verdicts, shaded=run.incidents, weeks=ends))
+    return Markup(charts.week_lines(panels, verdicts=run.verdicts, shaded=run.incidents, weeks=ends))
 
 
-def _comparison(place: int, comparison: Mapping[str, Any]) -> dict[str, Any]:
+def _comparison(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """A comparison with its answer, its weeks in words and its interval drawn."""
     found = build_interval(comparison["name"], comparison["difference"], comparison["low"], comparison["high"])
-    strip = None if found is None else Markup(charts.interval_strip(found, None, name=f"comparison{place}"))
+    strip = None if found is None else Markup(charts.interval_strip(found, None))
     words = week_views.spell(comparison["weeks"])
     return {**comparison, "answer": week_views.answer(comparison), "weeks": words, "strip": strip}
