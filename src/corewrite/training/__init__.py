@@ -3,7 +3,7 @@
 from corewrite.training.candidates import Scored
 from corewrite.training.checkpoint import CheckpointError, NotBitwiseWarning, ResumeError, RunFolder
 from corewrite.training.config import LoraSettings, ScoringConfig, TrainingConfig
-from corewrite.training.loop import PhaseObserver, TrainingReport, train
+from corewrite.training.loop import PhaseObserver, train
 from corewrite.training.losses import (
     PairLogProbs,
     RewardShift,
@@ -13,6 +13,7 @@ from corewrite.training.losses import (
     quality_loss,
 )
 from corewrite.training.pairs import Pair, ScoredCandidate, select_pairs
+from corewrite.training.report import TrainingReport
 from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
 from corewrite.training.samplers.in_process import InProcessEngine
 from corewrite.training.samplers.protocol import SamplingEngine, StalePolicyError, Sync

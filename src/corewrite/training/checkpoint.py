@@ -170,6 +170,13 @@ class RunFolder:
         files = sorted((self.root / "phases").glob("[0-9]*/record.json"))
         return [read_object(f, ResumeError, _ANEW, _RECORD) for f in files]
 
+    def optimizer_steps(self, phases: int) -> int:
+        """Optimizer steps of the first `phases` phases.
+
+        The first process's count: another one may be on a machine that does not see the run's folder.
+        """
+        return parallel.from_first(sum(r["optimizer_steps"] for r in self.records()[:phases]))
+
     def write_record(self, phase: int, record: Mapping[str, Any]) -> None:
         """Write down what happened in a phase."""
         self._write(self._phase(phase) / "record.json", json.dumps(dict(record), indent=1, sort_keys=True).encode())

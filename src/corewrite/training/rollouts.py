@@ -1,4 +1,4 @@
-"""The first half of a phase: sync, sample, score, write down."""
+"""The first half of a phase: sync the policy to the sampler, sample, score."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from corewrite.domain import TrainingInstance, normalise
-from corewrite.rewriter import Completion, Rewriter, as_rewrite, distinct_prompts
+from corewrite.rewriter import Completion, Rewrite, Rewriter, as_rewrite, distinct_prompts
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored, distinct_candidates, score_candidates
 from corewrite.training.config import TrainingConfig
@@ -19,7 +19,11 @@ from corewrite.training.scoring import Key, Reward
 from corewrite.training.scoring_beside import ScoringBeside
 
 Progress = Callable[[str, int, int], None]
+"""Takes (what, done, total)."""
 _PROBES = 4
+"""Prompts, and samples of each, whose log-probabilities are compared after a sync."""
+_PROBED = 64
+"""Instances whose distinct prompts they are taken from."""
 
 
 class SamplerDriftError(RuntimeError):
@@ -28,6 +32,49 @@ class SamplerDriftError(RuntimeError):
 
 class SamplerPrecisionWarning(UserWarning):
     """Weights that bfloat16 rounds too far: the phase is sampled in float32, which takes longer."""
+
+
+@dataclass(frozen=True)
+class VerifiedSync:
+    """A sync whose samples have the trainer's log-probabilities.
+
+    Attributes:
+        sync: What the engine now holds.
+        mismatch: Largest difference between the engine's log-probabilities and the trainer's, nats per token.
+    """
+
+    sync: Sync
+    mismatch: float
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseSamples:
+    """A phase's samples, before scoring.
+
+    Attributes:
+        version: Hash of the policy that sampled them.
+        batch: Instances whose query fits a prompt.
+        lost: Why, by the id of the other instances of the phase.
+        place: Number of each instance's prompt.
+        completions: N samples of each prompt.
+        rewrites: What they say.
+        facts: Figures for the phase's record.
+        beside: Has scored a part of them while the rest was sampled; None: nothing is scored yet.
+        ended: Reading of `perf_counter` when sampling ended.
+    """
+
+    version: str
+    batch: list[TrainingInstance]
+    lost: dict[str, str]
+    place: list[int]
+    completions: list[list[Completion]]
+    rewrites: list[list[Rewrite]]
+    facts: dict[str, float]
+    beside: ScoringBeside | None
+    ended: float
+
+
+def _silent(what: str, done: int, total: int) -> None: ...
 
 
 @dataclass(eq=False)
@@ -40,6 +87,7 @@ class Rollouts:
         reward: log R of texts.
         config: Settings.
         seed: The one seed.
+        progress: Called with (what, done, total).
         known: Scores of earlier phases, so that an instance that comes again costs its new rewrites only.
     """
 
@@ -48,10 +96,11 @@ class Rollouts:
     reward: Reward
     config: TrainingConfig
     seed: int
+    progress: Progress = _silent
     known: dict[Key, float] = field(default_factory=dict)
 
-    def sync(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], phase: int) -> tuple[Sync, float]:
-        """Hand the policy to the engine, once per phase, and compare a few log-probabilities: the sync and the drift, nats.
+    def sync(self, batch: Sequence[TrainingInstance], phase: int) -> VerifiedSync:
+        """Hand the policy to the engine, once per phase, and compare log-probabilities on a few prompts of the batch.
 
         Warns:
             SamplerPrecisionWarning: bfloat16, which was only the default, rounds too far: this phase is sampled in float32.
@@ -59,22 +108,24 @@ class Rollouts:
         Raises:
             SamplerDriftError: they differ by more than the engine's rounding.
         """
+        fitting = [x for x in batch if not self.policy.template.too_long(x.query)]
+        prompts, _, keys = build_prompts(self.policy, fitting[:_PROBED])
         sync = self.engine.sync(self.policy)
-        drift, limit = self._drift(prompts, keys, sync, phase), self.engine.drift_limit
+        mismatch, limit = self._mismatch(prompts, keys, sync, phase), self.engine.drift_limit
         # The in-process engine has compared the weights: what is left is rounding.
-        if limit < drift and isinstance(self.engine, InProcessEngine) and (again := self.engine.sync_precisely(self.policy)):
-            text = f"phase {phase} is sampled in float32: in bfloat16 log-probabilities are off by {drift:.2g} nats a token"
+        if limit < mismatch and isinstance(self.engine, InProcessEngine) and (again := self.engine.sync_precisely(self.policy)):
+            text = f"phase {phase} is sampled in float32: in bfloat16 log-probabilities are off by {mismatch:.2g} nats a token"
             warnings.warn(f"{text}, more than {limit:g}", SamplerPrecisionWarning, stacklevel=2)
-            sync, drift = again, self._drift(prompts, keys, again, phase)
-        if not drift <= self.engine.drift_limit:
+            sync, mismatch = again, self._mismatch(prompts, keys, again, phase)
+        if not mismatch <= self.engine.drift_limit:
             raise SamplerDriftError(
-                f"right after the sync of phase {phase} the sampler's log-probabilities are off by {drift:.2g} nats a token, "
-                f"more than the {self.engine.drift_limit:g} that rounding explains: the engine samples from other weights, "
-                "another tokenizer, or with a temperature or filter"
+                f"right after the sync of phase {phase} the sampler's log-probabilities are off by {mismatch:.2g} nats a "
+                f"token, more than the {self.engine.drift_limit:g} that rounding explains: the engine samples from other "
+                "weights, another tokenizer, or with a temperature or filter"
             )
-        return sync, drift
+        return VerifiedSync(sync, mismatch)
 
-    def _drift(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], sync: Sync, phase: int) -> float:
+    def _mismatch(self, prompts: Sequence[Sequence[int]], keys: Sequence[int], sync: Sync, phase: int) -> float:
         shown = prompts[:_PROBES]
         if not shown:  # no query of the phase fits a prompt: nothing will be sampled
             return 0.0
@@ -89,9 +140,15 @@ class Rollouts:
         )
         return largest_difference(self.policy, shown, found)
 
-    def collect(self, batch: Sequence[TrainingInstance], sync: Sync, drift: float, phase: int, progress: Progress) -> Scored:
-        """Sample the batch from the synced policy and score what is distinct; instances with too long a query are lost."""
-        clock = perf_counter()
+    def sample(self, batch: Sequence[TrainingInstance], synced: VerifiedSync, phase: int) -> PhaseSamples:
+        """N samples of every prompt of the batch from the synced policy; instances with too long a query are lost.
+
+        A reward that waits for a server is called with the first samples while the rest is drawn (`ScoringBeside`).
+
+        Raises:
+            StalePolicyError: the engine does not hold the synced policy any more.
+        """
+        clock, sync = perf_counter(), synced.sync
         lost = {x.instance_id: why for x in batch if (why := self.policy.template.too_long(x.query))}
         batch = [x for x in batch if x.instance_id not in lost]
         truncated = self.policy.template.truncated
@@ -110,7 +167,7 @@ class Rollouts:
                     seed=self.seed,
                     phase=phase,
                     max_new_tokens=self.config.max_new_tokens,
-                    progress=lambda done, total: progress("sample", done, total),
+                    progress=lambda done, total: self.progress("sample", done, total),
                     **({"ready": beside.ready} if beside else {}),
                 )
             )
@@ -119,7 +176,7 @@ class Rollouts:
                 beside.close()
             raise
         rewrites = [[as_rewrite(self.policy, c) for c in row] for row in completions]
-        sampled = perf_counter() - clock
+        ended = perf_counter()
         every = [r for i in place for r in rewrites[i]]
         facts = {
             "rollouts": len(every),
@@ -131,19 +188,31 @@ class Rollouts:
             "prompt_tokens": sum(map(len, prompts)),
             "sampled_tokens": sum(len(c.token_ids) for row in completions for c in row),
             "prompts_truncated": truncated,
-            "sampler_drift": drift,
+            "sampler_drift": synced.mismatch,
             "sync_bytes": sync.bytes,
-            "sample_seconds": round(sampled, 3),
+            "sample_seconds": round(ended - clock, 3),
         }
-        if beside is not None:
-            found, busy = beside.finish(completions, lambda done, total: progress("score", done, total))
-            wait = perf_counter() - clock - sampled
-            facts |= found.sampled | {"score_seconds": round(wait, 3), "score_busy_seconds": round(busy, 3)}
+        return PhaseSamples(sync.version, batch, lost, place, completions, rewrites, facts, beside, ended)
+
+    def score(self, samples: PhaseSamples) -> Scored:
+        """Deduplicate by cleaned text, add the identity, and compute log R; in several processes the first one does.
+
+        Raises:
+            Whatever the reward raises, see `score_texts`.
+        """
+        batch = samples.batch
+
+        def progress(done: int, total: int) -> None:
+            self.progress("score", done, total)
+
+        if samples.beside is not None:
+            found, busy = samples.beside.finish(samples.completions, progress)
+            seconds = {"score_seconds": round(perf_counter() - samples.ended, 3), "score_busy_seconds": round(busy, 3)}
             in_order = {x.instance_id: found.candidates[x.instance_id] for x in batch if x.instance_id in found.candidates}
-            return Scored(sync.version, in_order, lost | found.lost, facts)
+            return Scored(samples.version, in_order, samples.lost | found.lost, samples.facts | found.sampled | seconds)
         candidates = [
-            distinct_candidates(x, rewrites[i], self.policy, identity=self.config.identity)
-            for x, i in zip(batch, place, strict=True)
+            distinct_candidates(x, samples.rewrites[i], self.policy, identity=self.config.identity)
+            for x, i in zip(batch, samples.place, strict=True)
         ]
         scored = None
         if parallel.rank() == 0:
@@ -152,13 +221,13 @@ class Rollouts:
                 candidates,
                 self.reward,
                 self.config.scoring,
-                version=sync.version,
+                version=samples.version,
                 known=self.known,
-                sampled=facts,
-                progress=lambda done, total: progress("score", done, total),
+                sampled=samples.facts,
+                progress=progress,
             )
-            scored.lost.update(lost)
-            scored.sampled["score_seconds"] = round(perf_counter() - clock - sampled, 3)
+            scored.lost.update(samples.lost)
+            scored.sampled["score_seconds"] = round(perf_counter() - samples.ended, 3)
         return parallel.from_first(scored)  # type: ignore[return-value]
 
     def remember(self, batch: Sequence[TrainingInstance], scored: Scored) -> None:

@@ -1,0 +1,99 @@
+"""What a phase has: its batch of instances, its preference rows, and the rollouts that run beside the phase before."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec
+
+import numpy as np
+
+from corewrite.domain import TrainingInstance
+from corewrite.rewriter import Rewriter
+from corewrite.training import parallel
+from corewrite.training.candidates import Scored
+from corewrite.training.config import TrainingConfig
+from corewrite.training.pairs import select_pairs
+from corewrite.training.rows import Row
+
+P = ParamSpec("P")
+
+
+def check_inputs(instances: Sequence[TrainingInstance], config: TrainingConfig) -> None:
+    """Refuse instances and settings that no run can be trained with.
+
+    Raises:
+        ValueError: no instance, one that is kept for the gate, two of one id, or phases that overlap in several processes.
+    """
+    if not instances:
+        raise ValueError("training needs instances: the log holds no search with both D+ and D-")
+    if (kept := next((x for x in instances if x.evaluation_only), None)) is not None:
+        raise ValueError(f"instance {kept.instance_id!r} is kept for the gate: training on it would blind the gate")
+    if (twice := Counter(x.instance_id for x in instances).most_common(1)[0])[1] > 1:
+        raise ValueError(f"{twice[1]} instances are called {twice[0]!r}: their rewrites and rewards go by that id")
+    if config.overlap and parallel.world() > 1:
+        raise ValueError("phases cannot overlap in several processes: their messages would cross; set overlap: false")
+
+
+class Batches:
+    """The instances of each phase: consecutive slices of one random order, which starts over where it ends.
+
+    Args:
+        instances: Of the run.
+        config: Settings.
+        seed: Key of the order.
+    """
+
+    def __init__(self, instances: Sequence[TrainingInstance], config: TrainingConfig, seed: int) -> None:
+        self._instances = instances
+        self._size = min(config.instances_per_phase, len(instances))
+        self._order = np.random.default_rng([seed, 72]).permutation(len(instances))
+        self.repeat = config.phases * self._size > len(instances)
+        """Whether an instance comes in more than one phase."""
+
+    def __getitem__(self, phase: int) -> list[TrainingInstance]:
+        """Instances of a phase, counted from 0."""
+        n, start = len(self._instances), phase * self._size
+        return [self._instances[self._order[(start + i) % n]] for i in range(self._size)]
+
+
+class Background:
+    """One job in a thread: the next phase's rollouts, beside this phase's optimizer steps (`overlap`)."""
+
+    def __init__(self) -> None:
+        self._job: Future[None] | None = None
+
+    def start(self, job: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Begin a job; the one before must have been waited for."""
+        self._job = ThreadPoolExecutor(1).submit(job, *args, **kwargs)
+
+    def wait(self) -> None:
+        """Until the job is done, at once where there is none; raises what it raised."""
+        if self._job is not None:
+            self._job.result()
+            self._job = None
+
+
+def select_rows(
+    policy: Rewriter, batch: Sequence[TrainingInstance], scored: Scored, config: TrainingConfig, *, phase: int
+) -> list[Row]:
+    """Top-k / bottom-k preference pairs of every instance that has one, with its prompt.
+
+    Raises:
+        ValueError: no instance of the phase has a pair.
+    """
+    rows = []
+    for x in batch:
+        pairs = select_pairs(scored.candidates.get(x.instance_id, ()), config.k, config.minimum_gap)
+        if pairs:
+            rows.append(Row(x.instance_id, tuple(policy.template.encode(x.query)), tuple(pairs)))
+    if rows:
+        return rows
+    if scored.lost:
+        instance, reason = next(iter(scored.lost.items()))
+        raise ValueError(
+            f"phase {phase}: {len(scored.lost)} of {len(batch)} instances were not scored, {instance!r} for one: {reason}"
+        )
+    raise ValueError(
+        f"phase {phase} gave no preference pair from {len(batch)} instances: no sampled rewrite beats another by "
+        f"{config.minimum_gap} nats of log R; lower minimum_gap, sample more, or warm-start the policy further"
+    )
