@@ -34,8 +34,9 @@ from corewrite.search.engines import (
 )
 from corewrite.serving.cache import MAX_REWRITES, RedisCache
 from corewrite.serving.warm import read_warm
-from corewrite.training.samplers import server as server_engine
-from corewrite.training.samplers.server import SamplingServerError, ServerEngine, _Held
+from corewrite.training.samplers import server_client
+from corewrite.training.samplers.server import ServerEngine, _Held
+from corewrite.training.samplers.server_client import SamplingServerError
 
 DOCUMENTS = Catalogue(
     ("a", "b", "c"), ("red lion", "rice", "snow"), ("", "", ""), np.zeros((3, 1), np.float32), np.full(3, np.nan), np.ones(3)
@@ -205,7 +206,7 @@ class Backends:
         )
         self._redis_pool.connection_class = type("Unplugged", (kind,), begun)  # no HELLO, which would take the answer
         self._redis = RedisEngine(redis._client, "i", DOCUMENTS, timeout_ms=5_000)
-        server_engine._FIRST_WAIT = 0.0
+        server_client._FIRST_WAIT = 0.0
         self._folder = tempfile.TemporaryDirectory()
         self._sampler = ServerEngine("http://server", Path(self._folder.name), "weights", 1, concurrency=1, timeout=5)
         self._unplug(self._sampler._http._client._transport)

@@ -33,9 +33,12 @@ from corewrite.studies.engine import NoRewriter
 from corewrite.studies.quickstart.config import DemoConfig
 from corewrite.studies.summary import machine
 from corewrite.studies.truth import lists_ndcg10
+from corewrite.tuning.data import TuningRequests
 from corewrite.tuning.files import broken_rewrites, random_pair_eps, tuned_spec
+from corewrite.tuning.outcome import TradeOff, Tuning
+from corewrite.tuning.quality import ndcg10, reciprocal_rank
 from corewrite.tuning.requests import build_requests, sampled
-from corewrite.tuning.search import TradeOff, Tuning, TuningRequests, ndcg10, reciprocal_rank, tune
+from corewrite.tuning.search import tune
 
 CAST = Path(__file__).resolve().parents[1] / ".." / "shared" / "data" / "cast" / "2021_manual_evaluation_topics_v1.0.json"
 RESULTS = Path(__file__).parent / "results" / "tune.json"

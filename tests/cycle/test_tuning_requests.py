@@ -19,9 +19,10 @@ from corewrite.domain import Query
 from corewrite.fusion import FusionSpec, default_spec, evaluate_stage
 from corewrite.registry import Candidate
 from corewrite.studies.ungated import UngatedPromotion
+from corewrite.tuning.data import CHAMPION
 from corewrite.tuning.files import read_requests
+from corewrite.tuning.quality import ndcg10
 from corewrite.tuning.requests import build_requests, log_requests, nearest_other
-from corewrite.tuning.search import CHAMPION, ndcg10
 
 
 def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tmp_path):

@@ -12,9 +12,10 @@ import torch
 
 from corewrite.domain import Query
 from corewrite.rewriter import Completion, Rewriter, load_rewriter, response_log_probs
-from corewrite.training.samplers import server as server_engine
+from corewrite.training.samplers import server_client
 from corewrite.training.samplers.protocol import StalePolicyError
-from corewrite.training.samplers.server import SamplingServerError, ServerEngine
+from corewrite.training.samplers.server import ServerEngine
+from corewrite.training.samplers.server_client import SamplingServerError
 
 pytest.importorskip("httpx")
 LIMIT = 1e-4
@@ -178,7 +179,7 @@ def server(start):
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
-    monkeypatch.setattr(server_engine, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(server_client, "_FIRST_WAIT", 0.001)
     monkeypatch.delenv("COREWRITE_SERVER_KEY", raising=False)
 
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corewrite.training.samplers import server as server_engine
-from corewrite.training.samplers.server import SamplingServerError, _Http, _read
+from corewrite.training.samplers import server_client
+from corewrite.training.samplers.server_answers import read_completions
+from corewrite.training.samplers.server_client import SamplingServerError, ServerClient
 
 pytest.importorskip("httpx")
 SECONDS = 0.3
@@ -17,12 +18,12 @@ SECONDS = 0.3
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch):
-    monkeypatch.setattr(server_engine, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(server_client, "_FIRST_WAIT", 0.001)
     monkeypatch.delenv("COREWRITE_SERVER_KEY", raising=False)
 
 
 def asked(url: str, timeout: float = SECONDS) -> object:
-    http = _Http(url, 2, timeout)
+    http = ServerClient(url, 2, timeout)
     try:
         return http.json("POST", "/v1/completions", {"prompt": [1]})
     finally:
@@ -108,7 +109,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_read_is_a_value_error(name):
     with pytest.raises(ValueError) as caught:
-        _read({"choices": [TOKENS | WRONG[name]]}, [3], 1, 4, 100, 1)
+        read_completions({"choices": [TOKENS | WRONG[name]]}, [3], 1, 4, 100, 1)
     assert len(str(caught.value)) < 600
 
 
@@ -124,7 +125,7 @@ JSON = st.recursive(
 def test_answers_of_any_kind_are_read_or_refused(answer, value, key):
     for one in (answer, {"choices": [answer]}, {"choices": [TOKENS | {key: value}]}):
         with suppress(ValueError):
-            assert len(_read(json.loads(json.dumps(one)), [3], 1, 4, 100, 1)) == 1
+            assert len(read_completions(json.loads(json.dumps(one)), [3], 1, 4, 100, 1)) == 1
 
 
 def test_time_is_not_lost_to_a_good_server(bad):

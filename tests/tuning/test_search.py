@@ -14,8 +14,11 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec, default_spec, load_spec
+from corewrite.tuning.data import TuningRequests
 from corewrite.tuning.files import RequestsError, broken_rewrites, read_requests
-from corewrite.tuning.search import Grid, TuningRequests, build_stages, ndcg10, reciprocal_rank, tune
+from corewrite.tuning.grid import Grid, build_stages
+from corewrite.tuning.quality import ndcg10, reciprocal_rank
+from corewrite.tuning.search import tune
 
 ROOT = Path(__file__).resolve().parents[2]
 CAST = ROOT / ".." / "shared" / "data" / "cast"

@@ -12,7 +12,7 @@ from corewrite.storage.durable import naming
 
 if TYPE_CHECKING:
     from corewrite.fusion import FusionSpec
-    from corewrite.tuning.search import StageEstimate, TradeOff, Tuning, TuningOutcome
+    from corewrite.tuning.outcome import StageEstimate, TradeOff, Tuning, TuningOutcome
 
 EXAMPLES = (
     "Examples: `corewrite fusion compile fusion.yaml --to vespa --out schemas/video/corewrite.profile` · "

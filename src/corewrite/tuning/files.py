@@ -12,7 +12,8 @@ import yaml
 
 from corewrite.fusion import FusionSpec, StageSpec, recommended_eps
 from corewrite.storage.durable import naming
-from corewrite.tuning.search import TradeOff, TuningRequests
+from corewrite.tuning.data import TuningRequests
+from corewrite.tuning.outcome import TradeOff
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -20,8 +20,9 @@ from corewrite.fusion import evaluate_stage
 from corewrite.rewriter import Rewriter, as_rewrite, sample
 from corewrite.search import Cascade
 from corewrite.storage.durable import make_private, whole_file
+from corewrite.tuning.data import CHAMPION, TuningRequests
 from corewrite.tuning.files import broken_rewrites
-from corewrite.tuning.search import CHAMPION, TuningRequests, ndcg10
+from corewrite.tuning.quality import ndcg10
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
