@@ -91,7 +91,7 @@ def read_launch(
             for name, (above, below) in of.items()
         }
 
-    build_users, known_of = _count(users, pair), _count(known_users, pair)
+    users_of, known_of = _count(users, pair), _count(known_users, pair)
     return LaunchResult(
         name=name,
         control_arm=control,
@@ -104,7 +104,7 @@ def read_launch(
         srm_triggered_p_value=_sample_ratio_p(triggered, share, pair),
         trigger_p_value=trigger_p_value,
         users=len(users),
-        users_without_trigger={arm: build_users[arm] - known_of[arm] for arm in pair},
+        users_without_trigger={arm: users_of[arm] - known_of[arm] for arm in pair},
         searches=len(table),
         searches_without_trigger=table["impacted"].null_count,
         impacted_users=len(triggered),
@@ -119,16 +119,16 @@ def read_launch(
 
 def _check_trigger(users: pa.Table, known: pa.Table, pair: _Pair) -> float:
     """P-value of the trigger being known as often in both arms (Fisher's exact test); refuses what is not."""
-    build_users, known_of = _count(users, pair), _count(known, pair)
+    users_of, known_of = _count(users, pair), _count(known, pair)
     if nobody := [arm for arm in pair if not known_of[arm]]:
         raise ValueError(
             f"of no user in {' or '.join(map(repr, nobody))} it is known which search was the first impacted one: whether "
             "the lists of these two arms differ must be logged on both sides, of whole users"
         )
-    table = [[known_of[arm], build_users[arm] - known_of[arm]] for arm in pair]
+    table = [[known_of[arm], users_of[arm] - known_of[arm]] for arm in pair]
     p_value = float(scipy.stats.fisher_exact(table).pvalue)
     if p_value < LOWEST_SAMPLE_RATIO_P:
-        in_control, in_treatment = (100 * known_of[arm] / build_users[arm] for arm in pair)
+        in_control, in_treatment = (100 * known_of[arm] / users_of[arm] for arm in pair)
         raise ValueError(
             f"the first impacted search is known for {in_control:.1f} % of the users in {pair[0]!r} and {in_treatment:.1f} % "
             f"in {pair[1]!r} (p = {p_value:.2g}): what is known of one arm rather than of the other is no fair comparison; log "

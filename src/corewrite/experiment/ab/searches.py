@@ -86,8 +86,8 @@ def select_arms(searches: pa.Table, control: str, treatment: str) -> tuple[pa.Ta
     """
     if control == treatment:
         raise ValueError(f"arm {control!r} is both control and treatment: name two arms")
-    build_users = searches.group_by(["arm", "user_id"]).aggregate([]).group_by("arm").aggregate([("user_id", "count")])
-    users = dict(zip(build_users["arm"].to_pylist(), build_users["user_id_count"].to_pylist(), strict=True))
+    users_of = searches.group_by(["arm", "user_id"]).aggregate([]).group_by("arm").aggregate([("user_id", "count")])
+    users = dict(zip(users_of["arm"].to_pylist(), users_of["user_id_count"].to_pylist(), strict=True))
     for arm in (control, treatment):
         if arm not in users:
             raise ValueError(

@@ -52,7 +52,7 @@ class RolloutState:
         status: "running", "complete" or "rolled back"; the latter two are final.
         control, treatment: The stage's arms as last observed.
         history: All decisions, oldest first.
-        build_users: Version whose ramp drew the users; None: this one.
+        users_of: Version whose ramp drew the users; None: this one.
     """
 
     champion: int
@@ -63,7 +63,7 @@ class RolloutState:
     control: Sums = field(default_factory=Sums)
     treatment: Sums = field(default_factory=Sums)
     history: tuple[RolloutDecision, ...] = ()
-    build_users: int | None = None
+    users_of: int | None = None
 
     def share(self, config: RolloutConfig) -> float:
         """Share of users who get `champion`."""
@@ -71,7 +71,7 @@ class RolloutState:
 
     def version_for(self, user_id: str, config: RolloutConfig) -> int:
         """Version whose answer a user sees."""
-        salt = f"ramp-{self.champion if self.build_users is None else self.build_users}"
+        salt = f"ramp-{self.champion if self.users_of is None else self.users_of}"
         return self.champion if in_treatment(user_id, salt, self.share(config)) else self.previous
 
     def carried(self, champion: int, since: float) -> "RolloutState":
@@ -83,8 +83,8 @@ class RolloutState:
             champion: The new version.
             since: When it began to serve, seconds.
         """
-        drawn = self.champion if self.build_users is None else self.build_users
-        return replace(self, champion=champion, since=since, control=Sums(), treatment=Sums(), build_users=drawn)
+        drawn = self.champion if self.users_of is None else self.users_of
+        return replace(self, champion=champion, since=since, control=Sums(), treatment=Sums(), users_of=drawn)
 
     def to_json(self) -> str:
         """The state as JSON, for `from_json`."""

@@ -211,7 +211,7 @@ class SameWeights(Case):
     def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         drawn = ground.sampled(2 * self.of)
         champion, candidate = (ground.served(SOUND, drawn[2 * self.number + k]) for k in (0, 1))
-        result, judge = ground.gate(SOUND, candidate, champion, build_users=f"aa-{self.seed}-{self.number}")
+        result, judge = ground.gate(SOUND, candidate, champion, users_of=f"aa-{self.seed}-{self.number}")
         return _EQUAL, judge, result
 
 

@@ -421,7 +421,7 @@ class BenchmarkEnv:
         recent: Sequence[CaseOutput] = (),
         start: str | None = None,
         problems: Sequence[str] = (),
-        build_users: str | None = None,
+        users_of: str | None = None,
     ) -> tuple[GateResult, Change]:
         """The gate's result, and the relative change of the judge's nDCG@10.
 
@@ -432,7 +432,7 @@ class BenchmarkEnv:
             recent: Champions of the last weeks; the best of them by the judge is a bar.
             start: Name of the policy that the candidate's training began from; None: it was not trained.
             problems: What is wrong with the candidate's files.
-            build_users: Name of a random half of the users to compare on; None: all.
+            users_of: Name of a random half of the users to compare on; None: all.
         """
         original = self.deployed(under).lists("gate", [None] * len(self.searches.queries))
         both = candidate.policy is not None and champion.policy is not None
@@ -450,9 +450,9 @@ class BenchmarkEnv:
         )
         judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
         change = relative_change(judged[0], judged[1], whole.user_ids)
-        if build_users is None:
+        if users_of is None:
             return run_gate(whole, self.config.gate), change
-        some = np.flatnonzero([hash_share(u, build_users) < 0.5 for u in whole.user_ids])
+        some = np.flatnonzero([hash_share(u, users_of) < 0.5 for u in whole.user_ids])
         return run_gate(_of_some(whole, some), self.config.gate), change
 
     def _side(self, served: CaseOutput) -> PolicyResult:
