@@ -31,7 +31,7 @@ from corewrite.training import TrainingConfig, train
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 # What the published study varies around. Its outcome, the refreshed reference, is the package's default since.
-DEFAULT = TrainingConfig(refresh_reference=False)
+DEFAULT = TrainingConfig(sync_ref_model=False)
 TOTAL = DEFAULT.phases * DEFAULT.instances_per_phase
 
 
@@ -100,7 +100,7 @@ def run_grpo(found: Platform, policy: Rewriter) -> None:
         3e-4, 128, DEFAULT.max_new_tokens, num_generations=16, head_on_response_only=True
     )  # fmt: skip
     runner = grpo(policy, task.prompts, task.peer_reward, settings)
-    runner.run(instances=TOTAL * DEFAULT.samples // 16)
+    runner.run(instances=TOTAL * DEFAULT.num_generations // 16)
 
 
 def run_offline_dpo(found: Platform, policy: Rewriter) -> None:
@@ -121,11 +121,11 @@ VARIANTS = (
     *(Variant("w_g", f"{v:g}", {"weight_generation": v}) for v in (0.0, 0.05, 0.2, 1.0)),
     Variant("imitation", "best of N", {"weight_preference": 0.0, "weight_quality": 0.0, "weight_generation": 1.0}),
     *(Variant("k", f"{v}", {"k": v}) for v in (2, 4)),
-    *(Variant("N", f"{v}", {"samples": v}) for v in (8, 16, 32)),
+    *(Variant("N", f"{v}", {"num_generations": v}) for v in (8, 16, 32)),
     *(Variant("steps a phase", f"{v}", steps_per_phase(v)) for v in (1, 4, 64)),
     Variant("steps a phase", "whole", {"phases": 1, "instances_per_phase": TOTAL}),
     Variant("delta", "0", {"running_delta": False}),
-    Variant("reference", "refreshed", {"refresh_reference": True}),
+    Variant("reference", "refreshed", {"sync_ref_model": True}),
     Variant("identity", "no candidate", {"identity": False}),
     Variant("reward", "arithmetic", reward=lambda found: ArithmeticReward(found.deployment.reward)),
     *(Variant("lambda_rec", f"{v:g}", reward=recall_weighted(v)) for v in (0.1, 0.3)),

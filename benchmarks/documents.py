@@ -202,7 +202,7 @@ def settings(out: Path, documents: int) -> dict[str, Any]:
         "labels": str(out / "labels.parquet"), "frozen": str(out / "frozen.parquet"),
         "ranker": {"signals": {"relevance": model, "dense": model}, "recall": recall}, "refresh": {"relevance_every": 0},
         "warm_start": {"examples": 3_000, "epochs": 1.0}, "evaluation": {"gate_queries": 300, "watched_queries": 100},
-        "training": {"phases": 2, "instances_per_phase": 400, "samples": 4, "minimum_gap": 0.001},
+        "training": {"phases": 2, "instances_per_phase": 400, "num_generations": 4, "minimum_gap": 0.001},
     }  # fmt: skip
 
 

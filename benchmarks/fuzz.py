@@ -47,7 +47,7 @@ _SAID = ", ".join(f"{100 * share:.0f} %% {name}" for name, share in SHARES.items
 _PACKAGES = (
     "serving", "rewriter", "fusion", "storage", "domain", "registry", "cycle", "remote", "search.engines",
     "relevance.backends",
-    "training.checkpoint", "training.samplers", "experiment.rollout.file",
+    "training.checkpoint", "training.candidate_table", "training.trained_state", "training.samplers", "experiment.rollout.file",
 )  # fmt: skip
 _KEPT, _EVERY = 5, 500
 

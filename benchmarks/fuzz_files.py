@@ -47,8 +47,10 @@ from corewrite.serving.settings import load_serve_config
 from corewrite.storage.journal import Journal, JournalError, write_json
 from corewrite.storage.model_files import UnsafeModelError, check_model_file
 from corewrite.training import TrainingConfig
-from corewrite.training.checkpoint import ResumeError, RunFolder, unpack_state
+from corewrite.training.checkpoint import RunFolder
+from corewrite.training.errors import ResumeError
 from corewrite.training.optimise import new_optimizer
+from corewrite.training.trained_state import unpack_state
 
 _MODEL_WORDS = (
     b'"auto_map"', b'"architectures"', b'"model_type"', b'"llama"', b'"gpt2"', b'"bert"', b'"clip"', b'"t5"', b'"mamba"',
@@ -404,7 +406,7 @@ ranker:
     relevance: {kind: kserve, url: "http://localhost:8000", model: m, version: "1", inputs: {text: text, s: document.seconds}}
     picture: {kind: clip, folder: clip, pin: "v2:0", calibration: {slope: 2.0, offset: -1}}
   recall: {kind: qdrant, url: "http://localhost:6333", collection: "videos-{relevance}", timeout_ms: 40}
-training: {phases: 3, samples: 8, beta: 0.1, scoring: {batch: 64}}
+training: {phases: 3, num_generations: 8, beta: 0.1, scoring: {batch: 64}}
 gate: {margins: {judge_ndcg: 0.01}}
 ramp: {stages: [{share: 0}, {share: 0.01}, {share: 1}]}
 privacy: {retention_weeks: 6}

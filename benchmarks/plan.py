@@ -47,9 +47,9 @@ class Sizes:
 
 
 SMOKE = Sizes(24, 48, 1, 640)
-MANY = {"samples": 12, "k": 1, "phases": 4}
-FEW = {"samples": 4, "k": 1, "phases": 4}
-LARGER = {"samples": 8, "k": 2, "phases": 3}
+MANY = {"num_generations": 12, "k": 1, "phases": 4}
+FEW = {"num_generations": 4, "k": 1, "phases": 4}
+LARGER = {"num_generations": 8, "k": 2, "phases": 3}
 
 
 def words() -> list[str]:
@@ -118,7 +118,7 @@ def calibrated(policy: Rewriter, wanted: Workload) -> Plan:
     """What `corewrite plan --model` would say, told the mean lengths, of the policy that is trained."""
     tokens = round(wanted.rewrite_tokens)
     runs = calibrate(
-        policy, prompt_tokens=round(wanted.prompt_tokens), rewrite_tokens=tokens, samples=wanted.samples, k=wanted.k
+        policy, prompt_tokens=round(wanted.prompt_tokens), rewrite_tokens=tokens, samples=wanted.num_generations, k=wanted.k
     )  # fmt: skip
     workload = replace(build_workload(runs[0]), instances=wanted.instances, phases=wanted.phases)
     return plan(replace(fit(runs), scored=seconds_of_a_reward()), workload.with_rewrite_tokens(wanted.rewrite_tokens))

@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a try that means nothing, and is not written down")
     given = parser.parse_args()
     steps, demo = ProgressSteps(Console(stderr=True)), miniature()
-    config = TrainingConfig(phases=1, instances_per_phase=100 if given.small else 600, samples=given.samples)
+    config = TrainingConfig(phases=1, instances_per_phase=100 if given.small else 600, num_generations=given.samples)
     config = config.model_copy(update={"scoring": config.scoring.model_copy(update={"batch": 512})})
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         team = make_platform(demo, Path(folder), steps)
@@ -190,7 +190,8 @@ def main() -> None:
             stack.close()
     about = {
         "milliseconds": given.milliseconds, "batch": _BATCH, "limit": LIMIT, "machine": machine(), "code_version": VERSION,
-        "date": datetime.now(UTC).date().isoformat(), "instances": config.instances_per_phase, "samples": config.samples,
+        "date": datetime.now(UTC).date().isoformat(), "instances": config.instances_per_phase,
+        "samples": config.num_generations,
         "policy_parameters": report.parameters,
     }  # fmt: skip
     print(json.dumps({**about, "rankers": rows}, indent=1))

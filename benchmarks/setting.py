@@ -239,7 +239,7 @@ class Task:
     def config(self, bf16: bool = False, **change: Any) -> TrainingConfig:
         precision = "bfloat16" if bf16 else "float32"
         return TrainingConfig(
-            samples=SAMPLES, k=self.k, max_new_tokens=self.limit, pairs_per_step=self.steps, precision=precision,
+            num_generations=SAMPLES, k=self.k, max_new_tokens=self.limit, pairs_per_step=self.steps, precision=precision,
             sampler_precision=precision, minimum_gap=0.0, learning_rate=1e-5, **change,
         )  # fmt: skip
 

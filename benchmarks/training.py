@@ -309,7 +309,11 @@ def utilisation(task: Task) -> None:
 def syncs(task: Task) -> None:
     """Bytes and number of weight transfers per 1,000 optimizer steps: at every step, and once per phase."""
     config = task.config(phases=1, instances_per_phase=3_000).model_copy(
-        update={"pairs_per_step": TrainingConfig().pairs_per_step, "samples": TrainingConfig().samples, "minimum_gap": 0.05}
+        update={
+            "pairs_per_step": TrainingConfig().pairs_per_step,
+            "num_generations": TrainingConfig().num_generations,
+            "minimum_gap": 0.05,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
         report = train(task.policy.copy(), task.instances, task.reward, config, Path(folder), seed=0, provenance={})

@@ -22,9 +22,9 @@ RATES = Rates(
     observe=7.0, machine="a processor, 2 threads", device="cpu",
 )  # fmt: skip
 WORKLOAD = Workload(
-    instances=1_000, phases=10, samples=8, k=2, prompt_tokens=40.0, rewrite_tokens=5.0, distinct_prompts=0.5, new_texts=0.25,
-    paired=0.8, filled=0.75, row_prompt_tokens=30.0, pair_tokens=6.0, identity=True, pairs_per_step=50,
-    synced_bytes=4_000, refresh_reference=False, workers=1,
+    instances=1_000, phases=10, num_generations=8, k=2, prompt_tokens=40.0, rewrite_tokens=5.0, distinct_prompts=0.5,
+    new_texts=0.25, paired=0.8, filled=0.75, row_prompt_tokens=30.0, pair_tokens=6.0, identity=True, pairs_per_step=50,
+    synced_bytes=4_000, sync_ref_model=False, workers=1,
 )  # fmt: skip
 # By hand, a phase: 100 instances, 50 prompts of 40 tokens, 50 x 8 rewrites of 5; 100 x (8/4 + 1) rewards; 80 rows with
 # 80 x 2 x 0.75 = 120 pairs: 80 x 30 + 240 x (6 - 1) tokens in 3 steps of 1,200 tokens each.
@@ -44,7 +44,7 @@ def test_work_and_seconds_by_hand():
     assert (found.syncs, found.bytes_synced, found.optimizer_steps) == (10, 40_000, 30)
     assert found.bytes_synced_every_step == 30 * 4_000
     assert (found.optimizer_bytes, found.checkpoint_bytes) == (8_000, 12_000)
-    assert plan(RATES, replace(WORKLOAD, refresh_reference=True)).checkpoint_bytes == 16_000
+    assert plan(RATES, replace(WORKLOAD, sync_ref_model=True)).checkpoint_bytes == 16_000
 
 
 def test_gpus_share_out_three_steps_and_are_all_paid_for():
@@ -105,8 +105,8 @@ def test_numbers_out_of_range_are_refused(change, message):
 def test_workloads_out_of_range_are_refused():
     with pytest.raises(PlanError, match="5 instances cannot fill 10 phases"):
         replace(WORKLOAD, instances=5)
-    with pytest.raises(PlanError, match="samples must be at least 1, not 0"):
-        replace(WORKLOAD, samples=0)
+    with pytest.raises(PlanError, match="num_generations must be at least 1, not 0"):
+        replace(WORKLOAD, num_generations=0)
 
 
 def measured(config, shapes, rates=RATES, machine="a processor, 2 threads", **seconds):
@@ -125,13 +125,13 @@ def measured(config, shapes, rates=RATES, machine="a processor, 2 threads", **se
     return MeasuredRun("a run", machine, "cpu", config, tuple(phases))
 
 
-CONFIG = TrainingConfig(samples=16, pairs_per_step=16, phases=3)
+CONFIG = TrainingConfig(num_generations=16, pairs_per_step=16, phases=3)
 SHAPES = [(100, 16, 40, 6), (110, 16, 44, 5), (90, 16, 38, 6)]
 FEWER = [(100, 4, 40, 6), (120, 4, 41, 5)]
 
 
 def test_fit_recovers_planted_rates():
-    found = fit([measured(CONFIG, SHAPES), measured(CONFIG.model_copy(update={"samples": 4}), FEWER)])
+    found = fit([measured(CONFIG, SHAPES), measured(CONFIG.model_copy(update={"num_generations": 4}), FEWER)])
     for name in ("prompt_token", "sampled_token", "scored", "reference_token", "learnt_token", "sync", "observe"):
         assert getattr(found, name) == pytest.approx(getattr(RATES, name), rel=1e-6), name
     assert found.optimizer_step == pytest.approx(0.5, rel=1e-6)
@@ -139,7 +139,7 @@ def test_fit_recovers_planted_rates():
 
 def test_rates_are_never_negative():
     """Noise that least squares would answer with a prompt token that gives time back."""
-    runs = [measured(CONFIG, SHAPES), measured(CONFIG.model_copy(update={"samples": 4}), FEWER)]
+    runs = [measured(CONFIG, SHAPES), measured(CONFIG.model_copy(update={"num_generations": 4}), FEWER)]
     runs[1] = replace(runs[1], phases=tuple(replace(p, seconds={**p.seconds, "sample": 0.01}) for p in runs[1].phases))
     assert fit(runs).prompt_token >= 0 and fit(runs).sampled_token > 0
 
@@ -210,7 +210,7 @@ def run(policy, instances, folder, config, **kwargs):
 
 
 SMALL = TrainingConfig(
-    phases=4, instances_per_phase=60, samples=8, k=1, pairs_per_step=32, max_new_tokens=6, sampler_precision="float32"
+    phases=4, instances_per_phase=60, num_generations=8, k=1, pairs_per_step=32, max_new_tokens=6, sampler_precision="float32"
 )  # fmt: skip
 
 
@@ -229,13 +229,13 @@ def small_run(taught, made_up, tmp_path_factory):
 def test_a_second_run_takes_about_what_the_first_predicts(taught, made_up, small_run, tmp_path):
     """Wide margins: the machine may be busy. benchmarks/plan.py does it properly."""
     other = tmp_path / "fewer"
-    run(taught, made_up, other, SMALL.model_copy(update={"samples": 2}))
+    run(taught, made_up, other, SMALL.model_copy(update={"num_generations": 2}))
     runs = [read_run(small_run), read_run(other)]
-    workload = replace(build_workload(runs[0]), instances=540, phases=3, samples=5, k=2)
+    workload = replace(build_workload(runs[0]), instances=540, phases=3, num_generations=5, k=2)
     predicted = plan(fit(runs), workload)
     report, actual = run(
         taught, made_up, tmp_path / "larger",
-        SMALL.model_copy(update={"phases": 3, "instances_per_phase": 180, "samples": 5, "k": 2}),
+        SMALL.model_copy(update={"phases": 3, "instances_per_phase": 180, "num_generations": 5, "k": 2}),
     )  # fmt: skip
     assert 0.5 < predicted.seconds / actual < 2
     assert predicted.optimizer_steps == pytest.approx(report.optimizer_steps, rel=0.5)
@@ -269,7 +269,7 @@ def test_what_syncs_take_is_found_between_the_files(taught, made_up, tmp_path):
             return super().sync(policy)
 
         def sample(self, prompts, n, **kwargs):
-            time.sleep(0.7 if n == SMALL.samples else 0)  # the probe right after a sync has fewer
+            time.sleep(0.7 if n == SMALL.num_generations else 0)  # the probe right after a sync has fewer
             return super().sample(prompts, n, **kwargs)
 
     config = SMALL.model_copy(update={"phases": 2, "instances_per_phase": 8})
@@ -331,7 +331,7 @@ def test_made_up_instances_have_the_length_wanted_and_are_all_different(taught):
 def test_a_calibration_measures_two_numbers_of_samples_and_no_reward(taught):
     shown = []
     runs = calibrate(taught, prompt_tokens=20, rewrite_tokens=4, samples=2, k=2, progress=lambda *x: shown.append(x))
-    assert [r.config.samples for r in runs] == [2, 8] and [len(r.phases) for r in runs] == [2, 2]
+    assert [r.config.num_generations for r in runs] == [2, 8] and [len(r.phases) for r in runs] == [2, 2]
     assert shown == [(i, 6) for i in range(1, 7)]
     rates = fit(runs)
     assert rates.scored is None and min(rates.sampled_token, rates.learnt_token, rates.reference_token) > 0

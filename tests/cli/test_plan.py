@@ -39,7 +39,7 @@ def trained(policy, tmp_path_factory):
     def reward(xs, texts):
         return [np.array([0.0 if t == x.query.text else -1.0 for t in row]) for x, row in zip(xs, texts, strict=True)]
 
-    config = TrainingConfig(phases=3, instances_per_phase=16, samples=4, max_new_tokens=4)
+    config = TrainingConfig(phases=3, instances_per_phase=16, num_generations=4, max_new_tokens=4)
     instances = synthetic_instances(policy, 48, 24, 4)
     train(policy.copy(), instances, reward, config, folder / "training", seed=0, provenance={})
     return folder
@@ -49,7 +49,7 @@ def test_a_plan_from_a_run_is_what_the_library_gives(trained):
     found = json.loads(call("--instances", 5_000_000, "--run", trained, "--phases", 20, "--json").stdout)
     measured = read_run(trained / "training")
     workload = build_workload(measured)
-    assert found["workload"]["instances"] == 5_000_000 and found["workload"]["samples"] == 4 and found["syncs"] == 20
+    assert found["workload"]["instances"] == 5_000_000 and found["workload"]["num_generations"] == 4 and found["syncs"] == 20
     assert found["bytes_synced"] == 20 * workload.synced_bytes
     rates = fit([measured])
     by_step = {s["name"]: s["seconds"] for s in found["steps"]}
@@ -103,7 +103,7 @@ def test_calibration_of_a_model(policy, tmp_path):
     found = json.loads(result.stdout)
     score = {s["name"]: s["seconds"] for s in found["steps"]}["score"]
     assert score == pytest.approx(0.01 * 10_000 * (1 + 2 * found["workload"]["new_texts"]))
-    assert found["workload"]["samples"] == 2 and found["workload"]["phases"] == 6
+    assert found["workload"]["num_generations"] == 2 and found["workload"]["phases"] == 6
     assert any("made-up instances" in a for a in found["assumptions"])
 
 

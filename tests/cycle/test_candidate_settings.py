@@ -25,9 +25,9 @@ def test_without_settings_this_process_samples_and_all_weights_are_trained(warm)
 
 def test_a_server_in_the_settings_samples(warm, tmp_path):
     pytest.importorskip("httpx")
-    server = {"url": "http://127.0.0.1:9", "model_folder": str(tmp_path), "reload": "weights", "drift_limit": 0.01}
+    server = {"url": "http://127.0.0.1:9", "model_folder": str(tmp_path), "reload": "weights", "log_prob_mismatch_limit": 0.01}
     with open_sampler(PipelineConfig.model_validate({"server": server}), warm) as engine:
-        assert isinstance(engine, ServerEngine) and engine.drift_limit == 0.01
+        assert isinstance(engine, ServerEngine) and engine.log_prob_mismatch_limit == 0.01
 
 
 def test_an_adapter_in_the_settings_is_all_that_is_trained_and_is_merged_for_serving(warm):

@@ -1,6 +1,7 @@
 import pytest
 
 from corewrite.cycle import PipelineConfig
+from corewrite.cycle.begin import _hash_settings
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.config_sections import load_cycle_config, load_train_config
 from corewrite.domain import ConfigError, sha256_json
@@ -79,6 +80,24 @@ def test_one_file_and_that_of_the_version_before_are_the_same_cycle(tmp_path):
     }  # fmt: skip
     assert sha256_json(today.model_dump(mode="json", exclude_defaults=True)) == sha256_json(plain)
     assert CycleConfig.model_validate(plain) == before
+
+
+def test_settings_that_have_other_names_now_are_hashed_under_their_first(tmp_path):
+    """A week begun by a version of before goes on."""
+    sections = "training: {num_generations: 8, max_grad_norm: 0.5, sync_ref_model: false}\n"
+    sections += "sampling: {url: u, model_folder: f, log_prob_mismatch_limit: 0.01}\ngate: {minimum_effective_users: 30}\n"
+    (tmp_path / "today.yaml").write_text(TODAY.replace("training: {phases: 3}\n", sections))
+    before = sections.replace("num_generations", "samples").replace("max_grad_norm", "clip")
+    before = before.replace("sync_ref_model", "refresh_reference").replace("log_prob_mismatch_limit", "drift_limit")
+    (tmp_path / "before.yaml").write_text(TODAY.replace("training: {phases: 3}\n", before))
+    today = load_cycle_config(tmp_path / "today.yaml")
+    with pytest.warns(OldConfigWarning, match=r"`sampling.drift_limit` is `sampling.log_prob_mismatch_limit` now"):
+        assert load_cycle_config(tmp_path / "before.yaml") == today
+    plain = today.model_dump(mode="json", exclude_defaults=True)
+    plain["pipeline"]["training"] = {"samples": 8, "clip": 0.5, "refresh_reference": False}
+    plain["pipeline"]["server"] = {"url": "u", "model_folder": "f", "drift_limit": 0.01}
+    plain["pipeline"]["gate"] = {"minimum_users": 30}
+    assert _hash_settings(today) == sha256_json(plain)
 
 
 def test_what_does_not_go_together_names_the_file(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from corewrite.cycle.mined_week import MinedWindow
 from corewrite.cycle.status import load_history
 from corewrite.storage.journal import JournalError
-from corewrite.training.checkpoint import ResumeError, RunFolder
+from corewrite.training.checkpoint import RunFolder
+from corewrite.training.errors import ResumeError
 
 ODD = ["5", "[]", "{", "[" * 100_000, '{"a": {"b": [', "null", '"x"']
 RECORD = {"week": "w1", "verdict": "hold", "reason": "so", "alarms": ["a"]}

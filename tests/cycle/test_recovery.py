@@ -31,10 +31,10 @@ def test_only_the_latest_rejects_count() -> None:
 
 
 def test_mitigations_change_what_they_name() -> None:
-    plain = TrainingConfig(beta=0.2, learning_rate=4e-4, refresh_reference=True, weight_generation=0.1)
+    plain = TrainingConfig(beta=0.2, learning_rate=4e-4, sync_ref_model=True, weight_generation=0.1)
     assert mitigated(plain, []) == plain
     closer = mitigated(plain, ["stronger_kl", "stronger_kl"])
-    assert (closer.beta, closer.learning_rate, closer.refresh_reference) == (0.8, 1e-4, False)
+    assert (closer.beta, closer.learning_rate, closer.sync_ref_model) == (0.8, 1e-4, False)
     assert mitigated(plain, ["length_control"]).length_normalised
     assert mitigated(plain, ["higher_sft_weight"] * 3).weight_generation == pytest.approx(0.3)
     none, much = (TrainingConfig(weight_generation=w) for w in (0.0, 1.0))

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from corewrite.domain import ConfigError, Settings
 from corewrite.domain.config_file import SECTIONS, read_config
-from corewrite.domain.earlier_config import OldConfigWarning
+from corewrite.domain.earlier_config import OldConfigWarning, as_written_now
+from corewrite.domain.strict_yaml import read_yaml
 
 
 class Training(Settings):
@@ -156,6 +157,31 @@ def test_training_s_earlier_file_is_read(file):
     with pytest.warns(OldConfigWarning, match="line 2: `server` is `sampling` now"):
         found = read_config(file("training: {phases: 3}\nserver: {url: u}\n"), Trains, run="r", labels="l")
     assert found.training.phases == 3 and found.sampling == Sampling(url="u")
+
+
+def test_settings_that_have_other_names_now_are_read_and_the_warning_names_them(file):
+    earlier = "pipeline:\n  training:\n    samples: 4\n    clip: 2\n    refresh_reference: no\n    phases: 0x3\n"
+    tree = read_yaml(file(earlier), rewrite=lambda root: root)
+    with pytest.warns(OldConfigWarning) as said:
+        found = read_yaml(file(earlier), rewrite=lambda root: as_written_now(root, "c.yaml"))
+    names = {"num_generations": 4, "max_grad_norm": 2, "sync_ref_model": False, "phases": 3}
+    assert found.value == {"training": names} and list(tree.value) == ["pipeline"]
+    message = str(said[0].message)
+    assert "line 3: `training.samples` is `training.num_generations` now" in message
+    assert "line 5: `training.refresh_reference` is `training.sync_ref_model` now" in message
+    assert found.line(("training", "max_grad_norm")) == 4
+
+
+def test_a_plugin_s_settings_keep_the_names_that_it_gives_them(file):
+    for text, limit in (
+        ("sampling: {kind: mine, drift_limit: 1}\n", "drift_limit"),
+        ("sampling: {kind: server, drift_limit: 1}\n", "log_prob_mismatch_limit"),
+        ("sampling: {drift_limit: 1}\n", "log_prob_mismatch_limit"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if limit.startswith("log") else "error", OldConfigWarning)
+            found = read_yaml(file(text), rewrite=lambda root: as_written_now(root, "c.yaml"))
+        assert limit in found.value["sampling"]
 
 
 def test_a_server_s_earlier_file_is_read(file):

@@ -50,7 +50,8 @@ class Quiet:
 
 def miniature_size() -> LoopSize:
     pipeline = PipelineConfig(
-        warm_start=WarmStartConfig(examples=8_000), training=TrainingConfig(phases=1, instances_per_phase=60, samples=6),
+        warm_start=WarmStartConfig(examples=8_000),
+        training=TrainingConfig(phases=1, instances_per_phase=60, num_generations=6),
         # Wide margins: of so few searches the judge can tell a broken ranker, not a champion that is a little worse.
         gate=GateConfig(resamples=100, subsamples=50, minimum_users=20, margins=Margins(**WIDE)),
         gate_queries=120, watched_queries=50,

@@ -3,7 +3,7 @@
 from rapidfuzz.distance import OSA
 
 from corewrite.domain import Context, Query, words
-from corewrite.rewriter import omissions, other_contexts, slips, told_by_titles
+from corewrite.rewriter import context_word_dropout, other_contexts, title_conditioned_dropout, typo_noise
 
 GOOD = [
     Query("Red Lion trailer", Context(("zoo",), ("The red lion",), "en")),
@@ -14,8 +14,8 @@ GOOD = [
 ] * 20
 
 
-def test_a_slip_is_one_edit_in_one_word_and_is_restored() -> None:
-    made = slips(GOOD, seed=1)
+def test_a_typo_is_one_edit_in_one_word_and_is_restored() -> None:
+    made = typo_noise(GOOD, seed=1)
     contexts = {q.text.lower(): q.context for q in GOOD}
     for example in made:
         assert example.query.context == contexts[example.target]
@@ -26,19 +26,19 @@ def test_a_slip_is_one_edit_in_one_word_and_is_restored() -> None:
     assert len({e.query.text for e in made if e.target == "interesting documentary"}) > 5
     # Nothing to damage in an empty query or a very short word.
     assert {e.target for e in made} == {"red lion trailer", "how to cook rice", "interesting documentary"}
-    assert made == slips(GOOD, seed=1) != slips(GOOD, seed=2)
+    assert made == typo_noise(GOOD, seed=1) != typo_noise(GOOD, seed=2)
 
 
-def test_omissions_leave_out_what_the_own_context_says() -> None:
-    made = omissions(GOOD)
+def test_context_word_dropout_leaves_out_what_the_own_context_says() -> None:
+    made = context_word_dropout(GOOD)
     assert {(e.query.text, e.target) for e in made} == {("trailer", "red lion trailer")}
     assert made[0].query.context == GOOD[0].context
 
 
-def test_told_by_titles_puts_the_words_left_out_into_a_title() -> None:
+def test_title_conditioned_dropout_puts_the_words_left_out_into_a_title() -> None:
     titles = ["a red lion at night", "rice for two", "red lion trailer", "nothing of it"]
-    made = told_by_titles(GOOD, titles, seed=1)
-    assert made == told_by_titles(GOOD, titles, seed=1) != told_by_titles(GOOD, titles, seed=2)
+    made = title_conditioned_dropout(GOOD, titles, seed=1)
+    assert made == title_conditioned_dropout(GOOD, titles, seed=1) != title_conditioned_dropout(GOOD, titles, seed=2)
     for example in made:
         title = example.query.context.titles[-1]
         left = set(example.query.text.split())

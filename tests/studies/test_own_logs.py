@@ -14,7 +14,7 @@ from corewrite.registry import Registry
 pytestmark = pytest.mark.e2e
 SETTINGS = """
 warm_start: {examples: 400, learning_rate_pretrained: 0.003}
-training: {phases: 1, instances_per_phase: 60, samples: 4, minimum_gap: 0.001}
+training: {phases: 1, instances_per_phase: 60, num_generations: 4, minimum_gap: 0.001}
 gate_queries: 200
 watched_queries: 50
 probe_instances: 100

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from corewrite.capacity.profile import read_run
 from corewrite.capacity.rates import PlanError
 from corewrite.training import TrainingConfig, train
-from corewrite.training.checkpoint import ResumeError, RunFolder, unpack_state
+from corewrite.training.checkpoint import RunFolder
+from corewrite.training.errors import ResumeError
 from corewrite.training.optimise import new_optimizer
+from corewrite.training.trained_state import unpack_state
 
-CONFIG = TrainingConfig(phases=1, instances_per_phase=24, samples=4, k=1, max_new_tokens=8, pairs_per_step=8)
+CONFIG = TrainingConfig(phases=1, instances_per_phase=24, num_generations=4, k=1, max_new_tokens=8, pairs_per_step=8)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ def test_training_on_the_gpu_samples_learns_and_checkpoints(start, instances, to
     policy = start.copy()
     assert policy.model.device.type == "cuda"
     config = TrainingConfig(
-        phases=2, instances_per_phase=16, samples=8, k=2, pairs_per_step=8, max_new_tokens=6, precision="bfloat16"
+        phases=2, instances_per_phase=16, num_generations=8, k=2, pairs_per_step=8, max_new_tokens=6, precision="bfloat16"
     )  # fmt: skip
     report = train(policy, instances, toy_reward, config, tmp_path, seed=3, provenance={})
     assert report.phases == 2 and policy.policy_hash != start.policy_hash

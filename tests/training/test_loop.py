@@ -17,7 +17,7 @@ from corewrite.rewriter import PromptTemplate, Rewriter, TemplateConfig, greedy
 from corewrite.training import (
     InProcessEngine,
     ResumeError,
-    SamplerDriftError,
+    SamplerMismatchError,
     SamplerPrecisionWarning,
     ScoringConfig,
     StalePolicyError,
@@ -30,7 +30,7 @@ from corewrite.training import (
 from corewrite.training.samplers import in_process
 
 CONFIG = TrainingConfig(
-    phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6,
+    phases=3, instances_per_phase=16, num_generations=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6,
     sampler_precision="float32",
 )  # fmt: skip
 
@@ -46,7 +46,7 @@ def mean_reward(policy, instances, reward):
 
 def test_training_raises_the_reward_and_records_every_phase(taught, instances, toy_reward, tmp_path):
     policy = taught.copy()
-    config = CONFIG.model_copy(update={"phases": 16, "samples": 16, "instances_per_phase": 24, "learning_rate": 3e-3})
+    config = CONFIG.model_copy(update={"phases": 16, "num_generations": 16, "instances_per_phase": 24, "learning_rate": 3e-3})
     report = run(policy, instances, toy_reward, tmp_path, config)
     assert mean_reward(policy, instances, toy_reward) > mean_reward(taught, instances, toy_reward) + 0.15
     assert (report.phases, report.syncs, report.rollouts) == (16, 16, 16 * 24 * 16)
@@ -58,7 +58,7 @@ def test_training_raises_the_reward_and_records_every_phase(taught, instances, t
     assert all(norm > 0 for norm in first["gradient_norms"].values())
     # The reference is where training starts: in the first step rho is 0, so L_p starts at ln 2 and can only be near it.
     assert first["losses"]["preference"] == pytest.approx(np.log(2), abs=0.15)
-    assert first["sampler_drift"] < 1e-4
+    assert first["log_prob_mismatch"] < 1e-4
     assert first["sync_bytes"] == 4 * taught.parameters
 
 
@@ -181,7 +181,7 @@ def test_an_engine_that_samples_from_something_else_is_noticed(start, instances,
                 p.data /= 0.9
             return found
 
-    with pytest.raises(SamplerDriftError, match=r"phase 0.*temperature"):
+    with pytest.raises(SamplerMismatchError, match=r"phase 0.*temperature"):
         run(start.copy(), instances, toy_reward, tmp_path, engine=Tempered(start, "float32"))
 
 
@@ -218,20 +218,20 @@ def test_the_sampler_keeps_its_weights_while_the_policy_moves(start):
 def test_bfloat16_sampling_stays_within_its_limit(taught, instances, toy_reward, tmp_path):
     config = CONFIG.model_copy(update={"sampler_precision": "bfloat16", "precision": "bfloat16"})
     records = run(taught.copy(), instances, toy_reward, tmp_path, config).records
-    assert all(1e-4 < r["sampler_drift"] < 0.25 for r in records)
+    assert all(1e-4 < r["log_prob_mismatch"] < 0.25 for r in records)
 
 
 def test_weights_that_bfloat16_rounds_too_far_are_sampled_in_float32(taught, instances, toy_reward, tmp_path, monkeypatch):
     exact, auto = taught.copy(), taught.copy()
     run(exact, instances, toy_reward, tmp_path / "exact")
     monkeypatch.setattr("corewrite.training.samplers.in_process.multiplies_bfloat16", lambda device: True)
-    monkeypatch.setitem(in_process._DRIFT_LIMITS, torch.bfloat16, 1e-3)
+    monkeypatch.setitem(in_process._MISMATCH_LIMITS, torch.bfloat16, 1e-3)
     with pytest.warns(SamplerPrecisionWarning, match="phase 1 is sampled in float32: in bfloat16 .* nats a token, more than"):
         config = CONFIG.model_copy(update={"sampler_precision": "auto"})
         records = run(auto, instances, toy_reward, tmp_path / "auto", config).records
-    assert all(r["sampler_drift"] < 1e-4 for r in records)
+    assert all(r["log_prob_mismatch"] < 1e-4 for r in records)
     assert auto.policy_hash == exact.policy_hash
-    with pytest.raises(SamplerDriftError, match="phase 0"):  # what was asked for is not changed
+    with pytest.raises(SamplerMismatchError, match="phase 0"):  # what was asked for is not changed
         run(taught.copy(), instances, toy_reward, tmp_path / "b", CONFIG.model_copy(update={"sampler_precision": "bfloat16"}))
 
 

@@ -32,7 +32,7 @@ def one_step(policy, rows, steps, config, reference_policy):
     return optimise(policy, optimizer, rows, steps, reference, Cursor(), config, phase=0, steps_before=100)
 
 
-CONFIG = TrainingConfig(learning_rate=1e-2, clip=1e9, phases=1)
+CONFIG = TrainingConfig(learning_rate=1e-2, max_grad_norm=1e9, phases=1)
 
 
 def moved(start):

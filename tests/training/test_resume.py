@@ -26,8 +26,8 @@ from corewrite.training import (
 from corewrite.training.optimise import Cursor
 
 CONFIG = TrainingConfig(
-    phases=3, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=4, max_new_tokens=6,
-    sampler_precision="float32", checkpoint_minutes=1e-9, minimum_gap=0.0, refresh_reference=True,
+    phases=3, instances_per_phase=16, num_generations=8, k=2, learning_rate=2e-3, pairs_per_step=4, max_new_tokens=6,
+    sampler_precision="float32", checkpoint_minutes=1e-9, minimum_gap=0.0, sync_ref_model=True,
 )  # fmt: skip
 
 

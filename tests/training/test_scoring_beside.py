@@ -11,7 +11,7 @@ from corewrite.training import InProcessEngine, TrainingConfig, TransientRewardE
 from corewrite.training.config import ScoringConfig
 
 CONFIG = TrainingConfig(
-    phases=2, instances_per_phase=16, samples=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6,
+    phases=2, instances_per_phase=16, num_generations=8, k=2, learning_rate=2e-3, pairs_per_step=8, max_new_tokens=6,
     sampler_precision="float32", scoring=ScoringConfig(batch=24),
 )  # fmt: skip
 

@@ -200,7 +200,9 @@ def policy(start):
 
 @pytest.fixture
 def engine(server, policy, tmp_path):
-    engine = ServerEngine(server.url, tmp_path / "sync", "weights", policy.tokenizer.eos_token_id, drift_limit=LIMIT)
+    engine = ServerEngine(
+        server.url, tmp_path / "sync", "weights", policy.tokenizer.eos_token_id, log_prob_mismatch_limit=LIMIT
+    )
     yield engine
     engine.close()
 
@@ -227,7 +229,7 @@ def assert_scored_as_by(model, prompts, rows) -> None:
 def test_ids_and_log_probabilities_are_those_of_the_policy(server, engine, policy):
     sync = engine.sync(policy)
     assert sync.version == policy.policy_hash
-    folder = engine._folder / f"policy-{sync.version}"
+    folder = engine.model_folder / f"policy-{sync.version}"
     assert sync.bytes == (folder / "model.safetensors").stat().st_size > 4 * policy.parameters
     assert server.bodies("/collective_rpc") == [{"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}]
     told = [path for path, _, _ in server.seen if "rpc" in path or "cache" in path]
@@ -266,13 +268,13 @@ def test_draws_are_keyed_by_seed_phase_and_key_not_by_place(server, engine, poli
 
 def test_a_sync_leaves_only_its_own_version_and_what_is_not_ours(engine, policy, start):
     first = engine.sync(policy)
-    stranger = engine._folder / "policy-of-somebody-else"
+    stranger = engine.model_folder / "policy-of-somebody-else"
     stranger.mkdir()
-    torn = engine._folder / f".policy-{'0' * 64}.partial"
+    torn = engine.model_folder / f".policy-{'0' * 64}.partial"
     torn.mkdir()
     second = engine.sync(changed(start, 2))
     assert first.version != second.version
-    assert {p.name for p in engine._folder.iterdir()} == {f"policy-{second.version}", stranger.name}
+    assert {p.name for p in engine.model_folder.iterdir()} == {f"policy-{second.version}", stranger.name}
     assert drawn(engine, policy, second.version)
 
 
@@ -287,7 +289,7 @@ def test_a_policy_that_cannot_be_written_leaves_nothing_half(engine, policy, mon
     monkeypatch.setattr(policy, "save", full)
     with pytest.raises(OSError, match="No space"):
         engine.sync(policy)
-    assert [p.name for p in engine._folder.iterdir()] == [f"policy-{version}"]
+    assert [p.name for p in engine.model_folder.iterdir()] == [f"policy-{version}"]
     with pytest.raises(StalePolicyError, match="none"):
         drawn(engine, policy, version)
 
@@ -420,7 +422,7 @@ def synced(start, tmp_path_factory):
     """A server and an engine that holds `start`, shared."""
     assert start.tokenizer.eos_token_id == 1 and start.model.config.vocab_size == 295
     with serving(start) as server:
-        engine = ServerEngine(server.url, tmp_path_factory.mktemp("sync"), "weights", 1, drift_limit=LIMIT)
+        engine = ServerEngine(server.url, tmp_path_factory.mktemp("sync"), "weights", 1, log_prob_mismatch_limit=LIMIT)
         engine.sync(start)
         yield server, engine
         engine.close()
@@ -441,7 +443,7 @@ def test_an_answer_that_cannot_be_used_is_an_error_that_says_why(synced, start, 
 
 def test_requests_under_way_are_bounded_and_progress_is_told(server, policy, tmp_path):
     engine = ServerEngine(
-        server.url + "/v1/", tmp_path, "weights", policy.tokenizer.eos_token_id, drift_limit=LIMIT, concurrency=3
+        server.url + "/v1/", tmp_path, "weights", policy.tokenizer.eos_token_id, log_prob_mismatch_limit=LIMIT, concurrency=3
     )  # fmt: skip
     version = engine.sync(policy).version
     server.delay, server.busiest, told = 0.05, 0, []
@@ -457,7 +459,9 @@ def test_requests_under_way_are_bounded_and_progress_is_told(server, policy, tmp
 
 
 def test_a_server_that_hangs_is_left(server, policy, tmp_path):
-    engine = ServerEngine(server.url, tmp_path, "weights", policy.tokenizer.eos_token_id, drift_limit=LIMIT, timeout=0.5)
+    engine = ServerEngine(
+        server.url, tmp_path, "weights", policy.tokenizer.eos_token_id, log_prob_mismatch_limit=LIMIT, timeout=0.5
+    )
     version = engine.sync(policy).version
     server.delay = 0.8
     with pytest.raises(SamplingServerError, match="tried 5 times: no answer, ReadTimeout"):
@@ -484,7 +488,7 @@ def test_a_diverged_policy_is_not_handed_over(server, engine, policy):
         policy.model.model.norm.weight[0] = float("nan")
     with pytest.raises(ValueError, match="weights have diverged"):
         engine.sync(policy)
-    assert not server.seen and not engine._folder.exists()
+    assert not server.seen and not engine.model_folder.exists()
 
 
 def test_the_policy_stays_in_training_mode(engine, policy):
@@ -496,7 +500,7 @@ def test_the_policy_stays_in_training_mode(engine, policy):
 def test_the_key_comes_from_the_environment_and_is_never_shown(server, policy, tmp_path, monkeypatch, caplog):
     caplog.set_level("DEBUG")
     monkeypatch.setenv("COREWRITE_SERVER_KEY", "sk-secret\n")
-    engine = ServerEngine(server.url, tmp_path, "weights", policy.tokenizer.eos_token_id, drift_limit=LIMIT)
+    engine = ServerEngine(server.url, tmp_path, "weights", policy.tokenizer.eos_token_id, log_prob_mismatch_limit=LIMIT)
     version = engine.sync(policy).version
     assert {key for _, _, key in server.seen} == {"Bearer sk-secret"}
 
@@ -554,7 +558,9 @@ def tuned(start):
 
 @pytest.fixture
 def adapter_engine(server, tuned, tmp_path):
-    engine = ServerEngine(server.url, tmp_path / "sync", "adapter", tuned[0].tokenizer.eos_token_id, drift_limit=LIMIT)
+    engine = ServerEngine(
+        server.url, tmp_path / "sync", "adapter", tuned[0].tokenizer.eos_token_id, log_prob_mismatch_limit=LIMIT
+    )
     yield engine
     engine.close()
 
@@ -562,7 +568,7 @@ def adapter_engine(server, tuned, tmp_path):
 def test_only_the_adapter_is_handed_over(server, adapter_engine, tuned):
     policy, train = tuned
     first = adapter_engine.sync(policy)
-    (folder,) = adapter_engine._folder.iterdir()
+    (folder,) = adapter_engine.model_folder.iterdir()
     assert {f.name for f in folder.iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "README.md"}
     numbers = 2 * 2 * 4 * (32 + 32)  # layers, matrices, rank, in and out
     assert 4 * numbers < first.bytes < 4 * numbers + 2_000
@@ -572,7 +578,7 @@ def test_only_the_adapter_is_handed_over(server, adapter_engine, tuned):
 
     train(2)
     second = adapter_engine.sync(policy)
-    assert set(server.adapters) == {f"policy-{second.version}"} == {p.name for p in adapter_engine._folder.iterdir()}
+    assert set(server.adapters) == {f"policy-{second.version}"} == {p.name for p in adapter_engine.model_folder.iterdir()}
     assert server.bodies("/v1/unload_lora_adapter") == [{"lora_name": folder.name}]
     assert not server.bodies("/collective_rpc")
     assert_scored_as_by(policy.model.eval(), build_prompts(policy), drawn(adapter_engine, policy, second.version))
@@ -583,7 +589,9 @@ def test_only_the_adapter_is_handed_over(server, adapter_engine, tuned):
 def test_an_adapter_is_loaded_anew_after_a_resume(server, adapter_engine, tuned, tmp_path):
     policy, train = tuned
     first = adapter_engine.sync(policy)
-    resumed = ServerEngine(server.url, tmp_path / "sync", "adapter", policy.tokenizer.eos_token_id, drift_limit=LIMIT)
+    resumed = ServerEngine(
+        server.url, tmp_path / "sync", "adapter", policy.tokenizer.eos_token_id, log_prob_mismatch_limit=LIMIT
+    )
     assert resumed.sync(policy) == first
     train(3)
     version = resumed.sync(policy).version

@@ -1,6 +1,6 @@
 """From rates to the hours, cost and bytes of a weekly cycle: pure arithmetic.
 
-What a plan takes for granted beyond the rates that were measured is written down with it.
+Assumptions beyond the measured rates are part of the plan.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +15,12 @@ _PROCESSOR = "cpu"
 
 @dataclass(frozen=True)
 class Workload:
-    """A cycle: its size, and what a phase of it is like.
+    """Size of a training cycle, and means over its phases.
 
     Attributes:
         instances: Training instances of the cycle, each used once.
         phases: Phases they are cut into; weights are synced once in each.
-        samples: N.
+        num_generations: N, samples per instance.
         k: Pairs per instance at most.
         prompt_tokens: Mean tokens of a distinct prompt.
         rewrite_tokens: Mean tokens of a sampled rewrite, end-of-sequence included.
@@ -33,13 +33,13 @@ class Workload:
         identity: Whether the query itself is scored too.
         pairs_per_step: Pairs of an optimizer step.
         synced_bytes: Bytes of weights handed to a sampler in a sync: those that are trained, in float32.
-        refresh_reference: Whether the reference moves, and so is checkpointed.
+        sync_ref_model: Whether the reference moves, and so is checkpointed.
         workers: Calls of the reward at the same time.
     """
 
     instances: int
     phases: int
-    samples: int
+    num_generations: int
     k: int
     prompt_tokens: float
     rewrite_tokens: float
@@ -52,11 +52,11 @@ class Workload:
     identity: bool
     pairs_per_step: int
     synced_bytes: int
-    refresh_reference: bool
+    sync_ref_model: bool
     workers: int
 
     def __post_init__(self) -> None:
-        for name in ("instances", "phases", "samples", "k", "rewrite_tokens", "workers"):
+        for name in ("instances", "phases", "num_generations", "k", "rewrite_tokens", "workers"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.prompt_tokens <= 0:
@@ -75,7 +75,7 @@ class Workload:
 
     @property
     def work(self) -> Work:
-        """What there is to do in a phase."""
+        """The amount of work in one phase."""
         instances = self.instances / self.phases
         prompts = instances * self.distinct_prompts
         rows = instances * self.paired
@@ -84,8 +84,8 @@ class Workload:
         steps = max(1, ceil(pairs / self.pairs_per_step))
         return Work(
             prompts * self.prompt_tokens,
-            prompts * self.samples * self.rewrite_tokens,
-            instances * (self.samples * self.new_texts + self.identity),
+            prompts * self.num_generations * self.rewrite_tokens,
+            instances * (self.num_generations * self.new_texts + self.identity),
             packed,
             steps,
         )
@@ -173,12 +173,12 @@ def build_workload(run: MeasuredRun) -> Workload:
     return Workload(
         instances=config.phases * round(n["instances"] / len(phases)),
         phases=config.phases,
-        samples=config.samples,
+        num_generations=config.num_generations,
         k=config.k,
         prompt_tokens=n["prompt_tokens"] / n["prompts"],
-        rewrite_tokens=n["sampled_tokens"] / (n["prompts"] * config.samples),
+        rewrite_tokens=n["sampled_tokens"] / (n["prompts"] * config.num_generations),
         distinct_prompts=n["prompts"] / n["instances"],
-        new_texts=max(0.0, n["candidates"] / n["instances"] - config.identity) / config.samples,
+        new_texts=max(0.0, n["candidates"] / n["instances"] - config.identity) / config.num_generations,
         paired=n["rows"] / n["instances"],
         filled=n["pairs"] / (n["rows"] * config.k),
         row_prompt_tokens=(n["packed_tokens"] - 2 * n["pairs"] * (pair_tokens - 1)) / n["rows"],
@@ -186,7 +186,7 @@ def build_workload(run: MeasuredRun) -> Workload:
         identity=config.identity,
         pairs_per_step=config.pairs_per_step,
         synced_bytes=phases[0].sync_bytes,
-        refresh_reference=config.refresh_reference,
+        sync_ref_model=config.sync_ref_model,
         workers=config.scoring.workers,
     )
 
@@ -247,7 +247,7 @@ def plan(
         optimizer_steps=optimizer_steps,
         bytes_synced_every_step=optimizer_steps * sync_bytes,
         optimizer_bytes=2 * workload.synced_bytes,
-        checkpoint_bytes=(4 if workload.refresh_reference else 3) * workload.synced_bytes,
+        checkpoint_bytes=(4 if workload.sync_ref_model else 3) * workload.synced_bytes,
         machine=rates.machine,
         workload=workload,
         assumptions=_assumptions(rates, workload, gpus, speedup),
@@ -255,7 +255,7 @@ def plan(
 
 
 def refuse_unmeasured(machine: str, device: str, *, rewarded: bool, gpus: int | None, speedup: float | None) -> None:
-    """Raise where a plan would rest on nothing: known before anything is measured.
+    """Raise where a plan needs rates that this machine cannot give, before anything is measured.
 
     Args:
         machine, device: Of the rates.

@@ -100,7 +100,9 @@ def calibrate(
     instances = synthetic_instances(policy, n * _PHASES, prompt_tokens, rewrite_tokens)
     runs: list[MeasuredRun] = []
     for other in (samples, samples // 4 if samples >= 8 else 4 * samples):
-        config = TrainingConfig(phases=_PHASES, instances_per_phase=n, samples=other, k=k, max_new_tokens=rewrite_tokens)
+        config = TrainingConfig(
+            phases=_PHASES, instances_per_phase=n, num_generations=other, k=k, max_new_tokens=rewrite_tokens
+        )
         done = len(runs) * _PHASES
 
         def observe(phase: int, policy: Rewriter, done: int = done) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Rates: what a unit of each step's work takes on a machine, fitted to phases that were run there."""
+"""Rates: seconds per unit of each step's work on a machine, fitted to phases that were run there."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ _TICK = 1e-3  # seconds: what a record rounds to
 
 
 class PlanError(ValueError):
-    """A plan that would promise what was not measured; the message says what to give."""
+    """A plan that needs rates that were not measured; the message says what to give."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do in one phase.
+    """The amount of work in one phase.
 
     Attributes:
         prompt_tokens: Tokens of its distinct prompts.
@@ -183,10 +183,11 @@ def fit(runs: Sequence[MeasuredRun]) -> Rates:
     learning = of("learn", lambda w: (w.packed_tokens, w.optimizer_steps), together=(1.0, 0.0))
     syncs = [p.seconds["sync"] for p, _ in phases if "sync" in p.seconds]
     notes = [note for run in runs for note in run.notes]
-    if sampling[0] == sampling[1] and len({run.config.samples for run in runs}) == 1:
+    if sampling[0] == sampling[1] and len({run.config.num_generations for run in runs}) == 1:
         notes.append(
-            f"sampling takes as long for a prompt's token as for a sampled one: runs with {runs[0].config.samples} samples do "
-            "not tell them apart; to plan for another number of samples, measure a run with that number too"
+            "sampling takes as long for a prompt's token as for a sampled one: runs with "
+            f"{runs[0].config.num_generations} samples do not tell them apart; to plan for another number of samples, measure "
+            "a run with that number too"
         )
     if not syncs:
         notes.append("sync and checkpoint count as 0 s: the files' times, which tell them, are lost or of one phase only")

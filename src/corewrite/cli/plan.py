@@ -67,7 +67,7 @@ def plan(
         else:
             _refuse_unmeasured(gpus, speedup, seconds_per_reward)
             measured, workload = _calibrated(model, prompt_tokens or _PROMPT, rewrite_tokens or _REWRITE, samples, k)
-        given: dict[str, Any] = {"phases": phases, "samples": samples, "k": k, "workers": workers}
+        given: dict[str, Any] = {"phases": phases, "num_generations": samples, "k": k, "workers": workers}
         workload = replace(workload, instances=instances, **{name: value for name, value in given.items() if value is not None})
         if prompt_tokens is not None:
             workload = workload.with_prompt_tokens(prompt_tokens)
@@ -94,10 +94,13 @@ def _of_runs(folders: list[Path]) -> "tuple[Rates, Workload]":
 def _saved(file: Path) -> "tuple[Rates, Workload]":
     from corewrite.capacity.plan import Workload
     from corewrite.capacity.rates import PlanError, Rates
+    from corewrite.training.config import present_names
 
     try:
         found = json.loads(file.read_text("utf-8"))
-        return Rates(**{**found["rates"], "notes": tuple(found["rates"]["notes"])}), Workload(**found["workload"])
+        return Rates(**{**found["rates"], "notes": tuple(found["rates"]["notes"])}), Workload(
+            **present_names(found["workload"])
+        )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise PlanError(f"{file} is no plan of this version: write one with `corewrite plan ... --json`") from error
 
@@ -127,7 +130,7 @@ def _calibrated(
             synthetic_decoder() if model is None else load_rewriter(model),
             prompt_tokens=prompt_tokens,
             rewrite_tokens=rewrite_tokens,
-            samples=samples or defaults.samples,
+            samples=samples or defaults.num_generations,
             k=k or defaults.k,
             progress=progress,
         )

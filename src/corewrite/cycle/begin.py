@@ -25,6 +25,7 @@ from corewrite.gate import Verdict
 from corewrite.registry import Decision, Registry
 from corewrite.storage.journal import JournalError
 from corewrite.storage.run_layout import RunLayout
+from corewrite.training.config import first_names
 from corewrite.version import VERSION
 
 
@@ -94,6 +95,12 @@ def _hash_settings(config: CycleConfig) -> str:
     gate = settings.get("pipeline", {}).get("gate", {})
     if "minimum_effective_users" in gate:
         gate["minimum_users"] = gate.pop("minimum_effective_users")
+    pipeline = settings.get("pipeline", {})
+    if "training" in pipeline:
+        pipeline["training"] = first_names(pipeline["training"])
+    server = pipeline.get("server") or {}
+    if server.get("kind", "server") == "server" and "log_prob_mismatch_limit" in server:
+        server["drift_limit"] = server.pop("log_prob_mismatch_limit")
     return sha256_json(settings)
 
 

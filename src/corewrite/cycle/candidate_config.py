@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AliasChoices, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from corewrite.domain import Settings
 from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
@@ -36,8 +36,10 @@ class ServerConfig(Settings):
     """Where versions of the policy are written for it: a folder of this run's own, under the same path for both."""
     reload: Literal["weights", "adapter"] = "weights"
     """What a sync hands over; adapter needs `training.lora`."""
-    drift_limit: float = Field(default=0.25, gt=0)
-    """Largest difference of log-probabilities from the trainer's that is rounding, nats a token."""
+    log_prob_mismatch_limit: float = Field(
+        default=0.25, gt=0, validation_alias=AliasChoices("log_prob_mismatch_limit", "drift_limit")
+    )
+    """Largest difference from the trainer's log-probabilities that rounding explains, nats per token."""
 
 
 class PluginSampling(Settings):

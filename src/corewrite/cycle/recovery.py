@@ -50,9 +50,9 @@ def shown_rate(rate: float, wanted: Sequence[str]) -> float:
 def _change(config: TrainingConfig, name: str) -> Mapping[str, object]:
     match current_mitigation(name):
         case "stronger_kl":  # a stronger reference, and one that stays the champion
-            return {"beta": 2 * config.beta, "refresh_reference": False, "learning_rate": config.learning_rate / 2}
+            return {"beta": 2 * config.beta, "sync_ref_model": False, "learning_rate": config.learning_rate / 2}
         case "length_control":
-            return {"length_normalised": True, "learning_rate": config.learning_rate / 2, "refresh_reference": False}
+            return {"length_normalised": True, "learning_rate": config.learning_rate / 2, "sync_ref_model": False}
         case "wider_pair_margin":
             return {"minimum_gap": 2 * config.minimum_gap, "beta": 2 * config.beta}
         case "higher_sft_weight":

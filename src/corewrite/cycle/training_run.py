@@ -79,7 +79,9 @@ def open_sampler(config: PipelineConfig, policy: Rewriter) -> Iterator[SamplingE
     from corewrite.training.samplers.server import ServerEngine
 
     eos = policy.tokenizer.eos_token_id
-    engine = ServerEngine(server.url, server.model_folder, server.reload, eos, drift_limit=server.drift_limit)
+    engine = ServerEngine(
+        server.url, server.model_folder, server.reload, eos, log_prob_mismatch_limit=server.log_prob_mismatch_limit
+    )
     try:
         yield engine
     finally:

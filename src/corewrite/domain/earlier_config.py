@@ -22,6 +22,11 @@ _MOVED: dict[str, tuple[str, ...]] = {
     "frozen_queries": ("evaluation", "frozen_queries"),
     **{name: ("serve", name) for name in _OF_SERVE},
 }
+_RENAMED: dict[str, dict[str, str]] = {
+    "training": {"samples": "num_generations", "clip": "max_grad_norm", "refresh_reference": "sync_ref_model"},
+    "sampling": {"drift_limit": "log_prob_mismatch_limit"},
+}
+"""Settings of a section that have other names now."""
 _STRING, _MAPPING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:map"
 
 
@@ -63,9 +68,11 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
             now.value.append((key, value))
     for _, to, key, value in moved:
         _put(now, to, key, value)
-    if moved:
+    renamed = _rename(now)
+    if moved or renamed:
         lines = [
-            f"line {key.start_mark.line + 1}: `{spelled(old)}` is `{spelled('.'.join(to))}` now" for old, to, key, _ in moved
+            f"line {key.start_mark.line + 1}: `{spelled(old)}` is `{spelled('.'.join(to))}` now"
+            for old, to, key in [*((old, to, key) for old, to, key, _ in moved), *renamed]
         ]
         warnings.warn(
             f"{name} is written as for an earlier version, which the next one will not read; {'; '.join(lines)} "
@@ -74,6 +81,29 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
             stacklevel=2,
         )
     return now
+
+
+def _rename(root: yaml.MappingNode) -> list[tuple[str, tuple[str, ...], yaml.Node]]:
+    """Give settings of `root` their names of today, in sections of their own; old name, place and key of each."""
+    found: list[tuple[str, tuple[str, ...], yaml.Node]] = []
+    for at, (section, node) in enumerate(root.value):
+        names = _RENAMED.get(getattr(section, "value", ""), {})
+        if not names or not isinstance(node, yaml.MappingNode) or _is_plugin(node):
+            continue
+        settings = []
+        for key, value in node.value:
+            if (name := names.get(getattr(key, "value", ""))) is not None:
+                found.append((f"{section.value}.{key.value}", (section.value, name), key))
+                key = yaml.ScalarNode(_STRING, name, key.start_mark, key.end_mark)
+            settings.append((key, value))
+        root.value[at] = (section, yaml.MappingNode(node.tag, settings, node.start_mark, node.end_mark))
+    return found
+
+
+def _is_plugin(section: yaml.MappingNode) -> bool:
+    """Whether an installed package reads the section: its settings have whatever names it gives them."""
+    kind = next((v for k, v in section.value if getattr(k, "value", None) == "kind"), None)
+    return kind is not None and getattr(kind, "value", None) != "server"
 
 
 def _put(root: yaml.MappingNode, to: tuple[str, ...], key: yaml.Node, value: yaml.Node) -> None:

@@ -62,6 +62,14 @@ def validated(document: YamlDocument, kind: type[T], what: str = "settings", sec
     return found
 
 
+def same_settings(stored: object, settings: Settings) -> bool:
+    """Whether a stored `model_dump(mode="json")`, names of earlier versions included, is of these settings."""
+    try:
+        return type(settings).model_validate(stored) == settings
+    except ValidationError:
+        return False
+
+
 _NO_NUMBER = "must be a number (YAML reads yes, no, on and off as true and false)"
 
 

@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 
 
 class CachedScorer:
-    """A scorer that asks the one behind it only for pairs it has not seen (a `RelevanceScorer`).
+    """A caching `RelevanceScorer`: the wrapped one scores only pairs that are not in the cache.
 
     Meant for models that are dear to ask; the bundled one keeps per-word tables of its own. NaN (a score that could not be
     computed) is passed on and asked again next time. The cache is emptied when the model behind it changes its hash. Several

@@ -1,4 +1,4 @@
-"""What the bundled models and the embedded engine ask of the documents: all of them in memory, and pictures of all or none."""
+"""What the bundled models and the embedded engine need: all documents in memory, and pictures of all or of none."""
 
 import os
 from contextlib import suppress

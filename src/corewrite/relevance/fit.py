@@ -54,7 +54,7 @@ class FitReport:
 
 
 def cold_start(catalogue: Catalogue, texts: Sequence[str] = (), *, seed: int = 0, dimensions: int = 32) -> LateInteraction:
-    """A model that has seen no click: exact words, and what words look like from the titles they stand in.
+    """A model fitted without clicks: exact word matches, and visual embeddings of words from the titles they occur in.
 
     Args:
         catalogue: Its titles, texts and pictures.

@@ -1,4 +1,4 @@
-"""What the judge knows of documents: their words, letters and pictures, as far as it was asked about them."""
+"""Document features of the judge (words, letters, pictures), read for the documents graded so far."""
 
 from collections.abc import Sequence
 

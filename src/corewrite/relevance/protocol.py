@@ -1,4 +1,4 @@
-"""What the rest of the system asks of a relevance model and of a judge."""
+"""Protocols of relevance models and judges, and raters' labels."""
 
 from abc import abstractmethod
 from collections.abc import Sequence

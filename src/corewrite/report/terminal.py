@@ -102,7 +102,7 @@ def print_plan(plan: "Plan", console: Console | None = None) -> None:
     """
     console = console or Console()
     w = plan.workload
-    title = f"A cycle of {w.instances:,} instances in {w.phases:,} phases, {w.samples} samples and k = {w.k}"
+    title = f"A cycle of {w.instances:,} instances in {w.phases:,} phases, {w.num_generations} samples and k = {w.k}"
     console.print(title, style="bold", highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("step")

@@ -5,7 +5,7 @@ from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning
 from corewrite.rewriter.clean import Cleaned, clean
 from corewrite.rewriter.decode import Completion
 from corewrite.rewriter.divergence import kl_along
-from corewrite.rewriter.examples import Example, omissions, other_contexts, slips, told_by_titles
+from corewrite.rewriter.examples import Example, context_word_dropout, other_contexts, title_conditioned_dropout, typo_noise
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
 from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
 from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, packed_log_probs, response_log_probs
@@ -29,6 +29,7 @@ __all__ = [
     "as_rewrite",
     "beam",
     "clean",
+    "context_word_dropout",
     "distinct_prompts",
     "fine_tune",
     "folded_locale",
@@ -40,13 +41,12 @@ __all__ = [
     "merged",
     "multiplies_bfloat16",
     "new_small_decoder",
-    "omissions",
     "other_contexts",
     "packed_log_probs",
     "probe_paths",
     "response_log_probs",
     "sample",
-    "slips",
-    "told_by_titles",
+    "title_conditioned_dropout",
+    "typo_noise",
     "with_adapter",
 ]

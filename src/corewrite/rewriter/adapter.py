@@ -7,7 +7,7 @@ from corewrite.rewriter.artifact import Rewriter, RewriterError
 
 
 def with_adapter(rewriter: Rewriter, *, rank: int, alpha: int, targets: Sequence[str] = (), seed: int) -> Rewriter:
-    """The rewriter with a fresh adapter: it says the same, and only the adapter's weights are trained.
+    """The rewriter with a new adapter: its outputs are unchanged, and only the adapter's weights are trained.
 
     Args:
         rewriter: Its weights are copied and frozen; copies of the result share them.

@@ -41,7 +41,7 @@ class RewriterError(ValueError):
 
 
 class SlowPathWarning(UserWarning):
-    """A model whose attention does not allow a short cut: what it costs is time only."""
+    """A model whose attention does not allow a short cut: it runs slower, with the same results."""
 
 
 @dataclass(eq=False)

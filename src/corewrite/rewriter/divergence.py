@@ -1,4 +1,4 @@
-"""How far two policies are apart along a text: the exact divergence of their next-token distributions."""
+"""Exact KL divergence between two policies' next-token distributions along a text."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,7 @@
-"""What to show a rewriter before it meets the reward: self-supervision from queries that satisfied.
+"""Examples for the warm start: self-supervision from satisfied queries.
 
-Each maker damages good queries in one way, so that the rewriter learns to undo it, or leaves them whole, so that it learns when
-not to rewrite.
+Each function corrupts the queries in one way, so that the rewriter learns to restore them, or leaves them as they are, so that
+it learns when not to rewrite.
 """
 
 from collections import defaultdict
@@ -15,19 +15,25 @@ from corewrite.domain import Context, Query, normalise, words
 
 @dataclass(frozen=True)
 class Example:
-    """A query and the rewrite to be learnt for it.
+    """A supervised example.
 
     Attributes:
-        query: With its context.
-        target: Text.
+        query: The input, with its context.
+        target: Text of the rewrite to be learnt.
     """
 
     query: Query
     target: str
 
 
-def slips(good: Sequence[Query], *, seed: int, copies: int = 1) -> list[Example]:
-    """Queries with one slip of typing (a letter dropped, doubled, swapped or replaced), to be restored."""
+def typo_noise(good: Sequence[Query], *, seed: int, copies: int = 1) -> list[Example]:
+    """Queries with one typo (a letter dropped, doubled, swapped or replaced), to be restored.
+
+    Args:
+        good: Satisfied queries.
+        seed: Of the typos.
+        copies: Typos drawn for each query; a query whose word is too short for one is left out.
+    """
     rng = np.random.default_rng([seed, 62])
     examples = []
     for query in [q for q in good for _ in range(copies)]:
@@ -35,15 +41,20 @@ def slips(good: Sequence[Query], *, seed: int, copies: int = 1) -> list[Example]
         if not own:
             continue
         place = max(range(len(own)), key=lambda i: len(own[i])) if rng.random() < 0.8 else int(rng.integers(len(own)))
-        slipped = _slip(own[place], rng)
-        if slipped != own[place]:
-            damaged = " ".join(slipped if i == place else w for i, w in enumerate(own))
+        mistyped = _typo(own[place], rng)
+        if mistyped != own[place]:
+            damaged = " ".join(mistyped if i == place else w for i, w in enumerate(own))
             examples.append(Example(Query(damaged, query.context), " ".join(own)))
     return examples
 
 
-def omissions(good: Sequence[Query]) -> list[Example]:
-    """Queries without the words their own context already says, to be completed: what users leave unsaid."""
+def context_word_dropout(good: Sequence[Query]) -> list[Example]:
+    """Queries without the words that their own context holds, to be completed; queries that have none, or nothing else, are
+    left out.
+
+    Args:
+        good: Satisfied queries.
+    """
     examples = []
     for query in good:
         said = {w for text in (*query.context.titles, *query.context.queries) for w in words(text)}
@@ -52,10 +63,14 @@ def omissions(good: Sequence[Query]) -> list[Example]:
     return examples
 
 
-def told_by_titles(good: Sequence[Query], titles: Sequence[str], *, seed: int) -> list[Example]:
-    """Queries of several words after a video whose title says some of them, those left out: omissions in made-up contexts.
+def title_conditioned_dropout(good: Sequence[Query], titles: Sequence[str], *, seed: int) -> list[Example]:
+    """Queries without the words of a title that is put last in their context, to be completed: `context_word_dropout` with
+    made-up contexts.
 
-    The title is any of `titles` that holds a word of the query, watched last behind the query's own context.
+    Args:
+        good: Satisfied queries.
+        titles: Of documents; one that shares a word with the query is drawn for it.
+        seed: Of the draws.
     """
     rng = np.random.default_rng([seed, 65])
     holding: dict[str, list[int]] = defaultdict(list)
@@ -76,7 +91,12 @@ def told_by_titles(good: Sequence[Query], titles: Sequence[str], *, seed: int) -
 
 
 def other_contexts(good: Sequence[Query], *, seed: int) -> list[Example]:
-    """Satisfied queries in the context of somebody else's search, to be left as they are: contexts often mislead."""
+    """Queries in the context of another user's search, to be left as they are: contexts often mislead.
+
+    Args:
+        good: Satisfied queries.
+        seed: Of the permutation of contexts.
+    """
     rng = np.random.default_rng([seed, 63])
     borrowed = rng.permutation(len(good))
     return [
@@ -92,7 +112,7 @@ def _leave_out(text: str, said: set[str]) -> str | None:
     return " ".join(left) if left and len(left) < len(own) else None
 
 
-def _slip(word: str, rng: np.random.Generator) -> str:
+def _typo(word: str, rng: np.random.Generator) -> str:
     if len(word) < 4:
         return word
     i = int(rng.integers(1, len(word)))

@@ -64,7 +64,7 @@ class TemplateConfig:
         return json.dumps(value, sort_keys=True)
 
     def said_locale(self, locale: str) -> str:
-        """A locale as a prompt of format 2 says it; empty where it is left out."""
+        """The locale as it stands in a prompt of format 2; empty where it is left out."""
         folded = folded_locale(locale)
         return "" if folded == folded_locale(self.home_locale) else folded
 

@@ -1,8 +1,9 @@
 """Semi-online MPO: sample many, learn from the top-k and bottom-k only, sync once per phase."""
 
 from corewrite.training.candidates import Scored
-from corewrite.training.checkpoint import CheckpointError, NotBitwiseWarning, ResumeError, RunFolder
+from corewrite.training.checkpoint import RunFolder
 from corewrite.training.config import LoraSettings, ScoringConfig, TrainingConfig
+from corewrite.training.errors import CheckpointError, NotBitwiseWarning, ResumeError
 from corewrite.training.loop import PhaseObserver, train
 from corewrite.training.losses import (
     PairLogProbs,
@@ -14,8 +15,9 @@ from corewrite.training.losses import (
 )
 from corewrite.training.pairs import Pair, ScoredCandidate, select_pairs
 from corewrite.training.report import TrainingReport
-from corewrite.training.rollouts import SamplerDriftError, SamplerPrecisionWarning
+from corewrite.training.rollouts import SamplerPrecisionWarning
 from corewrite.training.samplers.in_process import InProcessEngine
+from corewrite.training.samplers.mismatch import SamplerMismatchError
 from corewrite.training.samplers.protocol import SamplingEngine, StalePolicyError, Sync
 from corewrite.training.scoring import Reward, Scores, TransientRewardError, retried, score_texts
 
@@ -31,7 +33,7 @@ __all__ = [
     "Reward",
     "RewardShift",
     "RunFolder",
-    "SamplerDriftError",
+    "SamplerMismatchError",
     "SamplerPrecisionWarning",
     "SamplingEngine",
     "Scored",

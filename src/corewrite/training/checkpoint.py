@@ -1,4 +1,4 @@
-"""A run's folder: what is written in it is whole, whenever the process dies.
+"""The folder of a training run; its files are whole whenever the process dies.
 
 run.json                         settings and hashes, a run is resumed only under the same ones; and where it began
 state.safetensors                policy, optimizer, reference where it is refreshed, and the cursor: phase, step, sums
@@ -29,21 +29,18 @@ from typing_extensions import TypedDict
 
 from corewrite.domain import sha256_json
 from corewrite.domain.shown import spelled
-from corewrite.rewriter import Rewriter
 from corewrite.storage.durable import PARTIAL, make_folder, make_private, whole_file
 from corewrite.storage.json_file import read_object
 from corewrite.training import parallel
+from corewrite.training.candidate_table import from_table, present_facts, to_table
 from corewrite.training.candidates import Scored
+from corewrite.training.errors import RESTORE, CheckpointError, NotBitwiseWarning, ResumeError
 from corewrite.training.losses import RewardShift
 from corewrite.training.optimise import Cursor
-from corewrite.training.pairs import ScoredCandidate
 
 _MOST_THREADS = 4096
 _SHOWN = 200
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
-
-
-_ANEW = "restore it, or remove the folder and train anew"
 
 
 class _Identity(TypedDict, total=False):
@@ -52,7 +49,7 @@ class _Identity(TypedDict, total=False):
 
 
 class _Record(TypedDict, total=False):
-    """What the run's report, and the next phase's learning rate, are reckoned from."""
+    """Facts that the run's report and the warm-up of the learning rate are computed from."""
 
     optimizer_steps: Annotated[int, Field(ge=0)]
     rollouts: Annotated[int, Field(ge=0)]
@@ -81,18 +78,6 @@ class _Checkpoint(TypedDict):
 
 
 _IDENTITY, _RECORD, _CHECKPOINT = TypeAdapter(_Identity), TypeAdapter(_Record), TypeAdapter(_Checkpoint)
-
-
-class ResumeError(RuntimeError):
-    """A run folder that cannot be continued with what was given."""
-
-
-class CheckpointError(RuntimeError):
-    """A file of the run that could not be written; the last checkpoint is whole."""
-
-
-class NotBitwiseWarning(UserWarning):
-    """A run resumed on another machine or other libraries: right, but not to the last bit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +119,7 @@ class RunFolder:
         make_folder(root / "phases")
         file = root / "run.json"
         if file.is_file():
-            known = dict(read_object(file, ResumeError, _ANEW, _IDENTITY))
+            known = dict(read_object(file, ResumeError, RESTORE, _IDENTITY))
             self._begun = known.pop("environment", None)
             (then, known), (now, given) = _code_version_apart(known), _code_version_apart(identity)
             self._versions = then, now
@@ -158,7 +143,7 @@ class RunFolder:
             return None
         said = self._begun["threads"]
         if not (said.isascii() and said.isdigit() and 0 < int(said[:9]) <= _MOST_THREADS):
-            raise ResumeError(f"{self.root / 'run.json'} is damaged (threads {said!r:.40}): {_ANEW}")
+            raise ResumeError(f"{self.root / 'run.json'} is damaged (threads {said!r:.40}): {RESTORE}")
         return int(said)
 
     def records(self) -> list[dict[str, Any]]:
@@ -168,14 +153,14 @@ class RunFolder:
             ResumeError: one is damaged.
         """
         files = sorted((self.root / "phases").glob("[0-9]*/record.json"))
-        return [read_object(f, ResumeError, _ANEW, _RECORD) for f in files]
+        return [present_facts(read_object(f, ResumeError, RESTORE, _RECORD)) for f in files]
 
     def optimizer_steps(self, phases: int) -> int:
         """Optimizer steps of the first `phases` phases.
 
         The first process's count: another one may be on a machine that does not see the run's folder.
         """
-        return parallel.from_first(sum(r["optimizer_steps"] for r in self.records()[:phases]))
+        return parallel.from_first(sum(int(r["optimizer_steps"]) for r in self.records()[:phases]))
 
     def write_record(self, phase: int, record: Mapping[str, Any]) -> None:
         """Write down what happened in a phase."""
@@ -191,14 +176,14 @@ class RunFolder:
         if not file.is_file():
             return None
         try:
-            return _from_table(pq.read_table(file))
+            return from_table(pq.read_table(file))
         except (pa.ArrowException, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise ResumeError(f"{file} is damaged ({str(error)[:200]}): {_ANEW}") from error
+            raise ResumeError(f"{file} is damaged ({str(error)[:200]}): {RESTORE}") from error
 
     def write_scored(self, phase: int, scored: Scored) -> None:
         """Write the phase's scored candidates."""
         sink = pa.BufferOutputStream()
-        pq.write_table(_table(scored), sink)
+        pq.write_table(to_table(scored), sink)
         self._write(self._phase(phase) / "candidates.parquet", sink.getvalue().to_pybytes())
 
     def state(self) -> State | None:
@@ -218,7 +203,7 @@ class RunFolder:
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             _CHECKPOINT.validate_python(about, strict=True)
         except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise ResumeError(f"{file} is damaged ({str(error)[:200]}): {_ANEW}") from error
+            raise ResumeError(f"{file} is damaged ({str(error)[:200]}): {RESTORE}") from error
         self._say_if_elsewhere(about["environment"])
         cursor = about["cursor"]
         return State(about["phase"], Cursor(**{**cursor, "shift": RewardShift(**cursor["shift"])}), tensors)
@@ -271,86 +256,6 @@ def environment() -> dict[str, str]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         **{name: version(name) for name in _LIBRARIES},
     }
-
-
-def pack_state(policy: Rewriter, optimizer: torch.optim.Optimizer, reference: Rewriter | None) -> dict[str, Tensor]:
-    """Trained weights, optimizer and reference as named tensors; `reference` is None where the first one stays."""
-    tensors = {f"policy.{name}": value for name, value in policy.trained_state().items()}
-    if reference is not None:
-        tensors |= {f"reference.{name}": value for name, value in reference.trained_state().items()}
-    for index, entry in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
-    return {name: value.contiguous() for name, value in tensors.items()}
-
-
-def unpack_state(
-    tensors: Mapping[str, Tensor], policy: Rewriter, optimizer: torch.optim.Optimizer, reference: Rewriter | None
-) -> None:
-    """Put back what `pack_state` took.
-
-    Raises:
-        ResumeError: it is not of this policy and optimizer.
-    """
-    parts: dict[str, dict[str, Tensor]] = {"policy": {}, "reference": {}, "optimizer": {}}
-    for name, value in tensors.items():
-        part, _, rest = name.partition(".")
-        if part not in parts:
-            raise ResumeError(f"the checkpoint holds {name!r:.80}, which is no part of a training: {_ANEW}")
-        parts[part][rest] = value
-    load_trained(policy, parts["policy"])
-    if reference is not None:
-        load_trained(reference, parts["reference"])
-    trained = list(policy.trained_state().values())
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in parts["optimizer"].items():
-        index, _, key = name.partition(".")
-        place = int(index) if index.isascii() and index.isdigit() and len(index) < 9 else len(trained)
-        if place >= len(trained) or (value.dim() and value.shape != trained[place].shape):
-            raise ResumeError(f"the checkpoint's optimizer state {name!r:.80} is of no trained weight: {_ANEW}")
-        state.setdefault(place, {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def load_trained(policy: Rewriter, state: Mapping[str, Tensor]) -> None:
-    """Set the trained weights of `policy` to those of `state`.
-
-    Raises:
-        ResumeError: they are of other names or shapes.
-    """
-    own = policy.trained_state()
-    if own.keys() != state.keys():
-        raise ResumeError(f"the weights differ in {sorted(own.keys() ^ state.keys())[:3]}: is it another model?")
-    if differing := [name for name in own if own[name].shape != state[name].shape]:
-        raise ResumeError(f"the weights {sorted(differing)[:3]} have other shapes: is it another model?")
-    for name, value in state.items():
-        own[name].copy_(value)
-
-
-def _table(scored: Scored) -> pa.Table:
-    rows = [(i, c) for i, row in scored.candidates.items() for c in row]
-    about = {"policy_version": scored.policy_version, "lost": scored.lost, "sampled": scored.sampled}
-    return pa.table(
-        {
-            "instance_id": [i for i, _ in rows],
-            "text": [c.text for _, c in rows],
-            "log_reward": [c.log_reward for _, c in rows],
-            "ended": [c.ended for _, c in rows],
-            "malformed": [c.malformed for _, c in rows],
-            "identity": [c.identity for _, c in rows],
-            "samples": [c.samples for _, c in rows],
-            "token_ids": pa.array([list(c.token_ids) for _, c in rows], pa.list_(pa.int64())),
-        }
-    ).replace_schema_metadata({"corewrite": json.dumps(about)})
-
-
-def _from_table(table: pa.Table) -> Scored:
-    about = json.loads(table.schema.metadata[b"corewrite"])
-    candidates: dict[str, list[ScoredCandidate]] = {}
-    for row in table.to_pylist():
-        candidates.setdefault(row.pop("instance_id"), []).append(
-            ScoredCandidate(**{**row, "token_ids": tuple(row["token_ids"])})
-        )
-    return Scored(about["policy_version"], candidates, about["lost"], about["sampled"])
 
 
 @contextmanager

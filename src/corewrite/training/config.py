@@ -1,12 +1,35 @@
 """Settings of semi-online MPO."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from corewrite.domain import Settings
 
 Precision = Literal["float32", "bfloat16"]
+
+FIRST_NAMES: Mapping[str, str] = {
+    "max_grad_norm": "clip",
+    "num_generations": "samples",
+    "sync_ref_model": "refresh_reference",
+}
+"""The names that settings had when they were first written to disk and hashed; they are still read."""
+
+
+def first_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of training as they are hashed: under the names of `FIRST_NAMES`, so that runs of earlier versions go on."""
+    return {FIRST_NAMES.get(name, name): value for name, value in settings.items()}
+
+
+def present_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, under the names they have today."""
+    present = {first: name for name, first in FIRST_NAMES.items()}
+    return {present.get(name, name): value for name, value in settings.items()}
+
+
+def _renamed(name: str) -> AliasChoices:
+    return AliasChoices(name, FIRST_NAMES[name])
 
 
 class ScoringConfig(Settings):
@@ -40,7 +63,7 @@ class TrainingConfig(Settings):
     """Phases: in each, weights are synced to the sampler once."""
     instances_per_phase: int = Field(default=3_000, ge=1)
     """Instances drawn for a phase."""
-    samples: int = Field(default=12, ge=1)
+    num_generations: int = Field(default=12, ge=1, validation_alias=_renamed("num_generations"))
     """N: rewrites sampled per instance; the identity is added as candidate N+1."""
     k: int = Field(default=1, ge=1)
     """Pairs per instance at most: the i-th best with the i-th worst."""
@@ -62,15 +85,15 @@ class TrainingConfig(Settings):
     """Of Adam in the first phase, after a warm-up of ten steps; falling linearly from phase to phase."""
     adam_epsilon: float = Field(default=1e-4, gt=0)
     """Large, as arXiv 2506.21495 found stable."""
-    clip: float = Field(default=1.0, gt=0)
-    """Largest norm of a step's gradient."""
+    max_grad_norm: float = Field(default=1.0, gt=0, validation_alias=_renamed("max_grad_norm"))
+    """Norm to which a step's gradient is clipped."""
     pairs_per_step: int = Field(default=128, ge=1)
     """Pairs of one optimizer step."""
     tokens_per_micro_batch: int = Field(default=8_192, ge=64)
     """Padded tokens of one forward pass at most; memory only, results do not depend on it beyond rounding."""
     max_new_tokens: int = Field(default=14, ge=2, le=64)
     """Length limit of a sampled rewrite, tokens."""
-    refresh_reference: bool = True
+    sync_ref_model: bool = Field(default=True, validation_alias=_renamed("sync_ref_model"))
     """Make the synced policy the reference at the start of every phase rather than keep the first (docs/benchmarks.md)."""
     identity: bool = True
     """Add the query itself as candidate N+1: how the policy learns when not to rewrite."""
@@ -97,5 +120,5 @@ class TrainingConfig(Settings):
         }
 
     def learning_rate_at(self, phase: int) -> float:
-        """Learning rate of a phase: what it has just learnt from one sync's samples should weigh less and less."""
+        """Learning rate of a phase: falls linearly to 1/phases of the first, so that one sync's samples weigh less and less."""
         return self.learning_rate * (1 - phase / self.phases)

@@ -8,11 +8,12 @@ import torch
 
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
-from corewrite.training.checkpoint import RunFolder, load_trained, pack_state, unpack_state
+from corewrite.training.checkpoint import RunFolder
 from corewrite.training.config import TrainingConfig
 from corewrite.training.optimise import Cursor, Reference, new_optimizer, optimise, reference_log_probs
 from corewrite.training.rollouts import Progress
 from corewrite.training.rows import Row, Step, plan_steps
+from corewrite.training.trained_state import load_trained, pack_state, unpack_state
 
 
 @dataclass(eq=False)
@@ -51,11 +52,11 @@ class Learner:
     @property
     def _moving_reference(self) -> Rewriter | None:
         """The reference where it changes and so belongs into a checkpoint."""
-        return self.reference if self.config.refresh_reference else None
+        return self.reference if self.config.sync_ref_model else None
 
     def sync_reference(self) -> None:
         """Where settings say so, make the policy the reference; only before a phase's first step."""
-        if self.config.refresh_reference and not self.cursor.step:
+        if self.config.sync_ref_model and not self.cursor.step:
             load_trained(self.reference, self.policy.trained_state())
 
     def finish_phase(self) -> None:

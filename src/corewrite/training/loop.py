@@ -12,7 +12,7 @@ from corewrite.domain import TrainingInstance, sha256_json
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.checkpoint import RunFolder
-from corewrite.training.config import TrainingConfig
+from corewrite.training.config import TrainingConfig, first_names
 from corewrite.training.learner import Learner
 from corewrite.training.phase import Background, Batches, check_inputs, select_rows
 from corewrite.training.report import PhaseClock, TrainingReport, build_report, phase_record
@@ -62,7 +62,7 @@ def train(
         ValueError: no instance, one that is kept for the gate, two of one id, phases that overlap in several processes, no pair
             in a phase, or a reward or loss that is not a number.
         ResumeError: the folder holds another run.
-        SamplerDriftError: the engine samples from something else than the policy.
+        SamplerMismatchError: the engine samples from another distribution than the policy's.
         CheckpointError: a file could not be written.
     """
     check_inputs(instances, config)
@@ -126,7 +126,7 @@ def _identity(
     policy: Rewriter, instances: Sequence[TrainingInstance], config: TrainingConfig, seed: int, provenance: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "config": config.model_dump(mode="json"),
+        "config": first_names(config.model_dump(mode="json")),
         "seed": seed,
         "start": policy.policy_hash,
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),

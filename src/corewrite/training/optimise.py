@@ -147,7 +147,7 @@ def optimise(
         sums = parallel.sum_over_processes({**sums, "shift_total": seen.total, "shift_count": seen.count})
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(phase) * min(1.0, (steps_before + cursor.step + 1) / _WARM_UP)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         if not torch.isfinite(norm):
             raise ValueError(f"the gradient of phase {phase}, step {cursor.step} is not a number: lower the learning rate")
         optimizer.step()
@@ -156,7 +156,7 @@ def optimise(
             cursor.shift.plus(RewardShift(sums["shift_total"], int(sums["shift_count"]))),
             {name: cursor.sums[name] + sums[name] for name in _TALLIED},
             norms,
-            cursor.clipped + int(norm > config.clip),
+            cursor.clipped + int(norm > config.max_grad_norm),
         )
         after_step(cursor)
     return cursor
@@ -188,7 +188,7 @@ def _refuse_nan(total: Tensor, members: Sequence[Row], phase: int, step: int) ->
 def _gradient_norms(
     policy: Rewriter, rows: Sequence[Row], step: Step, reference: Reference, delta: float, config: TrainingConfig
 ) -> dict[str, float]:
-    """Norm of each weighted term's gradient, over a few rows only: it costs a pass of its own for each term."""
+    """Norm of each weighted term's gradient, over a few rows only: each term costs a backward pass."""
     shares = parallel.share(step.micro_batches)
     if not shares:
         return {}

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from time import perf_counter
 
-import torch
-
 from corewrite.domain import TrainingInstance, normalise
 from corewrite.rewriter import Completion, Rewrite, Rewriter, as_rewrite, distinct_prompts
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored, distinct_candidates, score_candidates
 from corewrite.training.config import TrainingConfig
 from corewrite.training.samplers.in_process import InProcessEngine
+from corewrite.training.samplers.mismatch import SamplerMismatchError, largest_mismatch
 from corewrite.training.samplers.protocol import SamplingEngine, Sync
 from corewrite.training.scoring import Key, Reward
 from corewrite.training.scoring_beside import ScoringBeside
@@ -24,10 +23,6 @@ _PROBES = 4
 """Prompts, and samples of each, whose log-probabilities are compared after a sync."""
 _PROBED = 64
 """Instances whose distinct prompts they are taken from."""
-
-
-class SamplerDriftError(RuntimeError):
-    """An engine whose log-probabilities are not the trainer's right after a sync: it samples from something else."""
 
 
 class SamplerPrecisionWarning(UserWarning):
@@ -106,22 +101,22 @@ class Rollouts:
             SamplerPrecisionWarning: bfloat16, which was only the default, rounds too far: this phase is sampled in float32.
 
         Raises:
-            SamplerDriftError: they differ by more than the engine's rounding.
+            SamplerMismatchError: they differ by more than the engine's rounding.
         """
         fitting = [x for x in batch if not self.policy.template.too_long(x.query)]
         prompts, _, keys = build_prompts(self.policy, fitting[:_PROBED])
         sync = self.engine.sync(self.policy)
-        mismatch, limit = self._mismatch(prompts, keys, sync, phase), self.engine.drift_limit
+        mismatch, limit = self._mismatch(prompts, keys, sync, phase), self.engine.log_prob_mismatch_limit
         # The in-process engine has compared the weights: what is left is rounding.
         if limit < mismatch and isinstance(self.engine, InProcessEngine) and (again := self.engine.sync_precisely(self.policy)):
             text = f"phase {phase} is sampled in float32: in bfloat16 log-probabilities are off by {mismatch:.2g} nats a token"
             warnings.warn(f"{text}, more than {limit:g}", SamplerPrecisionWarning, stacklevel=2)
             sync, mismatch = again, self._mismatch(prompts, keys, again, phase)
-        if not mismatch <= self.engine.drift_limit:
-            raise SamplerDriftError(
+        if not mismatch <= (limit := self.engine.log_prob_mismatch_limit):
+            raise SamplerMismatchError(
                 f"right after the sync of phase {phase} the sampler's log-probabilities are off by {mismatch:.2g} nats a "
-                f"token, more than the {self.engine.drift_limit:g} that rounding explains: the engine samples from other "
-                "weights, another tokenizer, or with a temperature or filter"
+                f"token, more than the {limit:g} that rounding explains: the engine samples from other weights, another "
+                "tokenizer, or with a temperature or filter"
             )
         return VerifiedSync(sync, mismatch)
 
@@ -138,7 +133,7 @@ class Rollouts:
             phase=phase,
             max_new_tokens=self.config.max_new_tokens,
         )
-        return largest_difference(self.policy, shown, found)
+        return largest_mismatch(self.policy, shown, found)
 
     def sample(self, batch: Sequence[TrainingInstance], synced: VerifiedSync, phase: int) -> PhaseSamples:
         """N samples of every prompt of the batch from the synced policy; instances with too long a query are lost.
@@ -161,7 +156,7 @@ class Rollouts:
             completions = parallel.gather(
                 self.engine.sample(
                     parallel.share(prompts),
-                    self.config.samples,
+                    self.config.num_generations,
                     expected=sync.version,
                     keys=parallel.share(keys),
                     seed=self.seed,
@@ -188,7 +183,7 @@ class Rollouts:
             "prompt_tokens": sum(map(len, prompts)),
             "sampled_tokens": sum(len(c.token_ids) for row in completions for c in row),
             "prompts_truncated": truncated,
-            "sampler_drift": synced.mismatch,
+            "log_prob_mismatch": synced.mismatch,
             "sync_bytes": sync.bytes,
             "sample_seconds": round(ended - clock, 3),
         }
@@ -245,16 +240,3 @@ def build_prompts(policy: Rewriter, batch: Sequence[TrainingInstance]) -> tuple[
     prompts, place = distinct_prompts(policy, [x.query for x in batch])
     keys = [int.from_bytes(sha256(repr(prompt).encode()).digest()[:8], "big") for prompt in prompts]
     return prompts, place, keys
-
-
-@torch.no_grad()
-def largest_difference(
-    policy: Rewriter, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[Completion]]
-) -> float:
-    """Largest difference per token between an engine's log-probabilities and the trainer's, nats; NaN counts as infinite."""
-    policy.model.eval()
-    own = policy.log_probs(prompts, [[c.token_ids for c in row] for row in completions])
-    theirs = torch.zeros_like(own)
-    for i, c in enumerate(c for row in completions for c in row):
-        theirs[i, : len(c.log_probs)] = torch.tensor(c.log_probs)
-    return float((own - theirs).abs().max().nan_to_num(nan=torch.inf))

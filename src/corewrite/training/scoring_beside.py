@@ -1,4 +1,4 @@
-"""Scoring beside sampling: what is sampled is scored while the rest is still sampled, in an order that no timing changes."""
+"""Pipelined scoring: finished samples are scored while the rest is still drawn, in an order that does not depend on timing."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ from corewrite.training.scoring import Key, Reward
 
 
 class ScoringBeside:
-    """Takes a phase's samples as they are finished, and scores them in a thread of its own.
+    """Scores a phase's samples in a thread as they are finished.
 
     Prompts are released in one order, by length and number as samplers take them, each when all before it are finished; a call
     of the reward is made when the rewrites released since the last one fill it. So the calls are the same however the samples
@@ -55,7 +55,7 @@ class ScoringBeside:
         self._began: float | None = None
 
     def ready(self, which: Sequence[int], completions: Sequence[list[Completion]]) -> None:
-        """Take the samples of some prompts; see `training.engine.Ready`."""
+        """Take the samples of some prompts; see `training.samplers.protocol.Ready`."""
         self._finished.update(zip(which, completions, strict=True))
         while self._next < len(self._order) and self._order[self._next] in self._finished:
             number = self._order[self._next]
@@ -72,7 +72,7 @@ class ScoringBeside:
         """Score what is left; the whole phase, and the seconds that calls of the reward took.
 
         Args:
-            completions: Of every prompt: an engine need not have told any of them before.
+            completions: Of every prompt; those that were not passed to `ready` are scored now.
             progress: Called with (calls done, of how many).
 
         Raises:
@@ -98,7 +98,7 @@ class ScoringBeside:
         return Scored(self._version, candidates, lost, facts), busy
 
     def close(self) -> None:
-        """Begin no further call."""
+        """Cancel the calls that have not begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _call(self) -> None:

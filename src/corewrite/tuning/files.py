@@ -87,7 +87,7 @@ def read_requests(path: Path) -> TuningRequests:
 def broken_rewrites(
     rewrites: Sequence[str | None], groups: Sequence[Hashable], categories: Sequence[Hashable], *, seed: int
 ) -> dict[str, list[str | None]]:
-    """Broken rewriters that need no truth: a log's own rewrites in wrong places.
+    """Broken rewriters that need no relevance judgements: a log's own rewrites, given to other queries.
 
     Args:
         rewrites: The champion's, in the order of time.
@@ -119,7 +119,7 @@ def broken_rewrites(
 
 
 def _moved(rewrites: Sequence[str | None], parts: Sequence[IntArray], rng: np.random.Generator) -> list[str | None]:
-    """Each part in a random circle, every rewrite handed on to the next."""
+    """Each part permuted cyclically in a random order, so that no rewrite keeps its place."""
     found: list[str | None] = [None] * len(rewrites)
     for part in parts:
         circle = rng.permutation(part)
@@ -146,7 +146,7 @@ def write_spec(spec: FusionSpec, path: Path, found: TradeOff) -> None:
 
 
 def random_pair_eps(requests: TuningRequests, stage: StageSpec) -> dict[str, float]:
-    """The eps that `recommended_eps` gives each rewrite signal, to hold the tuned one against.
+    """The eps that `recommended_eps` gives each rewrite signal, as a reference for the tuned one.
 
     On the signals under the kind `shuffled`, where the requests have it (random pairs), else under the queries: pairs that
     recall chose, which makes it higher.

@@ -147,7 +147,7 @@ def sampled(
 
 
 def nearest_other(cascade: Cascade, queries: Sequence[Query], rewrites: Texts) -> list[str | None]:
-    """Of each query the rewrite of the nearest one, in the space of the model that recalls, that has another rewrite.
+    """For each query the rewrite of its nearest neighbour with another rewrite, by the embeddings of the model that recalls.
 
     None where all have the same.
     """

@@ -15,22 +15,22 @@ from corewrite.rewriter import (
     Example,
     FineTuneReport,
     Rewriter,
+    context_word_dropout,
     fine_tune,
     folded_locale,
     load_rewriter,
     new_small_decoder,
-    omissions,
     other_contexts,
-    slips,
-    told_by_titles,
+    title_conditioned_dropout,
+    typo_noise,
 )
 
 T = TypeVar("T")
 _SHARES = {
     "repaired": 0.13,
-    "slips": 0.40,
-    "omissions": 0.08,
-    "told_by_titles": 0.19,
+    "typo_noise": 0.40,
+    "context_word_dropout": 0.08,
+    "title_conditioned_dropout": 0.19,
     "good": 0.12,
     "other_context": 0.08,
 }
@@ -133,9 +133,9 @@ def _examples(
     good_queries = [g.query for g in satisfied_queries]
     kinds = {
         "repaired": [Example(r.query, r.target) for r in successful_reformulations] * 2,
-        "slips": slips(good_queries, seed=seed, copies=2),
-        "omissions": omissions(good_queries),
-        "told_by_titles": told_by_titles(good_queries, _texts(documents, "title", seed), seed=seed),
+        "typo_noise": typo_noise(good_queries, seed=seed, copies=2),
+        "context_word_dropout": context_word_dropout(good_queries),
+        "title_conditioned_dropout": title_conditioned_dropout(good_queries, _texts(documents, "title", seed), seed=seed),
         "good": [Example(g.query, g.target) for g in satisfied_queries],
         "other_context": other_contexts(good_queries, seed=seed),
     }

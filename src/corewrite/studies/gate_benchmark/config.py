@@ -78,7 +78,7 @@ class GateBenchConfig(Settings):
 def miniature_bench(seed: int = 0) -> GateBenchConfig:
     """Every kind of case once, on a world small enough for a test; its figures mean nothing."""
     platform = miniature_demo(seed)
-    small = TrainingConfig(phases=2, instances_per_phase=100, samples=4)
+    small = TrainingConfig(phases=2, instances_per_phase=100, num_generations=4)
     pipeline = platform.pipeline.model_copy(update={"training": small, "warm_start": WarmStartConfig(examples=4_000)})
     return GateBenchConfig(
         platform=platform.model_copy(update={"pipeline": pipeline, "sessions": 1_500}),

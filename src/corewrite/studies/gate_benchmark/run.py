@@ -11,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from corewrite.domain.settings import same_settings
 from corewrite.domain.steps import Steps
 from corewrite.gate.calibrate import Share
 from corewrite.storage.durable import naming
@@ -173,8 +174,8 @@ def _file(folder: Path, case: Case) -> Path:
 
 def _same_settings(config: GateBenchConfig, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    file, wanted = folder / "settings.json", config.model_dump(mode="json")
+    file = folder / "settings.json"
     if not file.is_file():
-        write_json(file, wanted)
-    elif json.loads(file.read_text("utf-8")) != wanted:
+        write_json(file, config.model_dump(mode="json"))
+    elif not same_settings(json.loads(file.read_text("utf-8")), config):
         raise ValueError(f"{folder} holds a run under other settings: give another folder with --out, or remove it")

@@ -89,7 +89,7 @@ def miniature_months(seed: int = 0, weeks: int = 3) -> MonthsConfig:
         refresh=RefreshConfig(relevance_every=1, examples=1_000),
         pipeline=PipelineConfig(
             warm_start=WarmStartConfig(examples=14_000, epochs=1.5),
-            training=TrainingConfig(phases=1, instances_per_phase=200, samples=6),
+            training=TrainingConfig(phases=1, instances_per_phase=200, num_generations=6),
             gate_queries=400,
             watched_queries=100,
             probe_instances=200,

@@ -38,6 +38,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Outcome
+from corewrite.domain.settings import same_settings
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.fusion import FusionSpec, default_spec
@@ -157,10 +158,9 @@ class _Months:
         """Lay the platform's files down, unless they are there."""
         folder.mkdir(parents=True, exist_ok=True)
         settings, documents = folder / "settings.json", folder / "documents.parquet"
-        wanted = config.model_dump(mode="json")
-        if settings.is_file() and json.loads(settings.read_text("utf-8")) != wanted:
+        if settings.is_file() and not same_settings(json.loads(settings.read_text("utf-8")), config):
             raise ValueError(f"{folder} holds a run under other settings: give another folder with --out, or remove it")
-        write_json(settings, wanted)
+        write_json(settings, config.model_dump(mode="json"))
         (folder / "weeks").mkdir(exist_ok=True)
         with steps.step("build the platform"):
             if not documents.is_file():

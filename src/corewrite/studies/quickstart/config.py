@@ -45,7 +45,7 @@ def miniature(seed: int = 0) -> DemoConfig:
         world=WorldConfig(videos=2_000, entities=40),
         pipeline=PipelineConfig(
             warm_start=WarmStartConfig(examples=14_000, epochs=1.5),
-            training=TrainingConfig(phases=2, instances_per_phase=200, samples=6),
+            training=TrainingConfig(phases=2, instances_per_phase=200, num_generations=6),
             gate_queries=400,
             watched_queries=100,
             probe_instances=200,

@@ -1,1 +1,1 @@
-"""What samples for the trainer: in this process, or a server."""
+"""Sampling engines: in this process, or an OpenAI-compatible server."""

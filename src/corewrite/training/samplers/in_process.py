@@ -6,11 +6,11 @@ import torch
 
 from corewrite.rewriter import Completion, Rewriter, multiplies_bfloat16, sample
 from corewrite.training.config import Precision
-from corewrite.training.samplers.protocol import NOBODY_WAITS, Ready, SampleProgress, StalePolicyError, Sync
+from corewrite.training.samplers.protocol import IGNORE_READY, Ready, SampleProgress, StalePolicyError, Sync
 
 # In bfloat16 about twice the largest difference per token seen between a sampler right after its sync and the trainer: 0.118
 # nats over 4,800 samples of a 0.95 M decoder, 0.058 over 384 of a 31 M one. In float32 they were 6e-6 and 2e-6.
-_DRIFT_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
+_MISMATCH_LIMITS = {torch.float32: 1e-4, torch.bfloat16: 0.25}
 
 
 class InProcessEngine:
@@ -47,7 +47,7 @@ class InProcessEngine:
 
     def _make_room(self, policy: Rewriter, dtype: torch.dtype) -> None:
         self._own, self._held = policy.copy(torch.bfloat16 if dtype == torch.bfloat16 else None), dtype
-        self.drift_limit = _DRIFT_LIMITS[dtype]
+        self.log_prob_mismatch_limit = _MISMATCH_LIMITS[dtype]
 
     def _take(self, policy: Rewriter) -> Sync:
         self._version = None
@@ -70,7 +70,7 @@ class InProcessEngine:
         phase: int,
         max_new_tokens: int,
         progress: SampleProgress = lambda done, total: None,
-        ready: Ready = NOBODY_WAITS,
+        ready: Ready = IGNORE_READY,
     ) -> list[list[Completion]]:
         """See `SamplingEngine.sample`."""
         if self._version != expected:

@@ -1,4 +1,4 @@
-"""What samples for the trainer: one protocol, whether the weights live in this process or on a server."""
+"""The protocol of sampling engines, whether the weights live in this process or on a server."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ Ready = Callable[[Sequence[int], Sequence[list[Completion]]], None]
 """Takes the numbers of some prompts and their samples, as soon as they are finished."""
 
 
-def _nobody_waits(which: Sequence[int], completions: Sequence[list[Completion]]) -> None: ...
+def _ignore(which: Sequence[int], completions: Sequence[list[Completion]]) -> None: ...
 
 
-NOBODY_WAITS: Ready = _nobody_waits
+IGNORE_READY: Ready = _ignore
 
 
 class StalePolicyError(RuntimeError):
@@ -45,8 +45,8 @@ class SamplingEngine(Protocol):
         sync = engine.sync(policy)     # the next phase
     """
 
-    drift_limit: float
-    """Largest difference per token, nats, from the trainer's log-probabilities that is rounding; more is an alarm."""
+    log_prob_mismatch_limit: float
+    """Largest difference from the trainer's log-probabilities, nats per token, that rounding explains; more is an error."""
 
     def sync(self, policy: Rewriter) -> Sync:
         """Take over the policy's weights (of an adapter-tuned policy: the adapter's) and verify them.
@@ -67,7 +67,7 @@ class SamplingEngine(Protocol):
         phase: int,
         max_new_tokens: int,
         progress: SampleProgress = lambda done, total: None,
-        ready: Ready = NOBODY_WAITS,
+        ready: Ready = IGNORE_READY,
     ) -> list[list[Completion]]:
         """`n` samples of every prompt at temperature 1, unfiltered.
 

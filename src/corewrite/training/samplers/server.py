@@ -14,9 +14,9 @@ A reload that is answered with 200 proves nothing (vllm-project/vllm#32718: weig
 and every call of `sample` ends with a probe: next-token log-probabilities on fixed prompts against the trainer's own.
 
 Not run against a real server: all of it. No vLLM and no GPU was at hand; the tests run it against a small server of their own
-that loads the folders and samples from them. Unknown are therefore the right `drift_limit` (the default is a guess for
-bfloat16: calibrate it), the speed, servers of several processes (a reload must reach each, a probe asks whichever answers), and
-which versions of vLLM answer as described. A change smaller than `drift_limit` on every probed token passes the probe.
+that loads the folders and samples from them. Unknown are therefore the right `log_prob_mismatch_limit` (the default is a guess
+for bfloat16: calibrate it), the speed, servers of several processes (a reload must reach each, a probe asks whichever answers),
+and which versions of vLLM answer as described. A change smaller than that limit on every probed token passes the probe.
 
 Unlike in-process sampling, draws are keyed by (seed, phase, key) only; the server derives those of each sample and position
 from that seed, so they repeat as far as its own arithmetic does.
@@ -32,10 +32,15 @@ from torch import Tensor
 
 from corewrite.domain import keyed_bits
 from corewrite.rewriter import Completion, Rewriter
-from corewrite.training.samplers.protocol import NOBODY_WAITS, Ready, SampleProgress, StalePolicyError, Sync
+from corewrite.training.samplers.protocol import IGNORE_READY, Ready, SampleProgress, StalePolicyError, Sync
 from corewrite.training.samplers.server_answers import read_completions
 from corewrite.training.samplers.server_client import MOST_BYTES, SamplingServerError, ServerClient
-from corewrite.training.samplers.server_probe import NUM_PROBE_SAMPLES, largest_mismatch, next_token_log_probs, probe_prompts
+from corewrite.training.samplers.server_probe import (
+    NUM_PROBE_SAMPLES,
+    largest_probe_mismatch,
+    next_token_log_probs,
+    probe_prompts,
+)
 from corewrite.training.samplers.server_weights import WeightLoader
 
 _TOKEN_BYTES = 256
@@ -44,7 +49,7 @@ _TOKEN_BYTES = 256
 
 @dataclass(frozen=True)
 class _Held:
-    """What the server was told to hold.
+    """The policy that was loaded into the server and verified.
 
     Attributes:
         version: Hash of the policy.
@@ -70,8 +75,8 @@ class ServerEngine:
         model_folder: Where versions of the policy are written, one folder each; the last one is kept.
         reload: Whether a sync hands over all weights, or the adapter of a policy tuned with peft.
         eos_token_id: The policy's end-of-sequence token.
-        drift_limit: Largest difference per token, nats, from the trainer's log-probabilities that is rounding. 1e-4 for a
-            server that computes in float32; the default is a guess for bfloat16.
+        log_prob_mismatch_limit: Largest difference from the trainer's log-probabilities that rounding explains, nats per token.
+            1e-4 for a server that computes in float32; the default is a guess for bfloat16.
         concurrency: Requests under way at most.
         timeout: Seconds that one request for samples may take, head and body; it is tried five times.
         reload_timeout: Seconds that one reload may take, likewise.
@@ -88,14 +93,15 @@ class ServerEngine:
         reload: Literal["weights", "adapter"],
         eos_token_id: int,
         *,
-        drift_limit: float = 0.25,
+        log_prob_mismatch_limit: float = 0.25,
         concurrency: int = 32,
         timeout: float = 120.0,
         reload_timeout: float = 600.0,
     ) -> None:
-        self.drift_limit = drift_limit
+        self.log_prob_mismatch_limit = log_prob_mismatch_limit
         self._http = ServerClient(base_url, concurrency, timeout)
-        self._weights = WeightLoader(self._http, Path(model_folder).resolve(), reload, reload_timeout)
+        self.model_folder = Path(model_folder).resolve()
+        self._weights = WeightLoader(self._http, self.model_folder, reload, reload_timeout)
         self._reload = reload
         self._eos = eos_token_id
         self._concurrency = concurrency
@@ -119,11 +125,11 @@ class ServerEngine:
         expected = next_token_log_probs(policy.model, probes)
         loaded = self._weights.load(policy, version)
         held = _Held(version, loaded.model, probes, expected)
-        difference = self._difference(held)
-        if difference > self.drift_limit:
+        difference, limit = self._difference(held), self.log_prob_mismatch_limit
+        if difference > limit:
             raise SamplingServerError(
                 f"{self._http.base_url} does not hold policy {version} after the reload: its log-probabilities are up to "
-                f"{difference:.3g} nats from the trainer's, limit {self.drift_limit:g}. It kept other weights or loaded half "
+                f"{difference:.3g} nats from the trainer's, limit {limit:g}. It kept other weights or loaded half "
                 "of them (restart it and look into its log), or computes in a lower precision than the limit is for"
             )
         self._weights.remove_others(loaded)
@@ -141,7 +147,7 @@ class ServerEngine:
         phase: int,
         max_new_tokens: int,
         progress: SampleProgress = lambda done, total: None,
-        ready: Ready = NOBODY_WAITS,
+        ready: Ready = IGNORE_READY,
     ) -> list[list[Completion]]:
         """`n` samples of every prompt at temperature 1, unfiltered, whatever the server's defaults are.
 
@@ -166,12 +172,12 @@ class ServerEngine:
         # 53 bits: a JSON number that every reader keeps exactly.
         seeds = [int(keyed_bits(seed, phase, key)) >> 11 for key in keys]
         completions = self._complete_all(held, prompts, seeds, n, max_new_tokens, progress, ready)
-        difference = self._difference(held)
-        if difference > self.drift_limit:
+        difference, limit = self._difference(held), self.log_prob_mismatch_limit
+        if difference > limit:
             self._held = None
             raise StalePolicyError(
                 f"{self._http.base_url} lost policy {expected} while it was sampled from: its log-probabilities are now up to "
-                f"{difference:.3g} nats from the trainer's, limit {self.drift_limit:g}. Was it restarted, or does another "
+                f"{difference:.3g} nats from the trainer's, limit {limit:g}. Was it restarted, or does another "
                 "client load weights into it? Sync it again"
             )
         return completions
@@ -187,7 +193,7 @@ class ServerEngine:
     def _difference(self, held: _Held) -> float:
         """Largest difference between the server's and the trainer's log-probabilities of sampled next tokens, nats."""
         rows = self._complete_all(held, held.probes, range(len(held.probes)), NUM_PROBE_SAMPLES, 1)
-        return largest_mismatch(held.expected, rows)
+        return largest_probe_mismatch(held.expected, rows)
 
     def _complete_all(
         self,
@@ -197,7 +203,7 @@ class ServerEngine:
         n: int,
         limit: int,
         progress: SampleProgress = lambda done, total: None,
-        ready: Ready = NOBODY_WAITS,
+        ready: Ready = IGNORE_READY,
     ) -> list[list[Completion]]:
         with ThreadPoolExecutor(self._concurrency) as pool:
             futures = [

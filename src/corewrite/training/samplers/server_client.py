@@ -19,7 +19,7 @@ MOST_BYTES = 2**18
 
 
 class SamplingServerError(RuntimeError):
-    """A sampling server that cannot be reached, refuses, answers nonsense, or does not hold what it was told to load."""
+    """A sampling server that cannot be reached, refuses, answers invalidly, or does not hold the policy it was to load."""
 
 
 class ServerClient:

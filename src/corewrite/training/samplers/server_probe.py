@@ -1,4 +1,4 @@
-"""Whether a server samples from the weights it was told to load: its log-probabilities on fixed prompts, and the trainer's."""
+"""Check that a server samples from the weights just loaded: its log-probabilities on fixed prompts against the trainer's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,7 +41,7 @@ def next_token_log_probs(model: Any, prompts: Sequence[Sequence[int]]) -> Tensor
     return log_probs
 
 
-def largest_mismatch(expected: Tensor, completions: Sequence[Sequence[Completion]]) -> float:
+def largest_probe_mismatch(expected: Tensor, completions: Sequence[Sequence[Completion]]) -> float:
     """Largest difference between a server's and the trainer's log-probabilities of the sampled next tokens, nats.
 
     Args:

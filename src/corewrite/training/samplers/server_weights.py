@@ -16,7 +16,7 @@ _OURS = re.compile(r"policy-[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy that a server was told to load.
+    """A policy that a server was asked to load.
 
     Attributes:
         folder: Where it is written.
