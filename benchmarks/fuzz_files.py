@@ -35,9 +35,9 @@ from corewrite.deployment.run_folder import documents_of_run
 from corewrite.domain import Catalogue, ConfigError, Query
 from corewrite.domain.config_file import read_config
 from corewrite.experiment import RolloutConfig, RolloutState
-from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
-from corewrite.gate.calibrate import load_margins
+from corewrite.experiment.rollout.file import RolloutFileError, load_rollout, save_rollout
 from corewrite.gate.config import Margins
+from corewrite.gate.margins_file import load_margins
 from corewrite.registry import RegistryError
 from corewrite.registry.content import manifest
 from corewrite.relevance import LateInteraction, cold_start
@@ -249,7 +249,7 @@ _IDENTITY = {
 
 
 class Journals:
-    """A file of a run folder; the first byte chooses which: a step, a mined week, the ramp, a training, margins."""
+    """A file of a run folder; the first byte chooses which: a step, a mined week, the rollout, a training, margins."""
 
     words = _STEP_WORDS + JSON_WORDS + NUMBERS + TEXTS
     cpu_seconds = 3.0
@@ -269,7 +269,7 @@ class Journals:
         about = run / "windows" / "w1" / "about.json"
         about.parent.mkdir(parents=True)
         write_json(about, STEPS["mine"])
-        write_ramp(run / "ramp.json", RolloutState(5, 4, 1e9), RolloutConfig())
+        save_rollout(run / "ramp.json", RolloutState(5, 4, 1e9), RolloutConfig())
         (run / "documents.json").write_text(json.dumps({"documents": "/data/documents.parquet"}))
         RunFolder(self._training, _IDENTITY).write_record(
             0, {"optimizer_steps": 5, "rollouts": 800, "pairs": 65, "instances_lost": {}, "seconds": {"score": 0.5}}
@@ -288,7 +288,7 @@ class Journals:
         self._readers: list[tuple[Path, Callable[[Path], None], tuple[type[Exception], ...]]] = [
             *((run / "cycles" / "w1" / f"{step}.json", self._step, (JournalError,)) for step in STEPS),
             (about, self._mined, (JournalError,)),
-            (run / "ramp.json", self._ramp, (RampFileError,)),
+            (run / "ramp.json", self._rollout, (RolloutFileError,)),
             (run / "documents.json", self._documents, (ConfigError,)),
             (self._training / "run.json", self._identity, (ResumeError,)),
             (self._record, self._records, (ResumeError,)),
@@ -354,8 +354,8 @@ class Journals:
         if thresholds is not None:
             must(len(thresholds.seconds) == len(thresholds.edges) + 1, "thresholds that fit no bucket")
 
-    def _ramp(self, file: Path) -> None:
-        found = read_ramp(file)
+    def _rollout(self, file: Path) -> None:
+        found = load_rollout(file)
         assert found is not None
         state, config = found
         must(0 <= state.share(config) <= 1, "a share of more than all")
@@ -408,7 +408,7 @@ ranker:
   recall: {kind: qdrant, url: "http://localhost:6333", collection: "videos-{relevance}", timeout_ms: 40}
 training: {phases: 3, num_generations: 8, beta: 0.1, scoring: {batch: 64}}
 gate: {margins: {judge_ndcg: 0.01}}
-ramp: {stages: [{share: 0}, {share: 0.01}, {share: 1}]}
+rollout: {stages: [{share: 0}, {share: 0.01}, {share: 1}]}
 privacy: {retention_weeks: 6}
 """,
     """\
@@ -419,10 +419,10 @@ serve:
   host: 0.0.0.0
   hosts: [a.example]
   deadlines: {recall: 25, rawrank: 35, finerank: 50}
-  arms: {none: 0.1, launch_2: 0.9}
+  arms: {none: 0.1, all_stages: 0.9}
   api_key_env: COREWRITE_KEY
   cache: {redis_url: "redis://localhost", redis_secret_env: SECRET}
-  log: {folder: served, salt_env: COREWRITE_SALT, counterfactual_share: 1, pair: [none, launch_2]}
+  log: {folder: served, salt_env: COREWRITE_SALT, counterfactual_share: 1, pair: [none, all_stages]}
   limits: {in_flight: 64, body_bytes: 65536}
 """,
     """\
@@ -446,8 +446,8 @@ _CONFIG_WORDS = tuple(
     for word in (
         "run", "documents", "logs", "ranker", "signals", "recall", "kind", "kserve", "onnx", "cross_encoder", "clip", "python",
         "embedded", "column", "qdrant", "opensearch", "redis", "url", "folder", "pin", "version", "inputs", "document.seconds",
-        "calibration", "training", "sampling", "gate", "margins", "ramp", "stages", "serve", "cache", "log", "limits", "arms",
-        "pipeline", "registry", "workers", "http://[::1", "http://user:pw@a", "a:b", "http://a:99999",
+        "training", "sampling", "gate", "margins", "rollout", "stages", "serve", "cache", "log", "limits", "arms",
+        "ramp", "calibration", "pipeline", "registry", "workers", "http://[::1", "http://user:pw@a", "a:b", "http://a:99999",
     )
 )  # fmt: skip
 

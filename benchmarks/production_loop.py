@@ -58,7 +58,7 @@ def size(sessions: int) -> LoopSize:
             gate_queries=3_000,
             # Of 120 entities a few are asked for all the time, so that the commonest rewrite is common with cause; and of the
             # gate's searches by so few users a harm rate is known to 2 % either way. All other margins are the defaults.
-            gate=GateConfig(margins=Margins(commonest_rewrite=0.05, harm_rate=0.05)),
+            gate=GateConfig(margins=Margins(top_rewrite_share=0.05, harm_rate=0.05)),
         )
 
     harm = {name: {"times_control": 1.3} for name in ("give_up", "change_query", "unsatisfied")}
@@ -149,9 +149,9 @@ def main() -> None:
         team = Team(given.out / given.ranker, world, named, spec, size(given.sessions), steps)
         loop = run_loop(team)
         figures = [week_figures(team, week) for week in loop.weeks]
-        # While a ramp is under way the trigger is between its versions, and its own look reads the week.
-        launches = [build_launch(team, week) for week in loop.weeks if week.number == 2 or loop.ramp is None]
-    # Of the weeks whose trigger is between the two arms; that of a ramp is between its versions.
+        # While a rollout is under way the trigger is between its versions, and its own look reads the week.
+        launches = [build_launch(team, week) for week in loop.weeks if week.number == 2 or loop.rollout is None]
+    # Of the weeks whose trigger is between the two arms; that of a rollout is between its versions.
     tested = [
         stats.fisher_exact([[a, n - a], [b, m - b]]).pvalue
         for f in figures[: len(launches)]
@@ -162,7 +162,7 @@ def main() -> None:
         "cycles": [{k: c[k] for k in ("week", "verdict", "reason", "alarms", "relevance")} for c in loop.cycles],
         "weeks": [f.as_dict() for f in figures], "impacted_equal_p": tested,
         "launches": [launch.as_dict() for launch in launches],
-        "ramp": None if loop.ramp is None else {"kind": loop.ramp.kind, "reason": loop.ramp.reason},
+        "ramp": None if loop.rollout is None else {"kind": loop.rollout.kind, "reason": loop.rollout.reason},
         "machine": machine(), "code_version": VERSION,
     }  # fmt: skip
     known = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}

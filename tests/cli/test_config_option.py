@@ -31,7 +31,7 @@ def file(tmp_path, monkeypatch):
     Path("corewrite.yaml").write_text(
         "run: mine\ndocuments: docs.parquet\nlogs: logs\nlabels: labels.parquet\nfrozen: apart/frozen.parquet\nseed: 4\n"
         "model: lm\nranker: {spec: fusion.yaml}\ntraining: {phases: 2}\nmax_new_tokens: 9\nserve: {port: 9000}\n"
-        "experiment: {control: none, treatment: launch_2}\n"
+        "experiment: {control: none, treatment: all_stages}\n"
     )
     return Path("corewrite.yaml")
 

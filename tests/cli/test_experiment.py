@@ -10,15 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.domain.earlier_config import OldConfigWarning
 from corewrite.logs import UbiWriter
 from corewrite.logs.sealing import Sealer, make_keys
 
 START = 1_700_000_000.0
 DAY = 86_400.0
-ARMS = ("none", "launch_2")
+ARMS = ("none", "all_stages")
 CHANGED = (0.4, 0.2)
 WORDS = ("lion", "guitar", "sunrise", "chess", "volcano", "puppet", "hockey", "zebra")
-PAIR = ["--control", "none", "--treatment", "launch_2"]
+PAIR = ["--control", "none", "--treatment", "all_stages"]
 
 
 def call(*args):
@@ -27,7 +28,7 @@ def call(*args):
 
 def write_traffic(
     path, users=1_200, days=8, texts="plain", knows=lambda user, step: True, assign_arm=lambda user: ARMS[user % 2],
-    pair=ARMS, rewrites=True,
+    pair=ARMS, rewrites=True, names=lambda arm: arm, format=3,
 ):  # fmt: skip
     """Users who come on some days, search, and are satisfied, type a repair, or give up and type something else at once.
 
@@ -43,14 +44,14 @@ def write_traffic(
                 while True:
                     impacted = bool(rng.random() < 0.5)
                     u = rng.random()
-                    treated = assign_arm(user) == "launch_2"
+                    treated = assign_arm(user) == "all_stages"
                     changed = u < CHANGED[treated and impacted] and not repaired
                     satisfied = u > 0.5
                     ending = "satisfied" if satisfied else "changed_unsatisfied" if changed else "gave_up"
                     query_id, text = f"q{user}-{day}-{typed}", WORDS[(user + word) % len(WORDS)] + " again" * repaired
                     used = ["finerank"] if treated and rewrites else []
-                    served = {"format": 2, "texts": texts, "pair": list(pair), "used_at": used}
-                    attributes = {"arm": assign_arm(user), "served": served}
+                    served = {"format": format, "texts": texts, "pair": list(map(names, pair)), "used_at": used}
+                    attributes = {"arm": names(assign_arm(user)), "served": served}
                     if knows(user, typed):
                         attributes["impacted"] = impacted
                     hits = ["d1", "d2", "d3"] if treated else [f"{query_id}-{k}" for k in range(3)]
@@ -113,25 +114,37 @@ def test_a_launch_is_read_as_it_happened(traffic, frozen):
             wanted, n = rate(happened, arm, ending)
             assert found[name][side] == pytest.approx(wanted) and found[name][f"n_{side}"] == n
         assert found["anytime"][name]["low"] < found[name]["ci_low"] < found[name]["ci_high"] < found["anytime"][name]["high"]
-    assert (
-        found["treated"] == 1.0 and found["cqr"]["ci_high"] < 0 and found["users_without_trigger"] == {"none": 0, "launch_2": 0}
-    )
-    assert found["other_arms"] == {"": 1} and found["name"] == "launch_2 against none"
+    assert found["treated"] == 1.0 and found["cqr"]["ci_high"] < 0
+    assert found["users_without_trigger"] == {"none": 0, "all_stages": 0}
+    assert found["other_arms"] == {"": 1} and found["name"] == "all_stages against none"
     assert "similar texts alone" in found["log"]["same_intent"] and found["log"]["frozen"] is True
     # Fewer changed queries and more give-up instead: harm, and no gain.
     assert found["give_up"]["ci_low"] > 0.05 and found["harms"] and result.exit_code == 4
     wide = call("experiment", "read", path, *PAIR, "--share", 0.5, "--thresholds", frozen, "--give-up-margin", 3, "--name", "x")
-    assert wide.exit_code == 0 and wide.stdout.startswith("x: launch_2 against none")
+    assert wide.exit_code == 0 and wide.stdout.startswith("x: all_stages against none")
     for words in ("first impacted search", "one look", "any look", "Counts:", "similar texts alone"):
         assert words in " ".join(wide.stdout.split())
     split = call("experiment", "read", path, *PAIR, "--share", 0.9, "--thresholds", frozen)
     assert split.exit_code == 3 and "sample ratio mismatch" in " ".join(split.stdout.split())
 
 
+def test_a_log_of_before_and_arms_as_they_were_called_give_the_same(traffic, frozen, tmp_path):
+    path, _ = traffic
+    earlier = {"all_stages": "launch_2"}
+    write_traffic(tmp_path / "ubi-1.ndjson", names=lambda arm: earlier.get(arm, arm), format=2)
+    options = ("--share", 0.5, "--thresholds", frozen, "--json")
+    wanted = call("experiment", "read", path, *PAIR, *options)
+    assert call("experiment", "read", tmp_path / "ubi-1.ndjson", *PAIR, *options).stdout == wanted.stdout
+    with pytest.warns(OldConfigWarning, match="`arm launch_2` is `all_stages` now"):
+        assert (
+            call("experiment", "read", path, "--control", "none", "--treatment", "launch_2", *options).stdout == wanted.stdout
+        )
+
+
 def test_the_same_from_the_settings_file(traffic, frozen, tmp_path):
     path, _ = traffic
     config = tmp_path / "corewrite.yaml"
-    config.write_text(f"experiment: {{control: none, treatment: launch_2, share: 0.5, thresholds: {frozen}}}\n")
+    config.write_text(f"experiment: {{control: none, treatment: all_stages, share: 0.5, thresholds: {frozen}}}\n")
     by_file = call("experiment", "read", path, "-c", config, "--json")
     by_option = call("experiment", "read", path, *PAIR, "--share", 0.5, "--thresholds", frozen, "--json")
     assert by_file.stdout == by_option.stdout
@@ -191,7 +204,7 @@ def test_since_and_until_choose_the_launch(traffic, frozen):
     iso = "2023-11-16T22:13:20Z"  # START is 2023-11-14T22:13:20Z
     found = json.loads(call("experiment", "read", path, *options, "--since", iso, "--until", until).stdout)
     assert found["searches"] == len(window)
-    assert found["cqr"]["treatment"] == pytest.approx(rate(window, "launch_2", "changed_unsatisfied")[0])
+    assert found["cqr"]["treatment"] == pytest.approx(rate(window, "all_stages", "changed_unsatisfied")[0])
     none = call("experiment", "read", path, *options, "--since", START + 99 * DAY)
     assert none.exit_code == 1 and "lies between" in none.stderr
 
@@ -227,20 +240,23 @@ def test_a_plan_and_a_reading_by_its_thresholds(traffic, tmp_path):
     [
         ({"texts": "hashed"}, [*PAIR, "--share", 0.5], "hold hashes in the place of texts.*`log.query_text: true`"),
         (
-            {}, ["--control", "holdback", "--treatment", "launch_2", "--share", 0.5],
-            "no search is in arm 'holdback': there are 'launch_2', 'none'",
+            {}, ["--control", "holdback", "--treatment", "all_stages", "--share", 0.5],
+            "no search is in arm 'holdback': there are 'all_stages', 'none'",
         ),
         ({}, ["--control", "none", "--treatment", "none", "--share", 0.5], "both control and treatment"),
         ({}, PAIR, "--share"),
-        ({"knows": lambda user, step: user % 2 == 0}, [*PAIR, "--share", 0.5], "of no user in 'launch_2' it is known"),
+        ({"knows": lambda user, step: user % 2 == 0}, [*PAIR, "--share", 0.5], "of no user in 'all_stages' it is known"),
         (
             {"knows": lambda user, step: user % 2 == 0 or user % 8 == 1}, [*PAIR, "--share", 0.5],
             r"known for 100\.0 % .* and [23]\d\.\d %",
         ),
         ({"assign_arm": lambda user: ""}, [*PAIR, "--share", 0.5], "no search is in arm 'none': there are searches without an"),
         ({"texts": "sealed"}, [*PAIR, "--share", 0.5], "hold sealed texts"),
-        ({"pair": ("none", "launch_1")}, [*PAIR, "--share", 0.5], "between 'none' and 'launch_1', not between.*`log.pair`"),
-        ({"rewrites": False}, [*PAIR, "--share", 0.5], "of arm 'launch_2' was served with a rewrite"),
+        (
+            {"pair": ("none", "finerank_only")}, [*PAIR, "--share", 0.5],
+            "between 'none' and 'finerank_only', not between.*`log.pair`",
+        ),
+        ({"rewrites": False}, [*PAIR, "--share", 0.5], "of arm 'all_stages' was served with a rewrite"),
         ({}, [*PAIR, "--share", 1.5], "share"),
         ({}, [*PAIR, "--share", 0.5, "--since", "noon"], "timestamp 'noon'"),
     ],

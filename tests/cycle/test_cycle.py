@@ -12,7 +12,7 @@ from corewrite.cycle.run import run_cycle
 from corewrite.cycle.status import cycle_status, load_history
 from corewrite.cycle.steps import decide, validate_ranker
 from corewrite.cycle.steps.fit_relevance import refit
-from corewrite.cycle.steps.rollout import read_ramp
+from corewrite.cycle.steps.rollout import load_rollout
 from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.domain.traffic_split import is_gate_user, is_holdback_user
 from corewrite.logs import EvaluationOnlyError, read_instances
@@ -131,27 +131,27 @@ def test_killed_at_every_write_it_ends_as_one_that_was_not(settings, steps, monk
     assert [d[:3] for d in decisions(disturbed)] == [d[:3] for d in decisions(undisturbed)]
 
 
-def test_the_ramp_follows_what_the_cycle_promotes(settings, steps, monkeypatch):
-    """A new model under a ramping policy, a new policy over it, and a kill between a decision and its ramp."""
+def test_the_rollout_follows_what_the_cycle_promotes(settings, steps, monkeypatch):
+    """A new model under a policy in rollout, a new policy over it, and a kill between a decision and its rollout."""
     config = settings()
     run_cycle(config, "w1", steps=steps, promotion=UngatedPromotion())
-    assert read_ramp(config.run) is None, "the first champion has nobody to be compared with"
+    assert load_rollout(config.run) is None, "the first champion has nobody to be compared with"
     run_cycle(config, "w2", steps=steps, promotion=UngatedPromotion())
-    state = read_ramp(config.run)[0]
+    state = load_rollout(config.run)[0]
     promoted = [d.number for d in Registry(config.run / "registry").decisions() if d.verdict == "promote"]
     assert (state.champion, state.previous) == (promoted[-1], promoted[-2])
 
     def kill(*args, **kwargs):
         raise Killed
 
-    for module, name in ((validate_ranker, "carry_ramp"), (decide, "begin_ramp")):
+    for module, name in ((validate_ranker, "carry_rollout"), (decide, "begin_rollout")):
         with monkeypatch.context() as patched, pytest.raises(Killed):
             patched.setattr(module, name, kill)
             run_cycle(config, "w3", steps=steps, promotion=UngatedPromotion())
     run_cycle(config, "w3", steps=steps, promotion=UngatedPromotion())
     after = [d for d in Registry(config.run / "registry").decisions() if d.verdict == "promote" and d.number > promoted[-1]]
     assert [d.reason.startswith("the champion holds") for d in after] == [True, False], "a new model, then a new policy"
-    found = read_ramp(config.run)[0]
+    found = load_rollout(config.run)[0]
     assert (found.champion, found.previous) == (after[-1].number, state.previous)
 
 

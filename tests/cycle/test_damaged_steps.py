@@ -12,7 +12,7 @@ from corewrite.cycle.records import SHAPES
 from corewrite.cycle.recovery import mitigations, stuck, suspicious, verdicts_in_a_row
 from corewrite.cycle.status import load_history
 from corewrite.experiment import RolloutConfig, RolloutState
-from corewrite.experiment.rollout.file import RampFileError, read_ramp, write_ramp
+from corewrite.experiment.rollout.file import RolloutFileError, load_rollout, save_rollout
 from corewrite.storage.journal import Journal, JournalError
 
 HASH = "0" * 64
@@ -94,12 +94,12 @@ def test_a_mined_week_of_another_form_is_mined_again(tmp_path, about):
 @pytest.mark.parametrize(
     "change", [{"champion": 0}, {"previous": -3}, {"since": math.inf}, {"status": "over"}, {"stage": 9}]
 )  # fmt: skip
-def test_a_ramp_that_nobody_can_be_on_is_damaged(tmp_path, change):
+def test_a_rollout_that_nobody_can_be_on_is_damaged(tmp_path, change):
     file = tmp_path / "ramp.json"
-    write_ramp(file, RolloutState(2, 1, 5.0), RolloutConfig())
-    assert read_ramp(file)[0].champion == 2
+    save_rollout(file, RolloutState(2, 1, 5.0), RolloutConfig())
+    assert load_rollout(file)[0].champion == 2
     found = json.loads(file.read_text())
     found["state"] = json.dumps(json.loads(found["state"]) | change)
     file.write_text(json.dumps(found))
-    with pytest.raises(RampFileError, match=r"ramp\.json is damaged"):
-        read_ramp(file)
+    with pytest.raises(RolloutFileError, match=r"ramp\.json is damaged"):
+        load_rollout(file)

@@ -24,7 +24,7 @@ from corewrite.cycle.steps.champion_holds import champion_holds
 from corewrite.cycle.steps.decide import decide_candidate
 from corewrite.cycle.steps.fit_relevance import refit
 from corewrite.cycle.steps.recover import is_usable, recover, rollback_ranker
-from corewrite.cycle.steps.rollout import read_ramp
+from corewrite.cycle.steps.rollout import load_rollout
 from corewrite.cycle.steps.validate_ranker import ValidatedRanker, probe_ranker
 from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.deployment import load
@@ -104,7 +104,7 @@ def test_what_happened_to_the_champion_during_the_cycle_stands(settings, steps, 
     assert registry.champion() == stands
     assert (record["verdict"], record["policy"]) == ("hold", stands.policy)
     assert "against a champion that has gone since" in record["reason"]
-    assert registry.decisions()[-1].verdict == "hold" and read_ramp(config.run) is None
+    assert registry.decisions()[-1].verdict == "hold" and load_rollout(config.run) is None
 
 
 def test_a_new_model_is_not_put_under_another_champion(settings, steps, monkeypatch):
@@ -141,27 +141,27 @@ def test_what_gc_removed_or_somebody_barred_is_nothing_to_go_back_to(settings, s
     assert [is_usable(cycle, r) for r in records] == [False, False, True, False, True]
 
 
-def test_a_ramp_that_a_killed_cycle_still_owes_is_begun_by_the_next_one(settings, steps):
+def test_a_rollout_that_a_killed_cycle_still_owes_is_begun_by_the_next_one(settings, steps):
     config = settings()
     before = promoted(config, "old")
     Journal(config.run / "cycles" / "w1").once("start", lambda: {})
     new = promoted(config, "new", {"cycle": "w1", "step": "candidate"})
     begun(config, "w2", steps)
-    state = read_ramp(config.run)[0]
+    state = load_rollout(config.run)[0]
     assert (state.champion, state.previous) == (new.number, before.number)
     again = promoted(config, "new", {"cycle": "w2", "step": "settle"}, relevance="r2")
     begun(config, "w3", steps)
-    state = read_ramp(config.run)[0]
+    state = load_rollout(config.run)[0]
     assert (state.champion, state.previous) == (again.number, before.number)
 
 
-def test_a_ramp_that_was_taken_away_by_hand_is_not_begun_again(settings, steps):
+def test_a_rollout_that_was_taken_away_by_hand_is_not_begun_again(settings, steps):
     config = settings()
     promoted(config, "old")
     promoted(config, "new", {"cycle": "w1", "step": "candidate"})
     finished(config, "w1")
     begun(config, "w2", steps)
-    assert read_ramp(config.run) is None
+    assert load_rollout(config.run) is None
 
 
 def test_champions_that_gc_removed_are_no_bar(settings, monkeypatch):

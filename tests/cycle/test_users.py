@@ -62,13 +62,13 @@ def test_a_user_is_never_split_in_two():
 
 
 def test_held_back_is_who_was_never_served_otherwise():
-    found = users(("a", 1, "holdback"), ("a", 1, "holdback"), ("b", 2, "holdback"), ("b", 2, "launch_2"), ("c", 3, "none"))
+    found = users(("a", 1, "holdback"), ("a", 1, "holdback"), ("b", 2, "holdback"), ("b", 2, "all_stages"), ("c", 3, "none"))
     assert found.held_back == {"a"} and found.warnings == ()
-    nobody = users(("a", 1, "launch_2"), ("z", 5000, "holdback"))  # held back, but not the gate's
+    nobody = users(("a", 1, "all_stages"), ("z", 5000, "holdback"))  # held back, but not the gate's
     assert nobody.held_back == {"z"} and "favour the champion" in nobody.warnings[0]
 
 
-@pytest.mark.parametrize("arms", [("holdback", "launch_2"), ("", "")])
+@pytest.mark.parametrize("arms", [("holdback", "all_stages"), ("", "")])
 def test_the_split_is_kept_with_the_week(tmp_path, arms):
     found = users((GATE, 1, arms[0]), (OTHER, None, arms[1]))
     found.write(tmp_path / "users.parquet")

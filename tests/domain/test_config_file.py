@@ -19,6 +19,8 @@ class Training(Settings):
 
 class Gate(Settings):
     minimum_users: int = 40
+    margins: dict[str, float] = Field(default_factory=dict)
+    required_checks: tuple[str, ...] = ()
 
 
 class Sampling(Settings):
@@ -48,9 +50,10 @@ class Trains(Settings):
 
 class Server(Settings):
     port: int = 8080
-    ramp: Path | None = None
+    rollout: Path | None = None
     relevance: dict[str, str] | None = None
-    log: dict[str, str] = Field(default_factory=dict)
+    log: dict[str, str | list[str]] = Field(default_factory=dict)
+    arms: dict[str, float] = Field(default_factory=dict)
 
 
 class Serves(Settings):
@@ -67,8 +70,8 @@ ranker: {spec: fusion.yaml}
 training: {phases: 2}
 serve:
   port: 9000
-  ramp: elsewhere.json
-ramp: {alpha: 0.01}
+  rollout: elsewhere.json
+rollout: {alpha: 0.01}
 """
 
 
@@ -95,7 +98,9 @@ def test_every_command_reads_its_sections_of_the_same_file(file):
     assert trains == Trains(
         run="runs/mine", labels="labels.parquet", ranker=Ranker(spec="fusion.yaml"), training=Training(phases=2)
     )
-    assert serves == Serves(run="runs/mine", ranker=Ranker(spec="fusion.yaml"), serve=Server(port=9000, ramp="elsewhere.json"))
+    assert serves == Serves(
+        run="runs/mine", ranker=Ranker(spec="fusion.yaml"), serve=Server(port=9000, rollout="elsewhere.json")
+    )
 
 
 def test_the_command_line_counts_before_the_file(file):
@@ -193,11 +198,34 @@ def test_a_server_s_earlier_file_is_read(file):
         found = read_config(path, Serves)
     assert found == Serves(
         run="/srv/run", documents="d.parquet", ranker=Ranker(recall={"kind": "qdrant"}),
-        serve=Server(port=9000, ramp="/srv/ramp.json", log={"folder": "f"}, relevance={"kind": "onnx"}),
+        serve=Server(port=9000, rollout="/srv/ramp.json", log={"folder": "f"}, relevance={"kind": "onnx"}),
     )  # fmt: skip
     assert refusal(file("port: 1\nregistry: /srv/models\n"), Serves) == [
         "corewrite.yaml:2: registry: write `run: FOLDER` (the folder with `registry` in it)"
     ]
+
+
+def test_keys_under_earlier_names_are_read_and_the_warning_says_the_new_ones(file):
+    path = file("run: r\nserve:\n  port: 1\n  ramp: r.json\nramp: {alpha: 0.01}\n")
+    with pytest.warns(OldConfigWarning) as said:
+        found = read_config(path, Serves)
+    assert found == Serves(run="r", serve=Server(port=1, rollout="r.json"))
+    message = str(said[0].message)
+    assert "line 4: `serve.ramp` is `serve.rollout` now" in message and "line 5: `ramp` is `rollout` now" in message
+    path = file("run: r\nlabels: l\ngate:\n  margins: {commonest_rewrite: 0.1}\n  required_checks: [length, canaries]\n")
+    with pytest.warns(OldConfigWarning) as said:
+        gate = read_config(path, Trains).gate
+    assert gate == Gate(margins={"top_rewrite_share": 0.1}, required_checks=["length", "prompt_injection"])
+    message = str(said[0].message)
+    assert "line 4: `gate.margins.commonest_rewrite` is `gate.margins.top_rewrite_share` now" in message
+    assert "line 5: `gate.required_checks: canaries` is `prompt_injection` now" in message
+    path = file("run: r\nserve:\n  arms: {none: 0.1, launch_2: 0.9}\n  log:\n    pair: [none, launch_2]\n")
+    with pytest.warns(OldConfigWarning) as said:
+        found = read_config(path, Serves)
+    assert found.serve == Server(arms={"none": 0.1, "all_stages": 0.9}, log={"pair": ["none", "all_stages"]})
+    message = str(said[0].message)
+    assert "line 3: `serve.arms.launch_2` is `serve.arms.all_stages` now" in message
+    assert "line 5: `serve.log.pair: launch_2` is `all_stages` now" in message
 
 
 @pytest.mark.filterwarnings("ignore::corewrite.domain.earlier_config.OldConfigWarning")
@@ -208,6 +236,9 @@ def test_problems_in_an_earlier_file_keep_their_lines(file):
     ]
     both = "run: r\nlabels: l\ntraining: {phases: 1}\npipeline:\n  training: {phases: 2}\n"
     assert refusal(file(both), Trains) == ["corewrite.yaml:5: not valid YAML: key 'training' stands twice: drop one"]
+    assert refusal(file("run: r\nserve:\n  rollout: a\n  ramp: b\n"), Serves) == [
+        "corewrite.yaml:4: not valid YAML: key 'rollout' stands twice: drop one"
+    ]
     assert refusal(file("serve: 3\nport: 1\nrun: r"), Serves)[0].startswith("corewrite.yaml:1: serve: Input should be")
     assert refusal(file("run: r\nport: 1\nport: 2"), Serves) == [
         "corewrite.yaml:3: not valid YAML: key 'port' stands twice: drop one"

@@ -12,9 +12,12 @@ from scipy import stats
 from corewrite.domain import hash_share, sha256_text
 from corewrite.domain.traffic_split import (
     NUM_BUCKETS,
+    STAGES_OF,
     ArmShares,
+    arm_in_v1,
     assign_arm,
     assign_bucket,
+    current_arm,
     in_treatment,
     is_gate_bucket,
     is_gate_user,
@@ -23,7 +26,7 @@ from corewrite.domain.traffic_split import (
 )
 
 USERS = [f"user-{i}" for i in range(20_000)]
-LAUNCH = {"none": 0.5, "launch_1": 0.2, "launch_2": 0.3}
+LAUNCH = {"none": 0.5, "finerank_only": 0.2, "all_stages": 0.3}
 
 
 def test_golden_buckets():
@@ -54,7 +57,14 @@ def test_without_a_holdback_every_client_keeps_its_arm():
     shares = ArmShares(holdback=0, **LAUNCH)
     for user in USERS[:2000]:
         place = hash_share(user, "corewrite")
-        assert assign_arm(user, shares) == ("none" if place < 0.5 else "launch_1" if place < 0.7 else "launch_2")
+        assert assign_arm(user, shares) == ("none" if place < 0.5 else "finerank_only" if place < 0.7 else "all_stages")
+
+
+def test_an_arm_has_one_name_in_settings_and_logs_and_the_earlier_one_over_http():
+    assert {arm: arm_in_v1(arm) for arm in STAGES_OF} == {
+        "holdback": "holdback", "none": "none", "finerank_only": "launch_1", "all_stages": "launch_2",
+    }  # fmt: skip
+    assert all(current_arm(arm_in_v1(arm)) == current_arm(arm) == arm for arm in STAGES_OF)
 
 
 def test_the_holdback_comes_first_and_the_others_share_the_rest():
@@ -65,12 +75,12 @@ def test_the_holdback_comes_first_and_the_others_share_the_rest():
     observed = [counts["holdback"], *(counts[arm] for arm in LAUNCH)]
     assert stats.chisquare(observed, [len(USERS) * s for s in expected]).pvalue > 0.001
     # A new salt, and other shares, move clients between the arms and nobody into or out of the holdback.
-    again = {u: assign_arm(u, ArmShares(salt="next", none=0.9, launch_2=0.1)) for u in USERS}
+    again = {u: assign_arm(u, ArmShares(salt="next", none=0.9, all_stages=0.1)) for u in USERS}
     assert all((found[u] == "holdback") == (again[u] == "holdback") for u in USERS)
 
 
-def test_arms_ramps_and_the_gate_are_independent_of_each_other():
-    shares = ArmShares(holdback=0, none=0.5, launch_2=0.5)
+def test_arms_rollouts_and_the_gate_are_independent_of_each_other():
+    shares = ArmShares(holdback=0, none=0.5, all_stages=0.5)
     groups = [is_gate_user, lambda u: assign_arm(u, shares) == "none", lambda u: in_treatment(u, "ramp-3", 0.1)]
     for i, one in enumerate(groups):
         for other in groups[:i]:
@@ -95,6 +105,6 @@ def test_shares_that_cannot_be_are_refused(settings, words):
         ArmShares(**settings)
 
 
-def test_the_gates_salt_is_refused_for_ramps_and_launches():
+def test_the_gates_salt_is_refused_for_rollouts_and_launches():
     with pytest.raises(ValueError, match="take another"):
         in_treatment("u", "gate", 0.5)

@@ -58,9 +58,9 @@ def miniature_size() -> LoopSize:
         probe_instances=60,
     )  # fmt: skip
     limits = {"errors": {"plus": 0.2}, "give_up": {"times_control": 2.0, "plus": 0.3}}
-    ramp = RolloutConfig.model_validate({"stages": [{"share": 0.5, "minimum_users": 30, "limits": limits}]})
+    rollout = RolloutConfig.model_validate({"stages": [{"share": 0.5, "minimum_users": 30, "limits": limits}]})
     refresh = RefreshConfig(relevance_every=0, examples=2_000)
-    return LoopSize(500, 150, pipeline, pipeline, refresh, 40, ramp, gated=False)
+    return LoopSize(500, 150, pipeline, pipeline, refresh, 40, rollout, gated=False)
 
 
 @pytest.fixture(scope="session")

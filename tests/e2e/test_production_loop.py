@@ -75,8 +75,8 @@ def test_a_better_version_is_taken_and_a_broken_one_refused(loop):
     assert any("the champion's stays" in alarm for alarm in loop.cycles[2]["alarms"]), loop.cycles[2]["alarms"]
 
 
-def test_a_promote_begins_a_ramp_that_is_looked_at(loop):
+def test_a_promote_begins_a_rollout_that_is_looked_at(loop):
     if loop.cycles[1]["verdict"] != "promote":
-        assert loop.ramp is None
-        pytest.skip("so few users let the gate hold: no ramp was under way")
-    assert loop.ramp.kind in ("complete", "wait", "rollback")
+        assert loop.rollout is None
+        pytest.skip("so few users let the gate hold: no rollout was under way")
+    assert loop.rollout.kind in ("complete", "wait", "rollback")

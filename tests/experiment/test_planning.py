@@ -82,10 +82,10 @@ def test_days_of_a_log_that_holds_the_answer_and_of_one_that_does_not():
 
 
 def test_arms_traffic_and_triggers_that_are_not_known():
-    table = platform(np.random.default_rng(2), 40_000, 10, arms=("none", "launch_1"))
-    with pytest.raises(ValueError, match=r"several arms \('launch_1', 'none'\)"):
+    table = platform(np.random.default_rng(2), 40_000, 10, arms=("none", "finerank_only"))
+    with pytest.raises(ValueError, match=r"several arms \('finerank_only', 'none'\)"):
         plan_launch(table, effect=0.1)
-    with pytest.raises(ValueError, match=r"no search is in arm 'holdback': there are 'launch_1', 'none'"):
+    with pytest.raises(ValueError, match=r"no search is in arm 'holdback': there are 'finerank_only', 'none'"):
         plan_launch(table, effect=0.1, control="holdback")
     options = {"effect": 0.1, "control": "none", "give_up_margin": 0.1}
     all_ = plan_launch(table, **options)
@@ -96,7 +96,7 @@ def test_arms_traffic_and_triggers_that_are_not_known():
     assert half.users_needed == all_.users_needed and sum(half.new_users) == pytest.approx(sum(all_.new_users) / 2)
     assert half.days > all_.days
 
-    some = platform(np.random.default_rng(2), 40_000, 10, arms=("none", "launch_1"), known=0.4)
+    some = platform(np.random.default_rng(2), 40_000, 10, arms=("none", "finerank_only"), known=0.4)
     seen = plan_launch(some, **options)
     assert seen.trigger_known == pytest.approx(0.4, abs=0.02) and seen.triggered == pytest.approx(all_.triggered, abs=0.02)
     assert seen.days > all_.days and seen.days_if_all_logged == pytest.approx(all_.days, abs=1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from corewrite.experiment import aa_check, check_searches, read_launch, trigger_known
 from corewrite.experiment.ab.planning import plan_launch
 
-ARMS = ("none", "launch_2")
+ARMS = ("none", "all_stages")
 
 
 def toy(rng, users, *, seen=1.0, by_user=False, better=0.45):
@@ -49,7 +49,7 @@ def logged(table, impacted):
 
 
 def read(table, **options):
-    return read_launch("toy", table, control="none", treatment="launch_2", **options)
+    return read_launch("toy", table, control="none", treatment="all_stages", **options)
 
 
 def test_the_first_logged_impacted_search_depends_on_the_arm_and_the_first_known_one_does_not():
@@ -113,10 +113,10 @@ def test_a_trigger_known_more_often_in_one_arm_is_refused():
     """As where a late rewrite leaves no other list to compare with, in the treatment only."""
     rng = np.random.default_rng(3)
     table, impacted = toy(rng, 4_000)
-    late = (np.array(table["arm"].to_pylist()) == "launch_2") & (rng.random(len(table)) < 0.1)
+    late = (np.array(table["arm"].to_pylist()) == "all_stages") & (rng.random(len(table)) < 0.1)
     worse = pa.array([None if gone else i for i, gone in zip(impacted.to_pylist(), late, strict=True)], pa.bool_())
     with pytest.raises(
-        ValueError, match=r"known for 100(\.0)? % of the users in 'none' and 8\d\.\d % in 'launch_2' \(p = .*e-"
+        ValueError, match=r"known for 100(\.0)? % of the users in 'none' and 8\d\.\d % in 'all_stages' \(p = .*e-"
     ):
         read(logged(table, worse))
     nothing = pa.array(
@@ -124,7 +124,7 @@ def test_a_trigger_known_more_often_in_one_arm_is_refused():
     )
     with pytest.raises(ValueError, match=r"no user in 'none' .* is known .*logged on both sides"):
         read(logged(table, nothing))
-    with pytest.raises(ValueError, match="no user in 'none' or 'launch_2'"):
+    with pytest.raises(ValueError, match="no user in 'none' or 'all_stages'"):
         read(logged(table, pa.nulls(len(table), pa.bool_())))
 
 
@@ -153,24 +153,24 @@ def test_known_against_brute_force(rows):
 def test_arms_as_served():
     table, _ = toy(np.random.default_rng(4), 300)
     other = pa.table({name: table[name] for name in table.column_names})
-    extra = other.slice(0, 40).set_column(1, "arm", pa.array(["launch_1"] * 40))
+    extra = other.slice(0, 40).set_column(1, "arm", pa.array(["finerank_only"] * 40))
     extra = extra.set_column(0, "user_id", pa.array([f"x{k // 4}" for k in range(40)]))
     unnamed = extra.set_column(1, "arm", pa.array([""] * 40))
     both = pa.concat_tables([table, extra, unnamed])
     result = read(both)
-    assert result.other_arms == {"launch_1": 10, "": 10}
+    assert result.other_arms == {"finerank_only": 10, "": 10}
     assert (result.control_arm, result.treatment_arm) == ARMS
     plain = result.as_dict() | {"other_arms": {}}
     assert plain == read(table).as_dict()
     with pytest.raises(
-        ValueError, match=r"no search is in arm 'holdback': .*'launch_1', 'launch_2', 'none' and searches without an arm"
+        ValueError, match=r"no search is in arm 'holdback': .*'all_stages', 'finerank_only', 'none' and searches without an arm"
     ):
-        read_launch("x", both, control="holdback", treatment="launch_2")
+        read_launch("x", both, control="holdback", treatment="all_stages")
     with pytest.raises(ValueError, match="'none' is both control and treatment"):
         read_launch("x", both, control="none", treatment="none")
     torn = both.set_column(1, "arm", pa.array([*both["arm"].to_pylist()[:-1], "none"]))
     torn = torn.set_column(
-        0, "user_id", pa.array([*torn["user_id"].to_pylist()[:-1], both["user_id"][_last(both, "launch_2")].as_py()])
+        0, "user_id", pa.array([*torn["user_id"].to_pylist()[:-1], both["user_id"][_last(both, "all_stages")].as_py()])
     )
     with pytest.raises(ValueError, match=r"1 users are in both arms, such as 'u\d+'"):
         read(torn)
@@ -206,24 +206,24 @@ def test_impacted_between_the_arms_that_are_read():
         return table.append_column("pair", pa.array([pairs[u % len(pairs)] for u in users], pa.list_(pa.string())))
 
     whole = read(table)
-    for same in (["none", "launch_2"], ["launch_2", "none"], ["holdback", "launch_2"], None):
+    for same in (["none", "all_stages"], ["all_stages", "none"], ["holdback", "all_stages"], None):
         assert read(with_pairs(same)) == whole
-    half = read(with_pairs(["none", "launch_2"], ["none", "launch_1"]))
+    half = read(with_pairs(["none", "all_stages"], ["none", "finerank_only"]))
     unknown = logged(table, pa.array(impacted.to_pylist(), mask=users % 2 == 1))
     assert half == read(unknown) and sum(half.users_without_trigger.values()) == 1_000
-    with pytest.raises(ValueError, match=r"between '3' and '4', not between 'none' and 'launch_2'.*log.pair"):
+    with pytest.raises(ValueError, match=r"between '3' and '4', not between 'none' and 'all_stages'.*log.pair"):
         read(with_pairs(["3", "4"]))
     options = {"effect": 0.2, "control": "none"}
     assert plan_launch(with_pairs(["3", "4"]), **options).trigger_known == 1.0
-    with pytest.raises(ValueError, match=r"several pairs \('none' and 'launch_1'; 'none' and 'launch_2'\)"):
-        plan_launch(with_pairs(["none", "launch_2"], ["none", "launch_1"]), **options)
-    plan = plan_launch(with_pairs(["none", "launch_2"], ["none", "launch_1"]), **options, treatment="launch_2")
+    with pytest.raises(ValueError, match=r"several pairs \('none' and 'all_stages'; 'none' and 'finerank_only'\)"):
+        plan_launch(with_pairs(["none", "all_stages"], ["none", "finerank_only"]), **options)
+    plan = plan_launch(with_pairs(["none", "all_stages"], ["none", "finerank_only"]), **options, treatment="all_stages")
     assert plan.trigger_known == pytest.approx(0.5, abs=0.05)
 
 
 def test_arms_that_were_not_served_as_named():
     table, _ = toy(np.random.default_rng(8), 1_000)
-    treated = np.array(table["arm"].to_pylist()) == "launch_2"
+    treated = np.array(table["arm"].to_pylist()) == "all_stages"
     impacted = np.array(table["impacted"].to_pylist())
     late = np.random.default_rng(9).random(len(table)) < 0.25
 
@@ -236,7 +236,7 @@ def test_arms_that_were_not_served_as_named():
     assert result.treated == pytest.approx((~late)[treated & impacted].mean())
     assert result.as_dict() == plain.as_dict() | {"treated": result.treated}
     with pytest.raises(
-        ValueError, match=r"none of the \d+ impacted searches of arm 'launch_2' was served with a rewrite \(shadow"
+        ValueError, match=r"none of the \d+ impacted searches of arm 'all_stages' was served with a rewrite \(shadow"
     ):
         read(with_rewrites(np.zeros(len(table), np.bool_)))
     with pytest.raises(ValueError, match=r"1 searches of arm 'none', which has no rewriter, were served with a rewrite"):
@@ -244,7 +244,7 @@ def test_arms_that_were_not_served_as_named():
     assert read(with_rewrites(treated, np.ones(len(table), np.bool_))).treated is None  # not logged is not "never"
     assert read(with_rewrites(treated & ~late, ~treated)).treated == result.treated
     # Of a team's own arms nobody knows which use rewrites.
-    own = {"none": "A", "launch_2": "B"}
+    own = {"none": "A", "all_stages": "B"}
     renamed = with_rewrites(np.zeros(len(table), np.bool_)).set_column(
         1, "arm", pa.array([own[a] for a in table["arm"].to_pylist()])
     )

@@ -16,7 +16,7 @@ def model_server(platform, queries, kit):
 @pytest.fixture(scope="module")
 def served(model_server, platform, kit, tmp_path_factory):
     """A server with the rewrite at finerank only, so that an answer without it there is one without it anywhere."""
-    arms = {"launch_1": 1, "launch_2": 0}
+    arms = {"finerank_only": 1, "all_stages": 0}
     # Without a cache of scores: every search depends on the model server.
     relevance = {"kind": "kserve", "url": model_server.url, "model": "m", "version": "1", "timeout_ms": 200, "cache": 0}
     started = kit.start(platform, tmp_path_factory.mktemp("server"), relevance=relevance, arms=arms)

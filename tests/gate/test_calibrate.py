@@ -7,7 +7,8 @@ from scipy import stats
 
 from corewrite.domain import sha256_json
 from corewrite.gate import CHECKS, CheckResult, GateConfig, GateResult, Margins, Verdict, run_gate
-from corewrite.gate.calibrate import Share, calibrate, load_margins, save_margins, tolerance_factor
+from corewrite.gate.calibrate import Share, calibrate, tolerance_factor
+from corewrite.gate.margins_file import load_margins, save_margins
 
 LIMITS = Margins().as_dict()
 
@@ -163,6 +164,13 @@ def test_frozen_margins_come_back_and_are_never_written_over(tmp_path):
     with pytest.raises(FileExistsError):
         save_margins(found, path)
     assert path.read_bytes() == before
+
+
+def test_margins_that_were_frozen_under_an_earlier_name_of_a_check_are_read(tmp_path):
+    path = tmp_path / "margins.yaml"
+    content = {"margins": {"commonest_rewrite": 0.01, "length": 0.1}}
+    path.write_text(yaml.safe_dump({**content, "content_hash": sha256_json(content)}), "utf-8")
+    assert load_margins(path) == Margins(top_rewrite_share=0.01, length=0.1)
 
 
 def tampered(content, change):

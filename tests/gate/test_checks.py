@@ -60,7 +60,7 @@ def compute(name: str, on: Evaluation, config: GateConfig = GateConfig(minimum_e
         # red-running running-shoe shoe-trail quick-pasta jazz-music, all distinct, 5 of 5 * 20.
         ("distinct_2", 4 / 120, 5 / 100, 4 / 120 - 5 / 100),
         # Of 3 a user that differ, "live jazz piano" twice; of 3 a user, each once ("jazz" repeats the query).
-        ("commonest_rewrite", 2 / 3, 1 / 3, -1 / 3),
+        ("top_rewrite_share", 2 / 3, 1 / 3, -1 / 3),
         # More than 0.05 lost: pasta; none (0.45 to 0.4 is not more than 0.05).
         ("harm_rate", 1 / 4, 0.0, -1 / 4),
     ],
@@ -86,11 +86,11 @@ def test_inflation_by_hand():
     assert found.difference == pytest.approx(judge - reward)
 
 
-def test_commonest_rewrite_is_named_and_none_is_no_share():
+def test_top_rewrite_share_is_named_and_none_is_no_share():
     on = evaluation()
-    assert "'live jazz piano'" in compute("commonest_rewrite", on).note
+    assert "'live jazz piano'" in compute("top_rewrite_share", on).note
     silent = replace(on, champion=replace(on.champion, rewrites=[""] * len(on)))
-    assert compute("commonest_rewrite", silent).baseline == 0
+    assert compute("top_rewrite_share", silent).baseline == 0
 
 
 def test_small_slices_are_left_out_and_said_so():
@@ -176,7 +176,7 @@ def test_undefined_metrics_are_refused():
 
 def test_every_margin_belongs_to_a_check():
     # The reward and new entities must rise; a canary that is obeyed is one too many.
-    assert set(Margins().as_dict()) | {"fused_reward", "new_entities", "canaries"} == set(CHECKS)
+    assert set(Margins().as_dict()) | {"fused_reward", "new_entities", "prompt_injection"} == set(CHECKS)
     assert CHECKS["fused_reward"](GateConfig()).margin == 0
     assert CHECKS["length"](GateConfig(margins=Margins(length=0.5))).margin == 0.5
 

@@ -263,11 +263,11 @@ def test_canaries_are_counted():
     texts = ["q zzz", "q", "q ZZZ!", "zzzq"]
     canaries = [Canary(query, ("other words", "zzz"), text) for text in texts]
     assert [c.obeyed for c in canaries] == ["zzz", None, "zzz", None]
-    found = compute("canaries", evaluation(["q"], ["x"], ["y"], canaries=canaries))
+    found = compute("prompt_injection", evaluation(["q"], ["x"], ["y"], canaries=canaries))
     assert (found.candidate, found.baseline, found.difference, found.n) == (0.5, 0.0, -0.5, 4)
     assert (found.bounds.low, found.bounds.high, found.bounds.p_value) == (-0.5, -0.5, 0.0)
     with pytest.raises(NotGivenError, match="canaries holds none"):
-        compute("canaries", evaluation(["q"], ["x"], ["y"], canaries=[]))
+        compute("prompt_injection", evaluation(["q"], ["x"], ["y"], canaries=[]))
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def test_half_sample_error_of_a_mean_is_its_standard_error(users):
     assert error == pytest.approx(values.std(ddof=1) / np.sqrt(users), rel=0.04)
 
 
-@pytest.mark.parametrize("name", ["distinct_2", "commonest_rewrite"])
+@pytest.mark.parametrize("name", ["distinct_2", "top_rewrite_share"])
 def test_half_sample_error_of_a_set_metric_is_its_spread_over_samples(name):
     rng = np.random.default_rng(5)
     check = CHECKS[name](GateConfig())

@@ -17,7 +17,7 @@ from corewrite.logs.pack import pack_log
 def query(i, **attributes):
     return {
         "query_id": f"q{i}", "client_id": f"u{i % 3}", "user_query": f"word {i}", "timestamp": 1_772_409_600 + 60 * i,
-        "query_response_hit_ids": ["a", "b"], "query_attributes": {"arm": "launch_2", "bucket": 77, **attributes},
+        "query_response_hit_ids": ["a", "b"], "query_attributes": {"arm": "all_stages", "bucket": 77, **attributes},
     }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_every_line_is_there_and_every_reader_reads_the_same(folder):
     tables = [find_outcomes(log).to_arrow() for log in (plain, again)]
     assert tables[0].to_pandas().equals(tables[1].to_pandas())
     columns = pq.read_table(folder / "week.parquet", columns=["arm", "bucket", "kind"])
-    assert columns["arm"].to_pylist().count("launch_2") == columns["bucket"].to_pylist().count(77) == 40
+    assert columns["arm"].to_pylist().count("all_stages") == columns["bucket"].to_pylist().count(77) == 40
     # A packed one packs again, so a week of nights is one file.
     assert pack_log([folder / "week.parquet"], folder / "again.parquet").lines == 82
 

@@ -1,4 +1,4 @@
-"""The line of `corewrite serve`: read as it was written, in both formats, and refused where it is damaged."""
+"""The line of `corewrite serve`: read as it was written, in all formats, and refused where it is damaged."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from corewrite.logs import read_log
 from corewrite.logs.served import (
     Attributes,
     LogPlace,
-    RampPlace,
+    RolloutPlace,
     ServedLine,
     ServedSearch,
     UnseenAnswer,
@@ -22,7 +22,7 @@ from corewrite.logs.served import (
 
 HERE = Path(__file__).parent
 FORMAT_1 = HERE / "data" / "served-format-1.ndjson"
-"""Written by the server of commit ed437fb: three arms with texts, one with hashes, and in the shadow stage of a ramp."""
+"""Written by the server of commit ed437fb: three arms with texts, one with hashes, and in the shadow stage of a rollout."""
 UBI = HERE.parents[1] / ".." / "shared" / "data" / "ubi"
 
 ANSWER = {
@@ -34,13 +34,13 @@ ANSWER = {
 def line(**served) -> ServedLine:
     """A line in which everything is there."""
     known = {
-        **ANSWER, "texts": "plain", "context_queries": ("tiere",), "ramp": RampPlace(arm="control", champion=4, share=0.1),
+        **ANSWER, "texts": "plain", "context_queries": ("tiere",), "ramp": RolloutPlace(arm="control", champion=4, share=0.1),
         "backends": {"relevance": {"kind": "onnx", "batch": 16}}, "factors": {"original.prior": (0.5, 0.25)},
         "scores": (0.5, 0.25), "pair": (3, 4), "lists": (("a", "b"), ("b", "a")),
         "shadow": UnseenAnswer(**ANSWER, hit_ids=("b",)), "log": LogPlace(writer="w", sequence=7),
     }  # fmt: skip
     attributes = Attributes(
-        session_id="s", context_titles=("früher",), locale="de", arm="launch_2", bucket=9_999, impacted=True,
+        session_id="s", context_titles=("früher",), locale="de", arm="all_stages", bucket=9_999, impacted=True,
         served=ServedSearch(**{**known, **served}),
     )  # fmt: skip
     return ServedLine(
@@ -52,11 +52,11 @@ def line(**served) -> ServedLine:
 NOTHING = dict.fromkeys(("ramp", "backends", "pair", "lists", "shadow"))
 
 
-@pytest.mark.parametrize("served", [{}, NOTHING, {"pair": ("none", "launch_2")}, {"texts": "hashed"}, {"texts": "sealed"}])
+@pytest.mark.parametrize("served", [{}, NOTHING, {"pair": ("none", "all_stages")}, {"texts": "hashed"}, {"texts": "sealed"}])
 def test_what_is_written_is_read_back(served):
     written = line(**served)
     assert read_served(written.encoded()) == written
-    assert json.loads(written.encoded())["query_attributes"]["served"]["format"] == 2
+    assert json.loads(written.encoded())["query_attributes"]["served"]["format"] == 3
 
 
 @given(st.text(st.characters(codec="utf-8")), st.lists(st.floats(allow_nan=False, allow_infinity=False)))
@@ -85,7 +85,7 @@ def test_a_line_validates_as_ubi(served):
 def test_lines_of_format_1_are_read():
     raw = FORMAT_1.read_bytes().splitlines(keepends=True)
     found = [read_served(one) for one in raw]
-    assert [x.query_attributes.arm for x in found] == ["none", "launch_1", "launch_2", "none", "launch_2"]
+    assert [x.query_attributes.arm for x in found] == ["none", "finerank_only", "all_stages", "none", "all_stages"]
     assert [x.served.texts for x in found] == ["plain", "plain", "plain", "hashed", "plain"]
     for one, x in zip(raw, found, strict=True):
         value = json.loads(one)
@@ -98,14 +98,40 @@ def test_lines_of_format_1_are_read():
         for name in ("version", "policy", "relevance", "spec", "spec_hash", "signal_status", "rewrite", "backends"):
             assert getattr(x.served, name) == served[name]
         assert (list(x.served.rewrites), list(x.served.used_at)) == (served["rewrites"], served["used_at"])
-    assert found[-1].served.ramp == RampPlace(arm="control", champion=2, share=0.0)
+    assert found[-1].served.ramp == RolloutPlace(arm="control", champion=2, share=0.0)
     assert found[-1].served.shadow.version == 2 and len(found[-1].served.shadow.hit_ids) == 3
-    # The first servers knew no ramps and no foreign backends.
+    # The first servers knew no rollouts and no foreign backends.
     value = json.loads(raw[2])
     for name in ("ramp", "backends", "shadow"):
         del value["query_attributes"]["served"][name]
     oldest = read_served(json.dumps(value).encode())
     assert oldest.served == found[2].served.model_copy(update={"backends": None})
+
+
+@pytest.mark.parametrize("pair", [["none", "launch_1"], ["launch_1", "launch_2"], [3, 4], None])
+def test_lines_of_format_2_are_read_with_the_names_of_arms_of_today(pair, tmp_path):
+    """They differ from today's in the names of two arms alone."""
+    names = {"launch_1": "finerank_only", "launch_2": "all_stages"}
+    now = line(format=2, pair=pair and tuple(names.get(side, side) for side in pair))
+    value = now.model_dump()
+    value["query_attributes"]["arm"] = "launch_2"
+    value["query_attributes"]["served"]["pair"] = pair
+    written = json.dumps(value).encode()
+    assert read_served(written) == now
+    for name, text in (("before", written), ("now", line(pair=now.served.pair).encoded())):
+        (tmp_path / name).write_bytes(text)
+    before, today = (read_log(tmp_path / name).searches.to_pyarrow() for name in ("before", "now"))
+    assert before == today and before["arm"].to_pylist() == ["all_stages"]
+
+
+def test_an_arm_of_another_server_keeps_its_name(tmp_path):
+    """Applications log the arms that the HTTP API told them, or arms of their own."""
+    (tmp_path / "log").write_text(
+        json.dumps(
+            {"query_id": "q", "client_id": "u", "user_query": "a", "timestamp": 1, "query_attributes": {"arm": "launch_2"}}
+        )
+    )
+    assert read_log(tmp_path / "log").searches.to_pyarrow()["arm"].to_pylist() == ["launch_2"]
 
 
 def test_the_log_reader_takes_from_both_formats_what_it_may(tmp_path):
@@ -135,7 +161,7 @@ def damaged(**changes):
         (b"{", "no search of `corewrite serve`"),
         (b"[]", "no search of `corewrite serve`"),
         ({"action_name": "click"}, "no search of `corewrite serve`"),
-        (damaged(format=3), "served.format is 3, known up to 2"),
+        (damaged(format=4), "served.format is 4, known up to 3"),
         (damaged(format=True), "served.format is True"),
         (damaged(texts="rot13"), "query_attributes.served.texts: Input should be"),
         (damaged(version="3"), "query_attributes.served.version: Input should be a valid integer"),

@@ -59,8 +59,8 @@ def launch(relative: float) -> LaunchResult:
         cqr_overall=effect("cqr_overall", 0.2027, relative / 2, 0.011),
         plain_cqr=effect("plain_cqr", 0.4110, -0.011, 0.006),
         watch_seconds=Effect("watch_seconds", 181.25, 184.5, 0.018, math.nan, math.nan, math.nan, 24810, 25102),
-        control_arm="none", treatment_arm="launch_2", trigger_p_value=1.0, searches_without_trigger=0, other_arms={},
-            treated=None, users_without_trigger={"none": 0, "launch_2": 0},
+        control_arm="none", treatment_arm="all_stages", trigger_p_value=1.0, searches_without_trigger=0, other_arms={},
+            treated=None, users_without_trigger={"none": 0, "all_stages": 0},
             srm_p_value=0.4127, srm_triggered_p_value=0.2319, users=49912, searches=100431, impacted_users=21307,
         impacted_searches=39880, give_up_margin=0.05, alpha=0.05, share=0.5,
     )  # fmt: skip

@@ -101,7 +101,7 @@ def test_whatever_holds_the_ranking_a_search_does_not_outlast_its_own_time(made,
     async def check():
         deadlines = {"recall": 50, "rawrank": 50, "finerank": 50, "search": 400}
         async with kit.running(made.config(deadlines=deadlines), kit.as_title(made.catalogue)) as client:
-            cascade = client.service.versions.present.cascades["launch_2"]
+            cascade = client.service.versions.present.cascades["all_stages"]
             finerank = type(cascade).finerank
 
             def stuck(self, *arguments):

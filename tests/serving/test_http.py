@@ -134,14 +134,14 @@ def test_keys(made, kit, monkeypatch):
 
 def test_rewrites_alone_keep_the_arms_and_the_shadow(made, kit):
     asked = [("POST", "/v1/rewrite", {"json": {"query": "lion", "client_id": f"c{i}"}}) for i in range(30)]
-    found = [r.json() for r in exchange(made, kit, asked, arms={"none": 0.4, "launch_1": 0.3, "launch_2": 0.3})]
+    found = [r.json() for r in exchange(made, kit, asked, arms={"none": 0.4, "finerank_only": 0.3, "all_stages": 0.3})]
     for answer in found:
         (result,) = answer["results"]
         assert (result["rewrites"] == []) == (result["reason"] == "arm") == (answer["arm"] == "none")
     assert {answer["arm"] for answer in found} == {"none", "launch_1", "launch_2"}
     searched = exchange(
         made, kit, [("POST", "/v1/search", {"json": {"query": "lion", "client_id": f"c{i}"}}) for i in range(30)],
-        arms={"none": 0.4, "launch_1": 0.3, "launch_2": 0.3},
+        arms={"none": 0.4, "finerank_only": 0.3, "all_stages": 0.3},
     )  # fmt: skip
     assert [r.json()["arm"] for r in searched] == [answer["arm"] for answer in found]
     nobody, unseen = ("POST", "/v1/rewrite", {"json": {"query": "lion"}}), {"shadow": True}

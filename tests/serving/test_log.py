@@ -16,6 +16,7 @@ from corewrite.cli.main import app
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import ReplayError, replay_log
 from corewrite.deployment.settings import RankerSettings
+from corewrite.domain.traffic_split import current_arm
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, read_log
 from corewrite.logs.sealing import load_keys, make_keys
@@ -33,7 +34,7 @@ def bundled(catalogue):
     return RankerOpener(RankerSettings(), catalogue)
 
 
-ARMS = {"none": 0.3, "launch_1": 0.3, "launch_2": 0.4}
+ARMS = {"none": 0.3, "finerank_only": 0.3, "all_stages": 0.4}
 CONTEXT = {"queries": ["an earlier query"], "titles": ["a title seen"], "locale": "en"}
 
 
@@ -74,7 +75,11 @@ def test_every_search_is_a_ubi_line_with_arm_versions_and_factors(made, kit, tmp
         row, line = rows.loc[answer["query_id"]], by_id[answer["query_id"]]
         served = line["query_attributes"]["served"]
         assert list(row["hit_ids"]) == [r["id"] for r in answer["results"]]
-        assert row["arm"] == answer["arm"] and row["locale"] == "en" and list(row["context_titles"]) == ["a title seen"]
+        assert (
+            row["arm"] == current_arm(answer["arm"])
+            and row["locale"] == "en"
+            and list(row["context_titles"]) == ["a title seen"]
+        )
         assert (served["version"], served["policy"]) == (1, made.first.policy)
         assert served["spec_hash"] == default_spec().spec_hash and served["spec"] == made.first.spec
         assert served["rewrites"] == answer["rewrites"] and served["signal_status"] == answer["signal_status"]
@@ -229,7 +234,7 @@ def test_a_sealed_log_is_replayed_with_its_keys_and_says_why_not_without(made, k
     log, queries = tmp_path / "log", made.queries(3)
 
     async def go():
-        config = made.config(log={"folder": log, "seal_to": public}, arms={**dict.fromkeys(ARMS, 0), "launch_2": 1})
+        config = made.config(log={"folder": log, "seal_to": public}, arms={**dict.fromkeys(ARMS, 0), "all_stages": 1})
         async with kit.running(config, kit.as_title(made.catalogue)) as client:
             for query in queries:
                 await client.search(query)
@@ -253,7 +258,7 @@ def test_what_could_not_be_scored_is_compared_with_nothing_and_is_not_replayed(m
             log={"folder": log / arm, "query_text": True, "counterfactual_share": 1}, arms={**dict.fromkeys(ARMS, 0), arm: 1}
         )
         async with kit.running(config, kit.as_title(made.catalogue)) as client:
-            full = client.service.versions.present.cascades["launch_2"].signals["relevance"]
+            full = client.service.versions.present.cascades["all_stages"].signals["relevance"]
             own, full.score = full.score, lambda texts, rows: rule(own, texts, rows)
             await client.search(query)
         return [json.loads(line) for path in (log / arm).iterdir() for line in path.read_text().splitlines()]
@@ -263,11 +268,11 @@ def test_what_could_not_be_scored_is_compared_with_nothing_and_is_not_replayed(m
 
     (control,) = asyncio.run(go("none", no_rewrites))
     assert control["query_attributes"]["served"]["lists"] is None and control["query_attributes"]["impacted"] is None
-    (treated,) = asyncio.run(go("launch_2", no_rewrites))
+    (treated,) = asyncio.run(go("all_stages", no_rewrites))
     assert treated["query_attributes"]["served"]["signal_status"]["finerank.relevance"] == "error"
     assert treated["query_attributes"]["served"]["lists"] is None and treated["query_attributes"]["impacted"] is None
     with pytest.raises(ReplayError, match="1 in which a model did not answer in time"):
-        replay_log(log / "launch_2", made.registry, bundled(made.catalogue))
+        replay_log(log / "all_stages", made.registry, bundled(made.catalogue))
     assert replay_log(log / "none", made.registry, bundled(made.catalogue)).factors.share_agreeing == 1.0
 
 

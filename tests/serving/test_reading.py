@@ -14,7 +14,7 @@ from corewrite.logs import SatisfactionThresholds, find_outcomes, read_log, requ
 from corewrite.logs.files import log_files
 from corewrite.serving.ubi_log import Hasher
 
-ARMS = {"holdback": 0.05, "none": 0.5, "launch_2": 0.5}
+ARMS = {"holdback": 0.05, "none": 0.5, "all_stages": 0.5}
 CLIENTS = [f"user {i}" for i in range(150)]
 THRESHOLDS = SatisfactionThresholds(np.zeros(0), np.array([10.0]))
 """Ten seconds of anything satisfy."""
@@ -80,7 +80,7 @@ def truth_of(made, kit, queries):
 def test_a_launch_is_read_from_the_served_log_as_it_happened(made, kit, served):
     folder, happened = served
     outcomes = find_outcomes(require_texts(read_log(log_files(folder))), thresholds=THRESHOLDS)
-    found = read_launch("launch", outcomes.to_arrow(), control="none", treatment="launch_2", give_up_margin=1.0)
+    found = read_launch("launch", outcomes.to_arrow(), control="none", treatment="all_stages", give_up_margin=1.0)
 
     differs = truth_of(made, kit, {query for _, query, _ in happened})
     assert set(differs.values()) == {True, False}
@@ -96,7 +96,7 @@ def test_a_launch_is_read_from_the_served_log_as_it_happened(made, kit, served):
         effect = getattr(found, name)
         for arm, share, n in (
             ("none", effect.control, effect.n_control),
-            ("launch_2", effect.treatment, effect.n_treatment),
+            ("all_stages", effect.treatment, effect.n_treatment),
         ):
             ends = [e for a, e in first.values() if a == arm]
             assert (n, round(share * n)) == (len(ends), ends.count(end)) and share * n == pytest.approx(ends.count(end))

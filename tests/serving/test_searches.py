@@ -68,7 +68,7 @@ SHORT = {"recall": 20, "rawrank": 20, "finerank": 20}
         (says([]), {}, "neutral", "nothing"),
         (says(["very Forbidden word"]), {"rewriter": {"blocklist": ["forbidden"]}}, "neutral", "blocked"),
         (says(["something else"]), {"enabled": False}, "off", "off"),
-        (says(["something else"]), {"arms": {"none": 1, "launch_2": 0}}, "off", "off"),
+        (says(["something else"]), {"arms": {"none": 1, "all_stages": 0}}, "off", "off"),
     ],
 )  # fmt: skip
 def test_without_a_usable_rewrite_the_answer_is_that_of_no_rewriter_byte_for_byte(made, kit, behave, changes, status, reason):
@@ -138,7 +138,7 @@ def test_a_search_that_still_waits_is_not_dropped_as_stale(made, kit):
 
 
 def test_arms_are_sticky_have_their_shares_and_use_the_rewrite_where_they_should(made, kit):
-    arms = {"none": 0.2, "launch_1": 0.3, "launch_2": 0.5}
+    arms = {"none": 0.2, "finerank_only": 0.3, "all_stages": 0.5}
 
     async def check():
         async with kit.running(made.config(arms=arms), kit.as_title(made.catalogue)) as client:
@@ -201,7 +201,7 @@ def test_a_relevance_model_that_fails_costs_its_stage_and_not_the_search(made, k
         query = made.queries(3)[2]
         async with kit.running(made.config(), kit.as_title(made.catalogue)) as client:
             version = client.service.versions.present
-            full = version.cascades["launch_2"].signals["relevance"]
+            full = version.cascades["all_stages"].signals["relevance"]
             own, failing = full.score, {"rewrites"}
 
             def score(texts, rows):

@@ -122,7 +122,7 @@ def test_refused_connections_go_on(listening):
 def test_the_service_tells_how_long_searches_wait(made, kit, monkeypatch):
     async def check():
         async with kit.running(made.config(limits={"queue_ms": 1}), kit.as_title(made.catalogue)) as client:
-            cascade = type(client.service.versions.present.cascades["launch_2"])
+            cascade = type(client.service.versions.present.cascades["all_stages"])
             rawrank = cascade.rawrank
 
             def slow(self, *arguments):

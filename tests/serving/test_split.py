@@ -7,7 +7,7 @@ import pytest
 from corewrite.cycle.users import build_users
 from corewrite.domain.traffic_split import assign_bucket, is_gate_user, is_holdback_user
 from corewrite.experiment import RolloutConfig, RolloutState
-from corewrite.experiment.rollout.file import write_ramp
+from corewrite.experiment.rollout.file import save_rollout
 from corewrite.logs import find_outcomes, read_log
 from corewrite.serving.ubi_log import Hasher
 
@@ -63,9 +63,9 @@ def test_no_rewrite_reaches_the_holdback_by_any_road(made, kit, tmp_path):
 
 
 @pytest.mark.parametrize("stage", [0, 3])  # nobody sees the new version; half do
-def test_the_holdback_takes_no_part_in_a_ramp(platform, kit, tmp_path, stage):
+def test_the_holdback_takes_no_part_in_a_rollout(platform, kit, tmp_path, stage):
     platform.promote(platform.second)
-    write_ramp(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=stage), RolloutConfig())
+    save_rollout(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=stage), RolloutConfig())
     found, _ = serve(platform, kit, tmp_path / "log")
     for client, (search, _) in found.items():
         if client in HELD_BACK:

@@ -9,13 +9,13 @@ from pydantic import ValidationError
 
 from corewrite.domain.traffic_split import ArmShares, assign_arm, compared_arms, is_compared
 from corewrite.experiment import RolloutConfig, RolloutState
-from corewrite.experiment.rollout.file import write_ramp
+from corewrite.experiment.rollout.file import save_rollout
 from corewrite.logs.files import log_files
 from corewrite.logs.served import count_lost, read_served
 from corewrite.serving.process import WorkerError
 from corewrite.serving.settings import LogSettings
 
-LAUNCH = {"none": 0.5, "launch_2": 0.5}
+LAUNCH = {"none": 0.5, "all_stages": 0.5}
 CLIENTS = [f"client-{i}" for i in range(12)]
 LATE = {"recall": 1, "rawrank": 1, "finerank": 1}
 LATE_FOR_RECALL = {"recall": 1, "rawrank": 1, "finerank": 5_000}
@@ -81,13 +81,13 @@ def test_late_or_not_both_arms_log_the_lists_of_the_full_rewrite(made, kit, tmp_
     changes |= {} if cached else {"cache": {"size": 0}}
     behave = slowly(kit.as_title(made.catalogue))
     lines = serve(made, kit, tmp_path / "log", behave, queries=queries, arms=LAUNCH, **changes)
-    control, treatment = truth(made, kit, queries, none=1, launch_2=0), truth(made, kit, queries)
+    control, treatment = truth(made, kit, queries, none=1, all_stages=0), truth(made, kit, queries)
     differ = {q: control[q] != treatment[q] for q in queries}
     assert True in differ.values()
     found = by_query(lines)
     for query in queries:
-        logged = (differ[query], (control[query], treatment[query]), ("none", "launch_2"))
-        assert found[query] == {"none": {logged}, "launch_2": {logged}}
+        logged = (differ[query], (control[query], treatment[query]), ("none", "all_stages"))
+        assert found[query] == {"none": {logged}, "all_stages": {logged}}
     for line in lines:
         shown, served = line.query_response_hit_ids, line.served
         if line.query_attributes.arm == "none":  # computes the rewrite and uses nothing of it
@@ -118,10 +118,10 @@ async def silent(queries, n):
 def test_without_a_rewrite_the_arms_show_the_same_and_both_log_so(made, kit, tmp_path, behave):
     queries = made.queries(4)
     found = by_query(serve(made, kit, tmp_path / "log", behave, queries=queries, arms=LAUNCH))
-    control = truth(made, kit, queries, none=1, launch_2=0)
+    control = truth(made, kit, queries, none=1, all_stages=0)
     for query in queries:
-        same = (False, (control[query],) * 2, ("none", "launch_2"))
-        assert found[query] == {"none": {same}, "launch_2": {same}}
+        same = (False, (control[query],) * 2, ("none", "all_stages"))
+        assert found[query] == {"none": {same}, "all_stages": {same}}
 
 
 def test_under_the_kill_switch_nothing_is_asked_and_nothing_differs(made, kit, tmp_path):
@@ -137,7 +137,7 @@ def test_under_the_kill_switch_nothing_is_asked_and_nothing_differs(made, kit, t
 
 def broken(service, times, query):
     """Let the scoring of every text but the query fail, the first `times` times."""
-    scorer = service.versions.present.cascades["launch_2"].signals["relevance"]
+    scorer = service.versions.present.cascades["all_stages"].signals["relevance"]
     own, left = scorer.score, [times]
 
     def score(texts, rows):
@@ -150,21 +150,21 @@ def broken(service, times, query):
 
 
 @pytest.mark.parametrize(("times", "known"), [(1, True), (1_000, False)])
-@pytest.mark.parametrize("arm", ["none", "launch_2"])
+@pytest.mark.parametrize("arm", ["none", "all_stages"])
 def test_what_cannot_be_scored_is_not_known_whichever_arm_is_served(platform, kit, tmp_path, times, known, arm):
     query = platform.queries(3)[1]
-    arms = {"none": 0, "launch_2": 0, arm: 1}
+    arms = {"none": 0, "all_stages": 0, arm: 1}
     (line,) = serve(
         platform, kit, tmp_path / "log", kit.as_title(platform.catalogue), queries=[query], clients=["c"], arms=arms,
-        pair=["none", "launch_2"], before=lambda service: broken(service, times, query),
+        pair=["none", "all_stages"], before=lambda service: broken(service, times, query),
     )  # fmt: skip
-    assert line.served.pair == ("none", "launch_2")
+    assert line.served.pair == ("none", "all_stages")
     assert (line.query_attributes.impacted is None, line.served.lists is None) == (not known, not known)
 
 
 def test_all_searches_of_a_client_are_compared_or_none(made, kit, tmp_path):
     clients = [f"client-{i}" for i in range(40)]
-    arms = {"none": 0.4, "launch_1": 0.3, "launch_2": 0.3}
+    arms = {"none": 0.4, "finerank_only": 0.3, "all_stages": 0.3}
     lines = serve(
         made, kit, tmp_path / "log", kit.as_title(made.catalogue), queries=made.queries(3), clients=clients, share=0.5,
         arms=arms, wait=True,
@@ -173,9 +173,9 @@ def test_all_searches_of_a_client_are_compared_or_none(made, kit, tmp_path):
     for line, client in zip(lines, clients * 3, strict=True):
         arm = assign_arm(client, ArmShares(holdback=0, **arms))
         assert line.query_attributes.arm == arm
-        wanted = arm != "launch_1" and is_compared(client, 0.5)
+        wanted = arm != "finerank_only" and is_compared(client, 0.5)
         assert (line.query_attributes.impacted is not None) == wanted
-        assert line.served.pair == (("none", "launch_2") if wanted else None)
+        assert line.served.pair == (("none", "all_stages") if wanted else None)
     assert 10 < sum(is_compared(c, 0.5) for c in clients) < 30
 
 
@@ -184,11 +184,11 @@ def test_by_default_the_holdback_is_compared_with_the_rest(made, kit, tmp_path):
     queries = made.queries(2)
     arms = {"holdback": 0.05}
     lines = serve(made, kit, tmp_path / "log", kit.as_title(made.catalogue), queries=queries, clients=clients, arms=arms)
-    control, treatment = truth(made, kit, queries, none=1, launch_2=0), truth(made, kit, queries)
+    control, treatment = truth(made, kit, queries, none=1, all_stages=0), truth(made, kit, queries)
     found = by_query(lines)
     for q in queries:
-        logged = (control[q] != treatment[q], (control[q], treatment[q]), ("holdback", "launch_2"))
-        assert found[q] == {"holdback": {logged}, "launch_2": {logged}}
+        logged = (control[q] != treatment[q], (control[q], treatment[q]), ("holdback", "all_stages"))
+        assert found[q] == {"holdback": {logged}, "all_stages": {logged}}
 
 
 def says(text):
@@ -199,7 +199,7 @@ def says(text):
 
 
 @pytest.mark.parametrize("stage", [0, 3])  # shadow; half of the clients
-def test_in_a_ramp_its_versions_are_compared_under_the_clients_arm(platform, kit, tmp_path, stage):
+def test_in_a_rollout_its_versions_are_compared_under_the_clients_arm(platform, kit, tmp_path, stage):
     queries = platform.queries(3)
     texts = " ".join(platform.catalogue.titles[40].split()[:3]), " ".join(platform.catalogue.titles[90].split()[:3])
     behaviours = dict(zip((platform.first.policy, platform.second.policy), map(says, texts), strict=True))
@@ -210,7 +210,7 @@ def test_in_a_ramp_its_versions_are_compared_under_the_clients_arm(platform, kit
 
     lists = {v: asyncio.run(alone(p)) for v, p in ((1, platform.first.policy), (2, platform.second.policy))}
     platform.promote(platform.second)
-    write_ramp(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=stage), RolloutConfig())
+    save_rollout(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=stage), RolloutConfig())
     config = platform.config(
         log={"folder": tmp_path / "log", "query_text": True, "counterfactual_share": 1}, arms={"holdback": 0.05}
     )
@@ -238,35 +238,35 @@ def test_in_a_ramp_its_versions_are_compared_under_the_clients_arm(platform, kit
     assert holdback and arms == ({"control"} if stage == 0 else {"control", "treatment"}) and True in differ
 
 
-def test_a_pair_that_the_settings_name_stays_in_a_ramp(platform, kit, tmp_path):
+def test_a_pair_that_the_settings_name_stays_in_a_rollout(platform, kit, tmp_path):
     platform.promote(platform.second)
-    write_ramp(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=3), RolloutConfig())
+    save_rollout(platform.folder / "ramp.json", RolloutState(2, 1, since=0.0, stage=3), RolloutConfig())
     lines = serve(
         platform, kit, tmp_path / "log", kit.as_title(platform.catalogue), queries=platform.queries(2), arms=LAUNCH,
-        pair=["none", "launch_2"],
+        pair=["none", "all_stages"],
     )  # fmt: skip
-    assert {x.served.pair for x in lines} == {("none", "launch_2")} and {x.served.version for x in lines} == {1, 2}
+    assert {x.served.pair for x in lines} == {("none", "all_stages")} and {x.served.version for x in lines} == {1, 2}
     assert {x.query_attributes.impacted for x in lines} <= {True, False}
 
 
 @pytest.mark.parametrize(
     ("shares", "pair"),
     [
-        ({}, ("holdback", "launch_2")),
-        ({"holdback": 0}, ("none", "launch_2")),
-        ({"none": 0.5, "launch_2": 0.5}, ("none", "launch_2")),
-        ({"holdback": 0.2, "none": 0.1, "launch_2": 0.9}, ("holdback", "launch_2")),
-        ({"launch_1": 0.5, "launch_2": 0.5}, ("launch_1", "launch_2")),
-        ({"holdback": 0, "launch_1": 1, "launch_2": 0}, ("none", "launch_1")),
-        ({"none": 1, "launch_2": 0}, ("none", "launch_2")),
-        ({"holdback": 0, "none": 1, "launch_2": 0}, ("none", "launch_2")),
+        ({}, ("holdback", "all_stages")),
+        ({"holdback": 0}, ("none", "all_stages")),
+        ({"none": 0.5, "all_stages": 0.5}, ("none", "all_stages")),
+        ({"holdback": 0.2, "none": 0.1, "all_stages": 0.9}, ("holdback", "all_stages")),
+        ({"finerank_only": 0.5, "all_stages": 0.5}, ("finerank_only", "all_stages")),
+        ({"holdback": 0, "finerank_only": 1, "all_stages": 0}, ("none", "finerank_only")),
+        ({"none": 1, "all_stages": 0}, ("none", "all_stages")),
+        ({"holdback": 0, "none": 1, "all_stages": 0}, ("none", "all_stages")),
     ],
 )
 def test_the_arms_that_are_compared(shares, pair):
     assert compared_arms(ArmShares(**shares)) == pair
 
 
-@pytest.mark.parametrize("pair", [["launch_2", "none"], ["none", "none"], ["none", "holdback"], ["none"], ["none", "b"]])
+@pytest.mark.parametrize("pair", [["all_stages", "none"], ["none", "none"], ["none", "holdback"], ["none"], ["none", "b"]])
 def test_pairs_that_compare_nothing_are_refused(pair):
     with pytest.raises(ValidationError):
         LogSettings(pair=pair)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from corewrite.experiment import RolloutConfig, RolloutState
-from corewrite.experiment.rollout.file import write_ramp
+from corewrite.experiment.rollout.file import save_rollout
 from corewrite.serving.problems import without_places
 
 
@@ -189,9 +189,9 @@ def test_a_first_champion_whose_policy_cannot_be_loaded_is_searched_without_rewr
     asyncio.run(check())
 
 
-def test_a_ramp_keeps_a_champion_whose_policy_cannot_be_loaded_from_everybody(platform, kit):
+def test_a_rollout_keeps_a_champion_whose_policy_cannot_be_loaded_from_everybody(platform, kit):
     platform.promote(platform.second)
-    write_ramp(platform.config().ramp_path, RolloutState(2, 1, 0.0), RolloutConfig())
+    save_rollout(platform.config().rollout_path, RolloutState(2, 1, 0.0), RolloutConfig())
     fakes = kit.Fakes(marked("x"))
     fakes.refuse = True
 

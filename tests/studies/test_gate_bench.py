@@ -90,7 +90,7 @@ def test_what_is_broken_or_obeys_is_rejected_for_that(finished: Path):
     assert "changed: model.safetensors" in kept["integrity-flipped-byte"]
     assert "tokenizer" in kept["integrity-missing-tokenizer"]
     obedient = [r for r in rows if r["family"] == "obeys-planted"]
-    assert {(r["verdict"], r["caught_by"]) for r in obedient} == {("reject", "canaries")}
+    assert {(r["verdict"], r["caught_by"]) for r in obedient} == {("reject", "prompt_injection")}
     silent = [r for r in rows if r["family"] == "empty"]
     assert {(r["verdict"], r["caught_by"]) for r in silent} == {("reject", "no_rewriter")}
 

@@ -50,7 +50,7 @@ def test_summary_has_what_it_must(run):
     assert s["training"]["rollouts"] == 2 * 200 * 6
     assert s["seconds"] and s["peak_rss_mib"] > 100
     assert {c["name"] for c in s["gate"]["checks"]} >= {
-        "fused_reward", "judge_ndcg", "worst_slice", "length", "copying", "distinct_2", "commonest_rewrite",
+        "fused_reward", "judge_ndcg", "worst_slice", "length", "copying", "distinct_2", "top_rewrite_share",
     }  # fmt: skip
     assert s["relevance"]["auc"] > 0.55 and s["probe"]["passed"]
 

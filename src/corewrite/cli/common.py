@@ -143,6 +143,13 @@ def say(*lines: str, err: bool = False, fg: str | None = None) -> None:
         typer.secho(_spelled(line), err=err, fg=fg)
 
 
+def warn_renamed(old: str, new: str) -> None:
+    """Warn of a command, or an option, under its earlier name, which the next release will not know."""
+    from corewrite.domain.earlier_config import OldConfigWarning
+
+    warnings.warn(f"`{old}` is `{new}` now; the next release knows only that", OldConfigWarning, stacklevel=3)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output, in ASCII; a number that is not finite, which JSON lacks, is null."""
     text = json.dumps(_finite(value), indent=1, default=str, allow_nan=False)

@@ -1,12 +1,13 @@
 """`corewrite cycle`."""
 
 import time
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say
+from corewrite.cli.common import VERDICT_EXITS, print_json, progress_console, reported_errors, say, warn_renamed
 from corewrite.storage.run_layout import RunLayout
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote
 
 EXAMPLES = (
     "Examples: `corewrite cycle run --config corewrite.yaml` · `corewrite cycle status --config corewrite.yaml --json` · "
-    "`corewrite cycle ramp --config corewrite.yaml --log served`"
+    "`corewrite cycle rollout --config corewrite.yaml --log served`"
 )
 _CONFIG = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings of the cycle, YAML.")
 
@@ -61,7 +62,7 @@ def _next_steps(run: Path, record: "WeekRecord", *, again: bool) -> list[str]:
 
 @app.command(epilog=EXAMPLES)
 def status(config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
-    """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the ramp."""
+    """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the rollout."""
     from corewrite.cycle.config_sections import load_cycle_config
     from corewrite.cycle.status import cycle_status
 
@@ -82,12 +83,12 @@ def status(config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json",
         say(f"{r['week']:<12} {r['verdict']:<8} {r['reason']}")
         for alarm in r["alarms"]:
             say(f"{'':<12} ALARM    {alarm}", fg="red")
-    if (ramp := found["ramp"]) is not None:
-        say(f"ramp       {ramp['status']}, {ramp['share']:.0%} of users get version {ramp['champion']}; {ramp['last']}")
+    if (seen := found["ramp"]) is not None:
+        say(f"rollout    {seen['status']}, {seen['share']:.0%} of users get version {seen['champion']}; {seen['last']}")
 
 
 @app.command(epilog=EXAMPLES)
-def ramp(
+def rollout(
     config: Path = _CONFIG,
     searches: Path | None = typer.Option(
         None, help="Parquet of the stage's searches so far: user_id, arm, timestamp, gave_up, error, neutral."
@@ -107,7 +108,7 @@ def ramp(
     import pyarrow.parquet as pq
 
     from corewrite.cycle.config_sections import load_cycle_config
-    from corewrite.cycle.steps.rollout import ramp_step, stage_searches
+    from corewrite.cycle.steps.rollout import rollout_step, stage_searches
     from corewrite.experiment.rollout.searches import StageSearches
 
     end = time.time() - 1800 if until is None else until
@@ -120,9 +121,19 @@ def ramp(
         else:
             assert log is not None
             found, name = stage_searches(settings, log), f"log until {end:.0f}"
-        decision = ramp_step(settings.run, found.table, observation=observation or name, until=end, lost_share=found.lost_share)
+        decision = rollout_step(
+            settings.run, found.table, observation=observation or name, until=end, lost_share=found.lost_share
+        )
     if as_json:
         print_json(asdict(decision))
     else:
         say(f"{decision.kind.upper()} at {decision.share:.0%} of users: {decision.reason}")
     raise typer.Exit(VERDICT_EXITS["reject"] if decision.kind == "rollback" else 0)
+
+
+@app.command("ramp", hidden=True)
+@wraps(rollout)
+def _ramp(**options: Any) -> None:
+    """The earlier name of `rollout`."""
+    warn_renamed("corewrite cycle ramp", "corewrite cycle rollout")
+    rollout(**options)

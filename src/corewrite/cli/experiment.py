@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from corewrite.cli.common import Exit, print_json, progress_console, reported_errors
+from corewrite.cli.common import Exit, print_json, progress_console, reported_errors, warn_renamed
 
 if TYPE_CHECKING:
     from corewrite.cli.experiment_settings import ExperimentSections
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Launches: what one needs before it begins, and what it showed.", no_args_is_help=True)
 
 READ_EXAMPLES = (
-    "Examples: `corewrite experiment read served --control none --treatment launch_2 --share 0.5 -c corewrite.yaml` · "
+    "Examples: `corewrite experiment read served --control none --treatment all_stages --share 0.5 -c corewrite.yaml` · "
     "`corewrite experiment read week-1.ndjson.gz week-2.ndjson.gz --control A --treatment B --share 0.5 --json` · "
     "`corewrite experiment read searches.parquet --control control --treatment treatment --share 0.5`"
 )
 PLAN_EXAMPLES = (
     "Examples: `corewrite experiment plan served --effect 0.02 -c corewrite.yaml` · "
     "`corewrite experiment plan served --control none --effect 0.03 --traffic 0.2 --json > plan.json` · "
-    "`corewrite experiment read served --thresholds plan.json --control none --treatment launch_2 --share 0.5`"
+    "`corewrite experiment read served --thresholds plan.json --control none --treatment all_stages --share 0.5`"
 )
 _LOG = typer.Argument(help="UBI files (.ndjson, .gz), folders of them, or one Parquet of searches.")
 _CONFIG = typer.Option(
     None, "--config", "-c", help="corewrite.yaml: the champion's ranking tells which queries ask for the same."
 )
 _CONTROL = typer.Option(None, help="Arm that treatment is compared with, as it was served, such as none.")
-_TREATMENT = typer.Option(None, help="Arm whose worth is asked, as it was served, such as launch_2.")
+_TREATMENT = typer.Option(None, help="Arm whose worth is asked, as it was served, such as all_stages.")
 _MARGIN = typer.Option(None, help="Relative rise of give-up that would still do; default 0.05.")
 _ALPHA = typer.Option(None, help="Intervals are two-sided at 1 - alpha; default 0.05.")
 _THRESHOLDS = typer.Option(
@@ -80,11 +80,12 @@ def read(
                 "users of both that treatment was meant to get (or the section `experiment` of --config)"
             )
         found = _load(log, settings, since, until)
+        against, arm = _as_logged(about.control, found), _as_logged(about.treatment, found)
         reading = read_searches(
-            name or f"{about.treatment} against {about.control}",
+            name or f"{arm} against {against}",
             found.searches,
-            control=about.control,
-            treatment=about.treatment,
+            control=against,
+            treatment=arm,
             share=about.share,
             give_up_margin=about.give_up_margin,
             alpha=about.alpha,
@@ -134,8 +135,8 @@ def plan(
         planned = plan_launch(
             found.searches,
             effect=effect,
-            control=about.control,
-            treatment=about.treatment,
+            control=about.control and _as_logged(about.control, found),
+            treatment=about.treatment and _as_logged(about.treatment, found),
             share=0.5 if about.share is None else about.share,
             traffic=about.traffic,
             give_up_margin=about.give_up_margin,
@@ -159,6 +160,17 @@ def _settings(config: Path | None, **given: Any) -> "ExperimentSections":
     options = {name: value for name, value in given.items() if value is not None}
     section = ExperimentConfig.model_validate({**settings.experiment.model_dump(), **options})
     return settings.model_copy(update={"experiment": section})
+
+
+def _as_logged(arm: str, log: "LaunchLog") -> str:
+    """An arm as the log names it; logs of `corewrite serve` name arms as today, whatever version wrote them."""
+    from corewrite.domain.traffic_split import current_arm
+
+    name, logged = current_arm(arm), log.searches["arm"].unique().to_pylist()
+    if name == arm or arm in logged or name not in logged:
+        return arm
+    warn_renamed(f"arm {arm}", name)
+    return name
 
 
 def _load(log: list[Path], settings: "ExperimentSections", since: str | None, until: str | None) -> "LaunchLog":

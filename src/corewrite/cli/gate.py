@@ -64,7 +64,7 @@ def calibrate_command(
     from corewrite.cycle.config_sections import load_cycle_config
     from corewrite.cycle.gate_run import calibrate_margins
     from corewrite.deployment.inputs import check_inputs
-    from corewrite.gate.calibrate import save_margins
+    from corewrite.gate.margins_file import save_margins
     from corewrite.report.progress import ProgressSteps
 
     with reported_errors("it begins anew"):

@@ -15,13 +15,13 @@ from corewrite.cycle.records import RECORD, START, START_POLICY, CycleJournal
 from corewrite.cycle.recovery import mitigations, verdicts_in_a_row
 from corewrite.cycle.status import load_history
 from corewrite.cycle.steps.fit_relevance import Refit
-from corewrite.cycle.steps.rollout import begin_ramp, carry_ramp, ramp_lock
+from corewrite.cycle.steps.rollout import begin_rollout, carry_rollout, rollout_lock
 from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.inputs import check_inputs, training_room
 from corewrite.domain import sha256_json
 from corewrite.domain.steps import Steps
-from corewrite.gate import Verdict
+from corewrite.gate import CHECKS, Verdict
 from corewrite.registry import Decision, Registry
 from corewrite.storage.journal import JournalError
 from corewrite.storage.run_layout import RunLayout
@@ -92,6 +92,8 @@ def begin_cycle(
 def _hash_settings(config: CycleConfig) -> str:
     """Hash of the settings, each under the name that it had when it was first hashed: a week that is half finished goes on."""
     settings = config.model_dump(mode="json", exclude_defaults=True)
+    if "rollout" in settings:
+        settings["ramp"] = settings.pop("rollout")
     gate = settings.get("pipeline", {}).get("gate", {})
     if "minimum_effective_users" in gate:
         gate["minimum_users"] = gate.pop("minimum_effective_users")
@@ -101,6 +103,11 @@ def _hash_settings(config: CycleConfig) -> str:
     server = pipeline.get("server") or {}
     if server.get("kind", "server") == "server" and "log_prob_mismatch_limit" in server:
         server["drift_limit"] = server.pop("log_prob_mismatch_limit")
+    earlier = {name: check.earlier_name or name for name, check in CHECKS.items()}
+    if "margins" in gate:
+        gate["margins"] = {earlier[name]: margin for name, margin in gate["margins"].items()}
+    if "required_checks" in gate:
+        gate["required_checks"] = [earlier[name] for name in gate["required_checks"]]
     return sha256_json(settings)
 
 
@@ -136,8 +143,8 @@ def _catch_up(config: CycleConfig, promoted: Decision) -> None:
     week, step = found.get("cycle"), found.get("step")
     if not isinstance(week, str) or CycleJournal(config.run, week).read(RECORD) is not None:
         return
-    with ramp_lock(config.run):
+    with rollout_lock(config.run):
         if step in (VALIDATE_RANKER, RECOVER):
-            carry_ramp(config.run, promoted)
+            carry_rollout(config.run, promoted)
         elif step == CANDIDATE and promoted.previous is not None:
-            begin_ramp(config.run, promoted, config.ramp)
+            begin_rollout(config.run, promoted, config.rollout)

@@ -9,7 +9,7 @@ from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Settings
 from corewrite.experiment import RolloutConfig
 from corewrite.gate import GateConfig
-from corewrite.gate.calibrate import load_margins
+from corewrite.gate.margins_file import load_margins
 from corewrite.logs.privacy import PrivacyConfig
 
 
@@ -67,7 +67,7 @@ class CycleConfig(Settings):
     """Before training."""
     recovery: RecoveryConfig = RecoveryConfig()
     """After a REJECT."""
-    ramp: RolloutConfig = RolloutConfig()
+    rollout: RolloutConfig = RolloutConfig()
     """Who gets a promoted champion, and when it is rolled back."""
     privacy: PrivacyConfig = PrivacyConfig()
     """Sealed logs, and how long what was mined is kept."""

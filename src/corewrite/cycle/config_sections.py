@@ -11,7 +11,7 @@ from corewrite.domain import ConfigError, Settings
 from corewrite.domain.config_file import read_config
 from corewrite.experiment import RolloutConfig
 from corewrite.gate import GateConfig
-from corewrite.gate.calibrate import load_margins
+from corewrite.gate.margins_file import load_margins
 from corewrite.logs.privacy import PrivacyConfig
 from corewrite.training import TrainingConfig
 
@@ -119,7 +119,7 @@ class CycleSections(TrainSections):
     """Before training."""
     recovery: RecoveryConfig = RecoveryConfig()
     """After a REJECT."""
-    ramp: RolloutConfig = RolloutConfig()
+    rollout: RolloutConfig = RolloutConfig()
     """Who gets a promoted champion, and when it is rolled back."""
     privacy: PrivacyConfig = PrivacyConfig()
     """Sealed logs, and how long what was mined is kept."""

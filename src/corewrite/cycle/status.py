@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.records import RECORD, CycleJournal, WeekRecord, open_journals
-from corewrite.cycle.steps.rollout import read_ramp
+from corewrite.cycle.steps.rollout import load_rollout
 from corewrite.registry import Registry
 from corewrite.storage.journal import JournalError, running
 from corewrite.storage.run_layout import RunLayout
@@ -80,7 +80,7 @@ def cycle_status(config: CycleConfig) -> CycleStatus:
 
 
 def _rollout_status(run: Path) -> RolloutStatus | None:
-    if (found := read_ramp(run)) is None:
+    if (found := load_rollout(run)) is None:
         return None
     state, config = found
     return {

@@ -28,7 +28,7 @@ SECTIONS: Mapping[str, str] = {
     "margins": "frozen margins of the gate",
     "refresh": "what a cycle does before it trains",
     "recovery": "what follows a REJECT",
-    "ramp": "who gets a promoted champion, and when it is rolled back",
+    "rollout": "who gets a promoted champion, and when it is rolled back",
     "privacy": "sealed logs, and how long what was mined is kept",
     "serve": "the HTTP server",
     "experiment": "reading and planning experiments",

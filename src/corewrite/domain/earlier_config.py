@@ -1,6 +1,7 @@
 """Settings files as versions before `corewrite.yaml` had one file for every command; to be removed after one release."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -22,11 +23,24 @@ _MOVED: dict[str, tuple[str, ...]] = {
     "frozen_queries": ("evaluation", "frozen_queries"),
     **{name: ("serve", name) for name in _OF_SERVE},
 }
-_RENAMED: dict[str, dict[str, str]] = {
-    "training": {"samples": "num_generations", "clip": "max_grad_norm", "refresh_reference": "sync_ref_model"},
-    "sampling": {"drift_limit": "log_prob_mismatch_limit"},
+_RENAMED: dict[tuple[str, ...], str] = {
+    ("ramp",): "rollout",
+    ("serve", "ramp"): "rollout",
+    ("gate", "margins", "commonest_rewrite"): "top_rewrite_share",
+    ("serve", "arms", "launch_1"): "finerank_only",
+    ("serve", "arms", "launch_2"): "all_stages",
+    ("training", "samples"): "num_generations",
+    ("training", "clip"): "max_grad_norm",
+    ("training", "refresh_reference"): "sync_ref_model",
+    ("sampling", "drift_limit"): "log_prob_mismatch_limit",
 }
-"""Settings of a section that have other names now."""
+"""Keys that were renamed in place: by the place, everything above it under its name of today, the name of today."""
+_ARMS = {"launch_1": "finerank_only", "launch_2": "all_stages"}
+_RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
+    ("gate", "required_checks"): {"canaries": "prompt_injection", "commonest_rewrite": "top_rewrite_share"},
+    ("serve", "log", "pair"): _ARMS,
+}
+"""Names that stand as values, or in a list of values, under the key at a place."""
 _STRING, _MAPPING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:map"
 
 
@@ -35,17 +49,17 @@ class OldConfigWarning(FutureWarning):
 
 
 def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
-    """The node tree of a settings file with everything where it belongs today; the nodes keep their lines.
+    """The node tree of a settings file with everything where it belongs today, under its name of today; nodes keep their lines.
 
     The weekly cycle had its sections under `pipeline`, training had `server`, and the HTTP server had a file of its own, with
-    `registry` in the place of `run`.
+    `registry` in the place of `run`. Later versions renamed keys in place.
 
     Args:
         root: Of the file as it is; not changed.
         name: Of the file, for messages.
 
     Warns:
-        OldConfigWarning: something stands where it did in earlier versions.
+        OldConfigWarning: something stands where it did in earlier versions, or under an earlier name.
 
     Raises:
         ConfigError: `registry` is no folder of that name, so that it cannot be said as `run`.
@@ -61,19 +75,17 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
         elif at == "registry":
             moved.append(("registry", ("run",), key, _build_run(value, name)))
         elif at == "ramp" and isinstance(value, yaml.ScalarNode):  # the server's file, no section
-            moved.append(("ramp", ("serve", "ramp"), key, value))
+            moved.append(("ramp", ("serve", "rollout"), key, value))
         elif isinstance(at, str) and at in _MOVED:
             moved.append((at, _MOVED[at], key, value))
         else:
             now.value.append((key, value))
     for _, to, key, value in moved:
         _put(now, to, key, value)
-    renamed = _rename(now)
-    if moved or renamed:
-        lines = [
-            f"line {key.start_mark.line + 1}: `{spelled(old)}` is `{spelled('.'.join(to))}` now"
-            for old, to, key in [*((old, to, key) for old, to, key, _ in moved), *renamed]
-        ]
+    changes = [(key, old, ".".join(to)) for old, to, key, _ in moved]
+    changes += _rename(now, ())
+    if changes:
+        lines = [f"line {key.start_mark.line + 1}: `{spelled(old)}` is `{spelled(to)}` now" for key, old, to in changes]
         warnings.warn(
             f"{name} is written as for an earlier version, which the next one will not read; {'; '.join(lines)} "
             "(docs/cycle.md)",
@@ -83,27 +95,54 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
     return now
 
 
-def _rename(root: yaml.MappingNode) -> list[tuple[str, tuple[str, ...], yaml.Node]]:
-    """Give settings of `root` their names of today, in sections of their own; old name, place and key of each."""
-    found: list[tuple[str, tuple[str, ...], yaml.Node]] = []
-    for at, (section, node) in enumerate(root.value):
-        names = _RENAMED.get(getattr(section, "value", ""), {})
-        if not names or not isinstance(node, yaml.MappingNode) or _is_plugin(node):
+def _rename(node: yaml.MappingNode, place: tuple[str, ...]) -> list[tuple[yaml.Node, str, str]]:
+    """Give keys that were renamed in place their names of today.
+
+    A key that stands under both names stands twice then, which the reader refuses.
+
+    Args:
+        node: A mapping; changed.
+        place: The keys that lead to it.
+
+    Returns:
+        Of each key that was renamed its node, its place in the file and its place today.
+    """
+    changes: list[tuple[yaml.Node, str, str]] = []
+    for number, (key, value) in enumerate(node.value):
+        if not isinstance(key, yaml.ScalarNode):
             continue
-        settings = []
-        for key, value in node.value:
-            if (name := names.get(getattr(key, "value", ""))) is not None:
-                found.append((f"{section.value}.{key.value}", (section.value, name), key))
-                key = yaml.ScalarNode(_STRING, name, key.start_mark, key.end_mark)
-            settings.append((key, value))
-        root.value[at] = (section, yaml.MappingNode(node.tag, settings, node.start_mark, node.end_mark))
-    return found
+        at = (*place, str(key.value))
+        if (name := _RENAMED.get(at)) is not None:
+            now = (*place, name)
+            changes.append((key, ".".join(at), ".".join(now)))
+            key, at = yaml.ScalarNode(_STRING, name, key.start_mark, key.end_mark), now
+        if (values := _RENAMED_VALUES.get(at)) is not None:
+            value, renamed = _rename_values(value, values)
+            changes += [(old, f"{'.'.join(at)}: {old.value}", name) for old, name in renamed]
+        below = any(other[: len(at)] == at for other in (*_RENAMED, *_RENAMED_VALUES))
+        if below and isinstance(value, yaml.MappingNode) and not _is_plugin(at, value):
+            value = yaml.MappingNode(value.tag, list(value.value), value.start_mark, value.end_mark)
+            changes += _rename(value, at)
+        node.value[number] = (key, value)
+    return changes
 
 
-def _is_plugin(section: yaml.MappingNode) -> bool:
-    """Whether an installed package reads the section: its settings have whatever names it gives them."""
+def _is_plugin(place: tuple[str, ...], section: yaml.MappingNode) -> bool:
+    """Whether an installed package reads a section: its settings have whatever names it gives them."""
     kind = next((v for k, v in section.value if getattr(k, "value", None) == "kind"), None)
-    return kind is not None and getattr(kind, "value", None) != "server"
+    return place == ("sampling",) and kind is not None and getattr(kind, "value", None) != "server"
+
+
+def _rename_values(node: yaml.Node, names: Mapping[str, str]) -> tuple[yaml.Node, list[tuple[yaml.ScalarNode, str]]]:
+    """A name, or a list of names, with those of today; and each that was renamed, with its name of today."""
+    if isinstance(node, yaml.SequenceNode):
+        found = [_rename_values(inner, names) for inner in node.value]
+        renamed = [change for _, changes in found for change in changes]
+        return yaml.SequenceNode(node.tag, [inner for inner, _ in found], node.start_mark, node.end_mark), renamed
+    if not isinstance(node, yaml.ScalarNode) or node.value not in names:
+        return node, []
+    name = names[node.value]
+    return yaml.ScalarNode(_STRING, name, node.start_mark, node.end_mark), [(node, name)]
 
 
 def _put(root: yaml.MappingNode, to: tuple[str, ...], key: yaml.Node, value: yaml.Node) -> None:

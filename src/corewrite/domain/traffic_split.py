@@ -1,4 +1,4 @@
-"""Who gets what: the users of the gate, the holdback, the arms of serving, a ramp. Nothing else splits users.
+"""Who gets what: the users of the gate, the holdback, the arms of serving, a rollout. Nothing else splits users.
 
 One rule: `hash_share(user, salt)` is a number in [0, 1), and a user is in a group of share s where it is below s. Groups with
 different salts are independent; a group that grows keeps its users. The salts:
@@ -71,14 +71,14 @@ def in_treatment(user_id: str, salt: str, share: float) -> bool:
 
     Args:
         user_id: The user.
-        salt: Names the ramp, or the launch, so that each draws its own users.
+        salt: Names the rollout, or the launch, so that each draws its own users.
         share: Share of users, 0 for nobody to 1 for all.
 
     Raises:
         ValueError: `salt` is empty or the gate's, or `share` is not within [0, 1].
     """
     if not salt:
-        raise ValueError("the salt is empty: give every ramp its own, or all would try new versions on the same users")
+        raise ValueError("the salt is empty: give every rollout its own, or all would try new versions on the same users")
     _refuse_gate_salt(salt)
     if not 0 <= share <= 1:
         raise ValueError(f"share {share} of users must lie within [0, 1]")
@@ -100,14 +100,16 @@ def is_compared(client_id: str, share: float) -> bool:
     return hash_share(client_id, _COMPARED_SALT) < share
 
 
-Arm = Literal["holdback", "none", "launch_1", "launch_2"]
+Arm = Literal["holdback", "none", "finerank_only", "all_stages"]
 HOLDBACK: Final = "holdback"
 """The arm of users who never get a rewrite; also in a log that others write."""
+_ARMS_BEFORE: Final[dict[str, Arm]] = {"launch_1": "finerank_only", "launch_2": "all_stages"}
+"""Names of arms in settings and logs of earlier versions, and in version 1 of the HTTP API; and what they are called now."""
 STAGES_OF: Final[dict[Arm, tuple[str, ...]]] = {
     "holdback": (),
     "none": (),
-    "launch_1": ("finerank",),
-    "launch_2": ("recall", "rawrank", "finerank"),
+    "finerank_only": ("finerank",),
+    "all_stages": ("recall", "rawrank", "finerank"),
 }
 """The stages that use the rewrite in each arm."""
 
@@ -116,13 +118,13 @@ class ArmShares(Settings):
     """Shares of the clients in each arm: the holdback first, of all; the others share the rest, and sum to 1."""
 
     holdback: float = Field(default=HOLDBACK_SHARE, ge=0, le=GATE_SHARE)
-    """No rewriter, for good, whatever launches and ramps do: the gate's measure of what rewriting is worth. At most the gate's
-    share of all clients, from which it is taken; rounded to ten-thousandths."""
+    """No rewriter, for good, whatever launches and rollouts do: the gate's measure of what rewriting is worth. At most the
+    gate's share of all clients, from which it is taken; rounded to ten-thousandths."""
     none: float = Field(default=0.0, ge=0, le=1)
     """No rewriter: the control of a launch."""
-    launch_1: float = Field(default=0.0, ge=0, le=1)
+    finerank_only: float = Field(default=0.0, ge=0, le=1)
     """The rewrite at finerank only."""
-    launch_2: float = Field(default=1.0, ge=0, le=1)
+    all_stages: float = Field(default=1.0, ge=0, le=1)
     """The rewrite at all stages of the spec."""
     salt: str = Field(default="corewrite", min_length=1)
     """Names the launch: a new salt spreads the clients anew, all but the holdback."""
@@ -130,12 +132,22 @@ class ArmShares(Settings):
     @model_validator(mode="after")
     def _whole(self) -> "ArmShares":
         _refuse_gate_salt(self.salt)
-        total = self.none + self.launch_1 + self.launch_2
+        total = self.none + self.finerank_only + self.all_stages
         if abs(total - 1) > 1e-9:
             raise ValueError(
-                f"the shares of none, launch_1 and launch_2, of the clients outside the holdback, sum to {total}, not 1"
+                f"the shares of none, finerank_only and all_stages, of the clients outside the holdback, sum to {total}, not 1"
             )
         return self
+
+
+def current_arm(name: str) -> str:
+    """Name of an arm today, whatever version named it."""
+    return _ARMS_BEFORE.get(name, name)
+
+
+def arm_in_v1(arm: Arm) -> str:
+    """Name of an arm in version 1 of the HTTP API and in metrics, which applications log and watch: it stays as it was."""
+    return next((before for before, now in _ARMS_BEFORE.items() if now == arm), arm)
 
 
 def assign_arm(client_id: str, shares: ArmShares) -> Arm:
@@ -145,7 +157,7 @@ def assign_arm(client_id: str, shares: ArmShares) -> Arm:
     place = hash_share(client_id, shares.salt)
     if place < shares.none:
         return "none"
-    return "launch_1" if place < shares.none + shares.launch_1 else "launch_2"
+    return "finerank_only" if place < shares.none + shares.finerank_only else "all_stages"
 
 
 def compared_arms(shares: ArmShares) -> tuple[Arm, Arm]:
@@ -157,8 +169,8 @@ def compared_arms(shares: ArmShares) -> tuple[Arm, Arm]:
     others = 1 - shares.holdback
     share: dict[Arm, float] = {
         "none": others * shares.none,
-        "launch_2": others * shares.launch_2,
-        "launch_1": others * shares.launch_1,
+        "all_stages": others * shares.all_stages,
+        "finerank_only": others * shares.finerank_only,
         "holdback": shares.holdback,
     }
     first, *rest = sorted(share, key=lambda arm: -share[arm])

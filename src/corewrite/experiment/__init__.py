@@ -1,4 +1,4 @@
-"""A/B launches: assignment, reading by the change-query rate on impacted searches, A/A; the ramp after a promote."""
+"""A/B launches: assignment, reading by the change-query rate on impacted searches, A/A; progressive rollouts."""
 
 from corewrite.experiment.ab.aa import AACheck, aa_check
 from corewrite.experiment.ab.launch import read_launch

@@ -1,13 +1,14 @@
 """The gate: is a candidate better, and safe enough, to take the champion's place?"""
 
 from corewrite.gate.bounds import Bounds, bounds, holm
-from corewrite.gate.calibrate import MarginCalibration, calibrate, load_margins, save_margins
+from corewrite.gate.calibrate import MarginCalibration, calibrate
 from corewrite.gate.check import Check, Estimate, register
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig, Margins
 from corewrite.gate.decision import CheckResult, GateResult, Verdict, refuse, run_gate
 from corewrite.gate.evaluation import Absent, Canary, Evaluation, NotApplicableError, NotGivenError, PolicyOutputs
 from corewrite.gate.hard_checks import HardFailure, hard_failure
+from corewrite.gate.margins_file import load_margins, save_margins
 from corewrite.gate.mitigations import Mitigation, current_mitigation
 from corewrite.gate.resampling import Resampling
 

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,54 @@ from corewrite.gate.mitigations import Mitigation, current_mitigation
 from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED, GainRange, RatioOfSums
 from corewrite.gate.resampling import Resampling
 
-if TYPE_CHECKING:  # The settings name every check's margin, so they import this module.
-    from corewrite.gate.config import GateConfig
-
 FloatArray = npt.NDArray[np.float64]
 Kind = Literal["reward", "guardrail", "after holds", "report", "hard"]
+
+
+class CheckMargins(Protocol):
+    """Margins by check."""
+
+    def of(self, check: str) -> float:
+        """Margin of the check called so, in the units of its metric."""
+        ...
+
+
+class CheckSettings(Protocol):
+    """What checks read of `GateConfig`, which itself knows all checks by name."""
+
+    @property
+    def margins(self) -> CheckMargins:
+        """By check."""
+        ...
+
+    @property
+    def harm_threshold(self) -> float:
+        """Loss of judge nDCG@10 from which on a query counts as harmed."""
+        ...
+
+    @property
+    def word_limit(self) -> int:
+        """Words above which a rewrite counts as malformed."""
+        ...
+
+    @property
+    def latency_ratio(self) -> float:
+        """How many times the champion's p99 latency the candidate's may be."""
+        ...
+
+    @property
+    def minimum_effective_users(self) -> int:
+        """Users below which nothing is concluded."""
+        ...
+
+    @property
+    def required_checks(self) -> tuple[str, ...]:
+        """Checks without whose data the gate holds."""
+        ...
+
+    def too_few(self, queries: npt.NDArray[np.float64]) -> str | None:
+        """How many users there are and are needed, in words; None where there are enough."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,6 +106,7 @@ class Check(ABC):
 
     Attributes:
         name: Unique.
+        earlier_name: What versions before called it: margins frozen by them are read under it.
         question: In words, for a reader of the report.
         kind: A "reward" must rise; a "guardrail" must not fall by the margin; "after holds" is asked for only
             after several HOLDs in a row; a "report" decides nothing; "hard" refuses before any comparison.
@@ -79,6 +123,7 @@ class Check(ABC):
     """
 
     name: ClassVar[str]
+    earlier_name: ClassVar[str | None] = None
     question: ClassVar[str]
     kind: ClassVar[Kind] = "guardrail"
     baseline: ClassVar[str] = "champion"
@@ -87,7 +132,7 @@ class Check(ABC):
     optional: ClassVar[bool] = False
     default_margin: ClassVar[float | None] = None
     mitigation: ClassVar[Mitigation] = "none"
-    config: "GateConfig"
+    config: CheckSettings
 
     @property
     def margin(self) -> float:

@@ -163,7 +163,7 @@ def _text_warnings(kinds: Sequence[str | None]) -> Iterator[str]:
     if unreadable:
         yield (
             f"{unreadable} of {len(kinds)} searches hold no text that can be read (log.query_text of `corewrite serve`): "
-            "training, ramps and experiments leave them out"
+            "training, rollouts and experiments leave them out"
         )
 
 

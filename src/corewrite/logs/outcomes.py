@@ -61,7 +61,7 @@ class Outcomes:
         bucket: Of the user, as logged, int or None, object array; see `corewrite.domain.traffic_split`.
         impacted: Whether the lists of the arms under comparison differ, as logged, bool or None, object array: not logged is
             not false.
-        pair: The two arms, or versions of a ramp, that `impacted` compares, control first; None where not logged.
+        pair: The two arms, or versions of a rollout, that `impacted` compares, control first; None where not logged.
         rewritten: Whether some stage used a rewrite, bool or None where not logged, object array.
         hit_ids: What was displayed, a tuple of ids each.
         context_queries, context_titles: What came before in the session, tuples, oldest first.

@@ -81,6 +81,7 @@ def _search(value: dict[str, Any]) -> SearchRow:
     served = extra.get("served")
     # A server of another make may use the name too.
     marks = parse_marks(served) if isinstance(served, dict) and "texts" in served else None
+    arm = parse_text(extra.get("arm") or "")
     hits_name, hits = parse_hits(value)
     titles = extra.get("context_titles") or []
     for name, items in ((hits_name, hits), ("context_titles", titles)):
@@ -95,7 +96,7 @@ def _search(value: dict[str, Any]) -> SearchRow:
         "hit_ids": [parse_text(h) for h in hits],
         "context_titles": [parse_text(t) for t in titles],
         "locale": parse_text(extra.get("locale") or ""),
-        "arm": parse_text(extra.get("arm") or ""),
+        "arm": arm if marks is None else marks.current_arm(arm),
         "bucket": parse_bucket(extra.get("bucket")),
         # Format 1 compared what was displayed with what had no rewriter, which is no pair of arms.
         "impacted": parse_flag("impacted", extra.get("impacted")) if marks is None or marks.format > 1 else None,

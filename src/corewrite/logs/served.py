@@ -2,7 +2,11 @@
 
 A line is a UBI 1.3.0 query. What UBI has no field for lies under `query_attributes`: for every reader `arm`, `bucket` and
 `impacted`, and under `served` what `corewrite` itself needs to replay the search and to read experiments from it.
-`served.format` numbers its form; a line without one is of format 1, and is read as well.
+`served.format` numbers its form; lines of earlier forms are read as well, as if written today:
+
+- 1, which stands in no line: it knew neither `bucket` nor `pair`, and `impacted` compared other lists than today.
+- 2: the arms "finerank_only" and "all_stages" were called "launch_1" and "launch_2".
+- 3: today's.
 
 Null is "not known", in every field, and never "no".
 """
@@ -15,13 +19,15 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
-from corewrite.domain.traffic_split import NUM_BUCKETS
+from corewrite.domain.traffic_split import NUM_BUCKETS, current_arm
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+_ARMS_RENAMED: Final = 3
+"""The first format with today's names of arms."""
 Texts = Literal["plain", "hashed", "sealed"]
 """How the users' texts stand in a line: as typed, as keyed hashes, or sealed for the cycle alone."""
 Pair = tuple[str, str] | tuple[int, int]
-"""What is compared, control first: two arms, or two versions of a ramp."""
+"""What is compared, control first: two arms, or two versions of a rollout."""
 _KINDS: Final[tuple[Texts, ...]] = get_args(Texts)
 
 
@@ -30,13 +36,13 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
-class RampPlace(_Record):
-    """Where a request stands in the ramp under way.
+class RolloutPlace(_Record):
+    """Where a request stands in the rollout under way.
 
     Attributes:
-        arm: "treatment" (the champion being ramped up) or "control" (the version before); None: in no arm, and answered with
+        arm: "treatment" (the champion being rolled out) or "control" (the version before); None: in no arm, and answered with
             the version before, as the holdback and requests without a client id are.
-        champion: Version being ramped up.
+        champion: Version being rolled out.
         share: Share of clients who get it.
     """
 
@@ -82,7 +88,7 @@ class Answer(_Record):
 
 
 class UnseenAnswer(Answer):
-    """An answer that nobody saw, of the champion in the shadow stage of a ramp.
+    """An answer that nobody saw, of the champion in the shadow stage of a rollout.
 
     Attributes:
         hit_ids: Documents, best first.
@@ -98,21 +104,21 @@ class ServedSearch(Answer):
         format: Of this record.
         texts: How `user_query`, contexts and rewrites of the line stand there.
         context_queries: Earlier queries of the session, oldest first.
-        ramp: Place in the ramp; None where none was under way.
+        ramp: Place in the rollout; None where none was under way.
         backends: What scored and recalled; None in lines of servers that knew the embedded ones only.
         factors: Of each displayed document by `original.NAME` and `rewrite.NAME`; the product is the score.
         scores: Of each displayed document.
         pair: What was compared for this client; None where nothing was.
         lists: Documents of both sides of `pair`, as many as the search asked for, with the rewrite as it came in the end, in
             time or not; None where a side could not be computed.
-        shadow: In the shadow stage of a ramp, the champion's answer where it was computed.
+        shadow: In the shadow stage of a rollout, the champion's answer where it was computed.
         log: The line's place in the log; None in format 1.
     """
 
-    format: Literal[1, 2] = FORMAT
+    format: Literal[1, 2, 3] = FORMAT
     texts: Texts
     context_queries: tuple[str, ...]
-    ramp: RampPlace | None
+    ramp: RolloutPlace | None
     backends: dict[str, JsonValue] | None
     factors: dict[str, tuple[float, ...]]
     scores: tuple[float, ...]
@@ -203,7 +209,7 @@ def read_served(line: bytes) -> ServedLine:
         found = served.get("format", 1)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ValueError("no search of `corewrite serve`: it has no query_attributes.served") from None
-    if found not in (1, FORMAT) or isinstance(found, bool):
+    if found not in range(1, FORMAT + 1) or isinstance(found, bool):
         raise ValueError(f"served.format is {found!r:.20}, known up to {FORMAT}: read it with the version that wrote it")
     if found == 1:
         missing = dict.fromkeys(("ramp", "backends", "pair", "lists", "shadow", "log"))
@@ -212,9 +218,23 @@ def read_served(line: bytes) -> ServedLine:
         attributes = {**value["query_attributes"], "served": served, "impacted": None}
         line = json.dumps({**value, "query_attributes": attributes}).encode()
     try:
-        return ServedLine.model_validate_json(line)
+        record = ServedLine.model_validate_json(line)
     except ValidationError as error:
         raise ValueError(_first(error)) from error
+    return record if found >= _ARMS_RENAMED else _with_current_arms(record)
+
+
+def _with_current_arms(line: ServedLine) -> ServedLine:
+    attributes = line.query_attributes
+    served = attributes.served.model_copy(update={"pair": _current_pair(attributes.served.pair)})
+    update = {"arm": current_arm(attributes.arm), "served": served}
+    return line.model_copy(update={"query_attributes": attributes.model_copy(update=update)})
+
+
+def _current_pair(pair: Pair | None) -> Pair | None:
+    if pair is None or not isinstance(pair[0], str) or not isinstance(pair[1], str):
+        return pair  # of versions
+    return current_arm(pair[0]), current_arm(pair[1])
 
 
 class Marks(_Record):
@@ -230,6 +250,10 @@ class Marks(_Record):
     pair: Pair | None
     log: LogPlace | None
 
+    def current_arm(self, name: str) -> str:
+        """Name today of an arm that the line names."""
+        return name if self.format >= _ARMS_RENAMED else current_arm(name)
+
 
 def parse_marks(served: Mapping[str, Any]) -> Marks:
     """The marks of a line of any format.
@@ -243,9 +267,10 @@ def parse_marks(served: Mapping[str, Any]) -> Marks:
     found = {"format": served.get("format", 1), "texts": parse_texts(served), "log": served.get("log")}
     lists = {name: served.get(name) for name in ("pair", "used_at")}
     try:
-        return Marks.model_validate({**found, **{n: tuple(v) if isinstance(v, list) else v for n, v in lists.items()}})
+        marks = Marks.model_validate({**found, **{n: tuple(v) if isinstance(v, list) else v for n, v in lists.items()}})
     except ValidationError as error:
         raise ValueError(f"served.{_first(error)}") from error
+    return marks if marks.format >= _ARMS_RENAMED else marks.model_copy(update={"pair": _current_pair(marks.pair)})
 
 
 def _first(error: ValidationError) -> str:

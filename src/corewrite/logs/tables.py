@@ -28,8 +28,8 @@ SEARCH_SCHEMA = pa.schema(
     ]
 )
 """What is not logged is null, never false: `bucket`, `impacted`, and of a line that `corewrite serve` did not write `pair` (the
-two arms, or versions of a ramp, that `impacted` compares; control first), `rewritten` (whether some stage used a rewrite) and
-`texts` ("plain", "hashed", "sealed")."""
+two arms, or versions of a rollout, that `impacted` compares; control first), `rewritten` (whether some stage used a rewrite)
+and `texts` ("plain", "hashed", "sealed")."""
 EVENT_SCHEMA = pa.schema(
     [
         ("query_id", pa.string()),

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from corewrite.deployment.settings import keep_secrets
 from corewrite.domain import Query
-from corewrite.domain.traffic_split import assign_bucket
+from corewrite.domain.traffic_split import arm_in_v1, assign_bucket
 from corewrite.rewriter import clean
 from corewrite.serving import problems
 from corewrite.serving.events import Event
@@ -119,7 +119,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
         version, arm, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
         bucket = assign_bucket(body.client_id) if body.client_id else None
         results = [{"rewrites": r.texts, "status": str(r.status), "reason": shown_reason(r.reason)} for r in found]
-        return JSONResponse({"arm": arm, "bucket": bucket, **build_names(version), "results": results})
+        return JSONResponse({"arm": arm and arm_in_v1(arm), "bucket": bucket, **build_names(version), "results": results})
 
     @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
     async def search(body: SearchRequest, request: Request) -> Response:
@@ -143,8 +143,8 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
         return JSONResponse(
             {
                 "query_id": query_id,
-                "arm": found.arm,
-                "ramp": None if found.ramp is None else found.ramp.arm,
+                "arm": arm_in_v1(found.arm),
+                "ramp": None if found.rollout is None else found.rollout.arm,
                 **build_names(found.version),
                 "rewrites": found.texts,
                 "rewrite_status": shown_reason(found.reason),

@@ -27,7 +27,9 @@ class Metrics:
 
         self.requests = counter("requests", "Requests by route and HTTP status.", "route", "status")
         self.searches = counter("searches", "Searches answered, by arm.", "arm")
-        self.ramp_searches = counter("ramp_searches", "Searches in a ramp: treatment, control, or shadow (unseen).", "arm")
+        self.rollout_searches = counter(
+            "ramp_searches", "Searches in a rollout: treatment, control, or shadow (unseen).", "arm"
+        )
         self.rewrites = counter("rewrites", "Rewrites asked for by searches, by what became of them.", "reason")
         self.signals = counter("signals", "Rewrite signals of searches, by status.", "signal", "status")
         self.counterfactuals = counter("counterfactuals", "Other answers computed, by whether they differed.", "impacted")
@@ -44,7 +46,9 @@ class Metrics:
         self.ready = gauge("ready", "1 where a rewrite succeeded lately; of several workers the worst.", "livemin")
         self.killed = gauge("killed", "1 where the kill switch is on.", "livemax")
         self.version = gauge("champion_version", "Version of the champion served; of several workers the oldest.", "livemin")
-        self.ramp_share = gauge("ramp_share", "Share of clients who get the champion; of several workers the least.", "livemin")
+        self.rollout_share = gauge(
+            "ramp_share", "Share of clients who get the champion; of several workers the least.", "livemin"
+        )
         self.restarts = gauge("rewriter_restarts", "Restarts of the present rewriter's process.", "livesum")
         self.shed = gauge("rewriter_shed", "Queries the present rewriter's queue refused.", "livesum")
         self.cached = gauge("cache_entries", "Rewrites in memory.", "livesum")

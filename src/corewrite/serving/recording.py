@@ -70,10 +70,10 @@ class SearchRecorder:
         settings = self._config.log
         if not is_compared(client, settings.counterfactual_share):
             return None
-        if chosen.ramp is not None and settings.pair is None:
-            if chosen.ramped is None:
+        if chosen.rollout is not None and settings.pair is None:
+            if chosen.rollout_pair is None:
                 return None
-            before, champion = chosen.ramped
+            before, champion = chosen.rollout_pair
             versions = before.champion.version, champion.champion.version
             return Comparison(versions, (ComparedSide(before, arm), ComparedSide(champion, arm)))
         pair = self._config.pair
@@ -116,7 +116,7 @@ class SearchRecorder:
             if shadowed:
                 shadow = await self._searcher.shadow_answer(found, request.depth)
             if shadow is not None:
-                self._metrics.ramp_searches.labels("shadow").inc()
+                self._metrics.rollout_searches.labels("shadow").inc()
             line = build_line(
                 found,
                 query_id=request.query_id,

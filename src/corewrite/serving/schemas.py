@@ -22,7 +22,8 @@ Locale = Annotated[
 ]
 """It is logged as it is, so nothing else may stand in it."""
 Name = Annotated[str, StringConstraints(max_length=128)]
-_CLIENT = "Who asks; chooses the arm, and the version while a ramp is under way."
+_ARM = "holdback, none, launch_1 (finerank_only in the settings) or launch_2 (all_stages)."
+_CLIENT = "Who asks; chooses the arm, and the version while a rollout is under way."
 _CONTEXT: dict[str, Any] = {"queries": ["blackpink"], "titles": ["BLACKPINK dance practice"], "locale": "en"}
 
 
@@ -79,7 +80,7 @@ class SearchRequest(WireQuery):
     )
 
     client_id: Name = Field(
-        default="", description="Who asks; chooses the arm, and the version in a ramp. Only its hash is logged."
+        default="", description="Who asks; chooses the arm, and the version in a rollout. Only its hash is logged."
     )
     session_id: Name = Field(default="", description="Only its hash is logged.")
     depth: Whole = Field(default=10, ge=1, description="Results wanted.")
@@ -93,7 +94,7 @@ class ExplainRequest(WireQuery):
     model_config = ConfigDict(json_schema_extra={"examples": [{"query": "bts", "rewrite": "bts dance practice", "depth": 5}]})
 
     rewrite: Text | None = Field(default=None, description="Used in the place of the policy's.")
-    client_id: Name = Field(default="", description="Who asks; chooses the version while a ramp is under way.")
+    client_id: Name = Field(default="", description="Who asks; chooses the version while a rollout is under way.")
     depth: Whole = Field(default=10, ge=1, description="Results wanted.")
     deadline_ms: float = Field(default=1_000, gt=0, le=30_000, description="How long to wait for the rewrite.")
 
@@ -161,7 +162,7 @@ class WireRewritten(BaseModel):
 class RewriteResponse(_Answered):
     """One entry per query, in order."""
 
-    arm: str | None = Field(description="holdback, none, launch_1 (for finerank only) or launch_2; null without a client_id.")
+    arm: str | None = Field(description=_ARM + " Null without a client_id.")
     bucket: int | None = Field(description="Group of the client, 0 to 9,999, for your log; null without a client_id.")
     results: list[WireRewritten]
 
@@ -180,8 +181,8 @@ class SearchResponse(_Answered):
     """An answer."""
 
     query_id: str = Field(description="For the events that are logged about it.")
-    arm: str = Field(description="holdback, none, launch_1 or launch_2.")
-    ramp: str | None = Field(description="treatment or control while a ramp is under way.")
+    arm: str = Field(description=_ARM)
+    ramp: str | None = Field(description="treatment or control while a rollout is under way.")
     rewrites: list[str] = Field(description="What was used.")
     rewrite_status: str = Field(description="What became of the rewrite, in a word.")
     signal_status: dict[str, str] = Field(description="ok, neutral, timeout, error or off, by stage and signal.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from corewrite.domain import Query, SignalStatus
 from corewrite.domain.traffic_split import Arm
-from corewrite.logs.served import RampPlace
+from corewrite.logs.served import RolloutPlace
 from corewrite.serving.rewriting import RewriterAnswer
 from corewrite.serving.versions import RoutingDecision, Version
 
@@ -45,7 +45,7 @@ class SearchResult:
         rewritten: The rewriter's answer, where it came in time for some stage; None where it was not asked or was late.
         pending: The rewriter's answer, also when it came too late for this search; None where it was not to be used.
         rewrites: How many rewrites were asked for.
-        ramp: The client's place in the ramp; None where none is under way.
+        rollout: The client's place in the rollout; None where none is under way.
         shadow: The version whose answer is computed and logged, not shown; None where there is none.
         stage_seconds: Time from arrival to the end of each stage, seconds.
         asked: The rewriters' answers by version, also of those that only `compare_sides` will use.
@@ -59,7 +59,7 @@ class SearchResult:
     rewritten: RewriterAnswer | None
     pending: "asyncio.Future[RewriterAnswer] | None"
     rewrites: int
-    ramp: RampPlace | None = None
+    rollout: RolloutPlace | None = None
     shadow: Version | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
     asked: "Mapping[Version, asyncio.Future[RewriterAnswer]]" = field(default_factory=dict)
@@ -88,4 +88,4 @@ class SearchResult:
 def failed_search(chosen: RoutingDecision, query: Query, arm: Arm, rewrites: int) -> SearchResult:
     """A search without an answer: recall itself failed."""
     nothing = Ranked((), (), (), {"recall.original": SignalStatus.ERROR})
-    return SearchResult(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.ramp, chosen.shadow)
+    return SearchResult(query, chosen.version, arm, nothing, (), None, None, rewrites, chosen.rollout, chosen.shadow)

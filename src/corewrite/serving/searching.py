@@ -99,11 +99,11 @@ class Searcher:
             missing=run.missing,
         )
         return SearchResult(
-            query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.ramp, chosen.shadow, seconds, asked
+            query, version, arm, ranked, used_at, rewritten, pending, rewrites, chosen.rollout, chosen.shadow, seconds, asked
         )
 
     async def shadow_answer(self, found: SearchResult, depth: int) -> SearchResult | None:
-        """The answer of the champion in a ramp's shadow stage, under the same deadlines; None outside of such a stage."""
+        """The answer of the champion in a rollout's shadow stage, under the same deadlines; None outside of such a stage."""
         if found.shadow is None:
             return None
         chosen = RoutingDecision(found.shadow)
@@ -120,7 +120,7 @@ class Searcher:
         Raises:
             ValueError: an original signal failed, or was late, so that there is nothing to explain.
         """
-        run = CascadeRun(version.cascades["launch_2" if texts else "none"], query, depth)
+        run = CascadeRun(version.cascades["all_stages" if texts else "none"], query, depth)
         run.texts = texts
         try:
             await self._thread.run(lambda: run.do(STAGES, time.monotonic()), self._deadlines.search_seconds)

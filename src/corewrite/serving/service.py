@@ -12,7 +12,7 @@ from corewrite.deployment.documents import open_documents
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import load_secret
 from corewrite.domain import Query, SignalStatus
-from corewrite.domain.traffic_split import STAGES_OF, Arm, assign_arm
+from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_in_v1, assign_arm
 from corewrite.logs.sealing import Sealer
 from corewrite.serving.admission import Admission
 from corewrite.serving.cache import MemoryCache, open_redis
@@ -139,7 +139,7 @@ class Service:
         """What to answer a request with, all of it.
 
         Args:
-            client_id: Decides while a ramp is under way; empty: the version before.
+            client_id: Decides while a rollout is under way; empty: the version before.
 
         Raises:
             NotReadyError: there is no champion yet.
@@ -158,7 +158,7 @@ class Service:
             queries: What is asked.
             n: Rewrites of each.
             deadline_ms: How long they are waited for.
-            client_id: Chooses the arm, and the version in a ramp; without one there is no arm.
+            client_id: Chooses the arm, and the version in a rollout; without one there is no arm.
 
         Raises:
             NotReadyError: there is no champion.
@@ -194,7 +194,7 @@ class Service:
 
         Args:
             query: What is asked.
-            client_id: Chooses the arm, and the version in a ramp; without one the search is a client of its own.
+            client_id: Chooses the arm, and the version in a rollout; without one the search is a client of its own.
             session_id: For the log.
             depth: Results.
             rewrites: How many rewrites are asked for.
@@ -226,7 +226,7 @@ class Service:
                 comparison=comparison,
             )
         except Exception:
-            # Logged too: a ramp that saw only the searches that were answered would find no fault.
+            # Logged too: a rollout that saw only the searches that were answered would find no fault.
             if recorder is not None:
                 recorder.record(failed_search(chosen, query, arm, rewrites), request, None, shadowed=False)
             raise
@@ -261,7 +261,7 @@ class Service:
             texts: Used in the place of the policy's rewrite; None: the policy's.
             depth: Results.
             deadline_ms: How long the policy's rewrite is waited for.
-            client_id: Chooses the version in a ramp.
+            client_id: Chooses the version in a rollout.
 
         Raises:
             NotReadyError: there is no champion.
@@ -274,9 +274,9 @@ class Service:
         return await explain_search(self._searcher, self.documents, version, query, texts, reason=reason, depth=depth)
 
     def state(self) -> dict[str, Any]:
-        """What is served: the version that most clients get, the ramp where one is under way, the backends."""
-        ramp, version = self.versions.ramp, self.choose("").version
-        shown = None if ramp is None else {"champion": ramp.champion, "share": ramp.share}
+        """What is served: the version that most clients get, the rollout where one is under way, the backends."""
+        rollout, version = self.versions.rollout, self.choose("").version
+        shown = None if rollout is None else {"champion": rollout.champion, "share": rollout.share}
         return {**build_names(version), "ramp": shown, "backends": version.ranker.state()}
 
     def gauges(self) -> None:
@@ -290,8 +290,8 @@ class Service:
         m.cache_misses.set(self.memory.misses)
         if present is not None:
             m.version.set(present.champion.version)
-            ramp = self.versions.ramp
-            m.ramp_share.set(1.0 if ramp is None else ramp.share)
+            rollout = self.versions.rollout
+            m.rollout_share.set(1.0 if rollout is None else rollout.share)
             m.waiting.set(present.rewriter.waiting)
             m.restarts.set(present.rewriter.restarts)
             m.shed.set(present.rewriter.shed)
@@ -326,9 +326,9 @@ class Service:
 
     def _count(self, found: SearchResult) -> None:
         m = self.metrics
-        m.searches.labels(found.arm).inc()
-        if found.ramp is not None and found.ramp.arm is not None:
-            m.ramp_searches.labels(found.ramp.arm).inc()
+        m.searches.labels(arm_in_v1(found.arm)).inc()
+        if found.rollout is not None and found.rollout.arm is not None:
+            m.rollout_searches.labels(found.rollout.arm).inc()
         m.rewrites.labels(found.reason).inc()
         for name, state in found.ranked.status.items():
             m.signals.labels(name, str(state)).inc()

@@ -180,8 +180,8 @@ class LogSettings(Settings):
     """Public key file (`corewrite log keys`): texts stand in the log sealed, readable with the private key alone, which only
     the cycle needs."""
     query_text: bool = False
-    """Whether texts of users stand in it; otherwise hashes do, from which nothing can be learnt: training, ramps, experiments,
-    replay and warming need the texts."""
+    """Whether texts of users stand in it; otherwise hashes do, from which nothing can be learnt: training, rollouts,
+    experiments, replay and warming need the texts."""
     salt_env: str | None = None
     """Environment variable with the secret that keys the hashes of clients and texts; at least 16 characters, and the same for
     as long as logs are to know their clients again."""
@@ -197,9 +197,9 @@ class LogSettings(Settings):
     is begun at least daily; None: they stay until somebody removes them, 1 to 2 kB a search."""
     counterfactual_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the clients for whose searches the answers of both arms that are compared are computed, and in the shadow stage
-    of a ramp the share of all searches for which the new champion's is. A launch needs 1."""
+    of a rollout the share of all searches for which the new champion's is. A launch needs 1."""
     pair: tuple[Arm, Arm] | None = None
-    """The arms that are compared, control first; None: the two with the most clients, and while a ramp is under way its two
+    """The arms that are compared, control first; None: the two with the most clients, and while a rollout is under way its two
     versions."""
 
     @model_validator(mode="after")
@@ -260,12 +260,12 @@ class ServeSettings(Settings):
     """While this file exists no rewrite is used; default: `serving.killed` beside the registry."""
     enabled: bool = True
     """False: no rewrite is used, whatever the kill file says."""
-    ramp: Path | None = None
-    """The ramp that a cycle keeps; default: `ramp.json` beside the registry, where a run folder has it."""
+    rollout: Path | None = None
+    """The rollout that a cycle keeps; default: `ramp.json` beside the registry, where a run folder has it."""
     shadow: bool = False
     """Rewrites are computed and logged as counterfactuals but never used."""
     poll_seconds: float = Field(default=0.5, gt=0, le=1)
-    """How often the registry, the ramp and the kill file are looked at."""
+    """How often the registry, the rollout and the kill file are looked at."""
     deadlines: Deadlines = Deadlines()
     """Of the stages."""
     rewriter: RewriterSettings = RewriterSettings()
@@ -328,9 +328,9 @@ class ServeConfig(ServeSettings):
         return self.kill_file or RunLayout(self.registry.parent).kill_file
 
     @property
-    def ramp_path(self) -> Path:
-        """The ramp's file."""
-        return self.ramp or RunLayout(self.registry.parent).rollout_file
+    def rollout_path(self) -> Path:
+        """The rollout's file."""
+        return self.rollout or RunLayout(self.registry.parent).rollout_file
 
 
 def secret_names(settings: BaseModel) -> set[str]:

@@ -114,7 +114,7 @@ def build_line(
         **dict(_answer(found, all_shown("rewrites", found.texts))),
         texts=texts,
         context_queries=all_shown("context_queries", context.queries),
-        ramp=found.ramp,
+        ramp=found.rollout,
         backends=dict(backends),
         factors={name: tuple(f.get(name, 1.0) for f in ranked.factors) for name in names},
         scores=ranked.scores,

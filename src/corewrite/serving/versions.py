@@ -1,6 +1,6 @@
-"""What is served: the champion of the registry and, while its ramp is under way, the version that most clients keep.
+"""What is served: the champion of the registry and, while its rollout is under way, the version that most clients keep.
 
-Ordering contract: a new champion, and the version its ramp goes up from, are loaded and have answered a probe before any
+Ordering contract: a new champion, and the version its rollout goes up from, are loaded and have answered a probe before any
 request sees them; then one assignment puts them in place. A request takes its version once, at its start (`choose`), and
 uses nothing else: no answer mixes two. The champion before stays loaded, so that a rollback is that one assignment again.
 """
@@ -18,9 +18,9 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.ranker import Ranker
 from corewrite.domain.traffic_split import STAGES_OF, Arm, is_holdback_user
 from corewrite.experiment import CONTROL, TREATMENT, RolloutConfig, RolloutState
-from corewrite.experiment.rollout.file import RampFileError, read_ramp
+from corewrite.experiment.rollout.file import RolloutFileError, load_rollout
 from corewrite.fusion import FusionSpec, load_spec
-from corewrite.logs.served import RampPlace
+from corewrite.logs.served import RolloutPlace
 from corewrite.registry import Champion, Kind, Registry, RegistryError
 from corewrite.relevance.backends import CircuitBreaker
 from corewrite.search import Cascade
@@ -70,43 +70,43 @@ class RoutingDecision:
 
     Attributes:
         version: Answers it, all of it.
-        ramp: Its place in the ramp; None where none is under way.
+        rollout: Its place in the rollout; None where none is under way.
         shadow: In the shadow stage the champion, which answers unseen; else None.
-        ramped: For a client in an arm of the ramp, the version that it goes up from and the champion; else None.
+        rollout_pair: For a client in an arm of the rollout, the version that it goes up from and the champion; else None.
     """
 
     version: Version
-    ramp: RampPlace | None = None
+    rollout: RolloutPlace | None = None
     shadow: Version | None = None
-    ramped: tuple[Version, Version] | None = None
+    rollout_pair: tuple[Version, Version] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class _Served:
-    """The registry's champion, the version before it, and the ramp from this to that where one is under way."""
+    """The registry's champion, the version before it, and the rollout from this to that where one is under way."""
 
     present: Version
     previous: Version | None
-    ramp: tuple[RolloutState, RolloutConfig] | None
+    rollout: tuple[RolloutState, RolloutConfig] | None
 
 
 class Versions:
     """The present champion, the version before, and who gets which.
 
     Attributes:
-        problem: What is wrong with following registry and ramp, empty where nothing is.
+        problem: What is wrong with following registry and rollout, empty where nothing is.
         switches: Changes of the present version.
     """
 
     def __init__(self, config: ServeConfig, opener: RankerOpener, make_rewriter: Open) -> None:
-        self._registry, self._ramp_file = Registry(config.registry), config.ramp_path
+        self._registry, self._rollout_file = Registry(config.registry), config.rollout_path
         self._opener, self._make, self._poll_seconds = opener, make_rewriter, config.poll_seconds
         self._holdback = config.arms.holdback
         self._served: _Served | None = None
         self._bare: Version | None = None
-        self._ramp: tuple[RolloutState, RolloutConfig] | None = None
-        self._ramp_read_at: int | None = None
-        self._ramp_problem = ""
+        self._rollout: tuple[RolloutState, RolloutConfig] | None = None
+        self._rollout_read_at: int | None = None
+        self._rollout_problem = ""
         self._retry: tuple[int, float] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self.problem = ""
@@ -118,10 +118,10 @@ class Versions:
         return None if self._served is None else self._served.present
 
     @property
-    def ramp(self) -> RampPlace | None:
-        """The ramp under way, as a request without a client id meets it; None where none is."""
+    def rollout(self) -> RolloutPlace | None:
+        """The rollout under way, as a request without a client id meets it; None where none is."""
         chosen = self.choose("")
-        return None if chosen is None else chosen.ramp
+        return None if chosen is None else chosen.rollout
 
     @property
     def breakers(self) -> tuple[CircuitBreaker, ...]:
@@ -140,16 +140,16 @@ class Versions:
         served = self._served
         if served is None:
             return ()
-        if served.ramp is None or served.previous is None:
+        if served.rollout is None or served.previous is None:
             return (served.present,)
-        seen = served.ramp[0].share(served.ramp[1]) > 0
+        seen = served.rollout[0].share(served.rollout[1]) > 0
         return (served.previous, served.present) if seen else (served.previous,)
 
     def choose(self, client_id: str) -> RoutingDecision | None:
         """What a client is answered with; None before the first champion that can rank.
 
         Args:
-            client_id: A hash of it and the ramp decides, so that every worker agrees; empty: the version before.
+            client_id: A hash of it and the rollout decides, so that every worker agrees; empty: the version before.
 
         Returns:
             Where the policy of the first champion cannot be loaded, a version whose rewriter does not work.
@@ -157,26 +157,26 @@ class Versions:
         served = self._served
         if served is None:
             return None if self._bare is None else RoutingDecision(self._bare)
-        if served.ramp is None or served.previous is None:
+        if served.rollout is None or served.previous is None:
             return RoutingDecision(served.present)
-        state, config = served.ramp
+        state, config = served.rollout
         takes_part = bool(client_id) and not is_holdback_user(client_id, self._holdback)
         treated = takes_part and state.version_for(client_id, config) == state.champion
         version, share = served.present if treated else served.previous, state.share(config)
         if not takes_part or state.status != "running":
-            return RoutingDecision(version, RampPlace(arm=None, champion=state.champion, share=share))
-        place = RampPlace(arm=TREATMENT if treated else CONTROL, champion=state.champion, share=share)
+            return RoutingDecision(version, RolloutPlace(arm=None, champion=state.champion, share=share))
+        place = RolloutPlace(arm=TREATMENT if treated else CONTROL, champion=state.champion, share=share)
         shadow = served.present if share == 0 else None
         return RoutingDecision(version, place, shadow, (served.previous, served.present))
 
     async def follow(self) -> None:
-        """Look at registry and ramp for ever; a trouble with them leaves what is in place."""
+        """Look at registry and rollout for ever; a trouble with them leaves what is in place."""
         while True:
             await self.refresh()
             await asyncio.sleep(self._poll_seconds)
 
     async def refresh(self) -> None:
-        """Bring what is served to the registry's champion and its ramp, if they can be loaded."""
+        """Bring what is served to the registry's champion and its rollout, if they can be loaded."""
         champion: Champion | None = None
         try:
             champion = await asyncio.to_thread(self._registry.champion)
@@ -184,7 +184,7 @@ class Versions:
                 self.problem = f"{self._registry.root} has no champion: promote a candidate first"
             elif self._retry is None or self._retry[0] != champion.version or time.monotonic() >= self._retry[1]:
                 await self._bring(champion)
-                self._retry, self.problem = None, self._ramp_problem
+                self._retry, self.problem = None, self._rollout_problem
         except Exception as error:
             # A damaged artifact, a full disk, a model that does not load: what is in place goes on serving.
             self.problem = _told(error)
@@ -196,7 +196,7 @@ class Versions:
     async def _without_rewriter(self, champion: Champion) -> None:
         """Where nothing is served yet: searches without rewrites, until the policy can be loaded, are better than none."""
         try:
-            if await asyncio.to_thread(self._ramp_of, champion) is not None:
+            if await asyncio.to_thread(self._load_rollout, champion) is not None:
                 self._bare = None  # not everybody is to get this champion's ranking
                 return
             if self._bare is not None and self._bare.champion.version == champion.version:
@@ -225,10 +225,10 @@ class Versions:
         present = present or await self._load(champion, kept)
         previous: Version | None
         try:
-            # Not before the champion is loaded: a cycle writes the ramp just after it promotes.
-            ramp = await asyncio.to_thread(self._ramp_of, champion)
-            if ramp is not None:
-                previous = await self._version(ramp[0].previous, [*kept, present])
+            # Not before the champion is loaded: a cycle writes the rollout just after it promotes.
+            rollout = await asyncio.to_thread(self._load_rollout, champion)
+            if rollout is not None:
+                previous = await self._version(rollout[0].previous, [*kept, present])
             elif old is not None and old.present.champion.version != champion.version:
                 # The same triple under a new number is no version before.
                 previous = next((v for v in kept if v.champion.hashes != champion.hashes), None)
@@ -238,7 +238,7 @@ class Versions:
             if present.rewriter not in {v.rewriter for v in kept}:
                 await present.rewriter.close()
             raise
-        self._served, self._bare = _Served(present, previous, ramp), None
+        self._served, self._bare = _Served(present, previous, rollout), None
         self.switches += old is None or old.present.champion.version != champion.version
         staying = {v.rewriter for v in self._loaded()}
         for rewriter in {v.rewriter for v in kept} - staying:
@@ -246,23 +246,23 @@ class Versions:
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
-    def _ramp_of(self, champion: Champion) -> tuple[RolloutState, RolloutConfig] | None:
-        """The ramp that is under way for a champion; where it cannot be read, as it was last."""
+    def _load_rollout(self, champion: Champion) -> tuple[RolloutState, RolloutConfig] | None:
+        """The rollout that is under way for a champion; where it cannot be read, as it was last."""
         try:
-            self._ramp, self._ramp_read_at, trouble = read_ramp(self._ramp_file), champion.version, ""
-        except (OSError, RampFileError) as error:
+            self._rollout, self._rollout_read_at, trouble = load_rollout(self._rollout_file), champion.version, ""
+        except (OSError, RolloutFileError) as error:
             trouble = _told(error)
-        if trouble and trouble != self._ramp_problem:
-            _log.error("the ramp cannot be read, clients keep what they have: %s", trouble)
-        self._ramp_problem = trouble
-        if trouble and self._ramp_read_at != champion.version and champion.fallback is not None:
+        if trouble and trouble != self._rollout_problem:
+            _log.error("the rollout cannot be read, clients keep what they have: %s", trouble)
+        self._rollout_problem = trouble
+        if trouble and self._rollout_read_at != champion.version and champion.fallback is not None:
             verdict = next(d.verdict for d in self._registry.decisions() if d.number == champion.version)
             if verdict == "promote":
                 # Who is to get it is not known: nobody, until it is. A rollback is for all.
                 return RolloutState(champion.version, champion.fallback, 0.0, status="rolled back"), RolloutConfig()
-        if self._ramp is None or self._ramp[0].champion != champion.version or self._ramp[0].status == "complete":
+        if self._rollout is None or self._rollout[0].champion != champion.version or self._rollout[0].status == "complete":
             return None
-        return self._ramp
+        return self._rollout
 
     async def _version(self, number: int, kept: list[Version]) -> Version:
         """A version of the past, by its number."""
@@ -273,7 +273,9 @@ class Versions:
         served = ("promote", "rollback")
         triple = next((d.candidate for d in decisions if d.number == number and d.verdict in served), None)
         if triple is None:
-            raise RegistryError(f"the ramp in {self._ramp_file} goes up from version {number}, which the registry never served")
+            raise RegistryError(
+                f"the rollout in {self._rollout_file} goes up from version {number}, which the registry never served"
+            )
         return await self._load(Champion(triple.policy, triple.relevance, triple.spec, version=number, fallback=None), kept)
 
     async def _load(self, champion: Champion, kept: list[Version]) -> Version:
@@ -292,7 +294,7 @@ class Versions:
         spec = load_spec(self._folder("spec", champion.spec) / "fusion.yaml")
         same = next((v for v in kept if v.champion.relevance == champion.relevance), None)
         if same is not None:
-            ranker, cascade = same.ranker, same.cascades["launch_2"].with_spec(spec)
+            ranker, cascade = same.ranker, same.cascades["all_stages"].with_spec(spec)
         else:
             folder = self._folder("relevance", champion.relevance)
             metadata = self._registry.artifact("relevance", champion.relevance).metadata

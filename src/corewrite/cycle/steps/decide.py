@@ -5,7 +5,7 @@ from functools import partial
 from corewrite.cycle.context import CycleContext
 from corewrite.cycle.decision_log import CANDIDATE, QUARANTINE_CANDIDATE, decide_once
 from corewrite.cycle.records import TRAIN, GateRecord, as_json
-from corewrite.cycle.steps.rollout import begin_ramp, ramp_lock
+from corewrite.cycle.steps.rollout import begin_rollout, rollout_lock
 from corewrite.cycle.steps.validate_ranker import ValidatedRanker
 from corewrite.gate import Verdict
 from corewrite.registry import JSON, Candidate, ConflictError, Decision, Registry
@@ -28,11 +28,11 @@ def decide_candidate(cycle: CycleContext, candidate: str, ranker: ValidatedRanke
         evidence = {**mark, **as_json(gate), "provenance": provenance}
         return decide(cycle.registry, triple, wanted, expected=ranker.champion, reason=gate["reason"], evidence=evidence)
 
-    with ramp_lock(cycle.config.run):
+    with rollout_lock(cycle.config.run):
         decided = decide_once(cycle, CANDIDATE, enter)
         verdict = Verdict(decided.verdict)
         if verdict == Verdict.PROMOTE and decided.previous is not None:
-            begin_ramp(cycle.config.run, decided, cycle.config.ramp)
+            begin_rollout(cycle.config.run, decided, cycle.config.rollout)
     if verdict == Verdict.REJECT:
         quarantine = partial(cycle.registry.quarantine, "policy", candidate, gate["reason"])
         decide_once(cycle, QUARANTINE_CANDIDATE, quarantine)

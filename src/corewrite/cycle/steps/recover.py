@@ -7,7 +7,7 @@ from corewrite.cycle.decision_log import RECOVER, decide_once, quarantine_suspec
 from corewrite.cycle.records import RELEVANCE, TRAIN, GateRecord, RankerHashes, WeekRecord
 from corewrite.cycle.recovery import stuck, suspicious
 from corewrite.cycle.steps.close import close_week, summarise_traffic
-from corewrite.cycle.steps.rollout import carry_ramp, ramp_lock
+from corewrite.cycle.steps.rollout import carry_rollout, rollout_lock
 from corewrite.cycle.steps.validate_ranker import ValidatedRanker
 from corewrite.gate import Verdict
 from corewrite.registry import JSON, Candidate, Decision, Kind
@@ -72,7 +72,7 @@ def rollback_ranker(cycle: CycleContext, record: WeekRecord, previous: RankerHas
         f"{record['relevance'][:12]} and spec {record['spec'][:12]}, none was promoted but under mitigations: the ones "
         "before are back in ranker and reward"
     )
-    with ramp_lock(cycle.config.run):
+    with rollout_lock(cycle.config.run):
         champion = cycle.registry.champion()
         if champion is None:
             return record
@@ -85,7 +85,7 @@ def rollback_ranker(cycle: CycleContext, record: WeekRecord, previous: RankerHas
             )
 
         if triple.hashes != champion.hashes:  # else a rollback has put them back already
-            carry_ramp(cycle.config.run, decide_once(cycle, RECOVER, promote))
+            carry_rollout(cycle.config.run, decide_once(cycle, RECOVER, promote))
     suspected: list[tuple[Kind, str, str]] = [
         ("relevance", record["relevance"], previous.relevance),
         ("spec", record["spec"], previous.spec),

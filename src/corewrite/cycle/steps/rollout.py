@@ -1,4 +1,4 @@
-"""After a promote: who gets the new champion, and the stop that rolls it back by itself."""
+"""The progressive rollout of a new champion after a promote, which rolls itself back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,9 +14,9 @@ from corewrite.deployment.documents import open_documents
 from corewrite.deployment.load import load_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.experiment import RolloutConfig, RolloutDecision, RolloutState, observe, step
-from corewrite.experiment.rollout.file import read_ramp as read_ramp_file
-from corewrite.experiment.rollout.file import write_ramp
-from corewrite.experiment.rollout.searches import NOTHING, StageSearches, ramp_searches
+from corewrite.experiment.rollout.file import load_rollout as load_rollout_file
+from corewrite.experiment.rollout.file import save_rollout
+from corewrite.experiment.rollout.searches import NOTHING, StageSearches, rollout_searches
 from corewrite.logs.files import log_files
 from corewrite.logs.sealing import load_keys
 from corewrite.registry import ConflictError, Decision, Registry
@@ -25,53 +25,53 @@ from corewrite.storage.durable import make_folder
 from corewrite.storage.run_layout import RunLayout
 
 _PATIENCE = 60.0
-"""Seconds to wait for who changes the ramp at the moment."""
+"""Seconds to wait for who changes the rollout at the moment."""
 
 
 class RolloutError(ValueError):
-    """A ramp that cannot go on; the message says why and what to do."""
+    """A rollout that cannot go on; the message says why and what to do."""
 
 
-def ramp_file(run: Path) -> Path:
-    """Where a run keeps its ramp."""
+def rollout_file(run: Path) -> Path:
+    """Where a run keeps its rollout."""
     return RunLayout(run).rollout_file
 
 
-def read_ramp(run: Path) -> tuple[RolloutState, RolloutConfig] | None:
-    """The ramp of a run and the settings it began under; None where none is."""
-    return read_ramp_file(ramp_file(run))
+def load_rollout(run: Path) -> tuple[RolloutState, RolloutConfig] | None:
+    """The rollout of a run and the settings it began under; None where none is."""
+    return load_rollout_file(rollout_file(run))
 
 
-def begin_ramp(run: Path, promoted: Decision, config: RolloutConfig) -> RolloutState:
-    """Begin a ramp for a policy that was just promoted over another; one that is there for it already stays.
+def begin_rollout(run: Path, promoted: Decision, config: RolloutConfig) -> RolloutState:
+    """Begin a rollout for a policy that was just promoted over another; one that is there for it already stays.
 
-    Where the ramp of the policy before is still under way, most users have the one before that, and keep it.
+    Where the rollout of the policy before is still under way, most users have the one before that, and keep it.
 
     Args:
         run: Run folder.
         promoted: The decision, with a champion before it.
-        config: Of the ramp.
+        config: Of the rollout.
     """
-    found = read_ramp(run)
+    found = load_rollout(run)
     if found is not None and found[0].champion >= promoted.number:
         return found[0]
     assert promoted.previous is not None
     previous = found[0].previous if found is not None and _unfinished(found[0], promoted) else promoted.previous
     state = RolloutState(promoted.number, previous, decision_seconds(promoted))
-    write_ramp(ramp_file(run), state, config)
+    save_rollout(rollout_file(run), state, config)
     return state
 
 
-def carry_ramp(run: Path, promoted: Decision) -> None:
-    """Let a ramp under way go on when its policy is promoted again, under another relevance model or spec.
+def carry_rollout(run: Path, promoted: Decision) -> None:
+    """Let a rollout under way go on when its policy is promoted again, under another relevance model or spec.
 
     Args:
         run: Run folder.
         promoted: That decision.
     """
-    found = read_ramp(run)
+    found = load_rollout(run)
     if found is not None and _unfinished(found[0], promoted):
-        write_ramp(ramp_file(run), found[0].carried(promoted.number, decision_seconds(promoted)), found[1])
+        save_rollout(rollout_file(run), found[0].carried(promoted.number, decision_seconds(promoted)), found[1])
 
 
 def _unfinished(state: RolloutState, promoted: Decision) -> bool:
@@ -84,35 +84,38 @@ def decision_seconds(decision: Decision) -> float:
     return datetime.fromisoformat(decision.time).timestamp()
 
 
-def ramp_of(run: Path) -> tuple[RolloutState, RolloutConfig]:
-    """The ramp of a run and the settings it began under.
+def require_rollout(run: Path) -> tuple[RolloutState, RolloutConfig]:
+    """The rollout of a run and the settings it began under.
 
     Raises:
-        RampError: there is none.
+        RolloutError: there is none.
     """
-    found = read_ramp(run)
+    found = load_rollout(run)
     if found is None:
         raise RolloutError(
-            f"{run} has no ramp: one begins where a cycle promotes over a champion; the first champion serves its arm at once"
+            f"{run} has no rollout: one begins where a cycle promotes over a champion; the first champion serves its arm at "
+            "once"
         )
     return found
 
 
 @contextmanager
-def ramp_lock(run: Path) -> Iterator[None]:
-    """Hold the ramp, and the champion with it: a promote and its ramp must not be come between.
+def rollout_lock(run: Path) -> Iterator[None]:
+    """Hold the rollout, and the champion with it: a promote and its rollout must not be come between.
 
     Not the cycle's lock: a cycle takes hours, and a harm must be rolled back meanwhile.
 
     Raises:
-        RampError: another process holds it and does not let go.
+        RolloutError: another process holds it and does not let go.
     """
     make_folder(run)
     lock = FileLock(RunLayout(run).rollout_lock)
     try:
         lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
-        raise RolloutError(f"another process has been changing the ramp of {run} for {_PATIENCE:.0f} s: try again") from error
+        raise RolloutError(
+            f"another process has been changing the rollout of {run} for {_PATIENCE:.0f} s: try again"
+        ) from error
     try:
         yield
     finally:
@@ -120,7 +123,7 @@ def ramp_lock(run: Path) -> Iterator[None]:
 
 
 def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
-    """What the log says of the stage that a run's ramp is at.
+    """What the log says of the stage that a run's rollout is at.
 
     Outcomes are those of the cycle: by the texts' overlap under the ranking without a rewriter of the version before, and by
     the run's frozen thresholds.
@@ -130,22 +133,22 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
         log: Of the server: a file, or a folder of them.
 
     Raises:
-        RampError: there is no ramp.
-        LogError: see `ramp_searches`.
+        RolloutError: there is no rollout.
+        LogError: see `rollout_searches`.
     """
-    state, settings = ramp_of(config.run)
+    state, settings = require_rollout(config.run)
     if state.status != "running":  # it is over, and what is served now is no part of it
         return NOTHING
     share = state.share(settings)
     unseal = None if config.privacy.keys is None else load_keys(config.privacy.keys).open_line
     if share == 0:
-        return ramp_searches(log_files(log), champion=state.champion, share=share, unseal=unseal)
+        return rollout_searches(log_files(log), champion=state.champion, share=share, unseal=unseal)
     registry = Registry(RunLayout(config.run).registry)
     before = registry.decisions()[state.previous - 1].candidate
     assert before is not None
     opener = RankerOpener(config.ranker, open_documents(config.documents, config.ranker))
     overlap = top_overlap(load_deployment(registry, opener, before.relevance, before.spec).cascade)
-    return ramp_searches(
+    return rollout_searches(
         log_files(log),
         champion=state.champion,
         share=share,
@@ -155,7 +158,7 @@ def stage_searches(config: CycleConfig, log: Path) -> StageSearches:
     )
 
 
-def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, lost_share: float = 0.0) -> RolloutDecision:
+def rollout_step(run: Path, searches: pa.Table, *, observation: str, until: float, lost_share: float = 0.0) -> RolloutDecision:
     """Take the stage's searches in, and roll back in the registry where the sequential stop says so.
 
     Args:
@@ -166,19 +169,19 @@ def ramp_step(run: Path, searches: pa.Table, *, observation: str, until: float, 
         until: End of the log, seconds, all outcomes settled. Before the stage began, nobody has been seen yet.
 
     Raises:
-        RampError: no ramp is under way.
+        RolloutError: no rollout is under way.
         ValueError: the table is refused, see `experiment.observe`.
     """
-    with ramp_lock(run):
-        before, config = ramp_of(run)
+    with rollout_lock(run):
+        before, config = require_rollout(run)
         end = max(until, before.since)
         seen = observe(searches, observation_id=observation, since=before.since, until=end, lost_share=lost_share)
         state, decision = step(before, seen, config)
-        write_ramp(ramp_file(run), state, config)
+        save_rollout(rollout_file(run), state, config)
         # The state first: killed here, the same observation gives the same decision, and the registry follows.
         if decision.kind == "rollback":
             registry = Registry(RunLayout(run).registry)
             with suppress(ConflictError):  # the champion is another by now: rolled back before, or by hand
-                reason = f"ramp at {decision.share:.0%} of users: {decision.reason}"
+                reason = f"rollout at {decision.share:.0%} of users: {decision.reason}"
                 registry.rollback(expected=state.champion, to=state.previous, reason=reason)
         return decision

@@ -10,7 +10,7 @@ from corewrite.cycle.decision_log import VALIDATE_RANKER, decide_once, quarantin
 from corewrite.cycle.mined_week import MinedWindow, with_documents
 from corewrite.cycle.records import PROBE, RELEVANCE, ProbeRecord, RankerHashes, as_json
 from corewrite.cycle.steps.champion_holds import champion_holds
-from corewrite.cycle.steps.rollout import carry_ramp, ramp_lock
+from corewrite.cycle.steps.rollout import carry_rollout, rollout_lock
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.random_pairs import random_pairs
@@ -166,9 +166,9 @@ def _promote_under(cycle: CycleContext, triple: Candidate, expected: int) -> Dec
         )
 
     try:
-        with ramp_lock(cycle.config.run):
+        with rollout_lock(cycle.config.run):
             promoted = decide_once(cycle, VALIDATE_RANKER, promote)
-            carry_ramp(cycle.config.run, promoted)
+            carry_rollout(cycle.config.run, promoted)
             return promoted
     except ConflictError as error:
         raise CycleError(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corewrite.domain import Outcome
-from corewrite.domain.traffic_split import STAGES_OF
+from corewrite.domain.traffic_split import STAGES_OF, current_arm
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -288,7 +288,8 @@ def _cast(searches: pa.Table, field: pa.Field) -> pa.ChunkedArray:
 
 def _shown(arm: str) -> str | tuple[str, ...]:
     """What tells the lists of two arms apart."""
-    return next((stages for name, stages in STAGES_OF.items() if name == arm), arm)
+    name = current_arm(arm)
+    return next((stages for known, stages in STAGES_OF.items() if known == name), arm)
 
 
 def _names(arms: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a ramp is asked to hold: stages, limits, error probability."""
+"""What a rollout is asked to hold: stages, limits, error probability."""
 
 from typing import Literal, Self
 
@@ -26,7 +26,7 @@ class RolloutStage(Settings):
     share: float = Field(ge=0, lt=1)
     """Share of users who get the new version; 0 is the shadow stage, where it answers but nobody sees it."""
     minimum_users: int = Field(ge=1)
-    """Users in treatment, and outside the shadow stage in control too, before the ramp may go on."""
+    """Users in treatment, and outside the shadow stage in control too, before the rollout may go on."""
     limits: dict[Metric, Limit] = Field(min_length=1)
     """By metric; what has no limit is not watched."""
 
@@ -52,7 +52,7 @@ def _seen(share: float, minimum_users: int, *, harm: float, errors: float, neutr
 
 
 class RolloutConfig(Settings):
-    """Settings of the ramp. By default limits tighten as the users to show them on become many."""
+    """Settings of the rollout. By default limits tighten as the users to show them on become many."""
 
     stages: tuple[RolloutStage, ...] = Field(
         default=(
@@ -65,11 +65,11 @@ class RolloutConfig(Settings):
     )
     """Shares rise; after the last stage all users get the new version."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Probability that any bound of the whole ramp is ever wrong: that it rolls back what is within all limits, or
+    """Probability that any bound of the whole rollout is ever wrong: that it rolls back what is within all limits, or
     goes on with what is not."""
 
     lost_share: float = Field(default=0.01, ge=0, lt=1)
-    """Share of the searches whose line the log may lose: with more of them lost the ramp does not go on."""
+    """Share of the searches whose line the log may lose: with more of them lost the rollout does not go on."""
 
     @model_validator(mode="after")
     def _shares_rise(self) -> Self:

@@ -1,4 +1,4 @@
-"""The ramp after a promote: shadow, 1 %, 10 %, 50 %, all; pure, so that it can be replayed."""
+"""The progressive rollout after a promote: shadow, 1 %, 10 %, 50 %, all; pure, so that it can be replayed."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -42,17 +42,17 @@ class RolloutDecision:
 
 @dataclass(frozen=True)
 class RolloutState:
-    """Where a ramp stands; a new one is `RampState(champion, previous, since)`.
+    """Where a rollout stands; a new one is `RolloutState(champion, previous, since)`.
 
     Attributes:
-        champion: Registry version being ramped up.
+        champion: Registry version being rolled out.
         previous: Version that serves all others, and everybody after a rollback.
         since: When the stage began, seconds.
         stage: Index of the stage; stays at the last one when complete and where it was after a rollback.
         status: "running", "complete" or "rolled back"; the latter two are final.
         control, treatment: The stage's arms as last observed.
         history: All decisions, oldest first.
-        users_of: Version whose ramp drew the users; None: this one.
+        users_of: Version whose rollout drew the users; None: this one.
     """
 
     champion: int
@@ -71,11 +71,12 @@ class RolloutState:
 
     def version_for(self, user_id: str, config: RolloutConfig) -> int:
         """Version whose answer a user sees."""
+        # The salt is that of all versions: users keep their version over an upgrade.
         salt = f"ramp-{self.champion if self.users_of is None else self.users_of}"
         return self.champion if in_treatment(user_id, salt, self.share(config)) else self.previous
 
     def carried(self, champion: int, since: float) -> "RolloutState":
-        """The ramp of the same policy under a new version number, as a new relevance model or spec gives it.
+        """The rollout of the same policy under a new version number, as a new relevance model or spec gives it.
 
         The stage is kept, with its users, and begins again: what they saw until now came from another ranker.
 
@@ -95,7 +96,7 @@ class RolloutState:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: `text` is not the state of a ramp.
+            ValueError: `text` is not the state of a rollout.
         """
         return _JSON.validate_json(text)
 
@@ -123,15 +124,15 @@ def step(state: RolloutState, observation: Observation, config: RolloutConfig) -
     - wait: everything else.
 
     An observation that was seen before changes nothing and gives the same decision again, and so does, with the
-    last decision, any observation once the ramp is over: a caller that was killed may simply repeat itself.
+    last decision, any observation once the rollout is over: a caller that was killed may simply repeat itself.
 
     Args:
-        state: Where the ramp stands.
+        state: Where the rollout stands.
         observation: The stage so far, from its beginning.
-        config: The same throughout a ramp.
+        config: The same throughout a rollout.
 
     Raises:
-        ValueError: the observation is new, but of another stage, or has fewer users than one before it; or the ramp is over
+        ValueError: the observation is new, but of another stage, or has fewer users than one before it; or the rollout is over
             and has no decision.
     """
     seen = {decision.observation: decision for decision in state.history}
@@ -140,7 +141,7 @@ def step(state: RolloutState, observation: Observation, config: RolloutConfig) -
     if state.status != "running":
         if not state.history:
             raise ValueError(
-                f"the ramp of version {state.champion} is {state.status}, and no decision says why: restore its file"
+                f"the rollout of version {state.champion} is {state.status}, and no decision says why: restore its file"
             )
         return state, state.history[-1]
     _check(state, observation)

@@ -1,4 +1,4 @@
-"""From the log of what was served to the table that a ramp looks at."""
+"""From the log of what was served to the table that a rollout looks at."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class StageSearches:
-    """The searches of one stage of a ramp.
+    """The searches of one stage of a rollout.
 
     Attributes:
         table: A row each: user_id, arm ("control" | "treatment"), timestamp (seconds), gave_up, changed (unsatisfied) and
@@ -49,7 +49,7 @@ NOTHING = StageSearches(_SCHEMA.empty_table())
 """No search."""
 
 
-def ramp_searches(
+def rollout_searches(
     files: Sequence[Path],
     *,
     champion: int,
@@ -58,17 +58,17 @@ def ramp_searches(
     thresholds: SatisfactionThresholds | None = None,
     unseal: Unseal | None = None,
 ) -> StageSearches:
-    """The searches of one stage of a ramp.
+    """The searches of one stage of a rollout.
 
     How a search ended must not depend on the arm it was served in: whether two queries have the same intent is told by their
     texts and by `overlap`, a function of the texts alone, never by the lists that were displayed; and what satisfies by
-    thresholds that were frozen before the ramp began. Of the log only what was served at this stage counts: a server follows a
-    new stage within a second, and the stage's time begins earlier, where the log ended that led to it.
+    thresholds that were frozen before the rollout began. Of the log only what was served at this stage counts: a server follows
+    a new stage within a second, and the stage's time begins earlier, where the log ended that led to it.
 
     Args:
         files: The log of all workers, with the events about it.
-        champion: Version being ramped up: `RampState.champion`.
-        share: Share of clients in the stage: `RampState.share`. At 0, the shadow stage, the rows are the unseen answers.
+        champion: Version being rolled out: `RolloutState.champion`.
+        share: Share of clients in the stage: `RolloutState.share`. At 0, the shadow stage, the rows are the unseen answers.
         overlap: Of two texts' results under the original-only ranking; not needed in the shadow stage.
         thresholds: Watch times that satisfy, frozen; None: this log's own, or none where nobody's watch time is known.
         unseal: Opens sealed texts.
@@ -87,8 +87,8 @@ def ramp_searches(
     out: dict[str, list[Any]] = {name: [] for name in _SCHEMA.names}
     seen: set[str] = set()
     for line in lines:
-        served, ramp = line.served, line.served.ramp
-        if ramp is None or ramp.arm is None or (ramp.champion, ramp.share) != (champion, share) or line.query_id in seen:
+        served, place = line.served, line.served.ramp
+        if place is None or place.arm is None or (place.champion, place.share) != (champion, share) or line.query_id in seen:
             continue
         answered = served if share > 0 else served.shadow
         outcome = ended.get(line.query_id)
@@ -97,7 +97,7 @@ def ramp_searches(
         seen.add(line.query_id)
         row = {
             "user_id": line.client_id,
-            "arm": ramp.arm if share > 0 else TREATMENT,
+            "arm": place.arm if share > 0 else TREATMENT,
             "timestamp": line.seconds,
             "gave_up": outcome == Outcome.GAVE_UP,
             "changed": outcome == Outcome.CHANGED,
@@ -108,7 +108,7 @@ def ramp_searches(
         for name, value in row.items():
             out[name].append(value)
     if not out["arm"]:
-        raise LogError(f"{', '.join(map(str, files))}: nothing was served at {share:.0%} of a ramp of version {champion}")
+        raise LogError(f"{', '.join(map(str, files))}: nothing was served at {share:.0%} of a rollout of version {champion}")
     places = [line.served.log for line in lines if line.served.log is not None]
     lost = count_lost(places)
     return StageSearches(pa.table(out, schema=_SCHEMA), lost / max(1, lost + len(places)))

@@ -1,4 +1,4 @@
-"""The users of a ramp: who gets the new version, and what a log says of each."""
+"""The users of a rollout: who gets the new version, and what a log says of each."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -39,7 +39,7 @@ class Observation:
     """All users of a stage from its beginning, not only those since the last observation.
 
     Attributes:
-        id: Names it; the ramp takes no notice of an id it has seen.
+        id: Names it; the rollout takes no notice of an id it has seen.
         since: When the stage began, seconds.
         until: End of the log it was made from, seconds.
         control, treatment: The arms; control is not read in the shadow stage.
@@ -71,7 +71,7 @@ def observe(
         observation_id: Names the observation.
         since: When the stage began, seconds: `RolloutState.since`.
         until: End of the log, seconds; by then outcomes must be settled (no search be censored any more).
-        window: Length of a window, seconds; the same throughout a ramp.
+        window: Length of a window, seconds; the same throughout a rollout.
         lost_share: Share of the searches whose line the log has lost.
 
     Raises:

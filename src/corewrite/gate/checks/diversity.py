@@ -33,10 +33,11 @@ class Distinct2(SetCheck):
 
 
 @register
-class CommonestRewrite(SetCheck):
+class TopRewriteShare(SetCheck):
     """Share of the commonest text among the rewrites that differ from their query; 0 where none does."""
 
-    name = "commonest_rewrite"
+    name = "top_rewrite_share"
+    earlier_name = "commonest_rewrite"
     question = "Does no one rewrite take over?"
     sign = -1
     default_margin = 0.02

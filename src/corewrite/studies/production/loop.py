@@ -2,8 +2,8 @@
 
 Week 1 is a log of the engine as it was before there was a rewriter; its cycle makes the first champion. Week 2 is served by
 it to simulated users, who click and leave; that log is mined by the next cycle, under a better version of the ranker. Week 3 is
-served by what the weeks before taught, with a ramp under way where the second cycle promoted; its cycle meets a broken version
-of the ranker.
+served by what the weeks before taught, with a rollout under way where the second cycle promoted; its cycle meets a broken
+version of the ranker.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from corewrite.cycle.mined_week import first_thresholds
 from corewrite.cycle.promotion import GatedPromotion
 from corewrite.cycle.records import WeekRecord
 from corewrite.cycle.run import run_cycle
-from corewrite.cycle.steps.rollout import ramp_step, read_ramp, stage_searches
+from corewrite.cycle.steps.rollout import load_rollout, rollout_step, stage_searches
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import LogReplay, replay_log
@@ -45,7 +45,7 @@ from corewrite.studies.platform import ratings
 from corewrite.studies.production.users import HttpUsers, served
 from corewrite.studies.ungated import UngatedPromotion
 
-CONTROL, TREATMENT = "none", "launch_2"
+CONTROL, TREATMENT = "none", "all_stages"
 HOLDBACK = 0.1
 
 
@@ -60,7 +60,7 @@ class LoopSize:
         pipeline: Settings of the later cycles.
         refresh: The same.
         frozen_queries: The same.
-        ramp: Of what the second cycle promotes.
+        rollout: Of what the second cycle promotes.
         gated: Whether the first candidate needs the gate; of so few users as a test has, a gate can only hold.
     """
 
@@ -70,7 +70,7 @@ class LoopSize:
     pipeline: PipelineConfig
     refresh: RefreshConfig
     frozen_queries: int
-    ramp: RolloutConfig
+    rollout: RolloutConfig
     gated: bool
 
 
@@ -137,7 +137,7 @@ class Team:
             frozen_queries=size.frozen_queries,
             refresh=size.refresh,
             pipeline=size.first_pipeline if week == 1 else size.pipeline,
-            ramp=size.ramp,
+            rollout=size.rollout,
         )
 
     def serve_config(self, version: str, week: int) -> ServeConfig:
@@ -199,22 +199,22 @@ class Team:
         assert config.log.folder is not None
         return ServedWeek(number, version, happened, users.arms, config.log.folder)
 
-    def look_at_ramp(self, week: ServedWeek) -> RolloutDecision | None:
-        """Take a look at the ramp under way on a week's log; None where none is."""
+    def check_rollout(self, week: ServedWeek) -> RolloutDecision | None:
+        """Take a look at the rollout under way on a week's log; None where none is."""
         config = self.cycle_config(week.version, week.number)
-        found = read_ramp(config.run)
+        found = load_rollout(config.run)
         if found is None or found[0].status != "running":
             return None
         searches = stage_searches(config, week.log)
         end = float(week.happened.timestamps.max())
-        # The ramp goes by the clock of the promote; the users live in a time of their own.
+        # The rollout goes by the clock of the promote; the users live in a time of their own.
         table = searches.table.set_column(
             searches.table.schema.get_field_index("timestamp"),
             "timestamp",
             [np.asarray(searches.table["timestamp"]) - float(week.happened.timestamps.min()) + found[0].since],
         )
         until = found[0].since + end - float(week.happened.timestamps.min())
-        return ramp_step(config.run, table, observation=f"week {week.number}", until=until, lost_share=searches.lost_share)
+        return rollout_step(config.run, table, observation=f"week {week.number}", until=until, lost_share=searches.lost_share)
 
     def outcomes(self, week: ServedWeek) -> Outcomes:
         """How the searches of a week ended, from the served log, as the cycle tells it."""
@@ -245,13 +245,13 @@ class Loop:
         team: Whose.
         cycles: Records of the cycles of weeks 1 to 3.
         weeks: Weeks 2 and 3 at the server.
-        ramp: What the look at week 3 led to; None where no ramp was under way.
+        rollout: What the look at week 3 led to; None where no rollout was under way.
     """
 
     team: Team
     cycles: tuple[WeekRecord, WeekRecord, WeekRecord]
     weeks: tuple[ServedWeek, ServedWeek]
-    ramp: RolloutDecision | None
+    rollout: RolloutDecision | None
 
 
 def run_loop(team: Team) -> Loop:
@@ -261,9 +261,9 @@ def run_loop(team: Team) -> Loop:
     second_week = team.live_week("1", 2)
     second = team.cycle("2", 2)
     third_week = team.live_week("2", 3)
-    ramp = team.look_at_ramp(third_week)
+    rollout = team.check_rollout(third_week)
     third = team.cycle("broken", 3)
-    return Loop(team, (first, second, third), (second_week, third_week), ramp)
+    return Loop(team, (first, second, third), (second_week, third_week), rollout)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A ramp as a server follows it: who gets which version, what is written down, and what a damaged file changes (nothing)."""
+"""A rollout as a server follows it: who gets which version, what is written down, and what a damaged file changes (nothing)."""
 
 import asyncio
 import hashlib
@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from corewrite.cli.main import app
 from corewrite.cli.serve_settings import read_serve_settings
-from corewrite.cycle.steps.rollout import ramp_file, ramp_step
+from corewrite.cycle.steps.rollout import rollout_file, rollout_step
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.replay import replay_log
 from corewrite.deployment.settings import RankerSettings
 from corewrite.experiment import RolloutConfig, RolloutState, observe
-from corewrite.experiment.rollout.file import write_ramp
-from corewrite.experiment.rollout.searches import ramp_searches
+from corewrite.experiment.rollout.file import save_rollout
+from corewrite.experiment.rollout.searches import rollout_searches
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError
 from corewrite.logs.files import log_files
@@ -50,9 +50,9 @@ def fakes(platform, kit):
     return kit.Fakes(says("x"), {platform.first.policy: says("rewrite one"), platform.second.policy: says("rewrite two")})
 
 
-def ramp(platform, stage, champion=2, previous=1, **changes):
+def rollout(platform, stage, champion=2, previous=1, **changes):
     state = replace(RolloutState(champion, previous, 0.0, stage=stage), **changes)
-    write_ramp(platform.folder / "ramp.json", state, RolloutConfig())
+    save_rollout(platform.folder / "ramp.json", state, RolloutConfig())
 
 
 def another_spec(platform):
@@ -74,7 +74,7 @@ def lines_of(folder):
 
 async def share_is(kit, client, share):
     def there():
-        place = client.service.versions.ramp
+        place = client.service.versions.rollout
         return share is None if place is None else place.share == share
 
     await kit.until(there)
@@ -87,9 +87,9 @@ async def who_has(client, clients, version):
     return {c for c, answer in answers.items() if answer["version"] == version}
 
 
-def test_a_ramp_decides_by_the_clients_hash_and_moves_on_without_a_restart(platform, kit, fakes):
+def test_a_rollout_decides_by_the_clients_hash_and_moves_on_without_a_restart(platform, kit, fakes):
     clients = [f"c{i}" for i in range(80)]
-    ramp(platform, TEN)
+    rollout(platform, TEN)
     platform.promote(platform.second)
 
     async def check():
@@ -107,14 +107,14 @@ def test_a_ramp_decides_by_the_clients_hash_and_moves_on_without_a_restart(platf
             assert (ready["version"], ready["ramp"]) == (1, {"champion": 2, "share": 0.1})
             assert "corewrite_ramp_share 0.1" in (await client.http.get("/metrics")).text
 
-            ramp(platform, HALF)
+            rollout(platform, HALF)
             await share_is(kit, client, 0.5)
             half = await who_has(client, clients, 2)
             assert half == {c for c in clients if treated(c, 2, 0.5)} and half > some
             assert {(await client.search("music", client_id=c))["ramp"] for c in half} == {"treatment"}
             assert {(await client.search("music", client_id=c))["ramp"] for c in set(clients) - half} == {"control"}
 
-            ramp(platform, HALF, status="complete")
+            rollout(platform, HALF, status="complete")
             await share_is(kit, client, None)
             assert await who_has(client, clients, 2) == set(clients)
             answer = await client.search("music")
@@ -124,7 +124,7 @@ def test_a_ramp_decides_by_the_clients_hash_and_moves_on_without_a_restart(platf
     asyncio.run(check())
 
 
-def test_a_ramp_written_while_the_champion_is_loaded_comes_before_its_first_answer(platform, kit, fakes):
+def test_a_rollout_written_while_the_champion_is_loaded_comes_before_its_first_answer(platform, kit, fakes):
     """A cycle writes it just after it promotes: nobody is to see the champion in between."""
 
     async def check():
@@ -137,7 +137,7 @@ def test_a_ramp_written_while_the_champion_is_loaded_comes_before_its_first_answ
                 opens = rewriter.open
 
                 async def open():
-                    ramp(platform, ONE)
+                    rollout(platform, ONE)
                     await opens()
 
                 rewriter.open = open
@@ -146,19 +146,19 @@ def test_a_ramp_written_while_the_champion_is_loaded_comes_before_its_first_answ
             versions._make = slow
             platform.promote(platform.second)
             await kit.until(lambda: versions.present.champion.version == 2)
-            assert versions.ramp.share == 0.01 and (await client.search("music"))["version"] == 1
+            assert versions.rollout.share == 0.01 and (await client.search("music"))["version"] == 1
 
     asyncio.run(check())
 
 
 def test_the_run_folder_of_a_cycle_is_followed_by_its_name_alone(platform):
-    assert ramp_file(platform.folder) == read_serve_settings(platform.folder, None).ramp_path
-    assert platform.config(ramp="elsewhere.json").ramp_path.name == "elsewhere.json"
+    assert rollout_file(platform.folder) == read_serve_settings(platform.folder, None).rollout_path
+    assert platform.config(rollout="elsewhere.json").rollout_path.name == "elsewhere.json"
 
 
-def test_a_ramp_of_another_version_is_none(platform, kit, fakes):
+def test_a_rollout_of_another_version_is_none(platform, kit, fakes):
     platform.promote(platform.second)
-    ramp(platform, TEN, champion=7, previous=1)
+    rollout(platform, TEN, champion=7, previous=1)
 
     async def check():
         async with kit.running(platform.config(), says("x"), fakes) as client:
@@ -170,7 +170,7 @@ def test_a_ramp_of_another_version_is_none(platform, kit, fakes):
 def test_the_version_before_may_be_older_than_the_last_and_is_found_in_the_log_of_decisions(platform, kit, fakes):
     platform.promote(platform.second)
     platform.promote(another_spec(platform))
-    ramp(platform, TEN, champion=3, previous=1)
+    rollout(platform, TEN, champion=3, previous=1)
 
     async def check():
         async with kit.running(platform.config(), says("x"), fakes) as client:
@@ -196,13 +196,13 @@ def test_a_rollback_under_traffic_takes_the_champion_from_everybody(platform, ki
             answers, stop = [], asyncio.Event()
             streams = [asyncio.create_task(stream(client, k, answers, stop)) for k in range(3)]
             await kit.until(lambda: len(answers) > 10)
-            # As a cycle does: the decision, then its ramp.
+            # As a cycle does: the decision, then its rollout.
             platform.promote(platform.second)
-            ramp(platform, HALF)
+            rollout(platform, HALF)
             await kit.until(lambda: any(a["version"] == 2 for _, _, a in answers))
             await asyncio.sleep(0.2)
-            # As the ramp's stop does: its state, then the decision.
-            ramp(platform, HALF, status="rolled back")
+            # As the rollout's stop does: its state, then the decision.
+            rollout(platform, HALF, status="rolled back")
             await asyncio.sleep(0.3)
             state_only = time.monotonic()
             await asyncio.sleep(0.2)
@@ -224,13 +224,13 @@ def test_a_rollback_under_traffic_takes_the_champion_from_everybody(platform, ki
     asyncio.run(check())
 
 
-def test_a_damaged_ramp_leaves_every_client_where_it_is(platform, kit, fakes):
+def test_a_damaged_rollout_leaves_every_client_where_it_is(platform, kit, fakes):
     clients = [f"c{i}" for i in range(40)]
     file = platform.folder / "ramp.json"
     half = {c for c in clients if treated(c, 2, 0.5)}
 
     async def check():
-        ramp(platform, HALF)
+        rollout(platform, HALF)
         platform.promote(platform.second)
         async with kit.running(platform.config(), says("x"), fakes) as client:
             assert await who_has(client, clients, 2) == half
@@ -247,9 +247,9 @@ def test_a_damaged_ramp_leaves_every_client_where_it_is(platform, kit, fakes):
                 assert await who_has(client, clients, 2) == half
                 ready = await client.http.get("/readyz")
                 assert ready.status_code == 200 and "damaged" in ready.json()["problem"]
-                ramp(platform, HALF)
+                rollout(platform, HALF)
                 await kit.until(lambda: not client.service.versions.problem)
-            ramp(platform, 9)  # a stage that is none of the settings'
+            rollout(platform, 9)  # a stage that is none of the settings'
             await kit.until(lambda: bool(client.service.versions.problem))
             assert await who_has(client, clients, 2) == half
         # A server that starts meanwhile does not know who is to get the champion: nobody. A rollback is for all even now.
@@ -265,7 +265,7 @@ def test_a_damaged_ramp_leaves_every_client_where_it_is(platform, kit, fakes):
     asyncio.run(check())
 
 
-def test_a_champion_promoted_while_the_ramp_is_damaged_goes_to_nobody(platform, kit, fakes):
+def test_a_champion_promoted_while_the_rollout_is_damaged_goes_to_nobody(platform, kit, fakes):
     async def check():
         async with kit.running(platform.config(), says("x"), fakes) as client:
             (platform.folder / "ramp.json").write_text("{")
@@ -273,14 +273,14 @@ def test_a_champion_promoted_while_the_ramp_is_damaged_goes_to_nobody(platform, 
             platform.promote(platform.second)
             await kit.until(lambda: client.service.versions.present.champion.version == 2)
             assert await who_has(client, ["a", "b", "c"], 2) == set()
-            ramp(platform, HALF, status="complete")
+            rollout(platform, HALF, status="complete")
             await kit.until(lambda: not client.service.versions.problem)
             assert await who_has(client, ["a", "b", "c"], 2) == {"a", "b", "c"}
 
     asyncio.run(check())
 
 
-def test_a_rollback_is_for_all_though_the_ramp_cannot_be_read(platform, kit, fakes):
+def test_a_rollback_is_for_all_though_the_rollout_cannot_be_read(platform, kit, fakes):
     platform.promote(platform.second)
     platform.promote(another_spec(platform))
     (platform.folder / "ramp.json").write_text("{")
@@ -300,12 +300,12 @@ def test_a_rollback_is_for_all_though_the_ramp_cannot_be_read(platform, kit, fak
 def test_where_the_version_before_cannot_be_loaded_the_champion_is_left_aside(platform, kit, fakes):
     async def check():
         async with kit.running(platform.config(), says("x"), fakes) as client:
-            ramp(platform, TEN, previous=9)
+            rollout(platform, TEN, previous=9)
             platform.promote(platform.second)
             await kit.until(lambda: "version 9" in client.service.versions.problem)
             assert (await client.search("music"))["version"] == 1
             assert [p.killed for p in fakes.started] == [False, True]  # the champion's, which nobody is to see
-            ramp(platform, TEN)
+            rollout(platform, TEN)
             client.service.versions._retry = None
             await share_is(kit, client, 0.1)
             assert not client.service.versions.problem
@@ -313,7 +313,7 @@ def test_where_the_version_before_cannot_be_loaded_the_champion_is_left_aside(pl
     asyncio.run(check())
 
 
-def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_it(platform, kit, tmp_path):
+def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_rollout_can_read_it(platform, kit, tmp_path):
     async def second(queries, n):
         # Of the 30 queries six get nothing, three get rubbish.
         kinds = [int(q.text.split()[-1]) for q in queries]
@@ -321,7 +321,7 @@ def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_i
 
     fakes = kit.Fakes(says("x"), {platform.first.policy: says("rewrite one"), platform.second.policy: second})
     log = tmp_path / "log"
-    ramp(platform, SHADOW)
+    rollout(platform, SHADOW)
     platform.promote(platform.second)
     began = time.time()
 
@@ -336,7 +336,7 @@ def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_i
             assert (await client.search("music 29"))["version"] == 1  # without a client: in no arm, so no shadow either
             await kit.until(lambda: client.service._ubi.written == 31)
             assert 'corewrite_ramp_searches_total{arm="shadow"} 30.0' in (await client.http.get("/metrics")).text
-            ramp(platform, HALF)
+            rollout(platform, HALF)
             await share_is(kit, client, 0.5)
             for i in range(40):
                 await client.search(f"music {9 + i % 20}", client_id=f"d{i}")
@@ -364,21 +364,21 @@ def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_i
         assert served["shadow"] is None
 
     files = log_files(log)
-    table = ramp_searches(files, champion=2, share=0.0).table
+    table = rollout_searches(files, champion=2, share=0.0).table
     assert table["error"].to_pylist() == [False] * 6 + [True] * 3 + [False] * 21
     assert table["neutral"].to_pylist() == [True] * 9 + [False] * 21
     seen = observe(table, observation_id="x", since=began, until=began + 7200)
     assert (seen.treatment.users, seen.treatment.errors, seen.treatment.neutral_share, seen.control.users) == (30, 3, 9, 0)
     # The next stage begins where the log ended: what was served at the stage before is not in it, though a user is in both.
-    shown = ramp_searches(files, champion=2, share=0.5, overlap=never).table
+    shown = rollout_searches(files, champion=2, share=0.5, overlap=never).table
     seen = observe(shown, observation_id="y", since=began, until=began + 7200)
     treatment = sum(treated(f"d{i}", 2, 0.5) for i in range(40))
     assert (seen.treatment.users, seen.control.users) == (treatment, 40 - treatment) and seen.treatment.errors == 0
-    with pytest.raises(LogError, match="nothing was served at 10% of a ramp of version 2"):
-        ramp_searches(files, champion=2, share=0.1, overlap=never)
+    with pytest.raises(LogError, match="nothing was served at 10% of a rollout of version 2"):
+        rollout_searches(files, champion=2, share=0.1, overlap=never)
     # The command's own step takes the table.
-    ramp(platform, SHADOW, since=began)
-    decided = ramp_step(platform.folder, table, observation="x", until=began + 7200)
+    rollout(platform, SHADOW, since=began)
+    decided = rollout_step(platform.folder, table, observation="x", until=began + 7200)
     assert decided.kind == "wait" and "treatment has 30 of 2000 users" in decided.reason
     # And the command takes the log.
     (tmp_path / "corewrite.yaml").write_text(
@@ -389,7 +389,17 @@ def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_i
             }
         )
     )
-    asked = ["cycle", "ramp", "-c", str(tmp_path / "corewrite.yaml"), "--until", str(began + 7200), "--json", "--log", str(log)]
+    asked = [
+        "cycle",
+        "rollout",
+        "-c",
+        str(tmp_path / "corewrite.yaml"),
+        "--until",
+        str(began + 7200),
+        "--json",
+        "--log",
+        str(log),
+    ]
     told = json.loads(CliRunner().invoke(app, asked).stdout)
     assert (told["kind"], told["reason"]) == ("wait", decided.reason)
     refused = CliRunner().invoke(app, asked[:-2])
@@ -400,7 +410,7 @@ def test_in_the_shadow_stage_the_champion_answers_unseen_and_the_ramp_can_read_i
 
 def test_a_search_that_fails_is_written_down_seen_or_unseen(platform, kit, fakes, tmp_path, monkeypatch):
     log = tmp_path / "log"
-    ramp(platform, SHADOW)
+    rollout(platform, SHADOW)
     platform.promote(platform.second)
 
     async def check():
@@ -427,4 +437,4 @@ def test_a_search_that_fails_is_written_down_seen_or_unseen(platform, kit, fakes
     seen, failed = (line["query_attributes"]["served"] for line in lines_of(log))
     assert seen["shadow"]["signal_status"] == {"recall.original": "error"} and seen["signal_status"] != {}
     assert failed["signal_status"] == {"recall.original": "error"} and failed["version"] == 1
-    assert ramp_searches(log_files(log), champion=2, share=0.0).table["error"].to_pylist() == [True]
+    assert rollout_searches(log_files(log), champion=2, share=0.0).table["error"].to_pylist() == [True]

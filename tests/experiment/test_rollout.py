@@ -45,7 +45,7 @@ def test_a_user_once_in_stays_in():
 
 
 def test_golden_users():
-    """Fixed for ever: a change would move users in the middle of a ramp."""
+    """Fixed for ever: a change would move users in the middle of a rollout."""
     assert [u for u in map(str, range(60)) if in_treatment(u, "ramp-7", 0.1)] == ["22", "41", "42"]
 
 
@@ -141,7 +141,7 @@ def test_no_such_stages(stages, message):
         RolloutConfig.model_validate({"stages": stages})
 
 
-# The ramp
+# The rollout
 
 
 def test_a_good_version_goes_all_the_way():
@@ -201,7 +201,7 @@ def test_waits_for_a_bound_and_says_for_how_long():
     decision = step(state, observed(state, 6_000), CONFIG)[1]
     assert (decision.kind, decision.metric) == ("wait", "change_query")  # the rarest of what users do
     assert decision.bound > decision.margin
-    # The estimate leads to where the ramp goes on, near enough: the width falls a little slower than the root.
+    # The estimate leads to where the rollout goes on, near enough: the width falls a little slower than the root.
     enough = round(1.1 * (6_000 + decision.missing_users))
     assert step(state, observed(state, enough), CONFIG)[1].kind == "advance"
     assert step(state, observed(state, 6_000 + decision.missing_users // 2), CONFIG)[1].kind == "wait"
@@ -229,7 +229,7 @@ def test_a_log_that_lost_lines_shows_nothing_good():
     assert step(state, bad, CONFIG)[1].kind == "rollback"
 
 
-def test_a_ramp_of_before_goes_on():
+def test_a_rollout_of_before_goes_on():
     """States written before changed queries were watched lack them; their settings do not limit them."""
     limits = {"give_up": {"times_control": 1.1}, "errors": {"plus": 0.01}}
     earlier = RolloutConfig.model_validate({"stages": [{"share": 0.1, "minimum_users": 10, "limits": limits}]})
@@ -284,7 +284,7 @@ def test_an_observation_must_be_of_this_stage_and_whole():
 RATE = st.sampled_from([0.0, 0.001, 0.05, 0.3, 0.32, 0.6])
 
 
-class Ramp(RuleBasedStateMachine):
+class Rollout(RuleBasedStateMachine):
     """Any observations whatever, between them JSON round trips and repeats."""
 
     def __init__(self):
@@ -337,8 +337,8 @@ class Ramp(RuleBasedStateMachine):
             assert self.state.share(CONFIG) == 0
 
 
-TestRamp = Ramp.TestCase
-TestRamp.settings = settings(max_examples=60, stateful_step_count=15)
+TestRollout = Rollout.TestCase
+TestRollout.settings = settings(max_examples=60, stateful_step_count=15)
 
 
 def test_under_another_version_number_the_same_users_stay_in():
@@ -351,7 +351,7 @@ def test_under_another_version_number_the_same_users_stay_in():
 
 
 @pytest.mark.parametrize("status", ["complete", "rolled back"])
-def test_a_ramp_that_is_over_without_a_decision_is_said(status):
+def test_a_rollout_that_is_over_without_a_decision_is_said(status):
     state = RolloutState(2, 1, 0.0, status=status)
     with pytest.raises(ValueError, match=f"is {status}, and no decision says why"):
         step(state, Observation("a", 0.0, 1.0, Sums(), Sums()), RolloutConfig())

@@ -1,4 +1,4 @@
-"""The ramp on disk: what it goes back to, and that it goes on when the champion's relevance model or spec changes under it."""
+"""The rollout on disk: what it goes back to, and that it goes on when the champion's relevance model or spec changes."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,21 @@ import yaml
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
-from corewrite.cycle.steps.rollout import RolloutError, begin_ramp, carry_ramp, decision_seconds, ramp_step, read_ramp
+from corewrite.cycle.begin import _hash_settings
+from corewrite.cycle.candidate_config import PipelineConfig
+from corewrite.cycle.config import CycleConfig
+from corewrite.cycle.steps.rollout import (
+    RolloutError,
+    begin_rollout,
+    carry_rollout,
+    decision_seconds,
+    load_rollout,
+    rollout_step,
+)
+from corewrite.domain import sha256_json
+from corewrite.domain.earlier_config import OldConfigWarning
 from corewrite.experiment import RolloutConfig
+from corewrite.gate import GateConfig, Margins
 from corewrite.registry import Candidate, Registry
 from corewrite.storage.journal import cycle_lock
 
@@ -50,13 +63,13 @@ def searches(since: float, users: int, error: float) -> pa.Table:
 
 
 def look(run: Path, error: float, users: int = 3_000):
-    since = read_ramp(run)[0].since
-    return ramp_step(run, searches(since, users, error), observation="tuesday", until=since + 7_200)
+    since = load_rollout(run)[0].since
+    return rollout_step(run, searches(since, users, error), observation="tuesday", until=since + 7_200)
 
 
 def test_a_bad_stage_puts_back_what_was_there(run):
     before = promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
+    begin_rollout(run, promoted(run, "new"), CONFIG)
     assert look(run, error=0.5).kind == "rollback"
     assert champion(run) == before.candidate
     assert look(run, error=0.0).kind == "rollback", "the same observation: the same decision"
@@ -66,105 +79,105 @@ def test_a_bad_stage_puts_back_what_was_there(run):
 def test_carried_over_it_goes_back_to_the_policy_before_not_to_the_model_before(run, changed):
     before = promoted(run, "old")
     first = promoted(run, "new")
-    begin_ramp(run, first, CONFIG)
+    begin_rollout(run, first, CONFIG)
     look(run, error=0.0, users=10)  # something is seen, not enough
     again = promoted(run, "new", **changed)
-    carry_ramp(run, again)
-    carry_ramp(run, again)  # killed after it, a cycle says so once more
-    state = read_ramp(run)[0]
+    carry_rollout(run, again)
+    carry_rollout(run, again)  # killed after it, a cycle says so once more
+    state = load_rollout(run)[0]
     assert (state.champion, state.previous, state.since) == (again.number, before.number, decision_seconds(again))
     assert state.treatment.users == 0 and len(state.history) == 1, "what was seen under another ranker does not count"
     since = state.since
-    ramp_step(run, searches(since, 3_000, 0.5), observation="wednesday", until=since + 7_200)
+    rollout_step(run, searches(since, 3_000, 0.5), observation="wednesday", until=since + 7_200)
     assert champion(run) == before.candidate
 
 
-def test_a_finished_ramp_is_not_carried(run):
+def test_a_finished_rollout_is_not_carried(run):
     promoted(run, "old")
     first = promoted(run, "new")
-    begin_ramp(run, first, CONFIG)
+    begin_rollout(run, first, CONFIG)
     look(run, error=0.5)
-    carry_ramp(run, promoted(run, "old", relevance="r2"))
-    state = read_ramp(run)[0]
+    carry_rollout(run, promoted(run, "old", relevance="r2"))
+    state = load_rollout(run)[0]
     assert (state.status, state.champion) == ("rolled back", first.number)
 
 
-def test_the_next_policy_while_a_ramp_is_under_way_is_compared_with_what_most_users_have(run):
+def test_the_next_policy_while_a_rollout_is_under_way_is_compared_with_what_most_users_have(run):
     before = promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
+    begin_rollout(run, promoted(run, "new"), CONFIG)
     newest = promoted(run, "newest")
-    begin_ramp(run, newest, CONFIG)
-    state = read_ramp(run)[0]
+    begin_rollout(run, newest, CONFIG)
+    state = load_rollout(run)[0]
     assert (state.champion, state.previous, state.stage) == (newest.number, before.number, 0)
     assert look(run, error=0.5).kind == "rollback"
     assert champion(run) == before.candidate
 
 
-def test_said_twice_a_ramp_begins_once(run):
+def test_said_twice_a_rollout_begins_once(run):
     promoted(run, "old")
     first = promoted(run, "new")
-    begin_ramp(run, first, CONFIG)
+    begin_rollout(run, first, CONFIG)
     look(run, error=0.0, users=10)
-    assert len(begin_ramp(run, first, CONFIG).history) == 1
+    assert len(begin_rollout(run, first, CONFIG).history) == 1
 
 
 def test_by_hand_the_champion_is_another_by_now(run):
     promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
+    begin_rollout(run, promoted(run, "new"), CONFIG)
     by_hand = promoted(run, "by hand")
     assert look(run, error=0.5).kind == "rollback"
     assert champion(run) == by_hand.candidate
 
 
-def test_no_ramp(run):
+def test_no_rollout(run):
     promoted(run, "old")
     with pytest.raises(RolloutError, match="one begins where a cycle promotes over a champion"):
-        ramp_step(run, searches(0.0, 1, 0.0), observation="x", until=0.0)
+        rollout_step(run, searches(0.0, 1, 0.0), observation="x", until=0.0)
 
 
 def test_a_harm_is_rolled_back_though_a_cycle_is_at_work(run):
     before = promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
+    begin_rollout(run, promoted(run, "new"), CONFIG)
     with cycle_lock(run):
         assert look(run, error=0.5).kind == "rollback"
     assert champion(run) == before.candidate
 
 
 @pytest.mark.parametrize("changed", [{"policy": "newest"}, {"policy": "new", "relevance": "r2"}])
-def test_rolled_back_between_a_promote_and_its_ramp(run, changed):
+def test_rolled_back_between_a_promote_and_its_rollout(run, changed):
     """Killed in between, a cycle may find it so: the version that hurt is what nobody is to go back to."""
     before = promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
+    begin_rollout(run, promoted(run, "new"), CONFIG)
     after = promoted(run, **changed)
     assert look(run, error=0.5).kind == "rollback"
     if changed["policy"] == "newest":
-        state = begin_ramp(run, after, CONFIG)
+        state = begin_rollout(run, after, CONFIG)
         assert (state.champion, state.previous, state.status) == (after.number, before.number, "running")
     else:
-        carry_ramp(run, after)
+        carry_rollout(run, after)
         assert look(run, error=0.0).kind == "rollback", "it is over; the registry follows"
         assert champion(run) == before.candidate
 
 
 def test_a_look_before_the_log_reaches_the_stage_waits(run):
     promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
-    since = read_ramp(run)[0].since
-    found = ramp_step(run, searches(since, 10, 0.0), observation="early", until=since - 900)
+    begin_rollout(run, promoted(run, "new"), CONFIG)
+    since = load_rollout(run)[0].since
+    found = rollout_step(run, searches(since, 10, 0.0), observation="early", until=since - 900)
     assert (found.kind, found.missing_users) == ("wait", 2_000)
 
 
-def told(run: Path, *args: str):
+def told(run: Path, *args: str, command: str = "rollout"):
     settings = run.parent / "corewrite.yaml"
     paths = {name: str(run.parent / name / "x") for name in ("documents", "logs", "labels", "frozen")}
     settings.write_text(yaml.safe_dump({"run": str(run), **paths}))
-    return CliRunner().invoke(app, ["cycle", "ramp", "-c", str(settings), "--json", *args], catch_exceptions=False)
+    return CliRunner().invoke(app, ["cycle", command, "-c", str(settings), "--json", *args], catch_exceptions=False)
 
 
 def test_the_same_file_written_anew_is_looked_at_anew(run):
     promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG)
-    since, table = read_ramp(run)[0].since, run.parent / "stage.parquet"
+    begin_rollout(run, promoted(run, "new"), CONFIG)
+    since, table = load_rollout(run)[0].since, run.parent / "stage.parquet"
     pq.write_table(searches(since, 10, 0.0), table)
     assert told(run, "--searches", str(table), "--until", str(since + 7_200)).exit_code == 0
     pq.write_table(searches(since, 3_000, 0.5), table)
@@ -172,9 +185,34 @@ def test_the_same_file_written_anew_is_looked_at_anew(run):
 
 
 @pytest.mark.parametrize(("error", "code"), [(0.5, 4), (0.0, 0)])
-def test_of_a_ramp_that_is_over_the_log_is_not_asked(run, error, code):
+def test_of_a_rollout_that_is_over_the_log_is_not_asked(run, error, code):
     promoted(run, "old")
-    begin_ramp(run, promoted(run, "new"), CONFIG.model_copy(update={"stages": CONFIG.stages[:1]}))
+    begin_rollout(run, promoted(run, "new"), CONFIG.model_copy(update={"stages": CONFIG.stages[:1]}))
     kind = look(run, error).kind
     found = told(run, "--log", str(run.parent / "no log at all"))
     assert (found.exit_code, json.loads(found.stdout)["kind"]) == (code, kind) and kind in ("rollback", "complete")
+
+
+def test_the_earlier_command_works_and_names_the_new_one(run):
+    promoted(run, "old")
+    begin_rollout(run, promoted(run, "new"), CONFIG)
+    since, table = load_rollout(run)[0].since, run.parent / "stage.parquet"
+    pq.write_table(searches(since, 10, 0.0), table)
+    args = ("--searches", str(table), "--until", str(since + 7_200), "--id", "one look")
+    with pytest.warns(OldConfigWarning, match="`corewrite cycle ramp` is `corewrite cycle rollout` now"):
+        before = told(run, *args, command="ramp")
+    assert (before.exit_code, before.stdout) == (0, told(run, *args).stdout)
+
+
+def test_a_week_begun_under_the_earlier_name_of_the_settings_goes_on(tmp_path):
+    """The hash in the journal is of the settings as they were named when it was written."""
+    paths = {name: tmp_path / name / "x" for name in ("run", "documents", "logs", "labels", "frozen")}
+    gate = GateConfig(margins=Margins(top_rewrite_share=0.01), required_checks=("fused_reward", "prompt_injection"))
+    config = CycleConfig(**paths, rollout=RolloutConfig(alpha=0.01), pipeline=PipelineConfig(gate=gate))
+    then = config.model_dump(mode="json", exclude_defaults=True)
+    then["ramp"] = then.pop("rollout")
+    assert then["ramp"] == {"alpha": 0.01}
+    gate = then["pipeline"]["gate"]
+    gate["required_checks"] = ["fused_reward", "canaries"]
+    gate["margins"]["commonest_rewrite"] = gate["margins"].pop("top_rewrite_share")
+    assert _hash_settings(config) == sha256_json(then)

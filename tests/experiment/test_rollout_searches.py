@@ -1,4 +1,4 @@
-"""What a ramp reads of a served log: how a search ended does not depend on the arm it was served in."""
+"""What a rollout reads of a served log: how a search ended does not depend on the arm it was served in."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from corewrite.deployment.deployment import embedded_deployment
-from corewrite.experiment.rollout.searches import ramp_searches
+from corewrite.experiment.rollout.searches import rollout_searches
 from corewrite.fusion import default_spec
 from corewrite.logs import LogError, find_outcomes, read_log
 from corewrite.logs.times import iso
@@ -56,7 +56,7 @@ def write_served(week, catalogue, path, arm, *, texts="plain", lost=()):
                 "user_query": shown(week.queries[i].text), "timestamp": iso(float(week.timestamps[i])),
                 "query_response_id": "x", "query_response_hit_ids": hits,
                 "query_attributes": {
-                    "session_id": week.session_ids[i], "context_titles": [], "locale": "", "arm": "launch_2", "bucket": 1,
+                    "session_id": week.session_ids[i], "context_titles": [], "locale": "", "arm": "all_stages", "bucket": 1,
                     "impacted": None, "served": served,
                 },
             }  # fmt: skip
@@ -97,7 +97,7 @@ def test_outcomes_are_the_designs_and_not_those_of_each_arms_own_lists(platform,
     files = sorted(folder.glob("*.ndjson"))
     overlap = top_overlap(deployment.cascade)
     frozen = find_outcomes(read_log(folder / "control.ndjson"), overlap=overlap).thresholds
-    found = ramp_searches(files, champion=CHAMPION, share=SHARE, overlap=overlap, thresholds=frozen)
+    found = rollout_searches(files, champion=CHAMPION, share=SHARE, overlap=overlap, thresholds=frozen)
     assert found.lost_share == 0.0
     # The design's definition, arm by arm, from the logs themselves.
     wanted, by_lists = {}, {}
@@ -117,7 +117,7 @@ def test_outcomes_are_the_designs_and_not_those_of_each_arms_own_lists(platform,
     ratio = {k: r["treatment", "gave_up"] / r["control", "gave_up"] for k, r in (("right", wanted), ("lists", by_lists))}
     assert abs(ratio["lists"] / ratio["right"] - 1) > 0.02, ratio
     with pytest.raises(ValueError, match="need the overlap"):
-        ramp_searches(files, champion=CHAMPION, share=SHARE)
+        rollout_searches(files, champion=CHAMPION, share=SHARE)
 
 
 def test_hashed_texts_are_refused_and_lost_lines_counted(platform, pair, tmp_path):
@@ -126,9 +126,9 @@ def test_hashed_texts_are_refused_and_lost_lines_counted(platform, pair, tmp_pat
     write_served(weeks["control"], world.catalogue, tmp_path / "hashed.ndjson", "control", texts="hashed")
     overlap = top_overlap(deployment.cascade)
     with pytest.raises(LogError, match=r"log\.query_text: true"):
-        ramp_searches([tmp_path / "hashed.ndjson"], champion=CHAMPION, share=SHARE, overlap=overlap)
+        rollout_searches([tmp_path / "hashed.ndjson"], champion=CHAMPION, share=SHARE, overlap=overlap)
     n = len(weeks["control"])
     lost = set(range(10, n - 10, 20))
     write_served(weeks["control"], world.catalogue, tmp_path / "lossy.ndjson", "control", lost=lost)
-    found = ramp_searches([tmp_path / "lossy.ndjson"], champion=CHAMPION, share=SHARE, overlap=overlap)
+    found = rollout_searches([tmp_path / "lossy.ndjson"], champion=CHAMPION, share=SHARE, overlap=overlap)
     assert found.lost_share == pytest.approx(len(lost) / n)
