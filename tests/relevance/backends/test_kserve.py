@@ -264,6 +264,7 @@ def test_nobody_listens(catalogue, server):
         ({"outputs": [{"name": "score", "datatype": "BYTES", "shape": [1], "data": ["0.5"]}]}, "BYTES"),
         ({"outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": ["0.5"]}]}, "no number"),
         ({"outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": [None]}]}, "no number"),
+        ({"outputs": [{"name": "score", "datatype": "FP32", "shape": [1], "data": "\udfff"}]}, r"no number: '\\udfff'"),
         ({"outputs": [{"name": "score", "datatype": "FP32", "shape": [2], "data": [0.5]}]}, "cannot be read"),
     ],
 )

@@ -88,7 +88,7 @@ def decode(body: bytes, json_length: str | None, output: str, model: str, versio
         if size is None:
             values = np.asarray(tensor["data"])
             if values.dtype.kind not in "fiu":  # strings and nulls, which numpy would make numbers of
-                raise ScorerMismatchError(f"output {output!r} holds something that is no number: {str(tensor['data'])[:100]}")
+                raise ScorerMismatchError(f"output {output!r} holds something that is no number: {repr(tensor['data'])[:100]}")
         else:
             start = length
             for name, other in tensors.items():
