@@ -1,6 +1,6 @@
 """What brings candidates: a class for each kind of search engine."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
@@ -9,11 +9,11 @@ from corewrite.domain import Settings
 from corewrite.domain.plugins import ENGINES, known_kind
 
 
-class EmbeddedRecall(Settings):
-    """The indexes in the process: words and vectors, over the documents in memory."""
+class _FilledIndex(Settings):
+    """An index with words and with vectors of the bundled model."""
 
-    kind: Literal["embedded"] = "embedded"
-    """The default."""
+    if TYPE_CHECKING:  # the fields are those of each kind, with what they mean there
+        kind: str
 
     @property
     def by_vectors(self) -> bool:
@@ -26,7 +26,47 @@ class EmbeddedRecall(Settings):
         return {"kind": self.kind}
 
 
-class QdrantRecall(Settings):
+class _FieldIndex(Settings):
+    """An index recalled by a field of words and, where there is one, a field of vectors."""
+
+    if TYPE_CHECKING:  # the fields are those of each kind, with what they mean there
+        kind: str
+        text_field: str
+        vector_field: str | None
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return self.vector_field is not None
+
+    @property
+    def identity(self) -> Identity:
+        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
+        return {"kind": self.kind, "fields": [self.text_field, self.vector_field]}
+
+
+class _OwnEngine(Settings):
+    """An engine that is not ours: all its settings say which it is."""
+
+    @property
+    def by_vectors(self) -> bool:
+        """Whether it searches vectors of the bundled model beside words."""
+        return False
+
+    @property
+    def identity(self) -> Identity:
+        """Which engine this is."""
+        return self.model_dump(mode="json")
+
+
+class EmbeddedRecall(_FilledIndex):
+    """The indexes in the process: words and vectors, over the documents in memory."""
+
+    kind: Literal["embedded"] = "embedded"
+    """The default."""
+
+
+class QdrantRecall(_FilledIndex):
     """A Qdrant collection, such as `fill_qdrant` makes."""
 
     kind: Literal["qdrant"]
@@ -40,18 +80,8 @@ class QdrantRecall(Settings):
     api_key_env: str | None = None
     """Environment variable with the API key."""
 
-    @property
-    def by_vectors(self) -> bool:
-        """Whether it searches vectors of the bundled model beside words."""
-        return True
 
-    @property
-    def identity(self) -> Identity:
-        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
-        return {"kind": self.kind}
-
-
-class OpenSearchRecall(Settings):
+class OpenSearchRecall(_FieldIndex):
     """An OpenSearch index, such as `fill_opensearch` makes, or one of yours."""
 
     kind: Literal["opensearch"]
@@ -69,18 +99,8 @@ class OpenSearchRecall(Settings):
     login_env: str | None = None
     """Environment variable with `user:password`."""
 
-    @property
-    def by_vectors(self) -> bool:
-        """Whether it searches vectors of the bundled model beside words."""
-        return self.vector_field is not None
 
-    @property
-    def identity(self) -> Identity:
-        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
-        return {"kind": self.kind, "fields": [self.text_field, self.vector_field]}
-
-
-class RedisRecall(Settings):
+class RedisRecall(_FieldIndex):
     """An index of the query engine of Redis 8 or Redis Stack over hashes, such as `fill_redis` makes, or one of yours."""
 
     kind: Literal["redis"]
@@ -101,18 +121,8 @@ class RedisRecall(Settings):
     login_env: str | None = None
     """Environment variable with `user:password`."""
 
-    @property
-    def by_vectors(self) -> bool:
-        """Whether it searches vectors of the bundled model beside words."""
-        return self.vector_field is not None
 
-    @property
-    def identity(self) -> Identity:
-        """What kind of recall this is: an index goes by another name whenever it is filled anew."""
-        return {"kind": self.kind, "fields": [self.text_field, self.vector_field]}
-
-
-class PythonRecall(Settings):
+class PythonRecall(_OwnEngine):
     """An engine of your own, made by a function of your own."""
 
     kind: Literal["python"]
@@ -122,18 +132,8 @@ class PythonRecall(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
-    @property
-    def by_vectors(self) -> bool:
-        """Whether it searches vectors of the bundled model beside words."""
-        return False
 
-    @property
-    def identity(self) -> Identity:
-        """Which engine this is."""
-        return self.model_dump(mode="json")
-
-
-class PluginRecall(Settings):
+class PluginRecall(_OwnEngine):
     """A kind that an installed package brings (entry point `corewrite.engines`): its name, and its own options."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -150,16 +150,6 @@ class PluginRecall(Settings):
     def options(self) -> dict[str, Any]:
         """The settings that are the plugin's own."""
         return dict(self.__pydantic_extra__ or {})
-
-    @property
-    def by_vectors(self) -> bool:
-        """Whether it searches vectors of the bundled model beside words."""
-        return False
-
-    @property
-    def identity(self) -> Identity:
-        """Which engine this is."""
-        return self.model_dump(mode="json")
 
 
 RecallSettings = Annotated[
