@@ -3,9 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rapidfuzz import process
-from rapidfuzz.distance import DamerauLevenshtein
-
 from corewrite.domain import Query, words
 
 
@@ -15,17 +12,26 @@ def last_query(query: Query) -> str | None:
 
 
 class SpellingDictionary:
-    """Replaces words that documents and logs hardly hold by the closest frequent word.
+    """Replaces words that documents and logs hardly hold by the closest frequent word, found by SymSpell.
 
-    A word is taken for misspelt where it is rarer than `minimum`; candidates lie within one edit (two from eight letters on,
-    Damerau-Levenshtein, so a swap is one edit) and are at least `ratio` times as frequent, the most frequent winning.
+    A word is taken for misspelt where it is rarer than `minimum` and has at least four letters; candidates lie within one edit
+    (two from eight letters on; insertion, deletion, substitution, swap of neighbours) and are at least `ratio` times as
+    frequent. The closest wins, of equally close ones the most frequent.
+
+    Args:
+        texts: Texts with the words that are known: documents and logged queries.
+        minimum: Occurrences from which on a word is known.
+        ratio: How many times as frequent as the word itself a correction is at least.
     """
 
     def __init__(self, texts: Iterable[str], *, minimum: int = 4, ratio: float = 4.0) -> None:
+        from symspellpy import SymSpell
+
         self._counts = Counter(word for text in texts for word in words(text))
-        self._known = [word for word, n in self._counts.items() if n >= minimum]
         self._minimum, self._ratio = minimum, ratio
-        self._corrected: dict[str, str] = {}
+        self._speller = SymSpell(max_dictionary_edit_distance=2, count_threshold=minimum)
+        for word, count in self._counts.items():
+            self._speller.create_dictionary_entry(word, count)
 
     def correct(self, text: str) -> str | None:
         """The text with its misspelt words replaced; None where nothing is to be replaced."""
@@ -34,17 +40,13 @@ class SpellingDictionary:
         return " ".join(fixed) if fixed != own else None
 
     def _word(self, word: str) -> str:
-        if word not in self._corrected:
-            self._corrected[word] = self._closest(word)
-        return self._corrected[word]
+        from symspellpy import Verbosity
 
-    def _closest(self, word: str) -> str:
         own = self._counts[word]
         if own >= self._minimum or len(word) < 4:
             return word
-        edits = 1 if len(word) < 8 else 2
-        found = process.extract(word, self._known, scorer=DamerauLevenshtein.distance, score_cutoff=edits, limit=20)
-        near = [(distance, -self._counts[w], w) for w, distance, _ in found if self._counts[w] >= self._ratio * max(1, own)]
+        found = self._speller.lookup(word, Verbosity.ALL, max_edit_distance=1 if len(word) < 8 else 2)
+        near = [(f.distance, -f.count, f.term) for f in found if f.count >= self._ratio * max(1, own)]
         return min(near)[2] if near else word
 
 
