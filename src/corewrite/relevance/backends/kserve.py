@@ -22,6 +22,10 @@ _FIRST_WAIT = 0.05  # seconds, doubled at every further attempt
 _SHOWN = 200
 
 
+class _PassingError(Exception):
+    """What may be over at the next attempt."""
+
+
 class KServeScorer:
     """Scores by a model server (a `RelevanceScorer`).
 
@@ -48,7 +52,7 @@ class KServeScorer:
         headers: Sent with every request: a host name for a gateway, a token.
 
     Raises:
-        ImportError: httpx is not installed.
+        ImportError: httpx or tenacity is not installed.
         ValueError: `base_url` is no http address, or a limit is not above 0.
     """
 
@@ -71,10 +75,11 @@ class KServeScorer:
     ) -> None:
         try:
             import httpx
+            import tenacity
 
             from corewrite.remote.http import BoundedTransport
         except ImportError as error:
-            raise ImportError("a model server is reached through httpx: pip install 'corewrite[kserve]'") from error
+            raise ImportError("a model server needs httpx and tenacity: pip install 'corewrite[kserve]'") from error
         address = urlsplit(base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"base_url {base_url!r} is no http address: give one such as http://localhost:8000")
@@ -87,7 +92,7 @@ class KServeScorer:
         self._binary, self._each, self._output = binary, each_request, output
         path = f"v2/models/{quote(model, safe='')}/versions/{quote(model_version, safe='')}/infer"
         self._url = f"{base_url.rstrip('/')}/{path}"
-        self._httpx = httpx
+        self._httpx, self._tenacity = httpx, tenacity
         self._client = httpx.Client(transport=BoundedTransport(base_url), headers=dict(headers or {}))
 
     @property
@@ -123,26 +128,34 @@ class KServeScorer:
     def _ask(self, pairs: list[Pair], deadline: float) -> npt.NDArray[np.floating]:
         body, headers = encode(self._inputs.tensors(pairs), self._output, self._binary)
         most = 2**20 + 256 * len(pairs)
-        failure = ""
-        for attempt in range(self._retries + 1):
-            pause = _FIRST_WAIT * 2 ** (attempt - 1) if attempt else 0.0
-            if time.monotonic() + pause >= deadline:
-                failure = f"no time left after {attempt} attempts. {failure}"
-                break
-            time.sleep(pause)
-            try:
-                status, answer, json_length = self._post(body, headers, deadline, most)
-            except self._httpx.TransportError as error:
-                failure = f"{type(error).__name__}: {error}"[:_SHOWN]
-                continue  # after a timeout no time is left: it is that of the whole call
-            if status == 200:
-                return decode(answer, json_length, self._output, self._model, self._version)
-            failure = f"status {status}: {answer[:_SHOWN].decode('utf-8', 'replace')}"
-            if status == 429:
-                break
-            if status < 500:
-                raise ScorerMismatchError(f"POST {self._url}: {failure}")
-        raise ScorerUnavailableError(f"POST {self._url}, {self._timeout:g} s for all: {failure}")
+        tenacity = self._tenacity
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_PassingError),
+            stop=tenacity.stop_after_attempt(self._retries + 1) | tenacity.stop_before_delay(deadline - time.monotonic()),
+            wait=tenacity.wait_exponential(_FIRST_WAIT),
+            reraise=True,
+        )
+        try:
+            scores: npt.NDArray[np.floating] = again(self._once, body, headers, deadline, most)
+            return scores
+        except _PassingError as error:  # after a timeout no time is left: it is that of the whole call
+            raise ScorerUnavailableError(f"POST {self._url}, {self._timeout:g} s for all: {error}") from error
+
+    def _once(self, body: bytes, headers: dict[str, str], deadline: float, most: int) -> npt.NDArray[np.floating]:
+        if time.monotonic() >= deadline:
+            raise ScorerUnavailableError(f"POST {self._url}, {self._timeout:g} s for all: no time left")
+        try:
+            status, answer, json_length = self._post(body, headers, deadline, most)
+        except self._httpx.TransportError as error:
+            raise _PassingError(f"{type(error).__name__}: {error}"[:_SHOWN]) from error
+        if status == 200:
+            return decode(answer, json_length, self._output, self._model, self._version)
+        failure = f"status {status}: {answer[:_SHOWN].decode('utf-8', 'replace')}"
+        if status >= 500:
+            raise _PassingError(failure)
+        if status == 429:
+            raise ScorerUnavailableError(f"POST {self._url}, {self._timeout:g} s for all: {failure}")
+        raise ScorerMismatchError(f"POST {self._url}: {failure}")
 
     def _post(self, body: bytes, headers: dict[str, str], deadline: float, most: int) -> tuple[int, bytes, str | None]:
         left = max(0.001, deadline - time.monotonic())

@@ -5,7 +5,6 @@ Each attempt ends in its time, from the first packet to the end of the body, and
 
 import json
 import os
-import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +21,10 @@ class SamplingServerError(RuntimeError):
     """A sampling server that cannot be reached, refuses, answers invalidly, or does not hold the policy it was to load."""
 
 
+class _PassingError(Exception):
+    """What may be over at the next attempt."""
+
+
 class ServerClient:
     """Requests to one server; whatever goes wrong is a `SamplingServerError`.
 
@@ -31,17 +34,18 @@ class ServerClient:
         timeout: Seconds that one attempt may take, head and body.
 
     Raises:
-        ImportError: httpx is not installed.
+        ImportError: httpx or tenacity is not installed.
         ValueError: `base_url` is no http address or holds a password, or the key is none that a header can carry.
     """
 
     def __init__(self, base_url: str, concurrency: int, timeout: float) -> None:
         try:
             import httpx
+            import tenacity
 
             from corewrite.remote.http import BoundedTransport
         except ImportError as error:
-            raise ImportError("a sampling server is reached through httpx: pip install 'corewrite[server]'") from error
+            raise ImportError("a sampling server needs httpx and tenacity: pip install 'corewrite[server]'") from error
         address = urlsplit(base_url)
         if address.username or address.password:
             raise ValueError(f"base_url holds a user name or password: give a key in the environment as {API_KEY_VARIABLE}")
@@ -53,7 +57,7 @@ class ServerClient:
             raise ValueError(f"{API_KEY_VARIABLE} holds characters that a header cannot carry")
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         self._timeout = timeout
-        self._httpx = httpx
+        self._httpx, self._tenacity = httpx, tenacity
         limits = httpx.Limits(max_connections=concurrency)
         self._client = httpx.Client(headers=headers, transport=BoundedTransport(base_url, limits=limits))
 
@@ -90,28 +94,35 @@ class ServerClient:
         Raises:
             SamplingServerError: there is no such answer.
         """
-        url, failure = f"{self.base_url}{path}", ""
-        seconds = timeout or self._timeout
-        for attempt in range(attempts):
-            if attempt:
-                time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
-            try:
-                status, said = self._exchange(method, url, body, seconds, most_bytes)
-            except self._httpx.TransportError as error:
-                failure = f"no answer, {type(error).__name__}: {self._shown(str(error).encode())}"
-                continue
-            except SamplingServerError:
-                raise
-            except Exception as error:  # what the layers below make of an answer that no server should give
-                raise SamplingServerError(
-                    f"{method} {url}: {type(error).__name__}: {self._shown(str(error).encode())}"
-                ) from error
-            if 200 <= status < 300:
-                return said
-            failure = f"status {status}: {self._shown(said)}"
-            if status != 429 and status < 500:
-                raise SamplingServerError(f"{method} {url}: {failure}")
-        raise SamplingServerError(f"{method} {url}, tried {attempts} times: {failure}")
+        tenacity = self._tenacity
+        again = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_PassingError),
+            stop=tenacity.stop_after_attempt(attempts),
+            wait=tenacity.wait_exponential(_FIRST_WAIT),
+            reraise=True,
+        )
+        url = f"{self.base_url}{path}"
+        try:
+            answer: bytes = again(self._once, method, url, body, timeout or self._timeout, most_bytes)
+            return answer
+        except _PassingError as error:
+            raise SamplingServerError(f"{method} {url}, tried {attempts} times: {error}") from error
+
+    def _once(self, method: str, url: str, body: dict[str, Any] | None, seconds: float, most_bytes: int) -> bytes:
+        try:
+            status, said = self._exchange(method, url, body, seconds, most_bytes)
+        except self._httpx.TransportError as error:
+            raise _PassingError(f"no answer, {type(error).__name__}: {self._shown(str(error).encode())}") from error
+        except SamplingServerError:
+            raise
+        except Exception as error:  # what the layers below make of an answer that no server should give
+            raise SamplingServerError(f"{method} {url}: {type(error).__name__}: {self._shown(str(error).encode())}") from error
+        if 200 <= status < 300:
+            return said
+        failure = f"status {status}: {self._shown(said)}"
+        if status == 429 or status >= 500:
+            raise _PassingError(failure)
+        raise SamplingServerError(f"{method} {url}: {failure}")
 
     def _exchange(
         self, method: str, url: str, body: dict[str, Any] | None, seconds: float, most_bytes: int
