@@ -57,12 +57,16 @@ def reported_errors(again: str = "") -> Iterator[None]:
         if again:
             say(f"stopped; run the same command again: {again}", err=True, fg="yellow")
         raise typer.Exit(Exit.STOPPED) from None
-    except (ValueError, OSError, RuntimeError, LookupError) as error:
-        # A library's own failure deep inside is a bug to be seen whole; ours are raised with a message for people.
-        if not type(error).__module__.startswith("corewrite") and not isinstance(error, ValueError | OSError):
+    except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
+        if not is_of_the_input(error):
             raise
         say(*f"error: {_said(error)}".split("\n"), err=True, fg="red")
         raise typer.Exit(Exit.FAILED) from error
+
+
+def is_of_the_input(error: Exception) -> bool:
+    """Whether an error is raised with a message for people; a library's own failure deep inside is a bug to be seen whole."""
+    return type(error).__module__.startswith("corewrite") or isinstance(error, ValueError | OSError)
 
 
 def _said(error: Exception) -> str:

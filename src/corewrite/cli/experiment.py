@@ -60,10 +60,12 @@ def read(
     Intervals are given for one look at the planned end and for any number of looks. Exit code 0: it counts as a gain; 3: it is
     not shown to; 4: harm is shown; 1: it cannot be read, and why.
     """
+    from corewrite.domain.extras import require_extras
     from corewrite.experiment.ab.reading import read_searches
     from corewrite.report.launches import print_reading
 
     with reported_errors():
+        require_extras("report")
         settings = _settings(
             config,
             control=control,
@@ -115,10 +117,12 @@ def plan(
     as_json: bool = _JSON,
 ) -> None:
     """Users and days that a launch needs, by the log's own rates; as JSON with the thresholds to freeze for `read`."""
+    from corewrite.domain.extras import require_extras
     from corewrite.experiment.ab.planning import plan_launch
     from corewrite.report.launches import print_plan_of_launch
 
     with reported_errors():
+        require_extras("report")
         settings = _settings(
             config,
             control=control,

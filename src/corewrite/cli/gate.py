@@ -35,7 +35,7 @@ def run(
     with reported_errors():
         settings = load_cycle_config(config)
         folder = out or settings.run / "gate"
-        check_inputs(writes=[folder])
+        check_inputs(writes=[folder], extras=["train", "report"])
         result, about = gate_candidate(settings, candidate, week, steps=ProgressSteps(progress_console(quiet=False)))
         folder.mkdir(parents=True, exist_ok=True)
         value = {**about, **result.as_dict()}
@@ -70,7 +70,7 @@ def calibrate_command(
     with reported_errors("it begins anew"):
         if out.exists():
             raise FileExistsError(f"{out} is there: frozen margins are not written over; name another file with --out")
-        check_inputs(writes=[out.parent])
+        check_inputs(writes=[out.parent], extras=["train"])
         found = calibrate_margins(load_cycle_config(config), retrains, week, steps=ProgressSteps(progress_console(quiet=False)))
         save_margins(found, out)
     if as_json:
@@ -98,6 +98,7 @@ def bench(
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
 ) -> None:
     """Candidates made bad, better and equal on purpose on the simulated platform: how often does the gate decide rightly?"""
+    from corewrite.domain.extras import require_extras
     from corewrite.report.progress import ProgressSteps
     from corewrite.studies.gate_benchmark.config import GateBenchConfig, miniature_bench
     from corewrite.studies.gate_benchmark.run import run_bench, write_bench
@@ -107,6 +108,7 @@ def bench(
             numbers = [int(s) for s in seeds.split(",") if s.strip()]
         except ValueError as error:
             raise typer.BadParameter(f"--seeds {seeds!r}: give whole numbers with commas between") from error
+        require_extras("train")
         config = miniature_bench() if miniature else GateBenchConfig()
         rows = run_bench(
             config,

@@ -30,6 +30,7 @@ def ingest(
 
     from corewrite.domain import Catalogue
     from corewrite.domain.config_file import read_config
+    from corewrite.domain.extras import require_extras
     from corewrite.logs import find_outcomes, fit_propensity, mine_instances, read_log, write_instances
     from corewrite.logs.files import log_files
     from corewrite.logs.outcomes import CHAIN_GAP
@@ -37,6 +38,7 @@ def ingest(
     from corewrite.logs.sealing import load_keys
 
     with reported_errors():
+        require_extras("train")
         settings = read_config(config, LogSections, seed=seed)
         files = [file for path in files or _newest(settings.logs) for file in log_files(path)]
         keys = settings.privacy.keys

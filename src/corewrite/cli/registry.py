@@ -186,10 +186,7 @@ def export(mlflow: str = typer.Option(help="MLflow's tracking URI."), run: Path 
 
     with reported_errors():
         opened = open_registry(run)
-        try:
-            written = export_to_mlflow(opened, mlflow)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
+        written = export_to_mlflow(opened, mlflow)
     if as_json:
         print_json({"runs": written})
     else:

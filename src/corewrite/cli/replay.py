@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from corewrite.cli.common import Exit, print_json, progress_console, reported_errors, say
-from corewrite.cli.serve_settings import CONFIG_OPTION, RUN_OPTION, read_serve_settings, require_serving
+from corewrite.cli.serve_settings import CONFIG_OPTION, RUN_OPTION, read_serve_settings
 
 REPLAY_EXAMPLES = (
     "Examples: `corewrite replay runs/demo/log --run runs/demo` · `corewrite replay ubi.ndjson --config corewrite.yaml` · "
@@ -44,7 +44,6 @@ def replay(
                 f"{log} holds no query_attributes.ranking, or searches of `corewrite serve`, which name their own specs: "
                 "leave --spec out"
             )
-        require_serving()
         from corewrite.deployment.documents import open_documents
         from corewrite.deployment.open import RankerOpener
         from corewrite.deployment.replay import replay_log

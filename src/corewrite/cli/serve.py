@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from corewrite.cli.common import Exit, progress_console, reported_errors
-from corewrite.cli.serve_settings import CONFIG_OPTION, RUN_OPTION, read_serve_settings, require_serving
+from corewrite.cli.serve_settings import CONFIG_OPTION, RUN_OPTION, read_serve_settings
 
 if TYPE_CHECKING:
     from corewrite.serving.settings import ServeConfig
@@ -39,7 +39,9 @@ def serve(
 ) -> None:
     """Serve the champion over HTTP, follow the registry, and drain on SIGTERM."""
     with reported_errors():
-        require_serving()
+        from corewrite.domain.extras import require_extras
+
+        require_extras("serve")
         settings = read_serve_settings(run, config)
         update = {"host": host, "port": port, "workers": workers}
         settings = settings.model_copy(update={k: v for k, v in update.items() if v is not None})

@@ -1,6 +1,5 @@
 """Options and settings that `corewrite serve`, `warm` and `replay` share."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,14 +28,3 @@ def read_serve_settings(run: Path | None, config: Path | None) -> "ServeConfig":
     if run is not None:
         open_registry(run)  # says so where there is none
     return load_serve_config(config, run)
-
-
-def require_serving() -> None:
-    """Refuse to go on without the packages of a server.
-
-    Raises:
-        ValueError: one is missing; the message says how to install it.
-    """
-    missing = [name for name in ("fastapi", "prometheus_client", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"{missing[0]} is missing: pip install 'corewrite[serve]'")

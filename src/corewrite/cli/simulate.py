@@ -57,6 +57,7 @@ def simulate(
 def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: Path, as_json: bool) -> None:
     from time import perf_counter
 
+    from corewrite.domain.extras import require_extras
     from corewrite.report.progress import ProgressSteps
     from corewrite.studies.longitudinal.config import MonthsConfig, miniature_months
     from corewrite.studies.longitudinal.run import run_months
@@ -64,6 +65,7 @@ def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: P
 
     begun = perf_counter()
     with reported_errors("it goes on with the first week that is missing"):
+        require_extras("train", "report")
         config = miniature_months(seed, weeks) if miniature else MonthsConfig(seed=seed, weeks=weeks)
         if sessions is not None:
             config = config.model_copy(update={"sessions": sessions})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from corewrite.cli.common import print_json, progress_console, reported_errors, say
-from corewrite.cli.serve_settings import CONFIG_OPTION, RUN_OPTION, read_serve_settings, require_serving
+from corewrite.cli.serve_settings import CONFIG_OPTION, RUN_OPTION, read_serve_settings
 
 if TYPE_CHECKING:
     from corewrite.serving.settings import ServeConfig
@@ -29,7 +29,9 @@ def warm(
     import asyncio
 
     with reported_errors():
-        require_serving()
+        from corewrite.domain.extras import require_extras
+
+        require_extras("serve")
         from corewrite.logs.files import log_files
         from corewrite.registry import Registry
         from corewrite.report.progress import ProgressSteps

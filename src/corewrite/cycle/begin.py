@@ -134,6 +134,7 @@ def _check_inputs(config: CycleConfig, weeks: Mapping[str, list[Path]], week: st
         model=model,
         writes=[config.run, *([] if config.frozen.is_file() else [config.frozen.parent])],
         room=training_room(config.documents, files, model, converted=not config.ranker.needs_documents_in_memory),
+        extras=["train"],
     )
 
 

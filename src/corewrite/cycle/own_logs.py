@@ -68,6 +68,7 @@ def train_on_logs(
         model=model,
         writes=[folder],
         room=training_room(documents, files, model, converted=not ranker.needs_documents_in_memory),
+        extras=["train"],
     )
     opened = open_documents(documents, ranker, steps)
     rated = read_labels(labels, opened)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from corewrite.domain.extras import MissingExtraError, require_extras
 from corewrite.fusion import load_spec
 from corewrite.logs.files import log_lines
 from corewrite.logs.sealing import Sealer, load_keys
@@ -38,6 +39,7 @@ def check_inputs(
     model: str | None = None,
     writes: Sequence[Path] = (),
     room: int = 0,
+    extras: Sequence[str] = (),
 ) -> None:
     """Check what a command is going to need; None, or nothing, is not looked at.
 
@@ -53,19 +55,20 @@ def check_inputs(
         model: Path or name of a causal LM.
         writes: Folders that are written to, there or not.
         room: Bytes that the first of them must have room for.
+        extras: Extras of the distribution whose packages are needed, see `EXTRAS`.
 
     Raises:
         InputError: one cannot be used; the message names every one in a line of its own, and why.
-        ImportError: PyNaCl is needed, and not installed.
     """
     problems: list[str] = []
 
     def look(what: str, check: Callable[[], object]) -> None:
         try:
             check()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MissingExtraError) as error:
             problems.append(f"{what}: {error}")
 
+    look("packages", lambda: require_extras(*extras))
     if documents is not None:
         look("documents", lambda: check_documents(documents))
     if labels is not None:

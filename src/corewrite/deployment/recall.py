@@ -14,6 +14,7 @@ from corewrite.deployment.settings import (
     load_secret,
 )
 from corewrite.domain import Documents
+from corewrite.domain.extras import from_extra
 from corewrite.domain.plugins import ENGINES, load_factory, load_plugin
 from corewrite.relevance import DenseScorer
 from corewrite.remote import Patience
@@ -142,14 +143,10 @@ class RecallOpener:
 def _build_client(settings: RecallSettings) -> Any:
     """A client of the search engine; None where it needs none."""
     if isinstance(settings, QdrantRecall):
-        try:
+        with from_extra("qdrant", "a Qdrant collection is reached through qdrant-client"):
             from qdrant_client import QdrantClient
 
             from corewrite.remote.http import BoundedTransport
-        except ImportError as error:
-            raise ImportError(
-                "a Qdrant collection is reached through qdrant-client: pip install 'corewrite[qdrant]'"
-            ) from error
         key = load_secret(settings.api_key_env)
         transport = BoundedTransport(settings.url)  # makes the time-out one of a whole request
         return QdrantClient(
@@ -160,26 +157,22 @@ def _build_client(settings: RecallSettings) -> Any:
             check_compatibility=False,  # that asks the server, and the server may be down
         )
     if isinstance(settings, OpenSearchRecall):
-        try:
+        with from_extra("opensearch", "an index is reached through opensearch-py"):
             from opensearchpy import OpenSearch
 
             from corewrite.remote.opensearch import BoundedConnection
-        except ImportError as error:
-            raise ImportError("an index is reached through opensearch-py: pip install 'corewrite[opensearch]'") from error
         login = load_secret(settings.login_env)
         user = None if login is None else tuple(login.split(":", 1))
         return OpenSearch(
             settings.url, http_auth=user, timeout=settings.timeout_ms / 1000, max_retries=0, connection_class=BoundedConnection
         )
     if isinstance(settings, RedisRecall):
-        try:
+        with from_extra("redis", "a Redis index is reached through redis-py"):
             from redis import Redis
             from redis.backoff import NoBackoff
             from redis.retry import Retry
 
             from corewrite.remote.redis import bounded_connection
-        except ImportError as error:
-            raise ImportError("a Redis index is reached through redis-py: pip install 'corewrite[redis]'") from error
         login = load_secret(settings.login_env)
         name, password = (None, None) if login is None else login.split(":", 1)
         seconds = settings.timeout_ms / 1000

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from corewrite.domain import Context, Documents, Outcome, Query, TrainingInstance, keyed_uniform, normalise, text_key
 from corewrite.domain.documents import known_ids
+from corewrite.domain.extras import from_extra
 from corewrite.logs.outcomes import Outcomes
 
 FloatArray = npt.NDArray[np.float64]
@@ -76,8 +77,6 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 100, minimum_clicks:
         ValueError: fewer than `minimum_clicks` clicks on displayed results.
     """
     # Imported where it is used: a server, which fits nothing, starts without it.
-    from sklearn.isotonic import IsotonicRegression
-
     pair: dict[tuple[str, str], int] = {}
     pairs, positions, clicks = [], [], []
     for i, hits in enumerate(outcomes.hit_ids):
@@ -89,6 +88,8 @@ def fit_propensity(outcomes: Outcomes, *, iterations: int = 100, minimum_clicks:
         raise ValueError(
             f"examination propensities need {minimum_clicks} clicks on displayed results, the log has {sum(clicks)}"
         )
+    with from_extra("train", "examination propensities are fitted by scikit-learn"):
+        from sklearn.isotonic import IsotonicRegression
     p, k, c = np.array(pairs), np.array(positions), np.array(clicks)
     shown_at = np.bincount(k)
     examine = np.linspace(1.0, 0.3, len(shown_at))  # 1 is a fixed point of the update: the top sets the scale

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from corewrite.domain.extras import from_extra
+
 if TYPE_CHECKING:
     from nacl.public import PrivateKey, PublicKey
 
 _MARK: Final = "sealed:1"
 PUBLIC, PRIVATE = ".public", ".private"
 """Endings of key files: 32 bytes in hexadecimal."""
-_HINT = "texts are sealed by PyNaCl: pip install 'corewrite[seal]'"
 
 
 class SealError(ValueError):
@@ -174,10 +175,8 @@ def _name(key: "PublicKey") -> str:
 
 
 def _nacl() -> Any:
-    try:
+    with from_extra("seal", "texts are sealed by PyNaCl"):
         import nacl.public
         from nacl.exceptions import CryptoError
-    except ImportError as error:
-        raise ImportError(_HINT) from error
     nacl.public.CryptoError = CryptoError
     return nacl.public

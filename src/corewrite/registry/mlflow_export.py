@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from corewrite.domain import sha256_json
+from corewrite.domain.extras import from_extra
 from corewrite.registry.records import Artifact, Decision
 from corewrite.registry.store import Registry
 
@@ -41,10 +42,8 @@ def export_to_mlflow(registry: Registry, uri: str, *, experiment: str = EXPERIME
     Raises:
         ImportError: MLflow is not installed.
     """
-    try:
+    with from_extra("mlflow", "the export needs MLflow"):
         from mlflow import MlflowClient
-    except ImportError as error:
-        raise ImportError("the export needs MLflow: pip install 'corewrite[mlflow]'") from error
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
     place = client.create_experiment(experiment) if found is None else found.experiment_id

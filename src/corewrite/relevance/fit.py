@@ -9,6 +9,7 @@ import torch
 from scipy.special import logit as inverse_sigmoid
 
 from corewrite.domain import Catalogue, hash_share
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.embedded import build_pictures
 from corewrite.relevance.late_interaction import SCALARS, BoundLateInteraction, DenseScorer, LateInteraction
 from corewrite.relevance.vocabulary import Vocabulary
@@ -297,8 +298,6 @@ def _calibrate(
     model: LateInteraction, catalogue: Catalogue, impressions: Impressions, test: npt.NDArray[np.bool_]
 ) -> tuple[LateInteraction, FitReport]:
     """Fit slope and offset of both scores on half of the held-out users, report on the other half."""
-    from sklearn.linear_model import LogisticRegression  # imported where it is used: a server starts without it
-
     users = np.array([hash_share(user, "relevance-calibration") < 0.5 for user in impressions.user_ids])
     tune, report = np.flatnonzero(test & users), np.flatnonzero(test & ~users)
     labels = np.asarray(impressions.satisfied)
@@ -311,6 +310,8 @@ def _calibrate(
 
     if len(tune) and len(set(labels[tune].tolist())) == 2:
         texts, rows = pairs(tune)
+        with from_extra("train", "a relevance model is calibrated by scikit-learn"):
+            from sklearn.linear_model import LogisticRegression
         full = inverse_sigmoid(bound.score(texts, rows)[:, 0])
         pooled = inverse_sigmoid(dense.score(texts, rows)[:, 0])
         slopes = []
@@ -330,10 +331,10 @@ def _calibrate(
 
 def evaluate(p: FloatArray, satisfied: npt.NDArray[np.bool_], weights: FloatArray) -> FitReport:
     """AUC, log-loss and calibration error of predicted probabilities `p`."""
-    from sklearn.metrics import roc_auc_score  # imported where it is used: a server starts without it
-
     if len(set(satisfied.tolist())) < 2:
         raise ValueError("held-out impressions are all satisfied or all not: AUC is undefined, bring a longer log")
+    with from_extra("train", "a relevance model is evaluated by scikit-learn"):
+        from sklearn.metrics import roc_auc_score
     order = np.argsort(p, kind="stable")
     bins = np.array_split(order, 10)
     error = (

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from corewrite.domain import Documents, Query, hash_share, words
 from corewrite.domain.documents import load_prior
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.judged_documents import JudgedDocuments
 from corewrite.relevance.protocol import Judge, JudgeReport, Labels
 
@@ -64,12 +65,11 @@ class TreeJudge(Judge):
         Raises:
             ValueError: fewer than 100 labels.
         """
-        # Imported where they are used: a server starts without them.
-        from sklearn.ensemble import HistGradientBoostingRegressor
-        from sklearn.linear_model import Ridge
-
         if len(labels.rows) < 100:
             raise ValueError(f"a judge needs at least 100 labels, there are {len(labels.rows)}")
+        with from_extra("train", "the judge is fitted by scikit-learn"):
+            from sklearn.ensemble import HistGradientBoostingRegressor
+            from sklearn.linear_model import Ridge
         share = {q.key: hash_share(q.key, "judge-held-out") for q in labels.queries}
         place = np.array([share[q.key] for q in labels.queries])
         test, half = place < 0.2, place < 0.6

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from corewrite.domain import Documents, words
 from corewrite.domain.documents import sample_rows, text_column
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
@@ -38,7 +39,8 @@ class JudgedDocuments:
     """
 
     def __init__(self, documents: Documents) -> None:
-        from sklearn.feature_extraction.text import TfidfVectorizer  # imported where it is used: a server starts without it
+        with from_extra("train", "the judge reads words by scikit-learn"):
+            from sklearn.feature_extraction.text import TfidfVectorizer
 
         self._documents = documents
         rows = sample_rows(len(documents), _LEARNT, _PURPOSE)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from corewrite.domain.extras import from_extra
 from corewrite.domain.shown import visible
 
 Spec = dict[str, Any]
@@ -62,12 +63,10 @@ def render_svg(spec: Spec) -> str:
     """The drawing as an `<svg>` element; the same specification gives the same bytes.
 
     Raises:
-        ImportError: vl-convert is not installed.
+        MissingExtraError: vl-convert is not installed.
     """
-    try:
+    with from_extra("report", "charts are drawn by vl-convert"):
         import vl_convert
-    except ImportError as error:
-        raise ImportError("charts are drawn by vl-convert: pip install vl-convert-python") from error
     return vl_convert.vegalite_to_svg(spec | {"config": _STYLE, "padding": 2}, vl_version=_VEGA_LITE)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from cachetools import TTLCache
 
 from corewrite.domain import Context, Query, sha256_json
+from corewrite.domain.extras import from_extra
 from corewrite.rewriter import TemplateConfig, clean
 from corewrite.serving.settings import CacheSettings
 
@@ -135,10 +136,8 @@ class RedisCache:
             ImportError: the client is not installed.
             ValueError: the URL is none.
         """
-        try:
+        with from_extra("serve", "a Redis cache needs the client"):
             from redis.asyncio import Redis
-        except ImportError as error:
-            raise ImportError("a Redis cache needs the client: pip install 'corewrite[serve]'") from error
         timeout = timeout_ms / 1000
         self._redis: Any = Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None)
         self._seconds, self._timeout, self._paused_until = seconds, timeout, 0.0

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.stats
 
+from corewrite.domain.extras import from_extra
 from corewrite.experiment.ab.result import LOWEST_SAMPLE_RATIO_P, Effect, LaunchResult
 from corewrite.experiment.ab.searches import (
     check_searches,
@@ -20,6 +21,7 @@ from corewrite.experiment.ab.searches import (
 )
 from corewrite.experiment.assignment import CONTROL, TREATMENT, check_share
 
+_BY_TEA_TASTING = "launches are read by tea-tasting"
 _Pair = tuple[str, str]
 _SHARES_OF_FIRST = {"cqr": "changed", "give_up": "gave_up", "satisfied": "satisfied"}
 _RATIOS_OF_IMPACTED = {
@@ -139,8 +141,8 @@ def _check_trigger(users: pa.Table, known: pa.Table, pair: _Pair) -> float:
 
 def _effect(name: str, rows: pa.Table, numerator: str, denominator: str | None, alpha: float, pair: _Pair) -> Effect:
     """Compare the arms on `rows`, one per user, by mean numerator over mean denominator (None: 1)."""
-    import tea_tasting as tt  # imported where it is used: a server starts without it
-
+    with from_extra("report", _BY_TEA_TASTING):
+        import tea_tasting as tt
     n_control, n_treatment = _count(rows, pair).values()
     if min(n_control, n_treatment) < 2:
         return Effect(name, *(math.nan,) * 6, n_control=n_control, n_treatment=n_treatment)
@@ -170,8 +172,8 @@ def _finite(value: float) -> float:
 
 def _sample_ratio_p(users: pa.Table, share: float, pair: _Pair) -> float:
     """P-value of the split: exact binomial below 1000 users, else normal with continuity correction."""
-    import tea_tasting as tt  # imported where it is used: a server starts without it
-
+    with from_extra("report", _BY_TEA_TASTING):
+        import tea_tasting as tt
     metric = tt.SampleRatio(share / (1 - share), method="auto", correction=True)
     return float(metric.analyze(users.select(["arm"]), *pair, "arm").pvalue)
 

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import scipy.stats
 
+from corewrite.domain.extras import from_extra
+
 
 def users_needed(control: float, treatment: float, *, limit: float = 0.0, share: float, alpha: float, power: float) -> int:
     """Users whose first impacted search has ended, both arms together, to show that a rate is below (1 + limit) * control's.
@@ -22,9 +24,9 @@ def users_needed(control: float, treatment: float, *, limit: float = 0.0, share:
     Raises:
         ValueError: a rate or an option is out of range, or treatment's rate is not below the limit, which then nothing shows.
     """
-    # Imported where they are used: a server starts without them.
-    import tea_tasting as tt
-    from tea_tasting.aggr import Aggregates
+    with from_extra("report", "launches are planned by tea-tasting"):
+        import tea_tasting as tt
+        from tea_tasting.aggr import Aggregates
 
     effect, control_variance, treatment_variance = _log_effect(control, treatment, limit)
     if not 0 < power < 1 or not 0 < alpha < 1 or not 0 < share < 1:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from corewrite.domain import Documents, sha256_chunks, sha256_json
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.backends.calibration import LOWEST, ScoreCalibration
 from corewrite.relevance.backends.errors import ScoreError, ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, check_safetensors, check_size
@@ -79,10 +80,8 @@ class ClipEncoder:
         Raises:
             ImportError: Pillow is not installed.
         """
-        try:
+        with from_extra("clip", "pictures are read by Pillow"):
             import PIL  # noqa: F401
-        except ImportError as error:
-            raise ImportError("pictures are read by Pillow: pip install 'corewrite[clip]'") from error
         from transformers import AutoImageProcessor
 
         processor = AutoImageProcessor.from_pretrained(self._folder, trust_remote_code=False, local_files_only=True)

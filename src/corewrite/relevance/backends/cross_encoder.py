@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 
 from corewrite.domain import Documents, sha256_json
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, check_safetensors, check_size
@@ -51,11 +52,8 @@ class CrossEncoderScorer:
         batch: int = 32,
         device: str = "cpu",
     ) -> None:
-        try:
+        with from_extra("cross-encoder", "a cross-encoder needs sentence-transformers"):
             from sentence_transformers import CrossEncoder
-        except ImportError as error:
-            hint = "pip install 'corewrite[cross-encoder]'"
-            raise ImportError(f"a cross-encoder needs sentence-transformers: {hint}") from error
         check_pin(folder, pin)
         check_safetensors(folder)
         check_size(folder)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Documents, sha256_json
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.errors import ScorerMismatchError, ScorerUnavailableError
 from corewrite.relevance.backends.inputs import Input, PairInputs
@@ -73,13 +74,11 @@ class KServeScorer:
         output: str = "score",
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        try:
+        with from_extra("kserve", "a model server needs httpx and tenacity"):
             import httpx
             import tenacity
 
             from corewrite.remote.http import BoundedTransport
-        except ImportError as error:
-            raise ImportError("a model server needs httpx and tenacity: pip install 'corewrite[kserve]'") from error
         address = urlsplit(base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise ValueError(f"base_url {base_url!r} is no http address: give one such as http://localhost:8000")

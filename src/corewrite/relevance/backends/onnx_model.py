@@ -12,6 +12,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from corewrite.domain import Documents, sha256_json
+from corewrite.domain.extras import from_extra
 from corewrite.relevance.backends.calibration import ScoreCalibration
 from corewrite.relevance.backends.errors import ScorerMismatchError
 from corewrite.relevance.backends.folder import check_pin, uncovered
@@ -82,10 +83,8 @@ class OnnxScorer:
         threads: int = 1,
         inputs: Mapping[str, Input] = MappingProxyType({}),
     ) -> None:
-        try:
+        with from_extra("onnx", "an ONNX model needs ONNX Runtime"):
             import onnxruntime  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise ImportError("an ONNX model needs ONNX Runtime: pip install 'corewrite[onnx]'") from error
         model, tokenizer = Path(folder) / "model.onnx", Path(folder) / "tokenizer.json"
         if not model.is_file():
             raise FileNotFoundError(f"{model} is missing: an ONNX relevance model is model.onnx and tokenizer.json")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from corewrite.domain import Documents, words
+from corewrite.domain.extras import from_extra
 from corewrite.search.engines.answers import answered
 from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
@@ -132,10 +133,8 @@ def fill_opensearch(client: Any, index: str, documents: Documents, vectors: Floa
         ImportError: opensearch-py is not installed.
         ValueError: the index is there, or the vectors do not fit the documents.
     """
-    try:
+    with from_extra("opensearch", "an OpenSearch index is filled by opensearch-py"):
         from opensearchpy.helpers import bulk
-    except ImportError as error:
-        raise ImportError("an OpenSearch index is filled by opensearch-py: pip install 'corewrite[opensearch]'") from error
     if len(vectors) != len(documents):
         raise ValueError(f"{len(vectors)} vectors for {len(documents)} documents")
     if client.indices.exists(index=index):

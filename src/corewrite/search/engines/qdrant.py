@@ -23,6 +23,7 @@ from uuid import UUID, uuid5
 import numpy as np
 
 from corewrite.domain import Documents, sha256_text, words
+from corewrite.domain.extras import from_extra
 from corewrite.search.engines.answers import answered
 from corewrite.search.engines.exact import each_text, exact_scores, ranked
 from corewrite.search.engines.port import EngineError, Float32Array, FloatArray, IntArray
@@ -165,8 +166,6 @@ def _no_answer(error: Exception) -> bool:
 
 
 def _models() -> Any:
-    try:
+    with from_extra("qdrant", "a Qdrant collection is reached through qdrant-client"):
         from qdrant_client import models
-    except ImportError as error:
-        raise ImportError("a Qdrant collection is reached through qdrant-client: pip install 'corewrite[qdrant]'") from error
     return models

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
-from threadpoolctl import threadpool_limits
 
 from corewrite.cycle import read_catalogue, read_window, write_catalogue, write_labels
 from corewrite.cycle.config import CycleConfig
@@ -38,6 +37,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Catalogue, Outcome
+from corewrite.domain.extras import from_extra
 from corewrite.domain.settings import same_settings
 from corewrite.domain.steps import Steps
 from corewrite.domain.traffic_split import HOLDBACK
@@ -480,6 +480,8 @@ class _Months:
 @cache
 def _of_process(settings: str, folder: Path) -> _Months:
     """The months as a process of the pool knows them: its world and catalogue are made once."""
+    with from_extra("train", "a process is kept to one core by threadpoolctl"):
+        from threadpoolctl import threadpool_limits
     torch.set_num_threads(1)
     threadpool_limits(1)
     return _Months.open(MonthsConfig.model_validate_json(settings), folder, _Unseen())

@@ -75,10 +75,10 @@ def run_demo(
         with_launches: False stops before the A/B launches.
 
     Raises:
-        InputError: the model is none, or the folder cannot be written to.
+        InputError: the model is none, the folder cannot be written to, or a package is not installed.
         DemoFolderError: the folder holds something that no demo made.
     """
-    check_inputs(model=model, writes=[folder])
+    check_inputs(model=model, writes=[folder], extras=["train", "report"])
     _clear(folder)
     seed, pipeline, traffic = config.seed, config.pipeline, config.traffic
     steps = ProgressSteps(console)

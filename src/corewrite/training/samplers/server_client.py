@@ -8,6 +8,8 @@ import os
 from typing import Any
 from urllib.parse import urlsplit
 
+from corewrite.domain.extras import from_extra
+
 API_KEY_VARIABLE = "COREWRITE_SERVER_KEY"
 _ATTEMPTS = 5
 _FIRST_WAIT = 0.5  # seconds, doubled at every further attempt
@@ -39,13 +41,11 @@ class ServerClient:
     """
 
     def __init__(self, base_url: str, concurrency: int, timeout: float) -> None:
-        try:
+        with from_extra("server", "a sampling server needs httpx and tenacity"):
             import httpx
             import tenacity
 
             from corewrite.remote.http import BoundedTransport
-        except ImportError as error:
-            raise ImportError("a sampling server needs httpx and tenacity: pip install 'corewrite[server]'") from error
         address = urlsplit(base_url)
         if address.username or address.password:
             raise ValueError(f"base_url holds a user name or password: give a key in the environment as {API_KEY_VARIABLE}")
