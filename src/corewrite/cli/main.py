@@ -5,10 +5,12 @@ import typer
 from corewrite.cli import (
     cycle,
     demo,
+    doctor,
     experiment,
     fusion,
     gate,
     ingest,
+    init,
     log,
     plan,
     registry,
@@ -55,6 +57,8 @@ def main(
 
 
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
+app.command("init", epilog=init.EXAMPLES)(init.init)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("simulate", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("train", epilog=train.EXAMPLES)(train.train)
