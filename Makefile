@@ -3,11 +3,11 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test lint lock audit kserve clean
+.PHONY: demo test coverage lint lock lowest dist-check audit kserve clean
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e .
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e '.[train,report]'
 	touch $@
 
 .venv/.dev: .venv/.runtime
@@ -40,6 +40,21 @@ lock: .venv/.dev
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(TORCH) $(UPGRADE)
 	$(BIN)/pytest -q tests/test_lock.py
+
+# What is said to be enough is: the lowest versions that pyproject.toml allows, in an environment of their own, pass the tests of
+# what is computed. torch is the pinned one.
+LOWEST := tests/domain tests/fusion tests/gate tests/experiment tests/rewriter
+lowest: .venv/.dev
+	mkdir -p build && rm -rf build/lowest
+	$(BIN)/uv pip compile -q pyproject.toml --extra train --extra report --resolution lowest-direct -c constraints.txt \
+	  --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o build/lowest.txt $(TORCH)
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install -q --disable-pip-version-check --no-compile -r build/lowest.txt $(TEST_TOOLS)
+	PYTHONPATH=src build/lowest/bin/python -m pytest -q -p no:cacheprovider $(LOWEST)
+
+# Wheel and sdist, installed where nothing of ours is: alone, with what the demo needs, and with each extra in turn.
+dist-check: .venv/.dev
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python tools/dist_check.py
 
 # Whether something of it is known to be vulnerable; advisories name torch without the build.
 audit: .venv/.dev
