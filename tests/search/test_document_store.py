@@ -309,7 +309,7 @@ def test_columns_that_cannot_be_used_say_why(tmp_path, read):
     found = read(path)
     assert found.column_names == ("id", "title")
     for name, reason in {
-        "tags": "it is list<.*string>, not a text, a number, a list of numbers or a list of such lists",
+        "tags": "it is list<.*string>, not a text, a number, a list of numbers or a list of lists of numbers",
         "topics": r"its lists differ in length: \[1, 2\]",
         "nothing": "it holds nothing",
         "empty": "it holds nothing",

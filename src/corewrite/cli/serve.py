@@ -105,7 +105,7 @@ def _run_server(settings: "ServeConfig") -> None:
     check_inputs(documents=settings.documents, public_key=log.seal_to, writes=[] if log.folder is None else [log.folder])
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:
-            # Documents on disk are converted here, where it can be watched. What is wrong is told here, in words: a worker
+            # Documents on disk are converted here, where it can be watched. What is wrong is reported here, in words: a worker
             # that does not start is started again for ever.
             open_documents(settings.documents, settings.what_ranks, ProgressSteps(progress_console(quiet=False)))
         if settings.workers > 1:

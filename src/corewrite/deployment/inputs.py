@@ -1,7 +1,7 @@
 """Everything that a long command reads, and the room for what it writes, looked at before it begins.
 
 A file that is missing, a model folder that is none, or a disk that is too small shows here within a second, and not after the
-minutes of work that come before it is needed. All problems are told together.
+minutes of work that come before it is needed. All problems are reported together.
 """
 
 import os

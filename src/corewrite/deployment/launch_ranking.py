@@ -35,5 +35,5 @@ def champion_overlap(run: Path, documents: Path, ranker: RankerSettings) -> tupl
         )
     opener = RankerOpener(ranker, read_catalogue(documents))
     cascade = load_deployment(registry, opener, champion.relevance, champion.spec).cascade
-    told = f"similar texts, or the top 50 of both without a rewrite in the ranking of version {champion.version}"
-    return top_overlap(cascade), told
+    rule = f"similar texts, or the top 50 of both without a rewrite in the ranking of version {champion.version}"
+    return top_overlap(cascade), rule

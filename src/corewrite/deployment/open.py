@@ -147,7 +147,7 @@ class RankerOpener:
         return sha256_json(named.identity) == sha256_json(pins.identity)
 
     def try_models(self) -> None:
-        """Score one pair by each model that the settings name, so that a wrong one is told before the first search.
+        """Score one pair by each model that the settings name, so that a wrong one is reported before the first search.
 
         Raises:
             ScorerMismatchError: a model is not the pinned one.
@@ -258,15 +258,15 @@ class RankerOpener:
         return TimeLimited(scorer, patience)
 
     def _facts(self, foreign: Mapping[str, ModelSettings], signals: Mapping[str, RelevanceScorer]) -> Facts:
-        told: dict[str, Facts] = {
+        by_signal: dict[str, Facts] = {
             name: {"kind": one.kind, "pin": _pin(one), "hash": signals[name].model_hash}
             for name, one in sorted(foreign.items())
         }
         named = self.settings.recall.model_dump(mode="json", include={"kind", "collection", "index"})
         facts: Facts = {**EMBEDDED_FACTS, "engine": named}
-        if "relevance" in told:
-            facts["relevance"] = told.pop("relevance")
-        return {**facts, "signals": told} if told else facts
+        if "relevance" in by_signal:
+            facts["relevance"] = by_signal.pop("relevance")
+        return {**facts, "signals": by_signal} if by_signal else facts
 
 
 def load_embedder(folder: Path) -> LateInteraction | None:

@@ -76,8 +76,8 @@ class Ranker:
         others = {name: b for name, b in self.breakers.items() if name != "relevance"}
         if others:
             found["signals"] = {
-                name: {**told, "answers": not others[name].is_open} if name in others else told
-                for name, told in found["signals"].items()
+                name: {**signal, "answers": not others[name].is_open} if name in others else signal
+                for name, signal in found["signals"].items()
             }
         return found
 

@@ -15,7 +15,7 @@ SHOWN: Final = ("impression", "view")
 CONVERTED: Final = ("purchase", "add_to_cart")
 """Actions that say that a document was what was wanted."""
 CHOSEN: Final = ("click", "watch", *CONVERTED)
-"""Actions that say what was chosen; of them satisfaction is told."""
+"""Actions that say what was chosen; satisfaction is derived from them."""
 KNOWN_ACTIONS: Final = (*CHOSEN, *SHOWN)
 _ACTIONS: Final = {"click_through": "click", "item_click": "click"}
 

@@ -71,9 +71,9 @@ class Outcomes:
         clicked: Documents clicked, a dict of id to watch seconds (NaN unknown) each.
         satisfied: Documents that satisfied, a tuple of ids each.
         watch_seconds: Total watch time.
-        rule: How satisfaction was told: `watch`, `conversion` or `click`.
+        rule: How satisfaction was derived: `watch`, `conversion` or `click`.
         thresholds: For the rule `watch`, else None.
-        by_displayed: Whether same intent was told by the displayed lists, beside the texts: not between arms that display
+        by_displayed: Whether same intent was derived from the displayed lists, beside the texts: not between arms that display
             different ones.
     """
 
@@ -107,7 +107,7 @@ class Outcomes:
     def to_arrow(self) -> pa.Table:
         """One row per search, what an A/B reader needs; null where something was not logged.
 
-        Where same intent was told by the displayed lists, the metadata of its schema say so (`BY_DISPLAYED`).
+        Where same intent was derived from the displayed lists, the metadata of its schema say so (`BY_DISPLAYED`).
         """
         table = pa.table(
             {
@@ -130,7 +130,7 @@ class Outcomes:
         return table.replace_schema_metadata(BY_DISPLAYED) if self.by_displayed else table
 
     def unknown(self) -> str | None:
-        """Why it cannot be told how searches ended; None where it can."""
+        """Why it is unknown how searches ended; None where it is known."""
         if not (self.outcome != Outcome.CENSORED).any():
             return (
                 f"all {len(self)} searches came within {CHAIN_GAP / 60:.0f} minutes of the log's end, so none has ended: "

@@ -28,6 +28,6 @@ class LogSections(PrivacySections):
     """What a command reads of `corewrite.yaml` that looks at a log alone."""
 
     logs: Path | None = None
-    """Folder of UBI logs: a week is a file or a folder of such; weeks sort by name."""
+    """Folder of UBI logs: a week is a file or a folder of files; weeks sort by name."""
     seed: int = Field(default=0, ge=0)
     """The one seed."""

@@ -96,7 +96,7 @@ def read_log(
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes, str | None]]:
-    """(line number, bytes, kind if a bulk action line told it) of every document line."""
+    """(line number, bytes, kind if a bulk action line named it) of every document line."""
     hint: str | None = None
     for number, raw in enumerate(log_lines(path), 1):
         if not raw.strip():

@@ -1,4 +1,4 @@
-"""Whether the texts of a log are there to be read: of hashes nobody can learn, nor tell a repaired query from a new one."""
+"""Whether the texts of a log can be read: hashes teach nothing, nor distinguish a reformulation from a new query."""
 
 from dataclasses import replace
 
@@ -31,6 +31,6 @@ def require_texts(log: SearchLog) -> SearchLog:
         )
         raise LogError(
             f"{', '.join(log.report.files)}: {count} of {log.report.queries} searches hold {what}, from which nothing can be "
-            f"learnt and no repaired query be told from a new one: {fix}"
+            f"learnt, nor a reformulation be distinguished from a new query: {fix}"
         )
     return replace(log, searches=searches.filter(~unreadable)) if count else log

@@ -1,4 +1,4 @@
-"""Folders of work in progress; those of killed processes are told from those of living ones by a lock.
+"""Folders of work in progress; a lock distinguishes those of killed processes from those of living ones.
 
 A lock of `flock` goes with the process that holds it, however that ends, and unlike a process number it is
 never another process's by chance.

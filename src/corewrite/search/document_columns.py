@@ -90,7 +90,7 @@ def infer_kind(name: str, kept_as: pa.DataType) -> Kind | None:
         return Kind.NUMBER
     if inner is not None and _is_list(inner) and _is_number(inner.value_type):
         return Kind.FRAMES
-    raise ColumnError(f"it is {kept_as}, not a text, a number, a list of numbers or a list of such lists")
+    raise ColumnError(f"it is {kept_as}, not a text, a number, a list of numbers or a list of lists of numbers")
 
 
 def find_lengths(kind: Kind, values: pa.Array) -> set[int]:

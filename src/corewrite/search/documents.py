@@ -78,7 +78,7 @@ def read_catalogue(path: Path) -> Catalogue:
 
     Needed are `id` and `title`. `text` defaults to nothing, `visual` (a list of floats, of one length) to no picture,
     `prior` (quality in (0, 1]) to 1; `seconds` may be unknown. Further columns are kept where they hold texts, numbers
-    (whole numbers, truth values and decimals too), lists of numbers of one length, or lists of such lists.
+    (whole numbers, truth values and decimals too), lists of numbers of one length, or lists of these lists.
 
     Raises:
         DocumentsError: a file cannot be read, lacks a needed column, or a column has an unusable value.

@@ -43,7 +43,7 @@ class Admission:
         return self.in_flight + 1 > self.limit
 
     def refuses(self, now: float) -> bool:
-        """Whether a search that comes now is not let in, and is told so."""
+        """Whether a search that comes now is rejected."""
         self._adapt(now)
         self._refused = self._refused or self.is_full
         return self.is_full

@@ -104,7 +104,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
     app.state.service = service
     problems.install(app)
 
-    # The edge asks for the key, before it reads a body; here OpenAPI hears of it.
+    # The middleware checks the key, before it reads a body; this documents it in OpenAPI.
     guarded = [] if key is None else [Security(_KEY)]
     limits = config.limits
 

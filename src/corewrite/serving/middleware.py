@@ -97,7 +97,7 @@ class Edge:
         return None
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> int | None:
-        """Answer a request that has a body; the status to be counted where nobody heard one."""
+        """Answer a request that has a body; the status to be counted where no response was sent."""
         body = await self._body(scope, receive)
         if body is None:
             return 499  # as nginx counts them: the client went away, which is no fault of the server
@@ -156,8 +156,8 @@ def _has_body(route: str) -> bool:
 
 def _last(scope: Scope, send: Send) -> Send:
     """Where the request announces a body that is not read, its answer is the connection's last."""
-    told = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
-    if told in ({}, {b"content-length": b"0"}):
+    framing = {name: value for name, value in scope["headers"] if name in (b"content-length", b"transfer-encoding")}
+    if framing in ({}, {b"content-length": b"0"}):
         return send
 
     async def closing(message: Message) -> None:

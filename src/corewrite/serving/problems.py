@@ -51,7 +51,7 @@ def without_places(text: str) -> str:
 
 
 def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI is told of problems with these statuses."""
+    """The OpenAPI description of problems with these statuses."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": "Problem details.", "content": {MEDIA_TYPE: schema}} for status in statuses}
 

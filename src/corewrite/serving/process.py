@@ -113,9 +113,9 @@ async def _greeting(reader: asyncio.StreamReader, folder: Path) -> TemplateConfi
         return TemplateConfig.from_json(said["ready"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         failed = said.get("failed")
-        told = failed[:500] if isinstance(failed, str) else "the process said nothing of use"
+        reason = failed[:500] if isinstance(failed, str) else "the process said nothing of use"
         # It will stand in an answer of /readyz, where half characters (of a file's name, say) would be an error of their own.
-        raise WorkerError(f"{folder}: {told}".encode("utf-8", "replace").decode()) from error
+        raise WorkerError(f"{folder}: {reason}".encode("utf-8", "replace").decode()) from error
 
 
 async def _line(reader: asyncio.StreamReader) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class Switch(BaseModel):
     """The kill switch."""
 
     killed: bool = Field(description="Whether rewrites are off.")
-    persisted: bool = Field(description="Whether the file, which tells the other workers, could be changed.")
+    persisted: bool = Field(description="Whether the file, which the other workers read, could be changed.")
 
 
 class Problem(BaseModel):

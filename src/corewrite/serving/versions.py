@@ -71,7 +71,7 @@ class RoutingDecision:
     Attributes:
         version: Answers it, all of it.
         rollout: Its place in the rollout; None where none is under way.
-        shadow: In the shadow stage the champion, which answers unseen; else None.
+        shadow: In the shadow stage the champion, whose answers are computed and logged, not shown; else None.
         rollout_pair: For a client in an arm of the rollout, the version that it goes up from and the champion; else None.
     """
 
@@ -94,7 +94,7 @@ class Versions:
     """The present champion, the version before, and who gets which.
 
     Attributes:
-        problem: What is wrong with following registry and rollout, empty where nothing is.
+        problem: Why the registry's champion or rollout is not followed; empty where it is.
         switches: Changes of the present version.
     """
 
@@ -170,7 +170,7 @@ class Versions:
         return RoutingDecision(version, place, shadow, (served.previous, served.present))
 
     async def follow(self) -> None:
-        """Look at registry and rollout for ever; a trouble with them leaves what is in place."""
+        """Poll registry and rollout for ever; where they cannot be read, what is served stays."""
         while True:
             await self.refresh()
             await asyncio.sleep(self._poll_seconds)
@@ -187,7 +187,7 @@ class Versions:
                 self._retry, self.problem = None, self._rollout_problem
         except Exception as error:
             # A damaged artifact, a full disk, a model that does not load: what is in place goes on serving.
-            self.problem = _told(error)
+            self.problem = _describe(error)
             self._retry = (champion.version, time.monotonic() + _RETRY_SECONDS) if champion is not None else None
             _log.error("the registry's champion cannot be served: %s", self.problem)
             if champion is not None and self._served is None:
@@ -203,7 +203,7 @@ class Versions:
                 return
             spec, ranker, cascades = await asyncio.to_thread(self._ranking, champion, [])
         except Exception as error:
-            _log.error("nor without its rewriter: %s", _told(error))
+            _log.error("nor without its rewriter: %s", _describe(error))
             return
         # Never opened: it is not ready, and what is not in a cache has no rewrite.
         self._bare = Version(champion, spec, ranker, cascades, self._make(champion.policy, Path()))
@@ -251,7 +251,7 @@ class Versions:
         try:
             self._rollout, self._rollout_read_at, trouble = load_rollout(self._rollout_file), champion.version, ""
         except (OSError, RolloutFileError) as error:
-            trouble = _told(error)
+            trouble = _describe(error)
         if trouble and trouble != self._rollout_problem:
             _log.error("the rollout cannot be read, clients keep what they have: %s", trouble)
         self._rollout_problem = trouble
@@ -307,13 +307,13 @@ class Versions:
         return self._registry.path(self._registry.artifact(kind, hash))
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """For an answer of `/readyz`, which half characters (of a file) would spoil."""
     return f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
 
 
 async def _close_later(rewriter: PolicyRewriter) -> None:
-    """Requests that began under it are answered first."""
+    """Close a rewriter after the requests that began with it had time to end."""
     try:
         await asyncio.sleep(_GRACE_SECONDS)
     finally:

@@ -119,7 +119,7 @@ def cycle_lock(run: Path) -> Iterator[None]:
 
 
 def running(run: Path) -> str | None:
-    """The process that holds the run folder, told by the lock and not by what a dead one left; None: nobody does."""
+    """The process that holds the run folder, by its lock and not by what a dead one left; None: none does."""
     if not RunLayout(run).cycle_lock.is_file():
         return None
     lock = FileLock(RunLayout(run).cycle_lock)

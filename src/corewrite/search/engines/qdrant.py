@@ -12,7 +12,7 @@ count as the same word.
 
 Exact scores are computed here, from vectors fetched by their ids: the alternative, a search with `exact=True` and a filter
 on ids, skips the graph but still reads quantised vectors where a collection has them, and a document that is missing
-cannot be told from one that was cut.
+cannot be distinguished from one that was cut.
 """
 
 from collections import Counter

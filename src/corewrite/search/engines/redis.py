@@ -219,9 +219,9 @@ def fill_redis(
             if len(pipeline) >= _FILLED:
                 pipeline.execute()
         pipeline.execute()
-    told = client.execute_command("FT.INFO", index)
-    if int(told[b"num_docs"]) != len(documents):
-        raise EngineError(f"index {index!r} took {int(told[b'num_docs'])} of {len(documents)} documents")
+    info = client.execute_command("FT.INFO", index)
+    if int(info[b"num_docs"]) != len(documents):
+        raise EngineError(f"index {index!r} took {int(info[b'num_docs'])} of {len(documents)} documents")
 
 
 def _prefix(index: str, given: str | None) -> str:
