@@ -28,15 +28,16 @@ from corewrite.relevance import cold_start
 from corewrite.rewriter import Completion, PromptTooLongError, Rewriter, TemplateConfig, as_rewrite, clean, new_small_decoder
 from corewrite.rewriter.template import EARLIER, QUERY, REWRITE, TITLE
 from corewrite.search.documents import write_catalogue
-from corewrite.serving.app import _asked, _depth, build_app
+from corewrite.serving.app import build_app
 from corewrite.serving.cache import MemoryCache, cache_key, canonical, sound
+from corewrite.serving.log_line import Hasher
 from corewrite.serving.middleware import Edge
 from corewrite.serving.problems import MEDIA_TYPE, ProblemError
 from corewrite.serving.process import _LINE_LIMIT, PolicyProcess, WorkerError, _greeting
+from corewrite.serving.request_limits import check_depth, read_query
 from corewrite.serving.rewriting import PolicyRewriter
 from corewrite.serving.schemas import ExplainRequest, RewriteBatch, RewriteRequest, SearchRequest
 from corewrite.serving.settings import RewriterSettings, ServeConfig
-from corewrite.serving.ubi_log import Hasher
 from corewrite.simulation.config import WorldConfig
 from corewrite.simulation.world import make_world
 
@@ -232,9 +233,9 @@ class Bodies:
             return "refused"
         limits = self._config.limits
         try:
-            queries = [_asked(w, limits, "body") for w in (wired.batch if isinstance(wired, RewriteBatch) else [wired])]
+            queries = [read_query(w, limits, "body") for w in (wired.batch if isinstance(wired, RewriteBatch) else [wired])]
             if isinstance(wired, SearchRequest | ExplainRequest):
-                _depth(wired.depth, limits)
+                check_depth(wired.depth, limits)
         except ProblemError as error:
             must(400 <= error.status < 500 and bool(json.dumps(error.errors)), "a refusal that is none")
             return "over a limit"

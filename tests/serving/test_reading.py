@@ -12,7 +12,7 @@ from corewrite.domain.traffic_split import ArmShares, assign_arm
 from corewrite.experiment import read_launch
 from corewrite.logs import SatisfactionThresholds, find_outcomes, read_log, require_texts
 from corewrite.logs.files import log_files
-from corewrite.serving.ubi_log import Hasher
+from corewrite.serving.log_line import Hasher
 
 ARMS = {"holdback": 0.05, "none": 0.5, "all_stages": 0.5}
 CLIENTS = [f"user {i}" for i in range(150)]

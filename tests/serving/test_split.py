@@ -9,7 +9,7 @@ from corewrite.domain.traffic_split import assign_bucket, is_gate_user, is_holdb
 from corewrite.experiment import RolloutConfig, RolloutState
 from corewrite.experiment.rollout.file import save_rollout
 from corewrite.logs import find_outcomes, read_log
-from corewrite.serving.ubi_log import Hasher
+from corewrite.serving.log_line import Hasher
 
 CLIENTS = [f"client-{i}" for i in range(300)]
 HELD_BACK = {c for c in CLIENTS if is_holdback_user(c)}

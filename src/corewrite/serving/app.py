@@ -1,11 +1,11 @@
-"""The HTTP face of the service."""
+"""The HTTP application: routes, and what they answer."""
 
 import asyncio
 import gc
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -15,33 +15,32 @@ from fastapi.security import APIKeyHeader
 from pydantic import ValidationError
 
 from corewrite.deployment.settings import keep_secrets
-from corewrite.domain import Query
 from corewrite.domain.traffic_split import arm_in_v1, assign_bucket
 from corewrite.rewriter import clean
 from corewrite.serving import problems
 from corewrite.serving.events import Event
 from corewrite.serving.log_limit import limit_logs
 from corewrite.serving.middleware import Edge
+from corewrite.serving.openapi import describe_limits, describe_responses
 from corewrite.serving.probes import PROBE_CONNECTIONS, ProbeListener, add_probes
 from corewrite.serving.problems import ProblemError, problem_responses
 from corewrite.serving.protocol import ListenerState, listener_state, most_connections, watch
+from corewrite.serving.request_limits import check_depth, check_text, read_query, refusal
 from corewrite.serving.responses import build_names, show_documents, shown_reason
 from corewrite.serving.schemas import (
     EventBatch,
     EventsResponse,
     ExplainRequest,
     ExplainResponse,
-    Problem,
     RewriteBatch,
     RewriteRequest,
     RewriteResponse,
     SearchRequest,
     SearchResponse,
     Switch,
-    WireQuery,
 )
 from corewrite.serving.service import NoLogError, Service
-from corewrite.serving.settings import CONFIG_VARIABLE, Limits, ServeConfig, secret_names
+from corewrite.serving.settings import CONFIG_VARIABLE, ServeConfig, secret_names
 from corewrite.serving.shedding import Shedding
 from corewrite.serving.versions import Open
 from corewrite.version import VERSION
@@ -108,28 +107,32 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
     guarded = [] if key is None else [Security(_KEY)]
     limits = config.limits
 
-    @app.post("/v1/rewrite", dependencies=guarded, responses=_responses(RewriteResponse, 400, 401, 408, 413, 422, 429, 503))
+    @app.post(
+        "/v1/rewrite", dependencies=guarded, responses=describe_responses(RewriteResponse, 400, 401, 408, 413, 422, 429, 503)
+    )
     async def rewrite(body: Annotated[RewriteRequest | RewriteBatch, Body()]) -> Response:
         """Rewrite one query, or a batch; what does not come in time is remembered for the next request."""
         one = isinstance(body, RewriteRequest)
         wired = [body] if isinstance(body, RewriteRequest) else body.batch
         if len(wired) > limits.batch:
-            raise _refused("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
-        queries = [_asked(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
+            raise refusal("body.batch", f"{len(wired)} queries, at most {limits.batch} are taken")
+        queries = [read_query(w, limits, "body" if one else f"body.batch.{i}") for i, w in enumerate(wired)]
         version, arm, found = await service.rewrite(queries, body.rewrites, body.deadline_ms, client_id=body.client_id)
         bucket = assign_bucket(body.client_id) if body.client_id else None
         results = [{"rewrites": r.texts, "status": str(r.status), "reason": shown_reason(r.reason)} for r in found]
         return JSONResponse({"arm": arm and arm_in_v1(arm), "bucket": bucket, **build_names(version), "results": results})
 
-    @app.post("/v1/search", dependencies=guarded, responses=_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503))
+    @app.post(
+        "/v1/search", dependencies=guarded, responses=describe_responses(SearchResponse, 400, 401, 408, 413, 422, 429, 503)
+    )
     async def search(body: SearchRequest, request: Request) -> Response:
         """Search the embedded cascade; the rewrite counts at the stages it is in time for."""
-        query = _asked(body, limits, "body")
+        query = read_query(body, limits, "body")
         query_id, found = await service.search(
             query,
             client_id=body.client_id,
             session_id=body.session_id,
-            depth=_depth(body.depth, limits),
+            depth=check_depth(body.depth, limits),
             rewrites=body.rewrites,
             arrived=request.state.arrived,
         )
@@ -153,26 +156,32 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
             }
         )
 
-    @app.post("/v1/explain", dependencies=guarded, responses=_responses(ExplainResponse, 400, 401, 408, 413, 422, 429, 503))
+    @app.post(
+        "/v1/explain", dependencies=guarded, responses=describe_responses(ExplainResponse, 400, 401, 408, 413, 422, 429, 503)
+    )
     async def explain(body: ExplainRequest) -> Response:
         """Search once with and once without the rewrite, with every factor of every result."""
-        query, given = _asked(body, limits, "body"), None
+        query, given = read_query(body, limits, "body"), None
         if body.rewrite is not None:
-            _within("body.rewrite", body.rewrite, limits)
+            check_text("body.rewrite", body.rewrite, limits)
             # What is given is treated as what a model wrote: one clean line.
             text = clean(body.rewrite).text
             given = (text,) if text else ()
         try:
-            found = await service.explain(query, given, _depth(body.depth, limits), body.deadline_ms, client_id=body.client_id)
+            found = await service.explain(
+                query, given, check_depth(body.depth, limits), body.deadline_ms, client_id=body.client_id
+            )
         except ValueError as error:
             raise ProblemError(503, str(error)) from error
         return JSONResponse(found)
 
-    @app.post("/v1/events", dependencies=guarded, responses=_responses(EventsResponse, 400, 401, 408, 409, 413, 422, 429, 503))
+    @app.post(
+        "/v1/events", dependencies=guarded, responses=describe_responses(EventsResponse, 400, 401, 408, 409, 413, 422, 429, 503)
+    )
     async def events(body: EventBatch) -> Response:
         """Take in what users did; events that cannot be used are named, the others are in the log."""
         if len(body.events) > limits.events:
-            raise _refused("body.events", f"{len(body.events)} events, at most {limits.events} are taken")
+            raise refusal("body.events", f"{len(body.events)} events, at most {limits.events} are taken")
         good, rejected = [], []
         for index, value in enumerate(body.events):
             try:
@@ -204,7 +213,7 @@ def build_app(config: ServeConfig, make_rewriter: Open | None = None, clock: Cal
 
     if config.health_port is None:
         add_probes(app, service)
-    _tell_limits(app, limits)
+    describe_limits(app, limits)
     routes = frozenset(route.path for route in app.routes if hasattr(route, "path"))
     app.add_middleware(
         Edge,
@@ -235,66 +244,3 @@ async def _listening(service: Service, config: ServeConfig) -> AsyncIterator[Lis
         watching.cancel()
         if listener is not None:
             await listener.close()
-
-
-def _asked(wired: WireQuery, limits: Limits, where: str) -> Query:
-    """The query, within the limits."""
-    query = wired.asked()
-    c = query.context
-    if len(c.queries) > limits.context_items or len(c.titles) > limits.context_items:
-        raise _refused(f"{where}.context", f"at most {limits.context_items} earlier queries and titles are taken")
-    for name, text in ((f"{where}.query", query.text), *((f"{where}.context", t) for t in (*c.queries, *c.titles))):
-        _within(name, text, limits)
-    return query
-
-
-def _within(where: str, text: str, limits: Limits) -> None:
-    if len(text) > limits.query_characters:
-        raise _refused(where, f"a text of {len(text)} characters is over the limit of {limits.query_characters}")
-
-
-def _depth(depth: int, limits: Limits) -> int:
-    if depth > limits.depth:
-        raise _refused("body.depth", f"at most {limits.depth} results are given")
-    return depth
-
-
-def _refused(where: str, why: str) -> ProblemError:
-    return ProblemError(422, "1 field(s) are refused", errors=[{"at": where, "problem": why}])
-
-
-def _responses(model: type, *statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model}, **problem_responses(*statuses)}
-
-
-def _tell_limits(app: FastAPI, limits: Limits) -> None:
-    """Write this server's limits, and the shape of its errors, into its OpenAPI."""
-    made = app.openapi
-
-    def told() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = made()
-            schemas = document["components"]["schemas"]
-            schemas["Problem"] = Problem.model_json_schema()
-            for name in [n for n in schemas if n in ("HTTPValidationError", "ValidationError")]:
-                del schemas[name]
-            for texts in _properties(schemas, ("query", "rewrite")):
-                texts["maxLength"] = limits.query_characters
-            for items in _properties(schemas, ("queries", "titles")):
-                items["maxItems"] = limits.context_items
-                items["items"]["maxLength"] = limits.query_characters
-            for batch in _properties(schemas, ("batch",)):
-                batch["maxItems"] = limits.batch
-            for depth in _properties(schemas, ("depth",)):
-                depth["maximum"] = limits.depth
-        assert app.openapi_schema is not None
-        return app.openapi_schema
-
-    app.openapi = told  # type: ignore[method-assign]
-
-
-def _properties(schemas: dict[str, Any], names: tuple[str, ...]) -> Iterable[dict[str, Any]]:
-    for schema in schemas.values():
-        for name, value in schema.get("properties", {}).items():
-            if name in names and schema.get("additionalProperties") is False:
-                yield from (v for v in value.get("anyOf", [value]) if v.get("type") != "null")

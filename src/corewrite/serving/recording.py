@@ -9,12 +9,13 @@ from corewrite.domain.traffic_split import Arm, assign_bucket, is_compared
 from corewrite.logs.sealing import Sealer
 from corewrite.logs.served import LogPlace
 from corewrite.serving.comparing import ComparedSide, Comparison, compare_sides
+from corewrite.serving.log_line import Compared, Hasher, build_line
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.ranking_thread import RankingThread
 from corewrite.serving.search_result import SearchResult
 from corewrite.serving.searching import Searcher
 from corewrite.serving.settings import ServeConfig
-from corewrite.serving.ubi_log import Compared, Hasher, UbiLog, build_line
+from corewrite.serving.ubi_log import UbiLog
 from corewrite.serving.versions import RoutingDecision
 
 _log = logging.getLogger(__name__)

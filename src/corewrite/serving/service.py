@@ -19,6 +19,7 @@ from corewrite.serving.cache import MemoryCache, open_redis
 from corewrite.serving.events import Event, event_line
 from corewrite.serving.explaining import explain_search
 from corewrite.serving.kill_switch import KillSwitch
+from corewrite.serving.log_line import Hasher
 from corewrite.serving.metrics import Metrics
 from corewrite.serving.process import PolicyProcess
 from corewrite.serving.ranking_thread import HANG_SECONDS, RankingThread
@@ -28,7 +29,7 @@ from corewrite.serving.rewriting import PolicyRewriter, RewriterAnswer
 from corewrite.serving.search_result import SearchResult, failed_search
 from corewrite.serving.searching import Searcher
 from corewrite.serving.settings import SECRET_CHARACTERS, ServeConfig
-from corewrite.serving.ubi_log import Hasher, UbiLog
+from corewrite.serving.ubi_log import UbiLog
 from corewrite.serving.versions import Open, RoutingDecision, Version, Versions
 from corewrite.serving.warm import read_warm
 

@@ -1,10 +1,8 @@
-"""What was served, as UBI 1.3.0: one line a search, written by a thread of its own.
+"""The log of what was served: files of lines under one folder, written by a thread of their own.
 
-What a line says is `corewrite.logs.served`. A log that cannot be written costs lines, which are counted, and never a search.
+A log that cannot be written costs lines, which are counted, and never a search.
 """
 
-import hashlib
-import hmac
 import itertools
 import logging
 import os
@@ -12,34 +10,15 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import JsonValue
-
-from corewrite.logs.sealing import Sealer
-from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, ServedLine, ServedSearch, Texts, UnseenAnswer
-from corewrite.logs.times import iso
-from corewrite.logs.writer import APPLICATION
-from corewrite.serving.search_result import SearchResult
+from corewrite.logs.served import LogPlace
 from corewrite.serving.settings import LogSettings
 
 _log = logging.getLogger(__name__)
-_COMPLAIN_SECONDS = 60.0
+_ERROR_SECONDS = 60.0
 _DAY, _TIDY_SECONDS = 86_400.0, 3_600.0
-
-
-class Hasher:
-    """Keyed hashes in the place of names and texts."""
-
-    def __init__(self, secret: str | None) -> None:
-        self._key = (secret or "corewrite").encode()
-
-    def __call__(self, text: str) -> str:
-        """A hash of `text`, 32 hexadecimal digits."""
-        return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
 
 class Line(Protocol):
@@ -48,123 +27,6 @@ class Line(Protocol):
     def encoded(self) -> bytes:
         """The line, with its end."""
         ...
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What a comparison came to.
-
-    Attributes:
-        pair: What was compared, control first.
-        lists: Catalogue rows of both sides, best first; None where one cannot be known.
-    """
-
-    pair: Pair
-    lists: tuple[tuple[int, ...], tuple[int, ...]] | None
-
-
-def build_line(
-    found: SearchResult,
-    *,
-    query_id: str,
-    client_id: str,
-    bucket: int,
-    session_id: str,
-    timestamp: float,
-    ids: Callable[[int], str],
-    compared: Compared | None,
-    shadow: SearchResult | None,
-    backends: Mapping[str, JsonValue],
-    texts: Texts,
-    hasher: Hasher,
-    place: LogPlace,
-    sealer: Sealer | None = None,
-) -> ServedLine:
-    """The line of a search.
-
-    Args:
-        found: The search.
-        query_id: Of this search.
-        client_id: Of the user; only its hash is written.
-        bucket: Of the user; see `corewrite.domain.traffic_split`.
-        session_id: Only its hash is written.
-        timestamp: Seconds since the epoch.
-        ids: Document id by catalogue row.
-        compared: What a comparison came to, where one was made.
-        shadow: The answer of the champion that nobody sees yet, where it was computed.
-        backends: What scored and recalled: `Ranker.facts`.
-        texts: Whether the user's texts are written, their hashes, or sealed.
-        hasher: Makes the hashes.
-        place: Of the line in the log.
-        sealer: Seals texts; needed where `texts` says so.
-    """
-
-    def shown(field: str, text: str) -> str:
-        if texts == "plain":
-            return text
-        return hasher(text) if sealer is None else sealer.seal(query_id, field, text)
-
-    def all_shown(field: str, several: Iterable[str]) -> tuple[str, ...]:
-        return tuple(shown(f"{field}.{i}", text) for i, text in enumerate(several))
-
-    ranked, context = found.ranked, found.query.context
-    names = sorted({name for factors in ranked.factors for name in factors})
-    lists = compared.lists if compared is not None else None
-    served = ServedSearch(
-        **dict(_answer(found, all_shown("rewrites", found.texts))),
-        texts=texts,
-        context_queries=all_shown("context_queries", context.queries),
-        ramp=found.rollout,
-        backends=dict(backends),
-        factors={name: tuple(f.get(name, 1.0) for f in ranked.factors) for name in names},
-        scores=ranked.scores,
-        pair=None if compared is None else compared.pair,
-        lists=None if lists is None else (_named(lists[0], ids), _named(lists[1], ids)),
-        shadow=None
-        if shadow is None
-        else UnseenAnswer(
-            **dict(_answer(shadow, all_shown("shadow.rewrites", shadow.texts))), hit_ids=_named(shadow.ranked.rows, ids)
-        ),
-        log=place,
-    )
-    return ServedLine(
-        application=APPLICATION,
-        query_id=query_id,
-        client_id=hasher(client_id),
-        user_query=shown("user_query", found.query.text),
-        timestamp=iso(timestamp),
-        query_response_id=query_id,
-        query_response_hit_ids=_named(ranked.rows, ids),
-        query_attributes=Attributes(
-            session_id=hasher(session_id) if session_id else "",
-            context_titles=all_shown("context_titles", context.titles),
-            locale=context.locale,
-            arm=found.arm,
-            bucket=bucket,
-            impacted=None if lists is None else lists[0] != lists[1],
-            served=served,
-        ),
-    )
-
-
-def _named(rows: tuple[int, ...], ids: Callable[[int], str]) -> tuple[str, ...]:
-    return tuple(ids(row) for row in rows)
-
-
-def _answer(found: SearchResult, rewrites: tuple[str, ...]) -> Answer:
-    """What answered, and what became of the rewrite."""
-    champion = found.version.champion
-    return Answer(
-        version=champion.version,
-        policy=champion.policy,
-        relevance=champion.relevance,
-        spec=champion.spec,
-        spec_hash=found.version.spec_hash,
-        signal_status={name: str(state) for name, state in found.ranked.status.items()},
-        rewrite=found.reason,
-        rewrites=rewrites,
-        used_at=found.used_at,
-    )
 
 
 class UbiLog:
@@ -193,7 +55,7 @@ class UbiLog:
         self._file: int | None = None
         self._size = self._number = 0
         self._torn = False
-        self._complained = float("-inf")
+        self._error_logged = float("-inf")
         self.written = self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="ubi-log", daemon=True)
         self._thread.start()
@@ -271,8 +133,8 @@ class UbiLog:
             self.written += len(lines)
         except OSError as error:
             self.dropped += len(lines)
-            if time.monotonic() - self._complained > _COMPLAIN_SECONDS:
-                self._complained = time.monotonic()
+            if time.monotonic() - self._error_logged > _ERROR_SECONDS:
+                self._error_logged = time.monotonic()
                 _log.error(
                     "the log in %s cannot be written: %s; %d lines were dropped so far", self._folder, error, self.dropped
                 )
