@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from corewrite.domain import Query, words
+from corewrite.domain.extras import from_extra
 
 
 def last_query(query: Query) -> str | None:
@@ -22,11 +23,16 @@ class SpellingDictionary:
         texts: Texts with the words that are known: documents and logged queries.
         minimum: Occurrences from which on a word is known.
         ratio: How many times as frequent as the word itself a correction is at least.
+
+    Raises:
+        MissingExtraError: SymSpell is not installed.
     """
 
     def __init__(self, texts: Iterable[str], *, minimum: int = 4, ratio: float = 4.0) -> None:
-        from symspellpy import SymSpell
+        with from_extra("train", "the spelling baseline looks words up with SymSpell"):
+            from symspellpy import SymSpell, Verbosity
 
+        self._all_close = Verbosity.ALL
         self._counts = Counter(word for text in texts for word in words(text))
         self._minimum, self._ratio = minimum, ratio
         self._speller = SymSpell(max_dictionary_edit_distance=2, count_threshold=minimum)
@@ -40,12 +46,10 @@ class SpellingDictionary:
         return " ".join(fixed) if fixed != own else None
 
     def _word(self, word: str) -> str:
-        from symspellpy import Verbosity
-
         own = self._counts[word]
         if own >= self._minimum or len(word) < 4:
             return word
-        found = self._speller.lookup(word, Verbosity.ALL, max_edit_distance=1 if len(word) < 8 else 2)
+        found = self._speller.lookup(word, self._all_close, max_edit_distance=1 if len(word) < 8 else 2)
         near = [(f.distance, -f.count, f.term) for f in found if f.count >= self._ratio * max(1, own)]
         return min(near)[2] if near else word
 
