@@ -1,4 +1,4 @@
-"""One run of the cycle's core: probe, warm start, train, gate, and the registry's decision."""
+"""Week zero, `corewrite train`: probe, warm start, train, gate and decide on two windows of log, by the cycle's steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +22,7 @@ from corewrite.evaluation.build import evaluate
 from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import OF_A_WARM_START, GateSearches, query_frequency
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
+from corewrite.logs import Reformulation
 from corewrite.registry import JSON, Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
 from corewrite.rewriter import Rewriter
@@ -111,43 +112,20 @@ def make_candidate(
         ValueError: too little data, or numbers that are none.
     """
     incumbent = Incumbent.of(registry)
-    instances = window.instances(deployment.documents, seed=seed)
-    for_gate = window.instances(deployment.documents, seed=seed, for_gate=True)[: config.gate_queries]
-    if not instances or not for_gate:
-        raise ValueError(
-            f"the log gives {len(instances)} training and {len(for_gate)} gate instances (searches with a satisfying and an "
-            "examined unsatisfying document): bring a longer log"
-        )
+    data = _Windows.read(earlier, window, deployment, config, seed)
     provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, seed)
-
     with steps.step("probe the relevance model"):
-        probed = probe(instances[: config.probe_instances], retried(deployment.reward, config.training.scoring))
-        if not probed.passed:
-            paid = ", ".join(f"{f.name} earns {f.reward:+.3f}" for f in probed.findings if f.paid)
-            raise ProbeFailedError(
-                f"the relevance model pays for adversarial rewrites ({paid} nats of log R): raise eps in the fusion spec or "
-                "refit the model before training on it"
-            )
+        probed = _probe(data, deployment, config)
     with steps.step("warm start") as progress:
-        successful_reformulations, satisfied_queries = (
-            a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True)
-        )
         warm, warm_report = warm_start(
-            successful_reformulations,
-            satisfied_queries,
-            deployment.documents,
-            config.warm_start,
-            seed=seed,
-            model=model,
-            progress=progress,
+            *data.reformulations(), deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
         )
-
-    watch = _Watch(deployment, judge, for_gate[: config.watched_queries], config.max_new_tokens, observe)
+    watch = _Watch(deployment, judge, data.for_gate[: config.watched_queries], config.max_new_tokens, observe)
     with steps.step("train: semi-online MPO") as progress:
         start = watch(-1, warm)
         candidate, report = run_training(
             warm,
-            instances,
+            data.instances,
             deployment.reward,
             config,
             RunLayout(folder).training,
@@ -159,21 +137,10 @@ def make_candidate(
     triple = _save(registry, candidate, deployment, provenance)
     incumbent = incumbent.before(registry, triple)
     with steps.step("gate") as progress:
-        before = query_frequency(earlier.outcomes.query.tolist())
-        frequency = before + query_frequency(window.outcomes.query.tolist())
-        searches = GateSearches(
-            for_gate,
-            frequency,
-            before=before,
-            successful_reformulations=OF_A_WARM_START if incumbent.champion is None else window.gate_repairs(),
-            protected_words=find_protected_words(
-                [*earlier.instances(deployment.documents, seed=seed), *instances], deployment.documents, seed=seed
-            ),
-        )
         evaluation = evaluate(
             candidate,
             incumbent.policy or warm,
-            searches,
+            data.searches(deployment, incumbent, seed),
             deployment,
             judge,
             max_new_tokens=config.max_new_tokens,
@@ -187,12 +154,82 @@ def make_candidate(
         problems: list[str] = []
         if result.verdict == Verdict.PROMOTE:
             opener = opener or RankerOpener(RankerSettings(), deployment.documents)
-            problems = incumbent.problems(registry, triple, for_gate, deployment, opener, judge, config)
+            problems = incumbent.problems(registry, triple, data.for_gate, deployment, opener, judge, config)
         decision = _decide(registry, triple, incumbent, result, problems, provenance)
     compared_with = None if incumbent.champion is None else incumbent.champion.policy
     return CandidateRun(
         warm, candidate, warm_report, probed, report, start, evaluation, result, decision, compared_with, provenance
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """What the two windows of log give.
+
+    Attributes:
+        earlier: The window the relevance model was fitted on.
+        window: The window whose searches give the reward its instances.
+        instances: Of users who may be trained on.
+        for_gate: Of the gate's users.
+    """
+
+    earlier: LogWindow
+    window: LogWindow
+    instances: Sequence[TrainingInstance]
+    for_gate: Sequence[TrainingInstance]
+
+    @classmethod
+    def read(
+        cls, earlier: LogWindow, window: LogWindow, deployment: Deployment, config: PipelineConfig, seed: int
+    ) -> "_Windows":
+        """Mine the instances.
+
+        Raises:
+            ValueError: there are none.
+        """
+        instances = window.instances(deployment.documents, seed=seed)
+        for_gate = window.instances(deployment.documents, seed=seed, for_gate=True)[: config.gate_queries]
+        if not instances or not for_gate:
+            raise ValueError(
+                f"the log gives {len(instances)} training and {len(for_gate)} gate instances (searches with a satisfying and "
+                "an examined unsatisfying document): bring a longer log"
+            )
+        return cls(earlier, window, instances, for_gate)
+
+    def reformulations(self) -> tuple[list[Reformulation], list[Reformulation]]:
+        """Successful reformulations and satisfied queries of both windows."""
+        successful_reformulations, satisfied_queries = (
+            a + b for a, b in zip(self.earlier.reformulations(), self.window.reformulations(), strict=True)
+        )
+        return successful_reformulations, satisfied_queries
+
+    def searches(self, deployment: Deployment, incumbent: Incumbent, seed: int) -> GateSearches:
+        """What candidate and incumbent are compared on."""
+        before = query_frequency(self.earlier.outcomes.query.tolist())
+        seen = [*self.earlier.instances(deployment.documents, seed=seed), *self.instances]
+        return GateSearches(
+            self.for_gate,
+            before + query_frequency(self.window.outcomes.query.tolist()),
+            before=before,
+            successful_reformulations=OF_A_WARM_START if incumbent.champion is None else self.window.gate_repairs(),
+            protected_words=find_protected_words(seen, deployment.documents, seed=seed),
+        )
+
+
+def _probe(data: _Windows, deployment: Deployment, config: PipelineConfig) -> ProbeResult:
+    """Look whether the relevance model pays for adversarial rewrites.
+
+    Raises:
+        ProbeFailedError: it does.
+    """
+    probed = probe(data.instances[: config.probe_instances], retried(deployment.reward, config.training.scoring))
+    if not probed.passed:
+        paid = ", ".join(f"{f.name} earns {f.reward:+.3f}" for f in probed.findings if f.paid)
+        raise ProbeFailedError(
+            f"the relevance model pays for adversarial rewrites ({paid} nats of log R): raise eps in the fusion spec or "
+            "refit the model before training on it"
+        )
+    return probed
 
 
 @dataclass(frozen=True, eq=False)
