@@ -298,7 +298,7 @@ class Backends:
 
     def _served(self) -> str:
         try:
-            names = self._sampler._served()
+            names = self._sampler._weights._served()
         except SamplingServerError as error:
             check_sayable(error)
             return "no models"

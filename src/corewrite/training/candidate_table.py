@@ -1,7 +1,6 @@
 """A phase's scored candidates as an Arrow table: `candidates.parquet`, the record that selection and resume read."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -12,15 +11,20 @@ from corewrite.training.pairs import ScoredCandidate
 _RENAMED_FACTS = {"sampler_drift": "log_prob_mismatch"}
 
 
-def present_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+def present_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Facts about a phase as an earlier version wrote them, under the names they have today.
+
+    Changed in place: of a file they are a `JsonObject`, of which a missing key is an error of the file.
 
     Raises:
         TypeError: they are no mapping.
     """
-    if not isinstance(facts, Mapping):
+    if not isinstance(facts, dict):
         raise TypeError(f"facts about a phase are a mapping, not a {type(facts).__name__}")
-    return {_RENAMED_FACTS.get(name, name): value for name, value in facts.items()}
+    for former, name in _RENAMED_FACTS.items():
+        if former in facts:
+            facts[name] = facts.pop(former)
+    return facts
 
 
 def to_table(scored: Scored) -> pa.Table:
