@@ -48,6 +48,12 @@ def test_it_holds_what_pyproject_asks_for() -> None:
         assert requirement.specifier.contains(version), f"{requirement} and {version}: run `make lock`"
 
 
+def test_the_image_has_nothing_that_trains_or_reports() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    others = {canonicalize_name(Requirement(line).name) for line in [*extras["train"], *extras["report"]]}
+    assert len(others) >= 4 and not others & locked().keys()
+
+
 def test_torch_is_the_build_for_processors_without_its_packages_for_cuda() -> None:
     found = locked()
     assert found["torch"][0].local == "cpu"
