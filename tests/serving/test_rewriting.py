@@ -252,7 +252,7 @@ def test_the_memory_forgets_the_least_used_and_the_old(monkeypatch):
     assert cache.peek("b") is None and cache.peek("a") == ("a",) and cache.peek("c") == ()
     now = time.monotonic()
     monkeypatch.setattr("corewrite.serving.cache.time.monotonic", lambda: now + 11)
-    assert cache.peek("a") is None and len(cache) == 1
+    assert cache.peek("a") is None and cache.peek("c") is None and len(cache) == 0
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,8 @@ class MemoryCache:
 
     def __init__(self, size: int, seconds: float) -> None:
         """Keep at most `size` keys, each for `seconds`."""
-        self._known: TTLCache[str, Texts] = TTLCache(size, seconds)
+        # The clock is looked up at each call: a test moves it.
+        self._known: TTLCache[str, Texts] = TTLCache(size, seconds, timer=lambda: time.monotonic())
         self.hits = self.misses = 0
 
     def __len__(self) -> int:
