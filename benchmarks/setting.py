@@ -34,7 +34,8 @@ from corewrite.rewriter import (
 )
 from corewrite.search import top_overlap
 from corewrite.simulation.intents import ndcg10
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.quickstart.config import DemoConfig

@@ -26,8 +26,9 @@ from corewrite.domain import text_key
 from corewrite.fusion import OriginalSignal, RewriteSignal, StageSpec
 from corewrite.registry import Registry
 from corewrite.simulation.intents import grades, oracle_rewrites
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.vocabulary import CATEGORIES
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import NONE, World, make_world
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.quickstart.config import DemoConfig

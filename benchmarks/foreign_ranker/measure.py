@@ -26,7 +26,8 @@ from corewrite.relevance import LateInteraction, RelevanceScorer, cold_start, pr
 from corewrite.report.progress import ProgressSteps
 from corewrite.search import top_overlap
 from corewrite.simulation.intents import ndcg10
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.platform import log_week

@@ -14,7 +14,8 @@ from corewrite.relevance import cold_start
 from corewrite.rewriter.baselines import last_query
 from corewrite.search import top_overlap
 from corewrite.simulation.config import TrafficConfig, WorldConfig
-from corewrite.simulation.traffic import DISPLAYED, ShownRanking, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import DISPLAYED, ShownRanking
 from corewrite.simulation.world import make_world
 from corewrite.studies.engine import NoRewriter
 

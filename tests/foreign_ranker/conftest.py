@@ -19,7 +19,8 @@ from corewrite.domain import Catalogue
 from corewrite.fusion import default_spec
 from corewrite.relevance import cold_start
 from corewrite.search import top_overlap
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.platform import log_week

@@ -9,7 +9,8 @@ from corewrite.deployment.deployment import embedded_deployment
 from corewrite.fusion import default_spec
 from corewrite.relevance import cold_start
 from corewrite.simulation.config import TrafficConfig, WorldConfig
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import NoRewriter
 

@@ -5,7 +5,8 @@ import pyarrow.parquet as pq
 
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log, write_signals
-from corewrite.simulation.traffic import ShownRanking, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import ShownRanking
 from corewrite.simulation.world import NONE, make_world
 
 

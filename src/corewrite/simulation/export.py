@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from corewrite.domain import Catalogue
 from corewrite.logs import UbiWriter
-from corewrite.simulation.traffic import Week
+from corewrite.simulation.week import Week
 from corewrite.storage.durable import naming
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from corewrite.domain import words
 from corewrite.simulation.intents import ndcg10
-from corewrite.simulation.traffic import Week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import NONE, World
 
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from corewrite.domain import Query
 from corewrite.simulation.intents import grades
-from corewrite.simulation.traffic import Week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World
 
 IntArray = npt.NDArray[np.int64]

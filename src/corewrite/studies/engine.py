@@ -10,7 +10,7 @@ from corewrite.domain import Query, is_identity
 from corewrite.domain.traffic_split import HOLDBACK, is_holdback_user
 from corewrite.rewriter import Rewriter
 from corewrite.search import Cascade
-from corewrite.simulation.traffic import DISPLAYED, Asked, ShownRanking
+from corewrite.simulation.week import DISPLAYED, Asked, ShownRanking
 
 _REMEMBERED = 300_000
 

@@ -21,7 +21,8 @@ from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log, write_signals
 from corewrite.simulation.facts import Fact, stylised_facts
 from corewrite.simulation.raters import rate
-from corewrite.simulation.traffic import Engine, Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Engine, Week
 from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import ArmsEngine, NoRewriter
 from corewrite.studies.truth import oracle_gain

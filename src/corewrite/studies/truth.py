@@ -13,7 +13,7 @@ from corewrite.domain import Query, query_to_row
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites
-from corewrite.simulation.traffic import Week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World
 
 BoolArray = npt.NDArray[np.bool_]

@@ -38,7 +38,8 @@ from corewrite.rewriter import Rewriter, sample
 from corewrite.rewriter.generate import as_rewrite
 from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import make_folder, whole_file
 from corewrite.storage.journal import Journal, write_json

@@ -49,7 +49,8 @@ from corewrite.relevance.late_interaction import SCALARS
 from corewrite.rewriter import Rewriter
 from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json

@@ -37,7 +37,8 @@ from corewrite.search import top_overlap
 from corewrite.serving.settings import ServeConfig
 from corewrite.simulation.config import TrafficConfig
 from corewrite.simulation.export import write_log
-from corewrite.simulation.traffic import Week, simulate_week
+from corewrite.simulation.traffic import simulate_week
+from corewrite.simulation.week import Week
 from corewrite.simulation.world import World
 from corewrite.storage.run_layout import RunLayout
 from corewrite.studies.engine import NoRewriter

@@ -22,7 +22,7 @@ from corewrite.domain import Catalogue, query_to_json
 from corewrite.serving.app import build_app
 from corewrite.serving.protocol import uvicorn_options
 from corewrite.serving.settings import ServeConfig
-from corewrite.simulation.traffic import DISPLAYED, Asked, ShownRanking, Week
+from corewrite.simulation.week import DISPLAYED, Asked, ShownRanking, Week
 
 _HEADER = "X-Simulated-Time"
 _now: ContextVar[float | None] = ContextVar("simulated_time", default=None)
