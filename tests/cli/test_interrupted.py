@@ -18,7 +18,7 @@ CASES = {
     "train": ("corewrite.cycle.train_on_logs", "train -c c.yaml", "it goes on from the last checkpoint in the run folder"),
     "cycle run": ("corewrite.cycle.run.run_cycle", "cycle run -c c.yaml", WEEK),
     "simulate": (
-        "corewrite.studies.longitudinal.run.run_months",
+        "corewrite.studies.longitudinal.run.run_longitudinal",
         "simulate --weeks 2 --miniature --out o",
         "goes on with the first week that",
     ),

@@ -34,7 +34,7 @@ def simulate(
     from corewrite.studies.platform import two_weeks
 
     if weeks is not None:
-        _months(weeks, sessions, miniature, seed, out or Path("runs/simulate"), as_json)
+        _longitudinal(weeks, sessions, miniature, seed, out or Path("runs/simulate"), as_json)
         return
     if not facts and out is None:
         raise typer.BadParameter("nothing to do: ask for --facts, or name a folder with --out")
@@ -54,24 +54,24 @@ def simulate(
         say(f"documents, logs and signals are in {out}")
 
 
-def _months(weeks: int, sessions: int | None, miniature: bool, seed: int, out: Path, as_json: bool) -> None:
+def _longitudinal(weeks: int, sessions: int | None, miniature: bool, seed: int, out: Path, as_json: bool) -> None:
     from time import perf_counter
 
     from corewrite.domain.extras import require_extras
     from corewrite.report.progress import ProgressSteps
-    from corewrite.studies.longitudinal.config import MonthsConfig, miniature_months
-    from corewrite.studies.longitudinal.run import run_months
-    from corewrite.studies.longitudinal.summary import summarise_months, write_months
+    from corewrite.studies.longitudinal.config import LongitudinalConfig, miniature_longitudinal
+    from corewrite.studies.longitudinal.run import run_longitudinal
+    from corewrite.studies.longitudinal.summary import summarise_longitudinal, write_longitudinal
 
     begun = perf_counter()
     with reported_errors("it goes on with the first week that is missing"):
         require_extras("train", "report")
-        config = miniature_months(seed, weeks) if miniature else MonthsConfig(seed=seed, weeks=weeks)
+        config = miniature_longitudinal(seed, weeks) if miniature else LongitudinalConfig(seed=seed, weeks=weeks)
         if sessions is not None:
             config = config.model_copy(update={"sessions": sessions})
-        rows = run_months(config, out, steps=ProgressSteps(progress_console(quiet=False)))
-        about = summarise_months(config, out, rows, perf_counter() - begun)
-        report = write_months(out, rows, about)
+        rows = run_longitudinal(config, out, steps=ProgressSteps(progress_console(quiet=False)))
+        about = summarise_longitudinal(config, out, rows, perf_counter() - begun)
+        report = write_longitudinal(out, rows, about)
     if as_json:
         print_json({**about, "rows": rows})
         return

@@ -1,4 +1,4 @@
-"""From the rows of a run over months to what each section of its page shows."""
+"""From the rows of a longitudinal simulation to what each section of its page shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ from pydantic import Field, model_validator
 from corewrite.cycle import WarmStartConfig
 from corewrite.domain import Settings
 from corewrite.gate import GateConfig
-from corewrite.studies.longitudinal.config import MonthsConfig
+from corewrite.studies.longitudinal.config import LongitudinalConfig
 from corewrite.studies.quickstart.config import DemoConfig
 from corewrite.studies.quickstart.config import miniature as miniature_demo
 from corewrite.training import TrainingConfig
@@ -18,8 +18,8 @@ class GateBenchConfig(Settings):
     """World, traffic, warm start and the champion's training; its seed is replaced by each of `seeds`."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Platforms: each has a world, a relevance model, a judge and a champion of its own."""
-    gate: GateConfig = MonthsConfig().pipeline.gate
-    """The gate on trial: that of the months of cycles."""
+    gate: GateConfig = LongitudinalConfig().pipeline.gate
+    """The gate on trial: that of the longitudinal simulation."""
     gate_searches: int = Field(default=3_000, ge=100)
     """Searches of the gate's users in the last week of log, at most."""
     frozen_searches: int = Field(default=1_000, ge=0)

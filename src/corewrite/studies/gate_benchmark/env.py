@@ -57,7 +57,7 @@ from corewrite.studies.gate_benchmark.trainings import (
     champion_training_name,
     poisoned,
 )
-from corewrite.studies.longitudinal.run import week_name
+from corewrite.studies.longitudinal.layout import week_name
 from corewrite.studies.platform import ratings
 from corewrite.studies.ratios import ratio_of_sums, standard_error
 from corewrite.studies.truth import lists_ndcg10

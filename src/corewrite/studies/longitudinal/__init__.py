@@ -1,1 +1,1 @@
-"""Months of weekly cycles on the simulated platform, with and without a gate."""
+"""Longitudinal simulation: months of weekly cycles on the simulated platform, with and without a gate."""

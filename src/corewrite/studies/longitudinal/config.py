@@ -12,7 +12,7 @@ from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.training import TrainingConfig
 
 
-class MonthsConfig(Settings):
+class LongitudinalConfig(Settings):
     """`corewrite simulate --weeks N`."""
 
     seed: int = Field(default=0, ge=0)
@@ -74,9 +74,9 @@ class MonthsConfig(Settings):
         return self.world.model_copy(update={"seed": self.seed})
 
 
-def miniature_months(seed: int = 0, weeks: int = 3) -> MonthsConfig:
+def miniature_longitudinal(seed: int = 0, weeks: int = 3) -> LongitudinalConfig:
     """A run of the same loop small enough for a test; its figures mean nothing."""
-    return MonthsConfig(
+    return LongitudinalConfig(
         seed=seed,
         weeks=weeks,
         incident_week=2,

@@ -1,4 +1,4 @@
-"""What months of cycles came to: arms compared on the same users, with intervals."""
+"""Results of a longitudinal simulation: arms compared on the same users, with intervals."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats
 
+from corewrite.cycle.records import WeekRecord
+from corewrite.cycle.status import load_history
 from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.storage.durable import naming
-from corewrite.studies.longitudinal.config import MonthsConfig
-from corewrite.studies.longitudinal.run import FIRST_WEEK, months_history, week_name
+from corewrite.studies.longitudinal.config import LongitudinalConfig
+from corewrite.studies.longitudinal.layout import FIRST_WEEK, LongitudinalLayout, week_name
 from corewrite.studies.ratios import ratio_of_sums, standard_error
 from corewrite.studies.summary import machine
 from corewrite.version import VERSION
@@ -22,13 +24,15 @@ from corewrite.version import VERSION
 FloatArray = npt.NDArray[np.float64]
 
 
-def summarise_months(config: MonthsConfig, folder: Path, rows: Sequence[Mapping[str, Any]], seconds: float) -> dict[str, Any]:
+def summarise_longitudinal(
+    config: LongitudinalConfig, folder: Path, rows: Sequence[Mapping[str, Any]], seconds: float
+) -> dict[str, Any]:
     """The figures beside `weeks.json`: comparisons of arms, the share promoted, rejections and what promotion came after each,
     alarms, provenance."""
     weeks = range(FIRST_WEEK, FIRST_WEEK + config.weeks)
     weekly = [r for r in rows if r["arm"] == "weekly"]
     number = {week_name(w): w - FIRST_WEEK + 1 for w in weeks}
-    history = [r for r in months_history(folder) if r["week"] in number]
+    history = [r for r in _weekly_history(folder) if r["week"] in number]
     incident = [config.incident_week] if config.incident_week and config.incident_week <= config.weeks else []
     # What its cycle promotes serves from the week after.
     hurt = [w for w in weeks if incident and number[week_name(w)] > incident[0]]
@@ -128,7 +132,7 @@ def _ndcg(folder: Path, weeks: Sequence[int], arm: str, other: str, column: str)
     return sums[0], count, sums[1], count
 
 
-def write_months(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
+def write_longitudinal(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
     """Write weeks.json, summary.json and report.html; returns the report's path."""
     from corewrite.report import render_weeks
 
@@ -138,3 +142,8 @@ def write_months(folder: Path, rows: Sequence[Mapping[str, Any]], about: Mapping
         report = folder / "report.html"
         report.write_text(render_weeks(rows, about), "utf-8")
     return report
+
+
+def _weekly_history(folder: Path) -> list[WeekRecord]:
+    """Records of the weekly arm's cycles."""
+    return load_history(LongitudinalLayout(folder).run("weekly").root)

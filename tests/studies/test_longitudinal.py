@@ -1,8 +1,7 @@
-"""Three weeks of the months' loop in miniature; and the arithmetic of comparing arms."""
+"""A longitudinal simulation of three weeks in miniature; and the arithmetic of comparing arms."""
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,16 +11,18 @@ from rich.console import Console
 
 from corewrite.registry import Registry
 from corewrite.report.progress import ProgressSteps
-from corewrite.studies.longitudinal.config import miniature_months
-from corewrite.studies.longitudinal.run import ARMS, _Months, incident_spec, run_months
-from corewrite.studies.longitudinal.summary import compare, summarise_months, write_months
+from corewrite.studies.longitudinal.config import miniature_longitudinal
+from corewrite.studies.longitudinal.incidents import incident_spec
+from corewrite.studies.longitudinal.layout import ARMS, LongitudinalLayout
+from corewrite.studies.longitudinal.run import run_longitudinal
+from corewrite.studies.longitudinal.summary import compare, summarise_longitudinal, write_longitudinal
 
 
 @pytest.mark.e2e
 def test_three_weeks(tmp_path: Path):
-    config = miniature_months(seed=0, weeks=3)
+    config = miniature_longitudinal(seed=0, weeks=3)
     steps = ProgressSteps(Console(quiet=True))
-    rows = run_months(config, tmp_path, steps=steps)
+    rows = run_longitudinal(config, tmp_path, steps=steps)
     assert [(r["week"], r["arm"]) for r in rows] == [(w, a) for w in (1, 2, 3) for a in ARMS]
     for r in rows:
         assert 0 <= r["cqr"] <= 1 and 0 <= r["give_up"] <= 1 and 0 < r["ndcg10"] < 1 and 0 < r["judge"] <= 1
@@ -39,13 +40,13 @@ def test_three_weeks(tmp_path: Path):
     assert pq.read_table(tmp_path / "labels.parquet").num_rows == first.num_rows + second.num_rows
 
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "weeks").iterdir()}
-    assert run_months(config, tmp_path, steps=steps) == rows, "going on with a finished run does nothing"
+    assert run_longitudinal(config, tmp_path, steps=steps) == rows, "going on with a finished run does nothing"
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "weeks").iterdir()} == before
     with pytest.raises(ValueError, match="under other settings"):
-        run_months(config.model_copy(update={"sessions": 1_501}), tmp_path, steps=steps)
+        run_longitudinal(config.model_copy(update={"sessions": 1_501}), tmp_path, steps=steps)
 
-    about = summarise_months(config, tmp_path, rows, 1.0)
-    page = write_months(tmp_path, rows, about).read_text("utf-8")
+    about = summarise_longitudinal(config, tmp_path, rows, 1.0)
+    page = write_longitudinal(tmp_path, rows, about).read_text("utf-8")
     assert "never" in page and json.loads((tmp_path / "weeks.json").read_text("utf-8")) == rows
     for c in about["comparisons"]:
         assert c["low"] <= c["difference"] <= c["high"]
@@ -61,7 +62,7 @@ def test_three_weeks(tmp_path: Path):
 def test_a_branch_is_taken_back_after_a_kill_in_the_middle_of_it(tmp_path: Path):
     for name in ("no_gate", ".no_gate.joined"):
         (tmp_path / name / "run").mkdir(parents=True)
-    _Months.join(SimpleNamespace(folder=tmp_path))
+    LongitudinalLayout(tmp_path).join()
     assert list(tmp_path.iterdir()) == []
 
 
