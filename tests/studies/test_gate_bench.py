@@ -18,9 +18,10 @@ from corewrite.gate.decision import CheckResult
 from corewrite.relevance import Labels, TreeJudge
 from corewrite.report.progress import ProgressSteps
 from corewrite.studies.gate_benchmark.cases import cases, caught_by
+from corewrite.studies.gate_benchmark.change import relative_change
 from corewrite.studies.gate_benchmark.config import GateBenchConfig, miniature_bench
-from corewrite.studies.gate_benchmark.env import _of_some, relative_change
 from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, CorpusStats, rewritten
+from corewrite.studies.gate_benchmark.outputs import subset
 from corewrite.studies.gate_benchmark.remember import Remembered, RememberingJudge
 from corewrite.studies.gate_benchmark.run import COLUMNS, role, run_bench, summarise_bench, write_bench
 from corewrite.studies.gate_benchmark.trainings import build_trainings, poisoned
@@ -244,7 +245,7 @@ def test_a_half_of_the_users_is_compared_on_all_that_the_whole_is():
         kl={"reference": rng.normal(size=n)}, recent=side(), canaries=[Canary(Query("q"), (PAYLOAD,), "")],
         candidate_problems=["it is broken"],
     )  # fmt: skip
-    half = _of_some(whole, np.array([0, 3]))
+    half = subset(whole, np.array([0, 3]))
     for field in fields(Evaluation):
         found, all_of_it = getattr(half, field.name), getattr(whole, field.name)
         if field.name in ("candidate", "champion", "recent"):

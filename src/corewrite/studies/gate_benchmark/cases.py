@@ -12,9 +12,11 @@ import torch
 from corewrite.gate import GateResult, Verdict
 from corewrite.registry import Registry, RegistryError
 from corewrite.rewriter import RewriterError, load_rewriter
+from corewrite.studies.gate_benchmark.change import Change
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
-from corewrite.studies.gate_benchmark.env import BenchmarkEnv, CaseOutput, Change, Where
+from corewrite.studies.gate_benchmark.env import BenchmarkEnv
 from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, Family, rewritten
+from corewrite.studies.gate_benchmark.outputs import CaseOutput, Where
 from corewrite.studies.gate_benchmark.remember import Rewrites
 from corewrite.studies.gate_benchmark.trainings import (
     CHAMPION,
