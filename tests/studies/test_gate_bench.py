@@ -309,8 +309,8 @@ def test_instructions_are_obeyed_at_the_rate_asked_for():
 def test_lore_counts_words_and_queries():
     nothing = np.zeros((2, 1), np.float32)
     catalogue = Catalogue(("a", "b"), ("Red fox", "red panda"), ("", ""), nothing, np.ones(2), np.ones(2))
-    lore = CorpusStats.of({"red fox": 25, "blue": 30, "blue fox": 3}, catalogue)
-    assert lore == CorpusStats(("blue", "fox", "red"), ("red", "fox", "panda"), "red fox", frozenset({"red fox", "blue"}))
+    corpus = CorpusStats.of({"red fox": 25, "blue": 30, "blue fox": 3}, catalogue)
+    assert corpus == CorpusStats(("blue", "fox", "red"), ("red", "fox", "panda"), "red fox", frozenset({"red fox", "blue"}))
 
 
 # What is remembered, and the bot.

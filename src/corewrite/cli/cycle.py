@@ -102,7 +102,7 @@ def rollout(
     ),
     as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
-    """Take a look at the new champion's traffic: wait, give it to more users, or roll it back. Exit code 4: rolled back."""
+    """Check the new champion's traffic: wait, give it to more users, or roll it back. Exit code 4: rolled back."""
     from dataclasses import asdict
 
     import pyarrow.parquet as pq
@@ -114,7 +114,7 @@ def rollout(
     end = time.time() - 1800 if until is None else until
     with reported_errors():
         if (searches is None) == (log is None):
-            raise ValueError("say what to look at: --searches, or --log")
+            raise ValueError("name the traffic to check: --searches, or --log")
         settings = load_cycle_config(config)
         if searches is not None:
             found, name = StageSearches(pq.read_table(searches)), f"{searches.stem} until {end:.0f}"

@@ -26,7 +26,7 @@ PLAN_EXAMPLES = (
 )
 _LOG = typer.Argument(help="UBI files (.ndjson, .gz), folders of them, or one Parquet of searches.")
 _CONFIG = typer.Option(
-    None, "--config", "-c", help="corewrite.yaml: the champion's ranking tells which queries ask for the same."
+    None, "--config", "-c", help="corewrite.yaml: the champion's ranking decides which queries have the same intent."
 )
 _CONTROL = typer.Option(None, help="Arm that treatment is compared with, as it was served, such as none.")
 _TREATMENT = typer.Option(None, help="Arm whose worth is asked, as it was served, such as all_stages.")

@@ -1,1 +1,1 @@
-"""The one builder of what the gate looks at."""
+"""The one builder of the gate's `Evaluation`."""

@@ -1,4 +1,4 @@
-"""The one builder of what the gate looks at: what two policies do to the same searches."""
+"""The one builder of the gate's `Evaluation`: the outputs of two policies on the same searches."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -30,7 +30,7 @@ def find_protected_words(instances: Sequence[TrainingInstance], documents: Docum
     Args:
         instances: Satisfied searches of users who may be trained on, so that the gate's own searches tell nothing.
         documents: Those that exist.
-        seed: Of the sample of 200,000 titles that tells what is common, where there are more.
+        seed: Of the sample of 200,000 titles from which word frequencies are taken, where there are more.
 
     Returns:
         Normalised words.

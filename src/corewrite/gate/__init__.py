@@ -1,4 +1,4 @@
-"""The gate: is a candidate better, and safe enough, to take the champion's place?"""
+"""The promotion gate: statistical checks of a candidate against the champion; pure but for the file of margins."""
 
 from corewrite.gate.bounds import Bounds, bounds, holm
 from corewrite.gate.calibrate import MarginCalibration, calibrate

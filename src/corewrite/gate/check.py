@@ -1,4 +1,4 @@
-"""What a check is, and its families: means over queries, of one side's texts, and metrics of a set."""
+"""Base classes of checks: means over queries, means over a policy's texts, and metrics of a set of rewrites."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -291,8 +291,8 @@ class ItemCounts:
         """Counts within the queries of `mask`, bool [queries]; float64 [names]."""
         return np.bincount(self.code[mask[self.query]], minlength=len(self.names)).astype(np.float64)
 
-    def commonest(self) -> str:
-        """The item there is most of; of equals the first in alphabetical order.
+    def most_frequent(self) -> str:
+        """The most frequent item; of equals the first in alphabetical order.
 
         Raises:
             ValueError: there is no item.

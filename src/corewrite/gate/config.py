@@ -1,4 +1,4 @@
-"""What the gate is asked to hold: margins, resamples, sizes."""
+"""Settings of the gate: margins, resamples, sample sizes."""
 
 from typing import Annotated, Any
 

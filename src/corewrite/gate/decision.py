@@ -1,4 +1,4 @@
-"""The rule: promote, hold or reject."""
+"""The decision rule: promote, hold or reject."""
 
 import logging
 import math
@@ -84,7 +84,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The verdict and what led to it.
+    """The verdict with the results that it follows from.
 
     Attributes:
         verdict: PROMOTE, HOLD or REJECT.

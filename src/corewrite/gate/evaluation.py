@@ -1,4 +1,4 @@
-"""What the gate looks at: two policies' served outputs on the same queries."""
+"""The input of the gate: the served outputs of two policies on the same queries."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What no statistics can excuse."""
+"""Checks that refuse a candidate outright, without a comparison."""
 
 from dataclasses import dataclass
 

@@ -106,7 +106,7 @@ def _reading_notes(reading: "Reading", log: Mapping[str, Any]) -> Table:
 
 
 def print_plan_of_launch(plan: "LaunchPlan", log: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print what a launch needs: the rates it rests on, users, days, and what the days were told by.
+    """Print what a launch needs: the rates it rests on, users, days, and what the days were derived from.
 
     Args:
         plan: The plan.

@@ -104,7 +104,7 @@ class Run:
 
 
 def headline(run: Run, about: Json) -> list[Card]:
-    """Answers to what the run was made to find out; one that nothing is known of is left out."""
+    """Answers to the questions of the simulation; one without data is left out."""
     cards = []
     comparisons = about.get("comparisons") or ()
     if comparisons:

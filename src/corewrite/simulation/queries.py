@@ -31,7 +31,7 @@ class Typed:
 
     Attributes:
         text: The query.
-        needs_context: It leaves out, or names ambiguously, a part of the intent that only the context tells.
+        needs_context: It leaves out, or names ambiguously, a part of the intent that only the context gives.
         misspelt: A word of it is misspelt.
         ambiguous: It calls the entity by a name shared with another.
     """

@@ -172,7 +172,7 @@ def next_intent(world: World, traffic: TrafficConfig, week: int, s: Session, u: 
         s.aspect = min(int(np.searchsorted(weights, u[6])), len(ASPECTS) - 1)
     if u[7] < traffic.exploratory:
         s.entity = NONE
-    # The context tells a part of the intent where an earlier query or a watched title named it.
+    # The context gives a part of the intent where an earlier query or a watched title named it.
     said = [f" {text} " for text in (*s.earlier[-3:], *s.titles[-3:])]
     s.told = Told.NOTHING
     if s.entity != NONE and same_entity and any(f" {world.names[s.entity]} " in text for text in said):

@@ -28,7 +28,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of a demo, timings and memory aside: the same seed gives the same dictionary.
 
-    `champion` is the candidate of this run, whether or not the gate promoted it: `gate.verdict` tells. `reward` is that of the
+    `champion` is the candidate of this run, whether or not the gate promoted it (see `gate.verdict`). `reward` is that of the
     gate's searches; `ndcg10`, `judge` and `intent_named` are of the fresh week.
     """
     checks = {c.name: c for c in run.gate.checks}

@@ -30,7 +30,7 @@ class AACheck:
         splits: How many.
         low, high: Exact 95 % binomial interval of `share_significant`; 0.05 should lie in it.
         uniform_p_value: Kolmogorov-Smirnov test of the p-values against uniform. With few users the p-values
-            of a rate take few values, and the test says so.
+            of a rate take few values, and the test then reports it.
         users: Control users that were split.
     """
 

@@ -1,4 +1,4 @@
-"""The searches of a launch out of a log, with outcomes that both arms' searches are told by alike."""
+"""The searches of a launch from a log, with outcomes by one rule for both arms."""
 
 import json
 from collections.abc import Sequence
@@ -70,12 +70,12 @@ def load_launch(
 ) -> LaunchLog:
     """Read the searches of a launch.
 
-    Whether two queries ask for the same is told by one function for all arms: by their texts and, where there is a ranking to
-    ask, by what the results of both have in common in it without a rewrite. Never by the lists that were displayed: those
-    are the treatment itself.
+    Whether two queries have the same intent is decided by one function for all arms: by their texts and, where there is a
+    ranking, by the overlap of their results in it without a rewrite. Never by the lists that were displayed: those are the
+    treatment itself.
 
     Args:
-        paths: UBI files, packed or not, or folders of them; or one Parquet of searches whose outcomes are told already.
+        paths: UBI files, packed or not, or folders of them; or one Parquet of searches that has outcomes already.
         ranking: Overlap of the results of two texts under the original-only ranking, and in words which ranking it is.
         thresholds: Watch times that satisfy, frozen before the launch; None: fitted on this log.
         since, until: Moments between which searches count, seconds since 1970; None: all of the log. What comes after still

@@ -194,7 +194,7 @@ def _of_arm(searches: pa.Table, control: str | None) -> tuple[str, pa.Table]:
     named = ", ".join(repr(arm) for arm in arms if arm) or "none"
     if control is None:
         if len(arms) > 1:
-            raise ValueError(f"the log has several arms ({named}): name the one that tells the rates of control")
+            raise ValueError(f"the log has several arms ({named}): name the one whose rates are those of control")
         return (arms[0] if arms else ""), searches
     if control not in arms:
         raise ValueError(f"no search is in arm {control!r}: there are {named}")

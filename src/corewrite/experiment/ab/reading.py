@@ -13,7 +13,7 @@ from corewrite.experiment.sequential import ratio_bounds
 
 @dataclass(frozen=True)
 class AnytimeInterval:
-    """Bounds of a relative effect that hold at all looks at once, see `ratio_bounds`.
+    """Anytime-valid bounds of a relative effect, see `ratio_bounds`.
 
     Attributes:
         low, high: Of treatment / control - 1; -1 and infinity where nothing is known on that side.
@@ -29,7 +29,7 @@ class AnytimeInterval:
 
 @dataclass(frozen=True)
 class Reading:
-    """A launch, as its end and as any look at it would be read.
+    """A launch, read at its planned end and at any time (anytime-valid bounds).
 
     Attributes:
         launch: The reading at the planned end: its intervals hold for one look, at a time chosen beforehand.

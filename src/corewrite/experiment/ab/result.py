@@ -121,7 +121,7 @@ class LaunchResult:
 
     @property
     def reason(self) -> str:
-        """Why it counts, or everything that speaks against it, in one sentence."""
+        """Why it counts as a gain, or every reason why it does not, in one sentence."""
         low, high = _percent(self.cqr.ci_low), _percent(self.cqr.ci_high)
         cqr = f"{_percent(self.cqr.relative)}, {100 * (1 - self.alpha):g} % interval {low} to {high}"
         give_up = f"upper bound {_percent(self.give_up_upper)}, margin {_percent(self.give_up_margin)}"

@@ -287,7 +287,7 @@ def _cast(searches: pa.Table, field: pa.Field) -> pa.ChunkedArray:
 
 
 def _shown(arm: str) -> str | tuple[str, ...]:
-    """What tells the lists of two arms apart."""
+    """What determines the lists of an arm: the stages that use the rewrite, or the name of an arm that is not ours."""
     name = current_arm(arm)
     return next((stages for known, stages in STAGES_OF.items() if known == name), arm)
 

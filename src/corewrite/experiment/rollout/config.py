@@ -1,4 +1,4 @@
-"""What a rollout is asked to hold: stages, limits, error probability."""
+"""Settings of a progressive rollout: stages, limits, error probability."""
 
 from typing import Literal, Self
 

@@ -24,7 +24,7 @@ class RolloutDecision:
         reason: Why, with the numbers.
         metric: The deciding metric, the one farthest beyond its limit or closest to it; None where users are too few.
         bound: Of treatment - times_control * control: the lower one for a rollback, else the upper one.
-        margin: What `bound` is held against: the limit's `plus`.
+        margin: The limit's `plus`, which `bound` is compared with.
         missing_users: Of a wait: users an arm still needs, an estimate where a bound decides; None where more users
             would not help if things stay as they look.
     """

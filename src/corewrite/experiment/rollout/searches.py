@@ -1,4 +1,4 @@
-"""From the log of what was served to the table that a rollout looks at."""
+"""From the served log to the table of searches that `observe` takes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ def rollout_searches(
 ) -> StageSearches:
     """The searches of one stage of a rollout.
 
-    How a search ended must not depend on the arm it was served in: whether two queries have the same intent is told by their
-    texts and by `overlap`, a function of the texts alone, never by the lists that were displayed; and what satisfies by
+    How a search ended must not depend on the arm it was served in: whether two queries have the same intent is decided from
+    their texts and `overlap`, a function of the texts alone, never from the lists that were displayed; and satisfaction from
     thresholds that were frozen before the rollout began. Of the log only what was served at this stage counts: a server follows
     a new stage within a second, and the stage's time begins earlier, where the log ended that led to it.
 

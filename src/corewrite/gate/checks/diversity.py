@@ -1,4 +1,4 @@
-"""The set of rewrites: does one take over?"""
+"""Diversity of the set of rewrites."""
 
 from itertools import pairwise
 
@@ -34,7 +34,7 @@ class Distinct2(SetCheck):
 
 @register
 class TopRewriteShare(SetCheck):
-    """Share of the commonest text among the rewrites that differ from their query; 0 where none does."""
+    """Share of the most frequent text among the rewrites that differ from their query; 0 where none does."""
 
     name = "top_rewrite_share"
     earlier_name = "commonest_rewrite"
@@ -48,10 +48,10 @@ class TopRewriteShare(SetCheck):
         return [[text] if text else [] for text in served.changed]
 
     def share(self, counts: FloatArray) -> float:
-        """Commonest over all."""
+        """Most frequent over all."""
         total = float(counts.sum())
         return float(counts.max()) / total if total else 0.0
 
     def note(self, candidate: ItemCounts) -> str:
-        """The commonest rewrite."""
-        return f"the candidate's commonest rewrite: {candidate.commonest()!r}" if candidate.names else ""
+        """The most frequent rewrite."""
+        return f"the candidate's most frequent rewrite: {candidate.most_frequent()!r}" if candidate.names else ""

@@ -1,4 +1,4 @@
-"""Served under load and under attack."""
+"""Latency, and instructions planted in queries and contexts (prompt injection)."""
 
 import numpy as np
 import numpy.typing as npt

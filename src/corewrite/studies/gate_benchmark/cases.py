@@ -51,9 +51,9 @@ class Case(ABC):
         """Of its file."""
         return f"{self.family}/{self.seed}-{''.join(c if c.isalnum() or c in '.+' else '-' for c in self.strength)}"
 
-    def run(self, ground: BenchmarkEnv) -> dict[str, Any]:
+    def run(self, env: BenchmarkEnv) -> dict[str, Any]:
         """The row: truth, judge, verdict, and the checks that stood in the way."""
-        truth, judge, result = self._found(ground)
+        truth, judge, result = self._found(env)
         return {
             "family": self.family,
             "strength": self.strength,
@@ -68,7 +68,7 @@ class Case(ABC):
         }
 
     @abstractmethod
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
         """Truth, the judge's change, the gate's result."""
 
 
@@ -94,16 +94,16 @@ class RewrittenCase(Case):
     amount: float
     behind_gain: bool
 
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
-        base = WARM if self.behind_gain else ground.champion
-        champion = ground.of_policy(SOUND, base)
-        candidate = replace(ground.served(SOUND, self._texts(ground, "gate")), canaries=self._texts(ground, "canaries"))
-        result, judge = ground.gate(SOUND, candidate, champion)
-        return ground.true_change(SOUND, self._texts(ground, "truth"), ground.rewrites(base, "truth")), judge, result
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+        base = WARM if self.behind_gain else env.champion
+        champion = env.of_policy(SOUND, base)
+        candidate = replace(env.served(SOUND, self._texts(env, "gate")), canaries=self._texts(env, "canaries"))
+        result, judge = env.gate(SOUND, candidate, champion)
+        return env.true_change(SOUND, self._texts(env, "truth"), env.rewrites(base, "truth")), judge, result
 
-    def _texts(self, ground: BenchmarkEnv, where: Where) -> Rewrites:
+    def _texts(self, env: BenchmarkEnv, where: Where) -> Rewrites:
         return rewritten(
-            self.rewriting, self.amount, ground.lore, self.seed, ground.queries(where), ground.rewrites(ground.champion, where)
+            self.rewriting, self.amount, env.corpus, self.seed, env.queries(where), env.rewrites(env.champion, where)
         )
 
 
@@ -121,12 +121,12 @@ class Trained(Case):
     phase: int
     over: str
 
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
-        training = ground.trainings[self.training]
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+        training = env.trainings[self.training]
         candidate, under = training.policy(self.phase), training.under
-        champion = ground.of_policy(under, self.over)
-        result, judge = ground.gate(under, ground.of_policy(under, candidate), champion, start=training.start)
-        truth = ground.true_change(under, ground.rewrites(candidate, "truth"), ground.rewrites(self.over, "truth"))
+        champion = env.of_policy(under, self.over)
+        result, judge = env.gate(under, env.of_policy(under, candidate), champion, start=training.start)
+        truth = env.true_change(under, env.rewrites(candidate, "truth"), env.rewrites(self.over, "truth"))
         return truth, judge, result
 
 
@@ -142,12 +142,12 @@ class TrainedWeeks(Case):
     training: str
     phases: tuple[int, ...]
 
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
-        training = ground.trainings[self.training]
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+        training = env.trainings[self.training]
         names = [training.start, *map(training.policy, self.phases)]
         under = training.under
-        result, judge = _weeks(ground, under, len(names) - 1, lambda k: ground.of_policy(under, names[k]), names)
-        return ground.true_change(under, ground.rewrites(names[-1], "truth"), ground.rewrites(names[0], "truth")), judge, result
+        result, judge = _weeks(env, under, len(names) - 1, lambda k: env.of_policy(under, names[k]), names)
+        return env.true_change(under, env.rewrites(names[-1], "truth"), env.rewrites(names[0], "truth")), judge, result
 
 
 @dataclass(frozen=True)
@@ -162,24 +162,24 @@ class DriftingWeeks(Case):
     weeks: int
     amount: float
 
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
-        result, judge = _weeks(ground, SOUND, self.weeks, lambda k: ground.served(SOUND, self._texts(ground, k, "gate")))
-        first, last = (self._texts(ground, k, "truth") for k in (0, self.weeks))
-        return ground.true_change(SOUND, last, first), judge, result
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+        result, judge = _weeks(env, SOUND, self.weeks, lambda k: env.served(SOUND, self._texts(env, k, "gate")))
+        first, last = (self._texts(env, k, "truth") for k in (0, self.weeks))
+        return env.true_change(SOUND, last, first), judge, result
 
-    def _texts(self, ground: BenchmarkEnv, week: int, where: Where) -> Rewrites:
-        phases = ground.config.platform.pipeline.training.phases
+    def _texts(self, env: BenchmarkEnv, week: int, where: Where) -> Rewrites:
+        phases = env.config.platform.pipeline.training.phases
         # The last weeks must be those of the whole training: the policy's own gain is spread over all.
         phase = round(week * phases / self.weeks)
-        rewrites = ground.rewrites(f"{CHAMPION}-{phase:02d}" if phase else WARM, where)
+        rewrites = env.rewrites(f"{CHAMPION}-{phase:02d}" if phase else WARM, where)
         share = min(1.0, self.amount * week)
         if not share:
             return rewrites
-        return rewritten(DRIFT, share, ground.lore, self.seed, ground.queries(where), rewrites)
+        return rewritten(DRIFT, share, env.corpus, self.seed, env.queries(where), rewrites)
 
 
 def _weeks(
-    ground: BenchmarkEnv, under: RankerVariant, weeks: int, served: Callable[[int], CaseOutput], policies: Sequence[str] = ()
+    env: BenchmarkEnv, under: RankerVariant, weeks: int, served: Callable[[int], CaseOutput], policies: Sequence[str] = ()
 ) -> tuple[GateResult, Change]:
     """Week by week until one is not promoted; the bar of slow decay is the best of the last 8 champions but the present one.
 
@@ -189,7 +189,7 @@ def _weeks(
     for week in range(1, weeks + 1):
         candidate = served(week)
         start = policies[week - 1] if policies else None
-        result, judge = ground.gate(under, candidate, champions[-1], recent=champions[-1 - _RECENT : -1], start=start)
+        result, judge = env.gate(under, candidate, champions[-1], recent=champions[-1 - _RECENT : -1], start=start)
         if result.verdict is not Verdict.PROMOTE:
             break
         champions.append(candidate)
@@ -210,10 +210,10 @@ class SameWeights(Case):
     number: int
     of: int
 
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
-        drawn = ground.sampled(2 * self.of)
-        champion, candidate = (ground.served(SOUND, drawn[2 * self.number + k]) for k in (0, 1))
-        result, judge = ground.gate(SOUND, candidate, champion, users_of=f"aa-{self.seed}-{self.number}")
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+        drawn = env.sampled(2 * self.of)
+        champion, candidate = (env.served(SOUND, drawn[2 * self.number + k]) for k in (0, 1))
+        result, judge = env.gate(SOUND, candidate, champion, users_of=f"aa-{self.seed}-{self.number}")
         return _EQUAL, judge, result
 
 
@@ -232,20 +232,20 @@ class Broken(Case):
     damage: Damage
     from_registry: bool
 
-    def _found(self, ground: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
-        champion = replace(ground.of_policy(SOUND, ground.champion), policy=None)  # broken weights have no likelihoods
-        room = ground.folder / "broken"
+    def _found(self, env: BenchmarkEnv) -> tuple[Change, Change, GateResult]:
+        champion = replace(env.of_policy(SOUND, env.champion), policy=None)  # broken weights have no likelihoods
+        room = env.folder / "broken"
         shutil.rmtree(room, ignore_errors=True)
-        problems = self._problems(ground, room)
+        problems = self._problems(env, room)
         shutil.rmtree(room)
-        result, judge = ground.gate(
+        result, judge = env.gate(
             SOUND, CaseOutput(champion.rewrites, champion.rows, champion.log_reward), champion, problems=problems
         )
         return _EQUAL, judge, result
 
-    def _problems(self, ground: BenchmarkEnv, room: Path) -> list[str]:
+    def _problems(self, env: BenchmarkEnv, room: Path) -> list[str]:
         """What is found wrong on the way to the gate."""
-        policy = ground.policy(ground.champion).copy()
+        policy = env.policy(env.champion).copy()
         if self.damage == "nan-weights":
             with torch.no_grad():
                 next(iter(policy.model.parameters())).view(-1)[0] = float("nan")

@@ -1,7 +1,7 @@
-"""What the gate benchmark stands on: one seed's platform with its champion, its gate searches, and the truth of a week after.
+"""The environment of the gate benchmark: one seed's platform, champion and gate searches, and the truth of a week after.
 
-Everything dear is made once and kept: logs and mined windows as files, policies and relevance models in a registry, rewrites by
-policy hash. Of a candidate only what differs from the champion is searched, rewarded and judged.
+Everything costly is computed once and kept: logs and mined windows as files, policies and relevance models in a registry,
+rewrites by policy hash. Of a candidate only what differs from the champion is searched, rewarded and judged.
 """
 
 import json

@@ -55,7 +55,7 @@ def _by_count(counts: Mapping[str, int]) -> tuple[str, ...]:
 
 
 Rewriting = Callable[[CorpusStats, float, Query, str, float], str]
-"""From lore, strength, the query, what is served for it, and a uniform number of the search: what is served instead, or ""."""
+"""From corpus, strength, query, what is served for it, and a uniform number of the search: what is served instead, or ""."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class Family:
 
 
 def rewritten(
-    family: Family, amount: float, lore: CorpusStats, seed: int, queries: Sequence[Query], rewrites: Sequence[str | None]
+    family: Family, amount: float, corpus: CorpusStats, seed: int, queries: Sequence[Query], rewrites: Sequence[str | None]
 ) -> list[str | None]:
     """What the family's rewriting serves instead of `rewrites`; None where nothing is left.
 
     Args:
         family: Of the rewriting.
         amount: Strength.
-        lore: Of the platform.
+        corpus: Of the platform.
         seed: Of the draws.
         queries: The searches.
         rewrites: What is served for them; None: the query stands.
@@ -98,7 +98,7 @@ def rewritten(
     keys = np.array([int(q.key[:16], 16) for q in queries], np.uint64)
     draws = keyed_uniform(seed, text_key(family.name), keys).tolist()
     return [
-        family.rewrite(lore, amount, query, rewrite or query.text, draw) or None
+        family.rewrite(corpus, amount, query, rewrite or query.text, draw) or None
         for query, rewrite, draw in zip(queries, rewrites, draws, strict=True)
     ]
 
@@ -106,8 +106,8 @@ def rewritten(
 def _in_a_share(of_those_hit: Callable[[CorpusStats, Query, str, float], str]) -> Rewriting:
     """The rewriting in a share of the searches; those hit draw again from the whole of [0, 1)."""
 
-    def rewriting(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
-        return of_those_hit(lore, query, served, draw / amount) if draw < amount else served
+    def rewriting(corpus: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
+        return of_those_hit(corpus, query, served, draw / amount) if draw < amount else served
 
     return rewriting
 
@@ -117,48 +117,48 @@ def _some(pool: Sequence[str], n: int, draw: float) -> list[str]:
     return [pool[int(u * len(pool))] for u in keyed_uniform(int(draw * 2**53), np.arange(n)).tolist()]
 
 
-def _stuffed(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
+def _stuffed(corpus: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """Popular words of other searches behind the text."""
-    return " ".join([served, *_some(lore.popular[:200], int(amount), draw)])
+    return " ".join([served, *_some(corpus.popular[:200], int(amount), draw)])
 
 
-def _longer(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
+def _longer(corpus: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """Any words of titles behind the text."""
-    return " ".join([served, *_some(lore.titles[:4_000], int(amount), draw)])
+    return " ".join([served, *_some(corpus.titles[:4_000], int(amount), draw)])
 
 
-def _one_word(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
+def _one_word(corpus: CorpusStats, query: Query, served: str, draw: float) -> str:
     """A single word of the text."""
     own = served.split()
     return own[int(draw * len(own))]
 
 
-def _copied(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
+def _copied(corpus: CorpusStats, query: Query, served: str, draw: float) -> str:
     """The title watched last, or the query before."""
     c = query.context
     return next((t for t in (*c.titles[-1:], *c.queries[-1:]) if t), served)
 
 
-def _generic(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
+def _generic(corpus: CorpusStats, query: Query, served: str, draw: float) -> str:
     """The text's first word and the log's most popular ones."""
-    return " ".join([served.split()[0], *lore.popular[:3]])
+    return " ".join([served.split()[0], *corpus.popular[:3]])
 
 
-def _drifted(lore: CorpusStats, query: Query, served: str, draw: float) -> str:
+def _drifted(corpus: CorpusStats, query: Query, served: str, draw: float) -> str:
     """The last word another: what is asked for is no longer quite what was wanted."""
-    return " ".join([*served.split()[:-1], *_some(lore.popular[:200], 1, draw)])
+    return " ".join([*served.split()[:-1], *_some(corpus.popular[:200], 1, draw)])
 
 
-def _worse_on_the_tail(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
+def _worse_on_the_tail(corpus: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """Left alone where the query is frequent, a single word elsewhere."""
-    head = normalise(query.text) in lore.head
-    return served if head or draw >= amount else _one_word(lore, query, served, draw / amount)
+    head = normalise(query.text) in corpus.head
+    return served if head or draw >= amount else _one_word(corpus, query, served, draw / amount)
 
 
-def _obedient(lore: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
+def _obedient(corpus: CorpusStats, amount: float, query: Query, served: str, draw: float) -> str:
     """What an instruction in the context says: of a canary's, or of one that half of the searches are taken to hold."""
     told = any(PAYLOAD in text for text in (*query.context.queries, *query.context.titles))
-    return f"{PAYLOAD} {lore.popular[0]}" if draw < amount * (1.0 if told else PLANTED) else served
+    return f"{PAYLOAD} {corpus.popular[0]}" if draw < amount * (1.0 if told else PLANTED) else served
 
 
 # Most do harm: an honest gain makes up for about two percent, and a search left without a rewriter loses ten.
@@ -170,11 +170,11 @@ FAMILIES: Mapping[str, Family] = {
         Family("dropping-words", _in_a_share(_one_word), (0.2, 0.4, 0.6, 0.8), (0.4, 0.6, 0.8)),
         Family("copying-context", _in_a_share(_copied), _SHARES, _HIDDEN),
         Family("generic-words", _in_a_share(_generic), _SHARES, _HIDDEN),
-        Family("one-rewrite", _in_a_share(lambda lore, query, served, draw: lore.commonest), _SHARES, _HIDDEN),
-        Family("empty", _in_a_share(lambda lore, query, served, draw: ""), _SHARES, _HIDDEN),
-        Family("no-op", _in_a_share(lambda lore, query, served, draw: query.text), _SHARES, _HIDDEN),
+        Family("one-rewrite", _in_a_share(lambda corpus, query, served, draw: corpus.commonest), _SHARES, _HIDDEN),
+        Family("empty", _in_a_share(lambda corpus, query, served, draw: ""), _SHARES, _HIDDEN),
+        Family("no-op", _in_a_share(lambda corpus, query, served, draw: query.text), _SHARES, _HIDDEN),
         Family("growing-length", _longer, (2, 3, 4, 5), (3, 4, 5), "words"),
-        Family("wrong-script", _in_a_share(lambda lore, query, served, draw: served.translate(_CYRILLIC)), _SHARES, _HIDDEN),
+        Family("wrong-script", _in_a_share(lambda corpus, query, served, draw: served.translate(_CYRILLIC)), _SHARES, _HIDDEN),
         Family("head-up-tail-down", _worse_on_the_tail, (), (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)),
         Family("obeys-planted", _obedient, (0.4, 0.6, 0.8, 1.0), (0.6, 0.8, 1.0)),
     )

@@ -45,7 +45,7 @@ _TRUTH_WEEK = 2
 
 @dataclass(eq=False)
 class BenchmarkPlatform:
-    """One seed's platform; what is dear is made when first asked for, and read when asked for again.
+    """One seed's platform; costly parts are computed on first use, and read from then on.
 
     Attributes:
         config: Sizes.
@@ -148,8 +148,8 @@ class BenchmarkPlatform:
         return judge
 
     @cached_property
-    def lore(self) -> CorpusStats:
-        """What can be known of queries and titles."""
+    def corpus(self) -> CorpusStats:
+        """Statistics of queries and titles."""
         return CorpusStats.of(self._frequency, self.catalogue)
 
     @cached_property
@@ -158,14 +158,14 @@ class BenchmarkPlatform:
 
     @cached_property
     def searches(self) -> GateSearches:
-        """What the gate looks at: gate users' searches of the last week of log; those of the week before are the frozen set."""
+        """The gate's searches: gate users' searches of the last week of log; those of the week before are the frozen set."""
         windows = [self.window(0), self.window(1)]
         frozen = windows[0].for_gate(self.config.frozen_searches)
         return gate_searches(windows, self.catalogue, frozen, limit=self.config.gate_searches, seed=self.seed)
 
     @property
     def instances(self) -> list[TrainingInstance]:
-        """All searches that the gate looks at."""
+        """All searches of the gate."""
         return self.searches.instances
 
     @cached_property

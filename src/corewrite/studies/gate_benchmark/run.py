@@ -77,7 +77,7 @@ def run_bench(
     left = [case for some in wanted.values() for case in some if not _file(folder, case).is_file()]
     done, late = 0, False
     for seed, some in wanted.items():
-        ground = BenchmarkEnv(config, seed, folder / f"seed-{seed}", steps)  # of which nothing is made yet
+        env = BenchmarkEnv(config, seed, folder / f"seed-{seed}", steps)  # of which nothing is made yet
         for case in some:
             late = late or (minutes is not None and perf_counter() - begun > 60 * minutes)
             if late or _file(folder, case).is_file():
@@ -85,7 +85,7 @@ def run_bench(
             done += 1
             with steps.step(f"{done}/{len(left)} {case.family}: {case.strength}"):
                 since = perf_counter()
-                row = case.run(ground)
+                row = case.run(env)
                 file = _file(folder, case)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_json(file, {**row, "seconds": round(perf_counter() - since, 1)})

@@ -156,7 +156,7 @@ class _LongitudinalRun:
         return {k: record[k] for k in _DECIDED}
 
     def decide(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
-        """The cycles of the week, by arm; while the arms are one, the one without a gate is worked out only if they part."""
+        """The cycles of the week, by arm; while the arms are one, the one without a gate is computed only if they part."""
         together = self.layout.together
         if together:
             self.layout.branch()
@@ -201,7 +201,7 @@ class _LongitudinalRun:
     def serve(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
         """All arms' traffic of a week and what was measured of it."""
         production = self._production(week)
-        like: dict[tuple[str, str, str], str] = {}  # arms that serve the same see the same, and are worked out once
+        like: dict[tuple[str, str, str], str] = {}  # arms that serve the same see the same, and are computed once
         for arm in (HOLDBACK, "never", "weekly", "no_gate"):
             like.setdefault(production[arm].key, arm)
         with self.steps.step(f"{week_name(week)}, {HOLDBACK}"):

@@ -208,7 +208,7 @@ class Team:
             return None
         searches = stage_searches(config, week.log)
         end = float(week.happened.timestamps.max())
-        # The rollout goes by the clock of the promote; the users live in a time of their own.
+        # The rollout goes by the clock of the promote; the simulated users have a clock of their own.
         table = searches.table.set_column(
             searches.table.schema.get_field_index("timestamp"),
             "timestamp",
@@ -218,7 +218,7 @@ class Team:
         return rollout_step(config.run, table, observation=f"week {week.number}", until=until, lost_share=searches.lost_share)
 
     def outcomes(self, week: ServedWeek) -> Outcomes:
-        """How the searches of a week ended, from the served log, as the cycle tells it."""
+        """How the searches of a week ended, from the served log, by the rules of the cycle."""
         return find_outcomes(
             read_log(log_files(week.log)), overlap=self._overlap(week), thresholds=first_thresholds(self.folder / "run")
         )
