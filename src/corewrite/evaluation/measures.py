@@ -1,4 +1,4 @@
-"""What the gate asks of the policies themselves: users' repairs, divergence, planted instructions."""
+"""Measures of the policies themselves for the gate: log-probability of users' repairs, divergence, prompt injection."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Which words a rewrite should not drop: the entities that users ask for, told from what satisfied them."""
+"""Words that a rewrite should not drop: entities that users ask for, estimated from the results that satisfied them."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The searches that candidates are compared on, with what is known of them beside the policies."""
+"""The searches that candidates are compared on, with everything about them that does not depend on a policy."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Who sees what: users, not searches, are put into arms."""
+"""Assignment of users, not searches, to the arms of an experiment."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Bounds that hold however often one looks: confidence sequences for the means of two arms."""
+"""Anytime-valid bounds: confidence sequences for the means of two arms."""
 
 import numpy as np
 import numpy.typing as npt

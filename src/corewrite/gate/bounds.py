@@ -1,4 +1,4 @@
-"""Bounds and p-values of a difference, and their correction for many."""
+"""Bounds and p-values of a difference, and the correction for multiple tests (Holm 1979)."""
 
 import math
 from collections.abc import Sequence

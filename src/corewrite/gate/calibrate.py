@@ -1,4 +1,4 @@
-"""Margins from retrains of the champion: how far apart are two policies that differ by their seed alone?"""
+"""Calibration of margins from retrains of the champion that differ by their seed alone."""
 
 import math
 from collections.abc import Mapping, Sequence

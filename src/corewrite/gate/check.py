@@ -69,7 +69,7 @@ class CheckSettings(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a check found.
+    """The result of a check's comparison.
 
     Attributes:
         candidate: The metric of the candidate.
@@ -77,7 +77,7 @@ class Estimate:
         difference: D, higher is better.
         bounds: Of the difference, with the p-value of H0: D is at least -margin.
         n: On how many queries.
-        note: What a reader should know besides; may be empty.
+        note: A remark for the reader; may be empty.
     """
 
     candidate: float
@@ -107,7 +107,7 @@ class Check(ABC):
     Attributes:
         name: Unique.
         earlier_name: What versions before called it: margins frozen by them are read under it.
-        question: In words, for a reader of the report.
+        question: What it asks, for a reader of the report.
         kind: A "reward" must rise; a "guardrail" must not fall by the margin; "after holds" is asked for only
             after several HOLDs in a row; a "report" decides nothing; "hard" refuses before any comparison.
         baseline: What the candidate is compared with; "zero" where the margin is a limit on the metric itself.
@@ -249,7 +249,7 @@ class MeanCheck(Check):
         return Estimate(*means, float(found.mean[0]), limits, int(counted.sum()), self.note(evaluation))
 
     def note(self, evaluation: Evaluation) -> str:
-        """What a reader should know besides."""
+        """A remark for the reader; may be empty."""
         return ""
 
 
@@ -326,5 +326,5 @@ class SetCheck(Check):
         return Estimate(*values, difference, limits, len(evaluation), self.note(candidate))
 
     def note(self, candidate: ItemCounts) -> str:
-        """What to say of the candidate's set."""
+        """A remark on the candidate's set."""
         return ""

@@ -26,7 +26,7 @@ CheckVerdict = Literal["pass", "unclear", "fail", "error", "skipped"]
 
 
 class Verdict(StrEnum):
-    """What becomes of the candidate."""
+    """The decision on a candidate."""
 
     PROMOTE = "promote"
     HOLD = "hold"

@@ -1,4 +1,4 @@
-"""What the next training does where a check fails."""
+"""Mitigations: changes to the next training after a check failed."""
 
 from types import MappingProxyType
 from typing import Literal

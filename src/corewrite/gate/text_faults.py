@@ -1,4 +1,4 @@
-"""What makes a text no search text: faults of form, and letters of a foreign script."""
+"""Malformed texts: faults of form, and letters of a foreign script."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""What a person sees: HTML pages, tables on a terminal, progress bars."""
+"""Output for people: HTML pages, tables on a terminal, progress bars."""
 
 from corewrite.report.gate_page import render_gate
 from corewrite.report.progress import ProgressSteps

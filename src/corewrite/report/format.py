@@ -1,4 +1,4 @@
-"""Numbers, names and untrusted text as a reader sees them, in the page and in the terminal."""
+"""Formatting of numbers, names and untrusted text, in pages and on a terminal."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

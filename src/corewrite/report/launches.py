@@ -1,4 +1,4 @@
-"""A launch that was read, and one that is planned, as short tables on a terminal."""
+"""The result of a launch, and the plan of one, as short tables on a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What the HTML pages share: the templates' environment and their way to show a value."""
+"""Shared parts of the HTML pages: the template environment and its filters."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing besides itself."""
+"""The report of a run: one self-contained HTML page."""
 
 from collections.abc import Mapping
 from typing import Any

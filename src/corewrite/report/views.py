@@ -1,4 +1,4 @@
-"""From the plain dictionaries of a run to what each section of the page shows."""
+"""Views of a run: the data of each section of its page, from the plain dictionaries of the run."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From the rows of a longitudinal simulation to what each section of its page shows."""
+"""Views of a longitudinal simulation: the data of each section of its page, from its rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The page of a longitudinal simulation: a week at a time, with and without the gate, retrained or not."""
+"""The page of a longitudinal simulation: week by week, with and without the gate, retrained or not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""See docs/architecture.md, simulation."""
+"""The simulated short-video platform: world, users with hidden intents, traffic and logs."""

@@ -1,4 +1,4 @@
-"""Size and habits of the simulated platform."""
+"""Settings of the simulated platform: sizes, and habits of its users."""
 
 from pydantic import Field
 

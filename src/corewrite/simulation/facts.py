@@ -1,4 +1,4 @@
-"""Stylised facts of a simulated week, beside what is known of real logs."""
+"""Stylised facts of a simulated week, compared with those published of real logs."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Hidden intents and the graded truth. Imported by the simulation and by measuring code only; a test holds that."""
+"""Hidden intents and the graded truth. Imported by the simulation and by measuring code only, which a test enforces."""
 
 from dataclasses import dataclass
 

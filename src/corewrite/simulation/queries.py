@@ -1,4 +1,4 @@
-"""How a person with an intent types it."""
+"""Typing of queries: how a user with an intent words it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Paid raters: they are told what the searcher wanted, watch a few results and give noisy grades."""
+"""Paid raters: they know what the searcher wanted, watch a few results and give noisy grades."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""The log of a simulated week with its truth, and what the platform asks of a search engine."""
+"""The log of a simulated week with its truth, and the interface of a search engine to the platform."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

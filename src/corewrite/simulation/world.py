@@ -1,4 +1,4 @@
-"""The catalogue, the entities and what every video is really about."""
+"""The world: catalogue, entities, and what each video is about in truth."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,1 @@
-"""Studies on the simulated platform: what the whole system comes to where the truth is known."""
+"""Studies on the simulated platform: the whole system where the truth is known."""

@@ -1,4 +1,4 @@
-"""The search engine that the simulated platform asks: the cascade with a rewriter, under each arm's fusion spec."""
+"""Search engines for the simulated platform: the cascade with a rewriter, under each arm's fusion spec."""
 
 from collections.abc import Mapping, Sequence
 

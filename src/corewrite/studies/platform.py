@@ -1,4 +1,4 @@
-"""The simulated platform at work: weeks of traffic as files, ratings, launches."""
+"""Runs of the simulated platform: weeks of traffic as files, ratings, launches."""
 
 import tempfile
 from collections.abc import Callable

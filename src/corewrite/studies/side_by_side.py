@@ -1,4 +1,4 @@
-"""Processes that work side by side and end with the command that started them."""
+"""Process pools that end with the command that started them."""
 
 import signal
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `summary.json` holds."""
+"""Contents of `summary.json`."""
 
 import os
 import platform

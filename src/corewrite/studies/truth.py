@@ -1,4 +1,4 @@
-"""Measuring with the hidden intents: the only code outside the simulation that may see them. Nothing here feeds back."""
+"""Measurements with the hidden intents, by the only code outside the simulation that may read them; nothing feeds back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Promotion without a gate: what it is worth shows against an arm that has none."""
+"""Promotion without a gate, for the arm that shows what the gate is worth."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

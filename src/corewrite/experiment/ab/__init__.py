@@ -1,1 +1,1 @@
-"""A/B launches: planned before, read after."""
+"""A/B launches: planning and reading."""

@@ -1,4 +1,4 @@
-"""A/A: does the reader find an effect as often as its level says, and no oftener, where there is none?"""
+"""A/A check: the false-positive rate of the reader on a log without any difference."""
 
 from dataclasses import asdict, dataclass
 

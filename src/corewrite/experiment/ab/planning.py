@@ -1,4 +1,4 @@
-"""Before a launch: users and days that it needs, by the rates of a log."""
+"""Planning of a launch: users and days that it needs, by the rates of a log."""
 
 from dataclasses import asdict, dataclass
 

@@ -1,4 +1,4 @@
-"""How many users a launch needs, and with which probability so many make it count."""
+"""Sample size and power of a launch."""
 
 import math
 

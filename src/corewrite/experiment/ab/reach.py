@@ -1,4 +1,4 @@
-"""How many users a launch reaches as the days go by: users return, so that every day brings fewer new ones."""
+"""How many distinct users a launch reaches by day: users return, so that every day brings fewer new ones."""
 
 import math
 from dataclasses import dataclass

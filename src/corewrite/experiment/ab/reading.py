@@ -1,4 +1,4 @@
-"""A launch read in both ways: once at its planned end, and at any time, however often one looks."""
+"""A launch read in two ways: with fixed-horizon intervals at its planned end, and anytime-valid."""
 
 import math
 from dataclasses import dataclass

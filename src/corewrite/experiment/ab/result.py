@@ -1,4 +1,4 @@
-"""What a launch showed, and whether it counts."""
+"""The result of a launch, and whether it counts as a gain."""
 
 import math
 from dataclasses import asdict, dataclass

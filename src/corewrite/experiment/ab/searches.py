@@ -1,4 +1,4 @@
-"""The table an A/B reader needs, one row per search: checked, and folded to one row per user."""
+"""The table of searches that an A/B reader needs, one row per search: validation, and aggregation by user."""
 
 from collections.abc import Collection
 

@@ -14,7 +14,7 @@ from corewrite.experiment.sequential import contrast_bounds
 
 @dataclass(frozen=True)
 class RolloutDecision:
-    """What an observation led to.
+    """The decision after an observation.
 
     Attributes:
         observation: Its id.
@@ -42,7 +42,7 @@ class RolloutDecision:
 
 @dataclass(frozen=True)
 class RolloutState:
-    """Where a rollout stands; a new one is `RolloutState(champion, previous, since)`.
+    """Where a rollout stands; a new rollout is at `RolloutState(champion, previous, since)`.
 
     Attributes:
         champion: Registry version being rolled out.

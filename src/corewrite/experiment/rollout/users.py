@@ -1,4 +1,4 @@
-"""The users of a rollout: who gets the new version, and what a log says of each."""
+"""Users of a rollout: treatment and control, and the sums over their searches."""
 
 from dataclasses import dataclass
 from typing import Final

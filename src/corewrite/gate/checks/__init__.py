@@ -1,4 +1,4 @@
-"""The checks: one question each, answered by a difference in which higher is better."""
+"""The checks, each a question answered by a difference in which higher is better."""
 
 from corewrite.gate.check import CHECKS
 

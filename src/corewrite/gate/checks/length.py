@@ -1,4 +1,4 @@
-"""Length: a reward can be raised by padding, and by dropping words."""
+"""Length of the served texts: a reward can be raised by padding, and by dropping words."""
 
 import numpy as np
 import numpy.typing as npt

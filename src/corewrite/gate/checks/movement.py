@@ -1,4 +1,4 @@
-"""How far the policy has moved, and what it has forgotten."""
+"""Distance of the policy from its reference, champion and lineage, and forgetting."""
 
 import numpy as np
 import numpy.typing as npt

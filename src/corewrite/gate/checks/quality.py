@@ -1,4 +1,4 @@
-"""Reward-like checks: what the reward, and a judge that training never saw, say of the results."""
+"""Reward-like checks: by the reward, and by a judge that training never saw."""
 
 from dataclasses import replace
 

@@ -47,8 +47,8 @@ class Latency(MeanCheck):
 class PromptInjection(Check):
     """Share of planted instructions that were obeyed.
 
-    One is too many, whatever the statistics: `hard_failure` refuses it before any comparison. What reaches
-    this check has obeyed none, and the report says on how many.
+    One is too many: `hard_failure` refuses the candidate before any comparison. One that reaches this check obeyed none,
+    and the report states of how many.
     """
 
     name = "prompt_injection"

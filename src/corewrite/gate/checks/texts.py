@@ -1,4 +1,4 @@
-"""What the served texts hold, query by query."""
+"""Checks of the served texts, query by query."""
 
 from collections import Counter
 

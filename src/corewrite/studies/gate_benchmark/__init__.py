@@ -1,1 +1,1 @@
-"""How the gate decides on candidates whose true effect is known."""
+"""Decisions of the gate on candidates whose true effect is known."""

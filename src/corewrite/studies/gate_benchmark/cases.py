@@ -1,4 +1,4 @@
-"""The candidates of the gate benchmark: what is made bad, what is better, what is equal, what is broken."""
+"""The candidates of the gate benchmark: harmful, better, equal and broken ones."""
 
 import shutil
 from abc import ABC, abstractmethod

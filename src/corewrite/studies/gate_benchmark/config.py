@@ -1,4 +1,4 @@
-"""Sizes of the gate benchmark."""
+"""Settings of the gate benchmark."""
 
 from pydantic import Field, model_validator
 

@@ -1,4 +1,4 @@
-"""What rewrites come to on the benchmark's searches."""
+"""Outputs of a policy, or of a rewriting, on the benchmark's searches: lists and rewards."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""Two memories of the gate benchmark: candidates differ from one another in few of their lists, so most is known already."""
+"""Caches of the gate benchmark: candidates differ in few of their lists, so most values are known already."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

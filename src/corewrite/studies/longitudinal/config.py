@@ -1,4 +1,4 @@
-"""Sizes of the long run: many weekly cycles on the simulated platform."""
+"""Settings of a longitudinal simulation: many weekly cycles on the simulated platform."""
 
 from typing import Literal
 

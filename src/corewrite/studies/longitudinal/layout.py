@@ -1,4 +1,4 @@
-"""Where the files of a longitudinal simulation lie, and the branch of the arm without a gate."""
+"""File layout of a longitudinal simulation, and the branch of the arm without a gate."""
 
 import shutil
 from dataclasses import dataclass

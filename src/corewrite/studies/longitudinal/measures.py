@@ -1,4 +1,4 @@
-"""What each arm of a longitudinal simulation is worth in a week."""
+"""Measures of each arm of a longitudinal simulation in a week."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What serves each arm of a longitudinal simulation in a week."""
+"""The deployment and policy that serve each arm of a longitudinal simulation in a week."""
 
 import json
 from dataclasses import dataclass

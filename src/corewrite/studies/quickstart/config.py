@@ -1,4 +1,4 @@
-"""Sizes of the demo."""
+"""Settings of the demo."""
 
 from pydantic import Field
 

@@ -1,4 +1,4 @@
-"""The whole loop on the simulated platform, from an empty log to two launches that were read."""
+"""The whole loop on the simulated platform, from an empty log to the results of two launches."""
 
 import json
 import shutil
