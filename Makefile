@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test coverage lint lock lowest dist-check audit kserve clean
+.PHONY: demo test coverage lint docs lock lowest dist-check audit kserve clean
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -11,7 +11,7 @@ BIN := .venv/bin
 	touch $@
 
 .venv/.dev: .venv/.runtime
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 # Real model servers for tests and benchmarks, each in an environment of its own: MLServer wants an older FastAPI and Protobuf
@@ -31,6 +31,11 @@ lint: .venv/.dev
 	$(BIN)/ruff format --check src tests benchmarks tools examples
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation in build/site; a warning is an error. The generated pages have to be current.
+docs: .venv/.dev
+	$(BIN)/python tools/reference.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Everything that the serving image installs, with hashes. Versions stay where they still fit; `make lock UPGRADE=--upgrade` takes
 # the newest. torch is the build for processors, from PyTorch's own index, without a gigabyte of packages for CUDA.

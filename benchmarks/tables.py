@@ -1,4 +1,4 @@
-"""Results as Markdown: of all that is in benchmarks/results for docs/benchmarks.md, of the months for docs/five-months.md.
+"""Results as Markdown: all in benchmarks/results for docs/evidence/benchmarks.md, months for docs/evidence/five-months.md.
 
 python benchmarks/tables.py [runs/simulate]
 """

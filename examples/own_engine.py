@@ -5,7 +5,7 @@ Put this file on PYTHONPATH and name it in corewrite.yaml; no bundled model is f
     ranker:
       recall: {kind: python, factory: own_engine:RareWords, options: {column: title}}
 
-A package makes it a kind of its own by an entry point in the group `corewrite.engines`; see docs/backends.md.
+A package makes it a kind of its own by an entry point in the group `corewrite.engines`; see docs/how-to/plug-in.md.
 """
 
 from collections import defaultdict

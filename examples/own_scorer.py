@@ -12,7 +12,7 @@ how much of each word of `WORDS` is to be seen; a document without a picture cou
           options: {seen_weight: 0.5}
           inputs: {text: text, document: document, picture: {from: document.visual, missing: 0}}
 
-A package makes it a kind of its own by an entry point in the group `corewrite.signals`; see docs/backends.md.
+A package makes it a kind of its own by an entry point in the group `corewrite.signals`; see docs/how-to/plug-in.md.
 """
 
 import numpy as np

@@ -1,28 +1,20 @@
-"""Writes docs/checks.md: every check of the gate, from the classes that make it.
-
-python tools/checks_reference.py            # writes the page
-python tools/checks_reference.py --check    # exit code 1 where the page is not what it would write
-"""
-
-import argparse
-import sys
-from pathlib import Path
+"""Writes docs/reference/gate-checks.md: every check of the gate, from the classes that make it."""
 
 from corewrite.cycle.recovery import mitigated
 from corewrite.gate import CHECKS
 from corewrite.gate.check import Check
 from corewrite.training import TrainingConfig
 
-PAGE = Path(__file__).parents[1] / "docs" / "checks.md"
+PAGE = "reference/gate-checks.md"
 HEAD = """\
 # The checks of the gate
 
-Made by `python tools/checks_reference.py` from the code. A check compares the candidate's metric with a baseline's on
+Made by `python tools/reference.py` from the code. A check compares the candidate's metric with a baseline's on
 the same searches: `champion` (in a first week, when there is none, the warm start that the training began from), `no
 rewriter`, or `zero` where the margin is a limit on the metric itself. D is the difference, signed so that higher is
 better; a guardrail passes where the lower bound of D is above minus its margin (`gate.margins.NAME`), and fails where
 the upper bound is below it, corrected for the number of checks; else it is unclear, which holds. How the bounds are
-made: [architecture.md](architecture.md#the-gate).
+made: [The gate](../concepts/gate.md#bounds).
 
 | check | asks | kind | baseline | margin | where it fails, the next training |
 | --- | --- | --- | --- | --- | --- |
@@ -60,17 +52,3 @@ def _mitigation(name: str) -> str:
     before, after = TrainingConfig().model_dump(), mitigated(TrainingConfig(), [name]).model_dump()
     changes = ", ".join(f"`{key}` {before[key]} → {value}" for key, value in after.items() if value != before[key])
     return f"| `{name}` | {changes} |\n"
-
-
-def main() -> None:
-    """Write the page, or say that it is not current."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    if not parser.parse_args().check:
-        PAGE.write_text(page(), "utf-8")
-    elif not PAGE.is_file() or PAGE.read_text("utf-8") != page():
-        sys.exit(f"{PAGE} is not what the code says: run python tools/checks_reference.py")
-
-
-if __name__ == "__main__":
-    main()

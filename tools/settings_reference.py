@@ -1,13 +1,7 @@
-"""Writes docs/settings.md: every setting of corewrite.yaml, from the classes that read it.
+"""Writes docs/reference/corewrite-yaml.md: every setting of corewrite.yaml, from the classes that read it."""
 
-python tools/settings_reference.py            # writes the page
-python tools/settings_reference.py --check    # exit code 1 where the page is not what it would write
-"""
-
-import argparse
 import ast
 import inspect
-import sys
 import textwrap
 from collections.abc import Iterator
 from functools import cache
@@ -27,7 +21,7 @@ from corewrite.gate import Margins
 from corewrite.logs.privacy import LogSections, PrivacySections
 from corewrite.serving.settings import ServeSections
 
-PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+PAGE = "reference/corewrite-yaml.md"
 READERS: dict[str, type[Settings]] = {
     "`cycle`, `gate`, `fusion requests`": CycleSections,
     "`train`": DataSections,
@@ -43,7 +37,7 @@ HEAD = """\
 
 One file, `corewrite.yaml`, for every command (`--config corewrite.yaml`, or `-c`): each reads the sections that it needs and
 passes over the others. What a command's options say counts before the file. This page is made of the code by
-`python tools/settings_reference.py`.
+`python tools/reference.py`.
 
 ```yaml
 run: /var/lib/corewrite/run                   # registry, mined weeks, trainings, cycles
@@ -244,17 +238,3 @@ def summary(one: type[Settings]) -> str:
 def cell(text: str) -> str:
     """Text in one cell of a table."""
     return " ".join(text.split()).replace("|", "\\|")
-
-
-def main() -> None:
-    """Write the page, or check it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    text = page()
-    if parser.parse_args().check:
-        sys.exit(0 if PAGE.read_text("utf-8") == text else f"{PAGE} is not current: run python tools/settings_reference.py")
-    PAGE.write_text(text, "utf-8")
-
-
-if __name__ == "__main__":
-    main()

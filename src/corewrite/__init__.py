@@ -1,7 +1,7 @@
 """corewrite: continuously reward-finetuned LLM query rewriting for multi-stage search.
 
-What a program of yours needs first has its name here; docs/architecture.md says which package holds the rest. Each is imported
-when it is first used (PEP 562): `import corewrite` loads nothing else.
+What a program of yours needs first has its name here; docs/concepts/architecture.md says which package holds the rest. Each is
+imported when it is first used (PEP 562): `import corewrite` loads nothing else.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The platform's stylised facts stay in the ranges of real logs (docs/realism.md)."""
+"""The platform's stylised facts stay in the ranges of real logs (docs/evidence/realism.md)."""
 
 import json
 

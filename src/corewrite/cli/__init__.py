@@ -1,1 +1,1 @@
-"""See docs/architecture.md, cli."""
+"""The command line: one module per command."""

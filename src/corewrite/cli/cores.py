@@ -8,7 +8,7 @@ from pathlib import Path
 SPINS = "1000"
 """How often a thread of libgomp looks whether the others are there before it sleeps: some 20 microseconds, where 300,000 are
 the default. Alone on the cores that is as fast; beside a neighbour, threads otherwise burn their share of the cores waiting
-for one that is not running (docs/benchmarks.md, "Beside a neighbour")."""
+for one that is not running (docs/evidence/benchmarks.md, "Beside a neighbour")."""
 
 
 def share_cores(variables: MutableMapping[str, str] = os.environ) -> None:

@@ -50,13 +50,14 @@ def run(
 
 def _next_steps(run: Path, record: "WeekRecord", *, again: bool) -> list[str]:
     """What the candidate was compared with, where the checks stand, and what is done about a HOLD or REJECT."""
-    lines = [f"every check is in {RunLayout(run).cycle(record['week']).step('gate')}; docs/checks.md says what each asks"]
+    file = RunLayout(run).cycle(record["week"]).step("gate")
+    lines = [f"every check is in {file}; docs/reference/gate-checks.md says what each asks"]
     if again:
         lines.append("this week was decided before: settings count from the next week on, or in a new `run` folder")
     if record["verdict"] != "promote" and record["policy"] is None:
-        lines.append("compared with the warm start, as there is no champion yet; docs/my-engine.md says what to do then")
+        lines.append("compared with the warm start, as there is no champion yet; docs/how-to/recover.md says what to do then")
     if record["mitigations"]:
-        lines.append(f"the next week trains with {', '.join(record['mitigations'])} (docs/checks.md)")
+        lines.append(f"the next week trains with {', '.join(record['mitigations'])} (docs/reference/gate-checks.md)")
     return lines
 
 

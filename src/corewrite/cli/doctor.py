@@ -37,7 +37,9 @@ class Finding:
 
 
 def doctor(
-    config: Path = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings, YAML (docs/settings.md)."),
+    config: Path = typer.Option(
+        Path("corewrite.yaml"), "--config", "-c", help="Settings, YAML (docs/reference/corewrite-yaml.md)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
 ) -> None:
     """Check all that the settings name: files, fusion spec, ranker, model, folders, secrets, installed extras. Writes nothing

@@ -45,12 +45,13 @@ def compile_command(
     spec: Path | None = typer.Argument(None, help="The fusion spec, YAML; default: the settings', or the packaged one."),
     config: Path | None = _CONFIG,
     to: str = typer.Option(
-        help="Engine: vespa, opensearch, elasticsearch, qdrant, or one that an installed package compiles to (docs/engines.md)."
+        help="Engine: vespa, opensearch, elasticsearch, qdrant, or one that an installed package compiles to "
+        "(docs/how-to/compile-spec.md)."
     ),
     feature: list[str] = typer.Option(
         [],
         help="Where the engine finds a signal: query.NAME=FEATURE or rewrite.NAME=FEATURE, in the engine's language. "
-        "Repeatable; docs/engines.md says what is taken otherwise.",
+        "Repeatable; docs/how-to/compile-spec.md says what is taken otherwise.",
     ),
     out: Path | None = typer.Option(None, help="Write to this file instead of standard output."),
     as_json: bool = typer.Option(False, "--json", help="Wrap what is emitted in JSON with engine and spec hash."),
@@ -111,7 +112,7 @@ def requests_command(
 
 @app.command("tune", epilog=TUNE_EXAMPLES)
 def tune_command(
-    requests: Path = typer.Argument(help="Requests with their signals, Parquet; docs/tuning.md says which columns."),
+    requests: Path = typer.Argument(help="Requests with their signals, Parquet; docs/how-to/tune.md says which columns."),
     budget: float = typer.Option(0.02, min=0, help="Largest relative loss of nDCG@10 under any broken rewriter."),
     spec: Path | None = typer.Option(
         None, help="The fusion spec whose finerank is tuned; default: the settings', or the packaged one."

@@ -85,7 +85,8 @@ def settings_text(paths: dict[str, str], spec: str, model: str | None) -> str:
     from corewrite.serving.settings import ServeSections
 
     lines = [
-        "# Settings of corewrite: every command reads the sections that it needs (docs/settings.md says what each setting is).",
+        "# Settings of corewrite: every command reads the sections that it needs.",
+        "# docs/reference/corewrite-yaml.md says what each setting is.",
         "# Relative paths are taken from where the command runs. Lines with a # and no blank after it are the defaults.",
         "",
     ]

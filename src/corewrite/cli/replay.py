@@ -16,7 +16,7 @@ REPLAY_EXAMPLES = (
 def replay(
     log: Path = typer.Argument(
         help="UBI log, a file or a folder of them: of the server, or of your own engine with query_attributes.ranking "
-        "(docs/backends.md)."
+        "(docs/how-to/plug-in.md)."
     ),
     run: Path | None = RUN_OPTION,
     config: Path | None = CONFIG_OPTION,

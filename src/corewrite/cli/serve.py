@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SERVE_EXAMPLES = (
     "Examples: `corewrite serve --run runs/demo` · `corewrite serve --run runs/demo --port 9000 --workers 2` · "
-    "`corewrite serve --config corewrite.yaml` (docs/deploy.md lists the settings)"
+    "`corewrite serve --config corewrite.yaml` (docs/how-to/serve.md lists the settings)"
 )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from corewrite.serving.settings import ServeConfig
 
 RUN_OPTION = typer.Option(None, help="Run folder with the registry; default: the settings'.")
-CONFIG_OPTION = typer.Option(None, "--config", "-c", help="Settings, YAML (docs/settings.md).")
+CONFIG_OPTION = typer.Option(None, "--config", "-c", help="Settings, YAML (docs/reference/corewrite-yaml.md).")
 
 
 def read_serve_settings(run: Path | None, config: Path | None) -> "ServeConfig":

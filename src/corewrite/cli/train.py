@@ -15,7 +15,10 @@ EXAMPLES = (
 
 def train(
     config: Path | None = typer.Option(
-        None, "--config", "-c", help="Settings, YAML (docs/settings.md); what the other options say counts before it."
+        None,
+        "--config",
+        "-c",
+        help="Settings, YAML (docs/reference/corewrite-yaml.md); what the other options say counts before it.",
     ),
     documents: Path | None = typer.Option(
         None, help="Parquet: id, title; and where you have them text, visual (list of floats), seconds, prior."

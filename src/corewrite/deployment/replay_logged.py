@@ -141,7 +141,7 @@ def replay_rankings(
                 pairs[name].append((np.array(values), here.factors.get(name, np.full(len(values), np.nan))))
         progress(done, len(files))
     if not searches:
-        why = f", such as: {unusable.most_common(1)[0][0]}" if unusable else ": see docs/backends.md for what to log"
+        why = f", such as: {unusable.most_common(1)[0][0]}" if unusable else ": see docs/how-to/plug-in.md for what to log"
         raise ReplayError(
             f"{log} holds no ranking that the spec can be checked on ({sum(unusable.values())} unusable, {passed_over} lines "
             f"without one){why}"

@@ -88,7 +88,7 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
         lines = [f"line {key.start_mark.line + 1}: `{spelled(old)}` is `{spelled(to)}` now" for key, old, to in changes]
         warnings.warn(
             f"{name} is written as for an earlier version, which the next one will not read; {'; '.join(lines)} "
-            "(docs/cycle.md)",
+            "(docs/concepts/weekly-cycle.md)",
             OldConfigWarning,
             stacklevel=2,
         )

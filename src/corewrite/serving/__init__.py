@@ -1,1 +1,1 @@
-"""See docs/architecture.md, serving."""
+"""The live service: HTTP, one rewriter process per policy, caches, the log of what was served."""

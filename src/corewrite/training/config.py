@@ -94,7 +94,7 @@ class TrainingConfig(Settings):
     max_new_tokens: int = Field(default=14, ge=2, le=64)
     """Length limit of a sampled rewrite, tokens."""
     sync_ref_model: bool = Field(default=True, validation_alias=_renamed("sync_ref_model"))
-    """Make the synced policy the reference at the start of every phase rather than keep the first (docs/benchmarks.md)."""
+    """Make the synced policy the reference at the start of every phase rather than keep the first: see the ablation in docs."""
     identity: bool = True
     """Add the query itself as candidate N+1: how the policy learns when not to rewrite."""
     precision: Precision = "float32"

@@ -17,7 +17,7 @@ from corewrite.tuning.outcome import TradeOff
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-_COLUMNS = ("request_id", "document_id", "group", "relevance")
+REQUEST_COLUMNS = ("request_id", "document_id", "group", "relevance")
 
 
 class RequestsError(ValueError):
@@ -40,12 +40,12 @@ def read_requests(path: Path) -> TuningRequests:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise RequestsError(f"{path}: cannot read it as Parquet: {error}") from error
-    missing = [name for name in _COLUMNS if name not in table.column_names]
+    missing = [name for name in REQUEST_COLUMNS if name not in table.column_names]
     if missing:
         raise RequestsError(f"{path}: column(s) {', '.join(missing)} missing; there are {', '.join(table.column_names)}")
-    names = {kind: np.asarray(table[kind].cast(pa.string()).to_pylist(), dtype=str) for kind in _COLUMNS[:3]}
+    names = {kind: np.asarray(table[kind].cast(pa.string()).to_pylist(), dtype=str) for kind in REQUEST_COLUMNS[:3]}
     order = np.lexsort((names["document_id"], names["request_id"]))
-    requests, documents, groups = (names[kind][order] for kind in _COLUMNS[:3])
+    requests, documents, groups = (names[kind][order] for kind in REQUEST_COLUMNS[:3])
     twice = (requests[1:] == requests[:-1]) & (documents[1:] == documents[:-1])
     if twice.any():
         at = int(twice.argmax())

@@ -1,4 +1,4 @@
-"""The examples of docs/engines.md are what is emitted."""
+"""The examples of docs/how-to/compile-spec.md are what is emitted."""
 
 import json
 import re
@@ -9,18 +9,18 @@ import pytest
 from corewrite.fusion import parse_spec
 from corewrite.fusion.compilers import compile_spec
 
-TEXT = (Path(__file__).parents[3] / "docs" / "engines.md").read_text("utf-8")
+TEXT = (Path(__file__).parents[3] / "docs" / "how-to" / "compile-spec.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 SPEC = parse_spec(next(body for kind, body in BLOCKS if kind == "yaml"))
 
 
 def test_the_rank_profile():
-    assert ("", compile_spec(SPEC, "vespa")) in BLOCKS
+    assert ("text", compile_spec(SPEC, "vespa")) in BLOCKS
 
 
 def test_the_script():
     script = compile_spec(SPEC, "opensearch")["rescore"]["query"]["rescore_query"]["script_score"]["script"]
-    assert ("", script["source"] + "\n") in BLOCKS
+    assert ("text", script["source"] + "\n") in BLOCKS
 
 
 def test_the_formula():

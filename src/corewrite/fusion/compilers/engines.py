@@ -32,7 +32,7 @@ def compile_spec(spec: FusionSpec, engine: str, features: Mapping[str, str] | No
     Args:
         spec: The spec.
         engine: One of `engine_names()`. A package's compiler is called as ours are, with spec and features.
-        features: The engine's feature by `query.NAME` or `rewrite.NAME`; see docs/engines.md for what is taken where
+        features: The engine's feature by `query.NAME` or `rewrite.NAME`; docs/how-to/compile-spec.md: what is taken where
             none is named.
 
     Returns:
