@@ -77,7 +77,7 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%)
 	$(BIN)/pytest $(TIMED)
 
-# What the tests run of src, and which lines they do not. Not part of `make test`: the tracer makes it longer by a third and more.
+# What the tests run of src, and which lines they do not. Not part of `make test`, which it makes 1.8 times as long.
 coverage: .venv/.dev
 	rm -f build/.coverage* && mkdir -p build
 	COVERAGE_FILE=build/.coverage $(BIN)/pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%) --cov=corewrite --cov-report=
