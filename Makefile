@@ -49,7 +49,7 @@ lock: .venv/.dev
 # What pyproject.toml says is enough is: the lowest versions that it allows, in an environment of their own, pass the tests of what
 # is computed. torch is the pinned one, and its packages are pip's choice as everywhere.
 LOWEST := tests/domain tests/fusion tests/gate tests/experiment tests/rewriter
-LOWEST_TOOLS := pytest hypothesis statsmodels qdrant-client peft regex
+LOWEST_TOOLS := pytest hypothesis ir-measures statsmodels qdrant-client peft regex
 lowest: .venv/.dev
 	rm -rf build/lowest && mkdir -p build
 	$(BIN)/uv pip compile -q pyproject.toml --extra train --extra report --resolution lowest-direct -c constraints.txt \
