@@ -16,6 +16,7 @@ from corewrite.domain import Context, Query
 from corewrite.rewriter import PromptTemplate, Rewriter, TemplateConfig, greedy
 from corewrite.training import (
     InProcessEngine,
+    PhaseRecord,
     ResumeError,
     SamplerMismatchError,
     SamplerPrecisionWarning,
@@ -60,6 +61,7 @@ def test_training_raises_the_reward_and_records_every_phase(taught, instances, t
     assert first["losses"]["preference"] == pytest.approx(np.log(2), abs=0.15)
     assert first["log_prob_mismatch"] < 1e-4
     assert first["sync_bytes"] == 4 * taught.parameters
+    assert first.keys() == PhaseRecord.__annotations__.keys() - {"score_busy_seconds"}, "what a record holds is documented"
 
 
 def test_the_record_on_disk_holds_every_scored_candidate(start, instances, toy_reward, tmp_path):

@@ -14,6 +14,7 @@ from corewrite.training.losses import (
     quality_loss,
 )
 from corewrite.training.pairs import Pair, ScoredCandidate, select_pairs
+from corewrite.training.records import PhaseRecord
 from corewrite.training.report import TrainingReport
 from corewrite.training.rollouts import SamplerPrecisionWarning
 from corewrite.training.samplers.in_process import InProcessEngine
@@ -29,6 +30,7 @@ __all__ = [
     "Pair",
     "PairLogProbs",
     "PhaseObserver",
+    "PhaseRecord",
     "ResumeError",
     "Reward",
     "RewardShift",

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,6 +37,7 @@ from corewrite.training.candidates import Scored
 from corewrite.training.errors import RESTORE, CheckpointError, NotBitwiseWarning, ResumeError
 from corewrite.training.losses import RewardShift
 from corewrite.training.optimise import Cursor
+from corewrite.training.records import PhaseRecord
 
 _MOST_THREADS = 4096
 _SHOWN = 200
@@ -146,23 +147,23 @@ class RunFolder:
             raise ResumeError(f"{self.root / 'run.json'} is damaged (threads {said!r:.40}): {RESTORE}")
         return int(said)
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[PhaseRecord]:
         """Records of the finished phases, in order.
 
         Raises:
             ResumeError: one is damaged.
         """
         files = sorted((self.root / "phases").glob("[0-9]*/record.json"))
-        return [present_facts(read_object(f, ResumeError, RESTORE, _RECORD)) for f in files]
+        return [cast(PhaseRecord, present_facts(read_object(f, ResumeError, RESTORE, _RECORD))) for f in files]
 
     def optimizer_steps(self, phases: int) -> int:
         """Optimizer steps of the first `phases` phases.
 
         The first process's count: another one may be on a machine that does not see the run's folder.
         """
-        return parallel.from_first(sum(int(r["optimizer_steps"]) for r in self.records()[:phases]))
+        return parallel.from_first(sum(r["optimizer_steps"] for r in self.records()[:phases]))
 
-    def write_record(self, phase: int, record: Mapping[str, Any]) -> None:
+    def write_record(self, phase: int, record: Mapping[str, object]) -> None:
         """Write down what happened in a phase."""
         self._write(self._phase(phase) / "record.json", json.dumps(dict(record), indent=1, sort_keys=True).encode())
 

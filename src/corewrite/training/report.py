@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from corewrite.domain import TrainingInstance
 from corewrite.training.candidates import Scored
 from corewrite.training.optimise import Cursor
+from corewrite.training.records import PhaseRecord
 from corewrite.training.rows import Row
 
 
@@ -25,7 +26,7 @@ class TrainingReport:
         optimizer_steps: Optimizer steps.
         syncs: Weight syncs to the sampler.
         lost: Instances left out of their phase: no score in the end, or no prompt that holds the query.
-        records: The phases' records, see `phase_record`.
+        records: The phases' records.
     """
 
     phases: int
@@ -34,7 +35,7 @@ class TrainingReport:
     optimizer_steps: int
     syncs: int
     lost: int
-    records: tuple[dict[str, Any], ...]
+    records: tuple[PhaseRecord, ...]
 
 
 class PhaseClock:
@@ -59,8 +60,8 @@ def phase_record(
     cursor: Cursor,
     observed: dict[str, float],
     seconds: dict[str, float],
-) -> dict[str, Any]:
-    """The record of a phase as its `record.json` holds it: rewards and gaps in nats of log R, lengths in tokens, seconds.
+) -> PhaseRecord:
+    """The record of a finished phase.
 
     Args:
         phase: Its number, from 0.
@@ -85,7 +86,7 @@ def phase_record(
     )
     facts = dict(scored.sampled)
     parts = {part: facts.pop(f"{part}_seconds") for part in ("sample", "score")}
-    return {
+    record = {
         "phase": phase,
         "policy_version": scored.policy_version,
         "instances": len(batch),
@@ -108,9 +109,10 @@ def phase_record(
         "observed": observed,
         "seconds": {**parts, **seconds},
     }
+    return cast(PhaseRecord, record)
 
 
-def build_report(records: Sequence[dict[str, Any]]) -> TrainingReport:
+def build_report(records: Sequence[PhaseRecord]) -> TrainingReport:
     """Sums over the records of all phases."""
     return TrainingReport(
         len(records),
