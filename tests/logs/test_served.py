@@ -15,7 +15,7 @@ from corewrite.logs.served import (
     RolloutPlace,
     ServedLine,
     ServedSearch,
-    UnseenAnswer,
+    ShadowAnswer,
     count_lost,
     read_served,
 )
@@ -37,7 +37,7 @@ def line(**served) -> ServedLine:
         **ANSWER, "texts": "plain", "context_queries": ("tiere",), "ramp": RolloutPlace(arm="control", champion=4, share=0.1),
         "backends": {"relevance": {"kind": "onnx", "batch": 16}}, "factors": {"original.prior": (0.5, 0.25)},
         "scores": (0.5, 0.25), "pair": (3, 4), "lists": (("a", "b"), ("b", "a")),
-        "shadow": UnseenAnswer(**ANSWER, hit_ids=("b",)), "log": LogPlace(writer="w", sequence=7),
+        "shadow": ShadowAnswer(**ANSWER, hit_ids=("b",)), "log": LogPlace(writer="w", sequence=7),
     }  # fmt: skip
     attributes = Attributes(
         session_id="s", context_titles=("früher",), locale="de", arm="all_stages", bucket=9_999, impacted=True,

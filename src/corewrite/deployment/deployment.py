@@ -30,7 +30,7 @@ class Deployment:
         spec: The fusion spec.
 
     Raises:
-        ValueError: the spec names a signal that nobody computes.
+        ValueError: the spec names a signal that nothing computes.
     """
 
     ranker: Ranker
@@ -40,7 +40,7 @@ class Deployment:
         missing = self.ranker.missing_signals(self.spec)
         if missing:
             raise ValueError(
-                f"nobody computes the signal {missing[0]!r} of the fusion spec: say under ranker.signals where it comes from; "
+                f"nothing computes the signal {missing[0]!r} of the fusion spec: say under ranker.signals where it comes from; "
                 f"a logged one can only be replayed. There are {', '.join(sorted({*self.ranker.signals, 'prior'}))}"
             )
 

@@ -210,7 +210,7 @@ class RankerOpener:
         breakers: dict[str, CircuitBreaker] = {}
         for name, one in settings.items():
             if isinstance(one, LoggedSignal):
-                continue  # nobody computes it: a spec that ranks by it cannot be opened, only replayed
+                continue  # nothing computes it: a spec that ranks by it cannot be opened, only replayed
             if isinstance(one, EmbeddedSignal):
                 if dense is not None:
                     pooled = (one.form or ("pooled" if name == "dense" else "full")) == "pooled"

@@ -45,7 +45,7 @@ class RecallOpener:
         settings: Of recall.
         documents: What the rows mean.
         live: Whether searches wait for it: then every call of an engine that is not ours ends in `timeout_ms` (2 s where it
-            has no such setting), and one that fails is left alone for a while.
+            has no such setting), and one that fails is not asked for a while (circuit breaker).
 
     Raises:
         ImportError: a client is not installed; the message names the extra.

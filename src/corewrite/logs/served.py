@@ -64,14 +64,14 @@ class LogPlace(_Record):
 
 
 class Answer(_Record):
-    """What answered, and what became of the rewrite.
+    """The version that answered, and the outcome of the rewrite.
 
     Attributes:
         version: Of the champion in the registry.
         policy, relevance, spec: Hashes of its artifacts.
         spec_hash: Hash of the fusion spec itself.
         signal_status: `SignalStatus` by `stage.signal`; `stage.original` only where a stage itself failed.
-        rewrite: What became of the rewrite, in a word.
+        rewrite: Outcome of the rewrite, in a word.
         rewrites: The rewrites that were used, at whatever stage.
         used_at: The stages that used them.
     """
@@ -87,8 +87,8 @@ class Answer(_Record):
     used_at: tuple[str, ...]
 
 
-class UnseenAnswer(Answer):
-    """An answer that nobody saw, of the champion in the shadow stage of a rollout.
+class ShadowAnswer(Answer):
+    """An answer of the champion in the shadow stage of a rollout, computed and not shown.
 
     Attributes:
         hit_ids: Documents, best first.
@@ -124,7 +124,7 @@ class ServedSearch(Answer):
     scores: tuple[float, ...]
     pair: Pair | None
     lists: tuple[tuple[str, ...], tuple[str, ...]] | None
-    shadow: UnseenAnswer | None
+    shadow: ShadowAnswer | None
     log: LogPlace | None
 
 

@@ -17,7 +17,7 @@ from corewrite.storage.durable import DISK, Disk, remove_tree
 @contextmanager
 def staged(parent: Path, disk: Disk = DISK) -> Iterator[Path]:
     """A new folder under `parent`, held by this process and removed at the end."""
-    with _held(parent):  # so that nobody takes the folder for abandoned before its own lock is there
+    with _held(parent):  # so that no process takes the folder for abandoned before its own lock is there
         folder = Path(mkdtemp(dir=parent))
         lock = os.open(folder, os.O_RDONLY)
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 class CachedScorer:
     """A caching `RelevanceScorer`: the wrapped one scores only pairs that are not in the cache.
 
-    Meant for models that are dear to ask; the bundled one keeps per-word tables of its own. NaN (a score that could not be
+    Meant for models that are costly to ask; the bundled one keeps per-word tables of its own. NaN (a score that could not be
     computed) is passed on and asked again next time. The cache is emptied when the model behind it changes its hash. Several
     threads may score at a time.
     """

@@ -130,7 +130,7 @@ class Cascade:
             spec: The fusion spec.
 
         Raises:
-            ValueError: the spec names a signal that nobody computes.
+            ValueError: the spec names a signal that nothing computes.
         """
         self.catalogue = catalogue
         self.spec = spec
@@ -143,7 +143,7 @@ class Cascade:
             wanted = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
             if wanted - known:
                 raise ValueError(
-                    f"stage {name!r} of the fusion spec uses signal(s) {sorted(wanted - known)} that nobody computes; "
+                    f"stage {name!r} of the fusion spec uses signal(s) {sorted(wanted - known)} that nothing computes; "
                     f"there are {sorted(known)}"
                 )
 

@@ -21,6 +21,6 @@ def embedded_cascade(catalogue: Catalogue, dense: DenseScorer, spec: FusionSpec)
         spec: The fusion spec.
 
     Raises:
-        ValueError: the spec names a signal that nobody computes.
+        ValueError: the spec names a signal that nothing computes.
     """
     return Cascade(catalogue, EmbeddedEngine(catalogue, dense.document_vectors), build_signals(dense), dense, spec)

@@ -27,7 +27,7 @@ class Admission:
         most: In flight at a time, whatever the wait.
 
     Attributes:
-        limit: In flight at a time as things stand.
+        limit: Searches in flight at a time, at present.
         in_flight: Let in and not yet ended.
     """
 
@@ -68,7 +68,7 @@ class Admission:
         """At the end of an interval, follow what was seen in it."""
         if now - self._since < INTERVAL_SECONDS or self._samples < SAMPLES:
             return
-        # Where nobody was refused nothing is known of higher limits: it comes back to the first one, for bursts, and stays.
+        # Where no search was refused nothing is known of higher limits: the limit returns to the first one, for bursts.
         most = self._most if self._refused else min(self._most, max(_FIRST, self.limit))
         if self._least > self.target or self.limit < most:
             ratio = self.target / max(self._least, 1e-6)

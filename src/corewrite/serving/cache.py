@@ -118,7 +118,7 @@ class MemoryCache:
 
 
 class RedisCache:
-    """A Redis as a `Cache`. After a failure it is left alone for a second: a dead one must not cost every search its time-out.
+    """A Redis as a `Cache`. After a failure it is not asked for a second: a dead one must not cost every search its time-out.
 
     Attributes:
         failures: Calls that failed or came too late, and values that were refused.

@@ -27,7 +27,7 @@ async def explain_search(
         version: Answers.
         query: What is asked.
         texts: The rewrites; none: both searches are the same.
-        reason: What became of the rewrite.
+        reason: Outcome of the rewrite.
         depth: Results.
 
     Returns:

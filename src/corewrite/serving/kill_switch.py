@@ -25,7 +25,7 @@ class KillSwitch:
         return not self._enabled or self._file or self._here
 
     def look(self) -> None:
-        """See whether the file is there; where nobody can tell, it is as it was."""
+        """See whether the file is there; where that cannot be read, the switch stays as it was."""
         with suppress(OSError):
             self._file = self.path.exists()
 

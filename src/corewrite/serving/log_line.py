@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from corewrite.logs.sealing import Sealer
-from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, ServedLine, ServedSearch, Texts, UnseenAnswer
+from corewrite.logs.served import Answer, Attributes, LogPlace, Pair, ServedLine, ServedSearch, ShadowAnswer, Texts
 from corewrite.logs.times import iso
 from corewrite.logs.writer import APPLICATION
 from corewrite.serving.search_result import SearchResult
@@ -67,7 +67,7 @@ def build_line(
         timestamp: Seconds since the epoch.
         ids: Document id by catalogue row.
         compared: What a comparison came to, where one was made.
-        shadow: The answer of the champion that nobody sees yet, where it was computed.
+        shadow: The champion's answer in the shadow stage, where it was computed.
         backends: What scored and recalled: `Ranker.facts`.
         texts: Whether the user's texts are written, their hashes, or sealed.
         hasher: Makes the hashes.
@@ -98,7 +98,7 @@ def build_line(
         lists=None if lists is None else (_named(lists[0], ids), _named(lists[1], ids)),
         shadow=None
         if shadow is None
-        else UnseenAnswer(
+        else ShadowAnswer(
             **dict(_answer(shadow, all_shown("shadow.rewrites", shadow.texts))), hit_ids=_named(shadow.ranked.rows, ids)
         ),
         log=place,
@@ -128,7 +128,7 @@ def _named(rows: tuple[int, ...], ids: Callable[[int], str]) -> tuple[str, ...]:
 
 
 def _answer(found: SearchResult, rewrites: tuple[str, ...]) -> Answer:
-    """What answered, and what became of the rewrite."""
+    """The version that answered, and the outcome of the rewrite."""
     champion = found.version.champion
     return Answer(
         version=champion.version,

@@ -28,11 +28,13 @@ class Metrics:
         self.requests = counter("requests", "Requests by route and HTTP status.", "route", "status")
         self.searches = counter("searches", "Searches answered, by arm.", "arm")
         self.rollout_searches = counter(
-            "ramp_searches", "Searches in a rollout: treatment, control, or shadow (unseen).", "arm"
+            "ramp_searches", "Searches in a rollout: treatment, control, or shadow (logged, not shown).", "arm"
         )
-        self.rewrites = counter("rewrites", "Rewrites asked for by searches, by what became of them.", "reason")
+        self.rewrites = counter("rewrites", "Rewrites asked for by searches, by outcome.", "reason")
         self.signals = counter("signals", "Rewrite signals of searches, by status.", "signal", "status")
-        self.counterfactuals = counter("counterfactuals", "Other answers computed, by whether they differed.", "impacted")
+        self.counterfactuals = counter(
+            "counterfactuals", "Counterfactual answers computed, by whether they differed.", "impacted"
+        )
         self.events = counter("events", "Events of users taken into the log.")
         self.seconds = Histogram(
             "corewrite_request_seconds", "Time to answer, by route.", ("route",), registry=own, buckets=_BUCKETS
@@ -55,9 +57,9 @@ class Metrics:
         self.cache_hits = gauge("cache_hits", "Rewrites found in memory.", "livesum")
         self.cache_misses = gauge("cache_misses", "Rewrites not found in memory.", "livesum")
         self.redis_failures = gauge("redis_failures", "Calls of the Redis that failed or came too late.", "livesum")
-        self.relevance_open = gauge("relevance_open", "1 where the model server is left alone for failing.", "livemax")
-        self.relevance_opened = gauge("relevance_opened", "Times that the model server was given a pause.", "livesum")
-        self.relevance_refused = gauge("relevance_refused", "Scorings not asked for within the pauses.", "livesum")
+        self.relevance_open = gauge("relevance_open", "1 where the circuit breaker before the model server is open.", "livemax")
+        self.relevance_opened = gauge("relevance_opened", "Times that the circuit breaker opened.", "livesum")
+        self.relevance_refused = gauge("relevance_refused", "Scorings refused while the circuit breaker was open.", "livesum")
         self.log_written = gauge("log_lines_written", "Lines of the UBI log written.", "livesum")
         self.log_dropped = gauge("log_lines_dropped", "Lines of the UBI log lost to a full queue or disk.", "livesum")
 

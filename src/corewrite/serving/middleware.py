@@ -69,7 +69,7 @@ class Edge:
             if refusal is not None:
                 await refusal(scope, receive, _last(scope, noted))
             elif not _has_body(route):
-                # Whatever there is of one is for nobody.
+                # This route takes no body: one that came is not read.
                 await self._app(scope, _replayed(b"", receive), _last(scope, noted))
             else:
                 status = await self._with_body(scope, receive, noted) or status

@@ -70,7 +70,7 @@ class GuardedProtocol(H11Protocol):
         super().handle_events()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request; not where the body of this one is still to come, which would be read for nobody."""
+        """Go on to the next request; not where the body of this one is still to come, which no handler would read."""
         if self.conn.their_state is h11.SEND_BODY:
             self.transport.close()
         super().on_response_complete()

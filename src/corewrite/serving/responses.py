@@ -1,4 +1,4 @@
-"""Parts of responses: what answered, what became of a rewrite, how a document is shown."""
+"""Parts of responses: the version that answered, the outcome of a rewrite, a document's id and title."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from corewrite.serving.versions import Version
 
 
 def shown_reason(reason: str) -> str:
-    """What became of a rewrite, as clients see it: `cached` would reveal that somebody asked the same before."""
+    """The outcome of a rewrite, as clients see it: `cached` would reveal that somebody asked the same before."""
     return "ok" if reason == "cached" else reason
 
 

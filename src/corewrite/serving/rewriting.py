@@ -1,4 +1,4 @@
-"""Rewrites by one policy: cached, each asked for once, batched, bounded in number and time, and never in the way.
+"""Rewrites by one policy: cached, each asked for once, batched, bounded in number and time; no failure reaches a caller.
 
 Whatever happens to the process behind it, `ask` returns a future that ends with a `RewriterAnswer` and never with an exception.
 """
@@ -25,7 +25,7 @@ _STALE_SECONDS = 25.0
 
 @dataclass(frozen=True)
 class RewriterAnswer:
-    """What came of a query.
+    """The rewriter's answer to a query.
 
     Attributes:
         texts: The rewrites, best first; empty where there is none to use.

@@ -136,7 +136,7 @@ class RejectedEvent(BaseModel):
 
 
 class EventsResponse(BaseModel):
-    """What became of the events."""
+    """Which events were taken, and which were rejected."""
 
     accepted: int = Field(description="Events in the log.")
     rejected: list[RejectedEvent] = Field(description="Events that cannot be used; the others are in the log.")
@@ -152,7 +152,7 @@ class _Answered(BaseModel):
 
 
 class WireRewritten(BaseModel):
-    """What came of one query."""
+    """The result of one query."""
 
     rewrites: list[str] = Field(description="Best first; empty where the query stands.")
     status: str = Field(description="ok, neutral, timeout, error or off.")
@@ -184,7 +184,7 @@ class SearchResponse(_Answered):
     arm: str = Field(description=_ARM)
     ramp: str | None = Field(description="treatment or control while a rollout is under way.")
     rewrites: list[str] = Field(description="What was used.")
-    rewrite_status: str = Field(description="What became of the rewrite, in a word.")
+    rewrite_status: str = Field(description="Outcome of the rewrite, in a word.")
     signal_status: dict[str, str] = Field(description="ok, neutral, timeout, error or off, by stage and signal.")
     results: list[Result]
 

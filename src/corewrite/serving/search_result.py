@@ -74,7 +74,7 @@ class SearchResult:
 
     @property
     def reason(self) -> str:
-        """What became of the rewrite, in a word."""
+        """Outcome of the rewrite: `off`, `late`, or the rewriter's reason."""
         if self.pending is None:
             return "off"
         return "late" if self.rewritten is None else self.rewritten.reason

@@ -258,7 +258,7 @@ class Versions:
         if trouble and self._rollout_read_at != champion.version and champion.fallback is not None:
             verdict = next(d.verdict for d in self._registry.decisions() if d.number == champion.version)
             if verdict == "promote":
-                # Who is to get it is not known: nobody, until it is. A rollback is for all.
+                # Which clients are to get it is unknown: none do, until it is known. A rollback is for all.
                 return RolloutState(champion.version, champion.fallback, 0.0, status="rolled back"), RolloutConfig()
         if self._rollout is None or self._rollout[0].champion != champion.version or self._rollout[0].status == "complete":
             return None

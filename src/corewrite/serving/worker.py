@@ -32,7 +32,7 @@ def work(connection: socket.socket, folder: Path, max_new_tokens: int | None, th
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    # Once the server is gone, or has given up on a start that took too long, there is nobody to answer.
+    # Once the server is gone, or has given up on a start that took too long, no one reads the answer.
     with suppress(BrokenPipeError, ConnectionResetError), connection, connection.makefile("rwb") as stream:
 
         def say(value: Any) -> None:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class GuardedEngine:
     """An engine (a `SearchEngine`, as far as the one behind is one) whose every call ends in time.
 
-    After failures in a row it is left alone for a while. All errors are `EngineError`, or `EngineUnavailableError` where there
+    After failures in a row it is not asked for a while. All errors are `EngineError`, or `EngineUnavailableError` where there
     was no answer; an answer that is none (rows of no document, another shape) is an error too.
 
     Args:
@@ -31,7 +31,7 @@ class GuardedEngine:
         documents: How many there are.
         name: Of the engine, for messages.
         patience: Limits the time of a call.
-        breaker: Says when it is left alone.
+        breaker: Opens after failures in a row.
     """
 
     def __init__(
