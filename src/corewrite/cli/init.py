@@ -11,7 +11,7 @@ from corewrite.cli.common import Exit, progress_console, reported_errors, say
 from corewrite.cli.doctor import examine, show
 
 if TYPE_CHECKING:
-    from corewrite.domain import Settings
+    from pydantic.fields import FieldInfo
 
 EXAMPLES = (
     "Examples: `corewrite init --documents docs.parquet --logs logs --labels rated.parquet` · "
@@ -104,29 +104,21 @@ def settings_text(paths: dict[str, str], spec: str, model: str | None) -> str:
         f"# {SECTIONS['model']}; without one a small decoder is trained from scratch",
         "#model: ./my-causal-lm" if model is None else f"model: {_scalar(model)}",
     ]
-    shown: list[tuple[type[Settings], list[str]]] = [
-        (
-            CycleSections,
-            ["seed", "max_new_tokens", "warm_start", "training", "evaluation", "judge", "gate", "refresh", "recovery", "ramp"],
-        ),
-        (CycleSections, ["privacy"]),
-        (ServeSections, ["serve"]),
-        (ExperimentSections, ["experiment"]),
-    ]
-    for kind, names in shown:
-        for name in names:
-            lines += ["", f"# {SECTIONS[name]}", *(f"#{line}" for line in _defaults(kind, name))]
+    fields = {**ExperimentSections.model_fields, **ServeSections.model_fields, **CycleSections.model_fields}
+    for name in SECTIONS:
+        if name not in {*paths, "ranker", "model"} and (shown := _defaults(name, fields[name])):
+            lines += ["", f"# {SECTIONS[name]}", *(f"#{line}" for line in shown)]
     return "\n".join(lines) + "\n"
 
 
-def _defaults(kind: "type[Settings]", name: str) -> list[str]:
+def _defaults(name: str, field: "FieldInfo") -> list[str]:
     """A section with its defaults, as lines of YAML; what is None is left out."""
     from pydantic import BaseModel
 
-    value = kind.model_fields[name].get_default(call_default_factory=True)
+    value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return str(yaml.safe_dump({name: value}, sort_keys=False, width=120)).splitlines()
+    return [] if value is None else str(yaml.safe_dump({name: value}, sort_keys=False, width=120)).splitlines()
 
 
 def _scalar(text: str) -> str:
