@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from corewrite.cycle.catalogue_files import write_labels
 from corewrite.deployment.inputs import LABELS
 from corewrite.domain import Catalogue, Context, Query, TrainingInstance
+from corewrite.domain.settings import iterate_parts
 from corewrite.experiment.ab.searches import SEARCH_SCHEMA
 from corewrite.logs import Reformulation, pack, reader, served, write_instances, write_reformulations
 from corewrite.relevance import Labels
@@ -20,14 +21,6 @@ from corewrite.search.document_columns import NEEDED, STANDARD
 from corewrite.tuning.files import REQUEST_COLUMNS
 
 PAGE = "reference/files.md"
-SERVED = (
-    served.ServedLine,
-    served.Attributes,
-    served.ServedSearch,
-    served.UnseenAnswer,
-    served.RolloutPlace,
-    served.LogPlace,
-)
 HEAD = """\
 # File schemas
 
@@ -159,14 +152,7 @@ def page() -> str:
     parts += [_columns(reader.SEARCH_SCHEMA, SEARCH, said="field of the line"), "\nAn event into these:\n\n"]
     parts.append(_columns(reader.EVENT_SCHEMA, EVENT, said="field of the line"))
     parts += ["\n## Served log\n\n", SERVED_TEXT, "\n"]
-    for kind in (
-        served.ServedLine,
-        served.Attributes,
-        served.ServedSearch,
-        served.UnseenAnswer,
-        served.RolloutPlace,
-        served.LogPlace,
-    ):
+    for kind in _records(served.ServedLine):
         parts += ["\n", f"### {kind.__name__}\n\n", _fields(kind)]
     parts += ["\n## Packed log\n\nWhat `corewrite log pack` makes of lines.\n\n", _columns(pack.SCHEMA, PACKED)]
     parts += ["\n## Mined weeks\n\n", MINED_TEXT, "\n\n### Instances\n\n", _columns(schemas["instances"], INSTANCE)]
@@ -232,6 +218,16 @@ def _type(kind: pa.DataType) -> str:
     if pa.types.is_list(kind):
         return f"list of {_type(kind.value_type)}"
     return str(kind)
+
+
+def _records(kind: type[BaseModel]) -> list[type[BaseModel]]:
+    """A record and those within it, each once."""
+    found = [kind]
+    for field in kind.model_fields.values():
+        for part in iterate_parts(field.annotation):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found += _records(part)
+    return list(dict.fromkeys(found))
 
 
 def _fields(kind: type[BaseModel]) -> str:
