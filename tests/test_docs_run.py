@@ -1,6 +1,8 @@
 """Every block of code and every command in README and docs runs, or is read by the reader that it is for."""
 
+import ast
 import configparser
+import importlib
 import json
 import re
 import shlex
@@ -90,6 +92,10 @@ def check_command(line):
         for extras in re.findall(r"(?:corewrite|\.)\[([\w,-]+)\]", line):
             assert set(extras.split(",")) <= EXTRAS.keys(), f"no such extra in {line!r}"
         assert all((ROOT / name).exists() for name in re.findall(r"-c (\S+)", line))
+    elif program == "python" and rest[0] == "-c":
+        for node in ast.walk(ast.parse(rest[1])):
+            for name in node.names if isinstance(node, ast.ImportFrom) else ():
+                assert hasattr(importlib.import_module(node.module), name.name), f"no {name.name} in {node.module}"
     elif program == "python":
         file = rest[0] if rest[0] != "-m" else rest[1].replace(".", "/") + ".py"
         assert (ROOT / file).exists(), file
@@ -326,11 +332,17 @@ def for_compile(folder, monkeypatch):
     return {}
 
 
+def for_own_ranker(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    return {}
+
+
 PREPARE = {
     "docs/how-to/ab-test.md": for_ab_test,
     "docs/how-to/compile-spec.md": for_compile,
     "docs/how-to/plug-in.md": for_plug_in,
     "docs/how-to/train.md": for_train,
+    "docs/tutorials/your-own-ranker.md": for_own_ranker,
 }
 
 
@@ -344,19 +356,22 @@ def test_python_runs(block, tmp_path, monkeypatch):
 def test_what_the_blocks_give(tmp_path, monkeypatch, capsys):
     """Blocks that run may still show nonsense: what a reader would look at is there."""
     monkeypatch.chdir(tmp_path)
-    train, ab, own = (
-        next(b for b in of("python") if b.page == f"docs/{p}.md")
-        for p in ("how-to/train", "how-to/ab-test", "tutorials/your-own-ranker")
-    )
+    train, ab = (next(b for b in of("python") if b.page == f"docs/how-to/{p}.md") for p in ("train", "ab-test"))
     names = for_train(tmp_path, monkeypatch)
     exec(train.text, names)
     assert names["report"].phases == 4
     for_ab_test(tmp_path, monkeypatch)
     exec(ab.text, names := {})
     assert names["reading"].cqr.high < 0, "fewer changed queries in treatment"
-    exec(own.text, names := {})
-    matching, other = names["score"]({"text": ["red lion", "red piano"], "document": ["red lion cup final"] * 2})
-    assert matching > 0.8 > 0.6 > other
+
+
+def test_the_scorer_shown_is_the_example_and_gives_what_the_page_says(monkeypatch, capsys):
+    shown, used = (b.text for b in of("python") if b.page.endswith("your-own-ranker.md"))
+    example = (ROOT / "examples" / "own_scorer.py").read_text("utf-8")
+    assert example.endswith(shown), "docs/tutorials/your-own-ranker.md shows examples/own_scorer.py below its head"
+    exec(used, for_own_ranker(None, monkeypatch))
+    said = json.loads(re.search(r"# .*: (\[.+\])$", used, re.MULTILINE)[1])
+    assert np.fromstring(capsys.readouterr().out.strip("[]\n"), sep=" ") == pytest.approx(said, abs=0.005)
 
 
 def test_the_check_shown_is_the_example():

@@ -160,7 +160,7 @@ def page() -> str:
     parts += ["\n## Table of searches\n\nWhat `corewrite experiment` reads instead of a log: ", AB_TEXT, "\n\n"]
     parts.append(_columns(SEARCH_SCHEMA, AB))
     parts += [
-        "\n## Tuning requests\n\nWhat `corewrite fusion requests` writes and `corewrite fusion tune` reads: ",
+        "\n## Tuning requests\n\n",
         TUNE_TEXT,
         "\n\n",
     ]

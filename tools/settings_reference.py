@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -182,6 +182,9 @@ def word(part: Any) -> str:
         return " or ".join(f"`{a}`" for a in args)
     if origin in (list, tuple):
         return "list"
+    if origin is Mapping:
+        key, value = (next(iterate_parts(arg)) for arg in args)
+        return f"mapping of {word(key)} to {word(value)}"
     if origin is dict or (isinstance(part, type) and issubclass(part, Settings)):
         return "mapping"
     return {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}.get(part, str(part))
@@ -205,6 +208,8 @@ def default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
+    if get_origin(field.annotation) is Mapping and value:
+        return f"`{{{', '.join(f'{k}: {v:g}' for k, v in value.items())}}}`"
     if value is None or value == "" or isinstance(value, Settings | dict | tuple | list):
         return ""
     if isinstance(value, bool):
