@@ -50,7 +50,7 @@ def main() -> None:
 def built() -> Path:
     """Build both; the wheel is made of the sdist. Both hold every file of the package that git knows."""
     shutil.rmtree(DIST, ignore_errors=True)
-    run("uv", "build", "-q", "--out-dir", str(DIST), str(ROOT))
+    run(sys.executable, "-m", "build", "--outdir", str(DIST), str(ROOT))
     (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
     listed = subprocess.run(["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     files = {line.removeprefix("src/") for line in listed if line}

@@ -166,15 +166,15 @@ def test_packages_are_those_that_the_settings_need(files, monkeypatch):
 
 
 def test_a_ranker_of_ones_own_is_tried_on_the_documents(files, monkeypatch):
-    Path("own_ranker.py").write_text(
+    Path("doctors_ranker.py").write_text(
         "import numpy as np\n\ndef make():\n    return lambda inputs: np.full(len(inputs['text']), VALUE)\n"
     )
     monkeypatch.syspath_prepend(str(files))
-    import own_ranker
+    import doctors_ranker
 
-    own = {"kind": "python", "factory": "own_ranker:make", "version": "1", "inputs": {"text": "text"}}
+    own = {"kind": "python", "factory": "doctors_ranker:make", "version": "1", "inputs": {"text": "text"}}
     settings(ranker={"signals": {"relevance": own}})
-    own_ranker.VALUE = 0.5
+    doctors_ranker.VALUE = 0.5
     assert found()["ranker"]["message"] == "relevance python; recall embedded"
-    own_ranker.VALUE = 3.0
+    doctors_ranker.VALUE = 3.0
     assert "3" in found(1)["ranker"]["message"]
