@@ -11,7 +11,7 @@ from corewrite.training import TrainingConfig
 
 PAGE = "reference/gate-checks.md"
 HEAD = """\
-# The checks of the gate
+# Gate checks
 
 Made by `python tools/reference.py` from the code. A check compares the candidate's metric with a baseline's on
 the same searches: `champion` (in a first week, when there is none, the warm start that the training began from), `no

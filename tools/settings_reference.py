@@ -33,7 +33,7 @@ READERS: dict[str, type[Settings]] = {
     "`fusion compile`, `fusion tune`": RankerSection,
 }
 HEAD = """\
-# Settings
+# corewrite.yaml
 
 One file, `corewrite.yaml`, for every command (`--config corewrite.yaml`, or `-c`): each reads the sections that it needs and
 passes over the others. What a command's options say counts before the file. This page is made of the code by
