@@ -13,6 +13,11 @@ from corewrite.gate.check import CHECKS
 Margin = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _current_name(check: str) -> str:
+    """Name of a check today: settings that an earlier version stored, and margins that it froze, have its earlier name."""
+    return next((name for name, known in CHECKS.items() if known.earlier_name == check), check)
+
+
 class Margins(Settings):
     """How much worse than its baseline a candidate may be, by check, in the absolute units of each metric.
 
@@ -32,8 +37,12 @@ class Margins(Settings):
     def _complete(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        current = {_current_name(str(name)): margin for name, margin in value.items()}
+        if len(current) < len(value):
+            raise ValueError("a margin stands twice, under the name and the earlier name of its check: drop one")
+        value = current
         known = {name: check.default_margin for name, check in CHECKS.items() if check.default_margin is not None}
-        unknown = [str(name) for name in value if name not in known]
+        unknown = [name for name in value if name not in known]
         if unknown:
             raise ValueError(f"no check with a margin is called {', '.join(unknown)}; there are {', '.join(known)}")
         return known | value
@@ -85,6 +94,7 @@ class GateConfig(Settings):
     @field_validator("required_checks")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(map(_current_name, names))
         if unknown := [name for name in names if name not in CHECKS]:
             raise ValueError(f"no check is called {', '.join(unknown)}; there are {', '.join(CHECKS)}")
         if missing := [name for name, check in CHECKS.items() if check.kind == "reward" and name not in names]:

@@ -7,7 +7,6 @@ import yaml
 from corewrite.domain import sha256_json
 from corewrite.domain.strict_yaml import read_yaml
 from corewrite.gate.calibrate import MarginCalibration
-from corewrite.gate.check import CHECKS
 from corewrite.gate.config import Margins
 
 
@@ -38,11 +37,4 @@ def load_margins(path: Path) -> Margins:
         raise ValueError(f"{path}: this is no margins file: {error}") from error
     if found != stated:
         raise ValueError(f"{path}: its content has hash {found}, not {stated}: frozen margins were changed, calibrate again")
-    return Margins.model_validate(_current_names(content["margins"]))
-
-
-def _current_names(margins: object) -> object:
-    if not isinstance(margins, dict):
-        return margins  # refused by `Margins`
-    renamed = {check.earlier_name: name for name, check in CHECKS.items()}
-    return {renamed.get(name, name): margin for name, margin in margins.items()}
+    return Margins.model_validate(content["margins"])
