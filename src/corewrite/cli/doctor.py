@@ -22,7 +22,7 @@ EXAMPLES = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorFinding:
     """What one check found.
 
     Attributes:
@@ -53,7 +53,7 @@ def doctor(
         raise typer.Exit(Exit.FAILED)
 
 
-def show(findings: list[Finding], *, as_json: bool) -> None:
+def show(findings: list[DoctorFinding], *, as_json: bool) -> None:
     """One line a check; what is wrong also where it takes several lines."""
     if as_json:
         print_json({"ok": all(f.ok for f in findings), "checks": [asdict(f) for f in findings]})
@@ -64,7 +64,7 @@ def show(findings: list[Finding], *, as_json: bool) -> None:
         say(*(f"{'':<21} {line}" for line in rest), fg=None if found.ok else "red")
 
 
-def examine(config: Path, steps: "Steps") -> Iterator[Finding]:
+def examine(config: Path, steps: "Steps") -> Iterator[DoctorFinding]:
     """Check the settings, and all that they name.
 
     Args:
@@ -94,14 +94,14 @@ def examine(config: Path, steps: "Steps") -> Iterator[Finding]:
     yield _finding("secrets", lambda: _secrets(data, served))
 
 
-def _finding(name: str, check: Callable[[], str]) -> Finding:
+def _finding(name: str, check: Callable[[], str]) -> DoctorFinding:
     try:
-        return Finding(name, True, check())
+        return DoctorFinding(name, True, check())
     except (ValueError, OSError, RuntimeError, LookupError, ImportError) as error:
         if not is_of_the_input(error):
             raise
         # What checks inputs says of which kind each is: the line does so already.
-        return Finding(name, False, "\n".join(line.removeprefix(f"{name}: ") for line in str(error).split("\n")))
+        return DoctorFinding(name, False, "\n".join(line.removeprefix(f"{name}: ") for line in str(error).split("\n")))
 
 
 def _read(config: Path) -> "tuple[DataSections, ServeConfig | None]":
