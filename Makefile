@@ -74,13 +74,13 @@ TIMED := tests/serving tests/faults tests/capacity/test_plan.py
 
 test: lint
 	-$(MAKE) kserve
-	$(BIN)/pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(TIMED:%=--ignore=%)
 	$(BIN)/pytest $(TIMED)
 
 # What the tests run of src, and which lines they do not. Not part of `make test`, which it makes 1.8 times as long.
 coverage: .venv/.dev
 	rm -f build/.coverage* && mkdir -p build
-	COVERAGE_FILE=build/.coverage $(BIN)/pytest -n 2 --dist loadfile $(TIMED:%=--ignore=%) --cov=corewrite --cov-report=
+	COVERAGE_FILE=build/.coverage $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(TIMED:%=--ignore=%) --cov=corewrite --cov-report=
 	COVERAGE_FILE=build/.coverage $(BIN)/pytest $(TIMED) --cov=corewrite --cov-append --cov-report=term-missing:skip-covered
 
 clean:

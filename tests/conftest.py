@@ -14,6 +14,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("corewrite", derandomize=True, deadline=None)
 settings.load_profile("corewrite")
 
+LONGEST = ("studies", "e2e", "registry", "cycle")
+"""Folders whose files take longest: begun first, so that no process works alone at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first; otherwise in order."""
+    here = Path(__file__).parent
+
+    def place(item):
+        folder = item.path.relative_to(here).parts[0]
+        return LONGEST.index(folder) if folder in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope="session")
 def bad():
