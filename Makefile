@@ -3,7 +3,7 @@ PYTHON ?= python3
 SEED ?= 0
 BIN := .venv/bin
 
-.PHONY: demo test coverage lint docs lock lowest dist-check audit kserve clean
+.PHONY: demo test coverage lint docs lock lock-lowest lowest dist-check audit kserve clean
 
 .venv/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -47,18 +47,21 @@ lock: .venv/.dev
 	$(BIN)/pytest -q tests/test_lock.py
 
 # What pyproject.toml says is enough is: the lowest versions that it allows, in an environment of their own, pass the tests of what
-# is computed. torch is the pinned one, and its packages are pip's choice as everywhere.
+# is computed. torch is the pinned one, and its packages are pip's choice as everywhere. `make lock-lowest` finds the versions.
 LOWEST := tests/domain tests/fusion tests/gate tests/experiment tests/rewriter
 LOWEST_TOOLS := pytest hypothesis ir-measures statsmodels qdrant-client peft regex
-lowest: .venv/.dev
+lowest:
 	rm -rf build/lowest && mkdir -p build
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt \
+	  -c requirements/lowest.txt -e '.[train,report]' $(LOWEST_TOOLS)
+	build/lowest/bin/python -m pytest -q -p no:cacheprovider $(LOWEST)
+
+lock-lowest: .venv/.dev
 	$(BIN)/uv pip compile -q pyproject.toml --extra train --extra report --resolution lowest-direct -c constraints.txt \
 	  --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  | grep -vE '^(torch|triton|nvidia|cuda)' > build/lowest.txt
-	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -c build/lowest.txt \
-	  -e '.[train,report]' $(LOWEST_TOOLS)
-	build/lowest/bin/python -m pytest -q -p no:cacheprovider $(LOWEST)
+	  | grep -vE '^(torch|triton|nvidia|cuda)' > requirements/lowest.txt
+	$(BIN)/pytest -q tests/test_lock.py
 
 # Wheel and sdist, installed where nothing of ours is: alone, with what the demo needs, and with each extra in turn.
 dist-check: .venv/.dev

@@ -1,4 +1,4 @@
-"""The lock of the serving image: what pyproject.toml asks for, every file by its hash, and nothing of one machine."""
+"""The locks: of the serving image with the hash of every file, and of the lowest versions that pyproject.toml allows."""
 
 import re
 import sys
@@ -77,3 +77,17 @@ def test_it_is_whole() -> None:
                 assert needed is not None, f"{name} needs {requirement}, which is not locked: run `make lock`"
                 assert requirement.specifier.contains(needed[0].public, prereleases=True), f"{name} needs {requirement}"
     assert looked > 20 or sys.version_info[:2] != (3, 11)
+
+
+def test_the_lowest_versions_are_those_of_pyproject() -> None:
+    lines = (ROOT / "requirements" / "lowest.txt").read_text("utf-8").split()
+    found = {canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    checked = 0
+    for requirement in map(Requirement, [*project["dependencies"], *extras["train"], *extras["report"]]):
+        if requirement.name != "torch":  # pinned in constraints.txt
+            (bound,) = [Version(s.version) for s in requirement.specifier if s.operator == ">="]
+            assert found[canonicalize_name(requirement.name)] == bound, f"{requirement}: run `make lock-lowest`"
+            checked += 1
+    assert checked >= 20
