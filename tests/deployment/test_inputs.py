@@ -2,6 +2,7 @@
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -131,6 +132,8 @@ def test_a_command_says_it_before_it_opens_the_documents(files, monkeypatch, cas
     def opened(*args, **options):
         raise AssertionError("work was begun")
 
+    for name in ("serving.service", "deployment.explain", "cycle.steps.rollout"):
+        import_module(f"corewrite.{name}")  # imported first under the patch of its source, a module would keep it
     monkeypatch.setattr("corewrite.studies.quickstart.run.make_world", opened)
     for name in ("cycle.own_logs", "cycle.finished_week", "cycle.begin", "deployment.documents"):
         monkeypatch.setattr(f"corewrite.{name}.open_documents", opened)
