@@ -94,10 +94,10 @@ def _hash_settings(config: CycleConfig) -> str:
     settings = config.model_dump(mode="json", exclude_defaults=True)
     if "rollout" in settings:
         settings["ramp"] = settings.pop("rollout")
-    gate = settings.get("pipeline", {}).get("gate", {})
+    pipeline = settings.get("pipeline", {})
+    gate = pipeline.get("gate", {})
     if "minimum_effective_users" in gate:
         gate["minimum_users"] = gate.pop("minimum_effective_users")
-    pipeline = settings.get("pipeline", {})
     if "training" in pipeline:
         pipeline["training"] = first_names(pipeline["training"])
     server = pipeline.get("server") or {}

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
-from corewrite.domain import Settings
+from corewrite.domain import PluginSettings, Settings
 from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
@@ -42,10 +42,8 @@ class ServerConfig(Settings):
     """Largest difference from the trainer's log-probabilities that rounding explains, nats per token."""
 
 
-class PluginSampling(Settings):
+class PluginSampling(PluginSettings):
     """What samples for the training, of an installed package (entry point `corewrite.samplers`): its name, its own options."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str = Field(min_length=1)
     """Name of the entry point; what it names is called with the policy and all other settings here, and gives a context manager
@@ -55,11 +53,6 @@ class PluginSampling(Settings):
     @classmethod
     def _installed(cls, value: Any) -> Any:
         return known_kind(SAMPLERS, ("server",), value)
-
-    @property
-    def options(self) -> dict[str, object]:
-        """The settings that are the plugin's own."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class TreeJudgeConfig(Settings):
@@ -80,10 +73,8 @@ class PythonJudgeConfig(Settings):
     """Keyword arguments of the function."""
 
 
-class PluginJudgeConfig(Settings):
+class PluginJudgeConfig(PluginSettings):
     """A judge of an installed package (entry point `corewrite.judges`): its name, and its own options."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str = Field(min_length=1)
     """Name of the entry point; what it names is called with the documents and all other settings here."""
@@ -92,11 +83,6 @@ class PluginJudgeConfig(Settings):
     @classmethod
     def _installed(cls, value: Any) -> Any:
         return known_kind(JUDGES, ("trees", "python"), value)
-
-    @property
-    def options(self) -> dict[str, object]:
-        """The settings that are the plugin's own."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 def _tag(default: str, *known: str) -> Discriminator:

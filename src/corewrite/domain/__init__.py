@@ -9,7 +9,7 @@ from corewrite.domain.keyed_random import keyed_bits, keyed_uniform, text_key
 from corewrite.domain.provenance import Provenance
 from corewrite.domain.query import Context, Query
 from corewrite.domain.query_codec import query_columns, query_from_json, query_from_row, query_to_json, query_to_row
-from corewrite.domain.settings import Settings, read_settings
+from corewrite.domain.settings import PluginSettings, Settings, read_settings
 from corewrite.domain.status import Outcome, SignalStatus
 from corewrite.domain.strict_yaml import ConfigError
 from corewrite.domain.text import is_identity, normalise, words
@@ -23,6 +23,7 @@ __all__ = [
     "Context",
     "Documents",
     "Outcome",
+    "PluginSettings",
     "Provenance",
     "Query",
     "Settings",

@@ -19,6 +19,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class PluginSettings(Settings):
+    """Settings of a kind that an installed package brings: options of its own beside those that are named here."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that are the plugin's own."""
+        return dict(self.__pydantic_extra__ or {})
+
+
 T = TypeVar("T", bound=Settings)
 
 

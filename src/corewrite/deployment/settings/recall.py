@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from corewrite.deployment.settings.kinds import RECALL_KINDS, Identity, Timeout, by_kind
-from corewrite.domain import Settings
+from corewrite.domain import PluginSettings, Settings
 from corewrite.domain.plugins import ENGINES, known_kind
 
 
@@ -133,10 +133,8 @@ class PythonRecall(_OwnEngine):
     """Keyword arguments of the function."""
 
 
-class PluginRecall(_OwnEngine):
+class PluginRecall(_OwnEngine, PluginSettings):
     """A kind that an installed package brings (entry point `corewrite.engines`): its name, and its own options."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str = Field(min_length=1)
     """Name of the entry point; what it names is called with the documents and all other settings here."""
@@ -145,11 +143,6 @@ class PluginRecall(_OwnEngine):
     @classmethod
     def _installed(cls, value: Any) -> Any:
         return known_kind(ENGINES, RECALL_KINDS, value)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings that are the plugin's own."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 RecallSettings = Annotated[

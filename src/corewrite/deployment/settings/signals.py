@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
 from corewrite.deployment.settings.kinds import SIGNAL_KINDS, Identity, Timeout, by_kind
 from corewrite.deployment.settings.model_inputs import CalibrationSettings, Inputs, InputSettings
-from corewrite.domain import Settings
+from corewrite.domain import PluginSettings, Settings
 from corewrite.domain.plugins import SIGNALS, known_kind
 
 Batch = Annotated[int, Field(ge=1, le=4096)]
@@ -184,10 +184,8 @@ class PythonSignal(_Model):
     """With `inputs`, where the numbers are no probabilities."""
 
 
-class PluginSignal(_Signal):
+class PluginSignal(_Signal, PluginSettings):
     """A kind that an installed package brings (entry point `corewrite.signals`): its name, and its own options."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: str = Field(min_length=1)
     """Name of the entry point; what it names is called with the documents and all other settings here."""
@@ -198,11 +196,6 @@ class PluginSignal(_Signal):
     @classmethod
     def _installed(cls, value: Any) -> Any:
         return known_kind(SIGNALS, SIGNAL_KINDS, value)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings that are the plugin's own."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 ModelSettings = KServeSignal | OnnxSignal | CrossEncoderSignal | ClipSignal | PythonSignal | PluginSignal
