@@ -65,7 +65,7 @@ def _described() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "documents.parquet"
         write_catalogue(catalogue, file)
-        return build_app(ServeConfig(documents=file)).openapi()
+        return build_app(ServeConfig(documents=file, registry=Path(folder) / "registry")).openapi()
 
 
 def _call(path: str, method: str, call: Mapping[str, Any]) -> Iterator[str]:
