@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from scipy import stats
+from setting import paired
 
 from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
@@ -121,16 +121,6 @@ def trained(
     with contextlib.suppress(_TimeUpError):
         train(policy, instances, reward, settings, folder, seed=config.seed, provenance={}, observe=observe)
     return policy, phases[0], time.process_time() - began
-
-
-def paired(users: Sequence[str], difference: FloatArray) -> list[float]:
-    """Mean difference and its 95 % interval, by users."""
-    _, at = np.unique(users, return_inverse=True)
-    n, sums = np.bincount(at), np.bincount(at, difference)
-    mean = sums.sum() / n.sum()
-    error = np.sqrt(((sums - mean * n) ** 2).sum() * len(n) / (len(n) - 1)) / n.sum()
-    half = float(stats.t.ppf(0.975, len(n) - 1) * error)
-    return [float(mean), float(mean - half), float(mean + half)]
 
 
 def run_seed(seed: int, out: Path, seconds: float) -> dict[str, Any]:

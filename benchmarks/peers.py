@@ -24,7 +24,7 @@ from datasets import Dataset
 from huggingface_hub import constants
 from torch import Tensor
 from transformers import GenerationConfig, PrinterCallback, Trainer, TrainerCallback
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 from trl.trainer.utils import pad
 
@@ -50,16 +50,16 @@ class PeerSettings:
 
     Attributes:
         learning_rate: Of AdamW, constant (a run stopped by the clock has no schedule to finish).
-        per_device_train_batch_size: Of a micro-batch: completions for GRPO, pairs for DPO, prompts for online DPO.
+        per_device_train_batch_size: Of a micro-batch: completions for GRPO and RLOO, pairs for DPO, prompts for online DPO.
         max_new_tokens: Length limit of a completion, tokens.
         min_new_tokens: No end-of-sequence before so many tokens; for timings at equal lengths only.
         num_generations: Completions of a prompt. Online DPO knows 2 only.
         gradient_accumulation_steps: Micro-batches of an optimizer step.
-        steps_per_generation: GRPO's micro-batches per call of the sampler; TRL's default is those of one optimizer step.
+        steps_per_generation: micro-batches of GRPO or RLOO per call of the sampler; TRL default: of one step.
         seed: Of everything random.
         bf16: Autocast to bfloat16.
         head_on_response_only: Whether the LM head is spared at prompt positions where TRL would not (see `narrow_head`).
-        beta: Of DPO and online DPO. GRPO has TRL's default, no KL term.
+        beta: Of DPO and online DPO. GRPO has TRL's default, no KL term, and RLOO none either.
         dpo_loss: Loss types of DPO; ("sigmoid", "bco_pair", "sft") is TRL's own MPO.
         dpo_weights: Their weights; all 1 if not given.
     """
@@ -246,6 +246,18 @@ class _Grpo(_Sampling):
         return GRPOTrainer(policy.model, [self.score], args, self.dataset, processing_class=self.tokenizer)
 
 
+class _Rloo(_Grpo):
+    def trainer(self, policy: Rewriter, steps: int | None) -> Trainer:
+        s = self.settings
+        # As GRPO by default: no penalty of divergence, and so no second model, which TRL would load by the first one's name.
+        args = RLOOConfig(
+            **self.arguments(steps), generation_kwargs=self.minimum(), num_generations=s.num_generations, beta=0.0,
+            max_completion_length=s.max_new_tokens, steps_per_generation=s.steps_per_generation,
+        )  # fmt: skip
+        _fits(args.generation_batch_size // args.num_generations, len(self.prompts))
+        return RLOOTrainer(policy.model, [self.score], args, self.dataset, processing_class=self.tokenizer)
+
+
 class _OnlineDpo(_Sampling):
     generations = 2
 
@@ -421,6 +433,11 @@ def grpo(rewriter: Rewriter, prompts: Sequence[Ids], reward: Reward, settings: P
     return _Grpo(rewriter, prompts, reward, settings)
 
 
+def rloo(rewriter: Rewriter, prompts: Sequence[Ids], reward: Reward, settings: PeerSettings) -> _Sampling:
+    """TRL's `RLOOTrainer` (arXiv 2402.14740): each completion against the mean of its prompt's others."""
+    return _Rloo(rewriter, prompts, reward, settings)
+
+
 def online_dpo(rewriter: Rewriter, prompts: Sequence[Ids], reward: Reward, settings: PeerSettings) -> _Sampling:
     """TRL's `OnlineDPOTrainer` (experimental in 1.16): two completions of a prompt, the better is chosen."""
     return _OnlineDpo(rewriter, prompts, reward, settings)
@@ -479,7 +496,7 @@ def generate_baseline(
 
 @contextmanager
 def narrow_head(enabled: bool) -> Iterator[None]:
-    """Have TRL's DPO and GRPO score the LM head at response positions only, on a CPU too.
+    """Have TRL's DPO, GRPO and RLOO score the LM head at response positions only, on a CPU too.
 
     Their fused head has both ways: where Triton runs it gathers the labelled positions first, elsewhere it scores every
     position, prompt and padding included, and masks the results. This takes the first way; the kernels stay the device's.
@@ -614,6 +631,7 @@ def main() -> None:
     pairs_at_once = replace(settings, per_device_train_batch_size=4)
     makers: dict[str, Callable[[Rewriter, bool], Runner]] = {
         "grpo": lambda p, narrow: grpo(p, prompts, reward, replace(settings, head_on_response_only=narrow)),
+        "rloo": lambda p, narrow: rloo(p, prompts, reward, replace(settings, head_on_response_only=narrow)),
         "online_dpo": lambda p, narrow: online_dpo(
             p, prompts, reward, replace(pairs_at_once, beta=1.0, head_on_response_only=narrow)
         ),

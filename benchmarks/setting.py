@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
+from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from corewrite.cycle import read_labels, read_window
@@ -48,6 +50,7 @@ from corewrite.training.pairs import select_pairs
 from corewrite.training.rollouts import build_prompts
 from corewrite.training.rows import Row
 
+FloatArray = npt.NDArray[np.float64]
 GATE_SEARCHES = 2_000
 SAMPLES = 16
 
@@ -78,18 +81,23 @@ class Platform:
 
     def measure(self, policy: Rewriter) -> dict[str, float]:
         """Held-out reward and judge on gate users' searches, true nDCG@10 by slice on fresh ones, words a rewrite."""
+        return self.measure_by_search(policy)[0]
+
+    def measure_by_search(self, policy: Rewriter) -> tuple[dict[str, float], FloatArray]:
+        """As `measure`, and the true nDCG@10 of each fresh search, float64 [searches]."""
         limit = self.config.pipeline.max_new_tokens
         queries = [x.query for x in self.for_gate]
         rewrites = served_rewrites(policy, queries, max_new_tokens=limit)
         lists = [fused_lists(self.deployment, queries, r) for r in ([None] * len(queries), rewrites)]
         fresh = served_rewrites(policy, self.held_out.queries, max_new_tokens=limit)
         truth = ndcg10(self.world, self.held_out.intents, fused_lists(self.deployment, self.held_out.queries, fresh))
-        return {
+        means = {
             "reward": float(log_rewards(self.deployment, self.for_gate, rewrites).mean()),
             "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
             **{f"ndcg10_{name}": float(truth[inside].mean()) for name, inside in truth_slices(self.held_out).items()},
             "words": float(np.mean([len((r or q.text).split()) for r, q in zip(fresh, self.held_out.queries, strict=True)])),
         }
+        return means, truth
 
     def under(self, spec: FusionSpec) -> Deployment:
         """The same models under another spec."""
@@ -260,6 +268,16 @@ class Task:
             if len(pairs) == self.k:
                 rows.append(Row(x.instance_id, tuple(self.policy.template.encode(x.query)), tuple(pairs)))
         return rows
+
+
+def paired(users: Sequence[str], difference: FloatArray) -> list[float]:
+    """Mean difference and its 95 % interval, by users."""
+    _, at = np.unique(users, return_inverse=True)
+    n, sums = np.bincount(at), np.bincount(at, difference)
+    mean = sums.sum() / n.sum()
+    error = np.sqrt(((sums - mean * n) ** 2).sum() * len(n) / (len(n) - 1)) / n.sum()
+    half = float(stats.t.ppf(0.975, len(n) - 1) * error)
+    return [float(mean), float(mean - half), float(mean + half)]
 
 
 def write_rows(rows: Sequence[dict], file: Path) -> None:

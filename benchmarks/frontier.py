@@ -1,0 +1,288 @@
+"""True nDCG@10 against training time: ours, TRL's GRPO and RLOO, and DPO in phases, from one warm start on one machine.
+
+    python benchmarks/frontier.py [--seeds 0 1 2] [--minutes 1 2 4 8 15] [--only ours trl_grpo] [--out runs/frontier]
+
+Every method trains once per seed for the longest of the times and is measured at each of them; measuring, imports and a warm-up
+step on a copy are outside the clock. A run once done is kept under --out and not done again, so the study can be stopped and
+gone on with; --within stops it before a run that would not be over in time. Ours plans its phases, over which its learning rate
+falls, by the pace of its warm-up; the peers' rate is constant, as a run that is stopped by the clock has no schedule to finish.
+Writes benchmarks/results/frontier.json: rows `method, seed, minutes, seconds, ndcg10, reward, judge, words`, the differences of
+ours to each method at every time, paired by search with intervals by user, and with --plot an SVG.
+"""
+
+import argparse
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers import PeerSettings, grpo, iterative_dpo, rloo
+from setting import FloatArray, Platform, Task, paired, platform
+from transformers import TrainerCallback
+
+from corewrite.report.vega import LINES, layers, mark, quantity, render_svg
+from corewrite.rewriter import Rewriter
+from corewrite.studies.summary import machine
+from corewrite.training import TrainingConfig, train
+
+RESULTS = Path(__file__).parent / "results" / "frontier.json"
+MEASURES = ("ndcg10", "reward", "judge", "words")
+DPO_INSTANCES = 3_000
+_ENDLESS = 10**6
+
+
+class TimeUpError(Exception):
+    """The training has had its time."""
+
+
+@dataclass(eq=False)
+class Marks:
+    """The clock of a training: stops while the policy is measured.
+
+    Attributes:
+        seconds: Times to measure at, ascending.
+        measure: Called with the number of a time that was reached and the seconds really spent.
+        now: Reads the time, seconds.
+    """
+
+    seconds: Sequence[float]
+    measure: Callable[[int, float], None]
+    now: Callable[[], float] = time.perf_counter
+    spent: float = 0.0
+    reached: int = 0
+    _since: float = field(default=0.0, init=False)
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._since = self.now()
+
+    def tick(self, *, over: bool = False) -> bool:
+        """Count what was spent and measure where a time was reached; whether the last was.
+
+        Args:
+            over: The training ends by itself: what is left is measured as it is.
+        """
+        self.spent += self.now() - self._since
+        while self.reached < len(self.seconds) and (over or self.spent >= self.seconds[self.reached]):
+            self.measure(self.reached, self.spent)
+            self.reached += 1
+        self.start()
+        return self.reached == len(self.seconds)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training.
+
+    Attributes:
+        task: Warm start, instances and reward.
+        policy: A copy of the warm start, trained in place.
+        marks: Its clock.
+        seed: Of everything random.
+    """
+
+    task: Task
+    policy: Rewriter
+    marks: Marks
+    seed: int
+
+
+def run_ours(run: Run) -> None:
+    """Semi-online MPO at its defaults, in as many phases as fit."""
+
+    def observe(phase: int, policy: Rewriter) -> dict[str, float]:
+        if run.marks.tick(over=phase == config.phases - 1):
+            raise TimeUpError
+        return {}
+
+    def training(policy: Rewriter, config: TrainingConfig, watch: Any) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(
+                policy, run.task.instances, run.task.reward, config, Path(folder), seed=run.seed, provenance={}, observe=watch
+            )  # fmt: skip
+
+    defaults = TrainingConfig()
+    began = time.perf_counter()
+    training(run.policy.copy(), defaults.model_copy(update={"phases": 1}), lambda phase, policy: {})
+    phases = math.ceil(run.marks.seconds[-1] / (time.perf_counter() - began))
+    config = defaults.model_copy(update={"phases": phases})
+    run.marks.start()
+    try:
+        training(run.policy, config, observe)
+    except TimeUpError:
+        return
+
+
+class _Watch(TrainerCallback):
+    """Ticks after each optimizer step and stops a trainer of TRL where its time is up."""
+
+    def __init__(self, marks: Marks) -> None:
+        self.marks = marks
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.marks.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.marks.tick():
+            control.should_training_stop = True
+
+
+def run_policy_gradient(maker: Callable[..., Any]) -> Callable[[Run], None]:
+    """GRPO or RLOO: sixteen completions of a prompt, rate and batch the best of the sweep in `benchmarks/training.py`."""
+
+    def run_one(run: Run) -> None:
+        settings = PeerSettings(
+            1e-4, run.task.completions, run.task.limit, num_generations=16, seed=run.seed, head_on_response_only=True
+        )  # fmt: skip
+        runner = maker(run.policy, run.task.prompts, run.task.peer_reward, settings)
+        runner.warm_up()
+        runner.train(run.policy, _ENDLESS, None, [_Watch(run.marks)])
+
+    return run_one
+
+
+def run_iterative_dpo(run: Run) -> None:
+    """TRL's `DPOTrainer` phase by phase, the best over the worst of sixteen samples by our sampler and reward."""
+    defaults = TrainingConfig()
+    settings = PeerSettings(
+        1e-4, defaults.pairs_per_step, run.task.limit, seed=run.seed, head_on_response_only=True, beta=defaults.beta
+    )  # fmt: skip
+    dpo, random, size = iterative_dpo(run.policy, settings), np.random.default_rng(run.seed), len(run.task.instances)
+    taken = min(DPO_INSTANCES, size)
+
+    def pairs() -> list[Any]:
+        drawn = [run.task.instances[i] for i in random.permutation(size)[:taken]]
+        task = Task(run.task.name, run.policy, drawn, run.task.reward, 1, run.task.limit, 0, 0)
+        return [(r.prompt, p.chosen.token_ids, p.rejected.token_ids) for r in task.rows(taken) for p in r.pairs]
+
+    dpo.warm_up(pairs())
+    run.marks.start()
+    while not run.marks.tick():
+        dpo.phase(pairs())
+
+
+METHODS: dict[str, Callable[[Run], None]] = {
+    "ours": run_ours,
+    "trl_grpo": run_policy_gradient(grpo),
+    "trl_rloo": run_policy_gradient(rloo),
+    "iterative_dpo": run_iterative_dpo,
+}
+
+
+def run_method(method: str, found: Platform, seed: int, minutes: Sequence[float], out: Path) -> None:
+    """Train one method on one platform and keep what is measured at each time; a run that is kept is not done again."""
+    file = out / f"{method}-{seed}.json"
+    if file.is_file():
+        return
+    policy, rows = found.warm.copy(), list[dict[str, Any]]()
+
+    def measure(place: int, seconds: float) -> None:
+        # Not the policy itself: a trainer of TRL has patched its forward pass.
+        twin = found.warm.copy()
+        twin.model.load_state_dict(policy.model.state_dict())
+        means, truth = found.measure_by_search(twin)
+        means["ndcg10"] = means["ndcg10_all"]
+        about = {"method": method, "seed": seed, "minutes": minutes[place], "seconds": seconds}
+        rows.append(about | {name: means[name] for name in MEASURES})
+        np.save(out / f"{method}-{seed}-{minutes[place]:g}.npy", truth)
+        print(rows[-1], flush=True)
+
+    task = Task("demo", found.warm, found.instances, found.deployment.reward, 1, found.config.pipeline.max_new_tokens, 128, 64)
+    METHODS[method](Run(task, policy, Marks([60 * m for m in minutes], measure), seed))
+    (out / f"users-{seed}.json").write_text(json.dumps(list(found.held_out.user_ids)), "utf-8")
+    file.write_text(json.dumps(rows), "utf-8")  # last: its presence says that the run is whole
+
+
+def pooled(by_seed: Sequence[Sequence[float]]) -> dict[str, float]:
+    """Of each seed's mean and interval: the mean over seeds with its own interval, and the least of the seeds' means."""
+    mean, low, high = np.array(by_seed).T
+    half = float(np.sqrt((((high - low) / 2) ** 2).sum()) / len(mean))
+    return {
+        "mean": float(mean.mean()), "low": float(mean.mean() - half), "high": float(mean.mean() + half),
+        "least_seed": float(mean.min()), "seeds": len(mean),
+    }  # fmt: skip
+
+
+def differences(rows: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any]]:
+    """nDCG@10 of ours minus each method's at every time, over the seeds that have both."""
+
+    def truth(method: str, seed: int, minutes: float) -> FloatArray:
+        return np.load(out / f"{method}-{seed}-{minutes:g}.npy")  # type: ignore[no-any-return]
+
+    seeds = {m: {r["seed"] for r in rows if r["method"] == m} for m in METHODS}
+    found = []
+    for method in METHODS:
+        both = sorted(seeds["ours"] & seeds[method])
+        if method == "ours" or not both:
+            continue
+        for minutes in sorted({r["minutes"] for r in rows if r["method"] == method}):
+            by_seed = []
+            for seed in both:
+                users = json.loads((out / f"users-{seed}.json").read_text("utf-8"))
+                by_seed.append(paired(users, truth("ours", seed, minutes) - truth(method, seed, minutes)))
+            found.append({"against": method, "minutes": minutes, **pooled(by_seed)})
+    return found
+
+
+def draw(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean nDCG@10 over seeds against minutes of training, a line a method, as SVG."""
+    names = [m for m in METHODS if any(r["method"] == m for r in rows)]
+    means = []
+    for method in names:
+        for minutes in sorted({r["minutes"] for r in rows if r["method"] == method}):
+            values = [r["ndcg10"] for r in rows if (r["method"], r["minutes"]) == (method, minutes)]
+            means.append({"method": method, "minutes": minutes, "ndcg10": float(np.mean(values))})
+    values = [m["ndcg10"] for m in means]
+    ends = sorted(m["minutes"] for m in means)
+    room = 0.1 * (max(values) - min(values)) or 0.01
+    axis = {"title": "minutes of training", "values": sorted(set(ends))}
+    colour = {"field": "method", "type": "nominal", "scale": {"domain": names, "range": list(LINES[: len(names)])}}
+    encoding = {
+        "x": quantity("minutes", (ends[0], ends[-1]), scale={"type": "log"}, axis=axis),
+        "y": quantity("ndcg10", (min(values) - room, max(values) + room), axis={"title": "nDCG@10", "grid": True}),
+        "color": colour,
+    }
+    svg = render_svg(layers([mark("line", means, encoding, point=True)], width=460, height=260))
+    return re.sub(r"var\([^,]*, ([^)]*)\)", r"\1", svg)  # an image has no page to take its colours from
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 2, 4, 8, 15], help="of training, to measure at")
+    parser.add_argument("--only", nargs="+", choices=tuple(METHODS), default=list(METHODS), help="methods")
+    parser.add_argument("--within", type=float, default=math.inf, help="minutes for all, measuring included")
+    parser.add_argument("--platforms", type=Path, default=Path("runs/launches"), help="folder of the platforms' runs")
+    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the finished runs")
+    parser.add_argument("--plot", type=Path, help="SVG to write")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    stop, minutes = time.monotonic() + 60 * arguments.within, sorted(arguments.minutes)
+    for seed in arguments.seeds:
+        found = None
+        for method in arguments.only:
+            if (arguments.out / f"{method}-{seed}.json").is_file() or time.monotonic() + 60 * minutes[-1] > stop:
+                continue
+            found = found or platform(seed, arguments.platforms)
+            run_method(method, found, seed, minutes, arguments.out)
+    kept = [file for method in METHODS for file in sorted(arguments.out.glob(f"{method}-[0-9]*.json"))]
+    rows = [row for file in kept for row in json.loads(file.read_text("utf-8"))]
+    if not rows:
+        raise SystemExit(f"no run is kept in {arguments.out}, and --within left no time for one")
+    about = {"machine": machine(), "date": datetime.now(UTC).date().isoformat()}
+    found_all = {**about, "rows": rows, "differences": differences(rows, arguments.out)}
+    RESULTS.write_text(json.dumps(found_all, indent=1, allow_nan=False) + "\n", "utf-8")
+    if arguments.plot:
+        arguments.plot.write_text(draw(rows) + "\n", "utf-8")
+    print(f"written to {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()
