@@ -151,8 +151,8 @@ from corewrite.report.progress import ProgressSteps
 @pytest.mark.parametrize(
     ("call", "missing", "extras"),
     [
-        (["demo", "--miniature"], "sklearn, symspellpy, threadpoolctl, tea_tasting, vl_convert", "train,report"),
-        (["gate", "bench", "--miniature"], "sklearn, symspellpy, threadpoolctl", "train"),
+        (["demo", "--miniature"], "sklearn, threadpoolctl, tea_tasting, vl_convert", "train,report"),
+        (["gate", "bench", "--miniature"], "sklearn, threadpoolctl", "train"),
         (["experiment", "plan", ".", "--effect", "0.02"], "tea_tasting, vl_convert", "report"),
         (["serve"], "fastapi, prometheus_client, redis, uvicorn", "serve"),
     ],

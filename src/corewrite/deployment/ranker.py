@@ -106,5 +106,9 @@ def embedded_ranker(documents: Catalogue, model: LateInteraction) -> Ranker:
     """
     dense = DenseScorer(model.bind(documents))
     return Ranker(
-        documents, build_signals(dense), lambda: EmbeddedEngine(documents, dense.document_vectors), embedder=model, dense=dense
+        documents,
+        build_signals(dense),
+        lambda: EmbeddedEngine(documents, dense.document_vectors, model.correct),
+        embedder=model,
+        dense=dense,
     )

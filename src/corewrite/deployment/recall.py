@@ -108,7 +108,7 @@ class RecallOpener:
             found = self._guarded(redis, name)
             return found if field is None or dense is None else self._checked(found, name, relevance, dense)
         assert dense is not None
-        return EmbeddedEngine(in_memory(self._documents), dense.document_vectors)
+        return EmbeddedEngine(in_memory(self._documents), dense.document_vectors, dense.full.model.correct)
 
     def _guarded(self, engine: SearchEngine | TextEngine, name: str) -> SearchEngine:
         """The engine, in a live service within a limit of time."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "train": ("sklearn", "symspellpy", "threadpoolctl"),
+    "train": ("sklearn", "threadpoolctl"),
     "report": ("tea_tasting", "vl_convert"),
     "serve": ("fastapi", "prometheus_client", "redis", "uvicorn"),
     "clip": ("PIL",),

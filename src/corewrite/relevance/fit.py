@@ -12,6 +12,7 @@ from corewrite.domain import Catalogue, hash_share
 from corewrite.domain.extras import from_extra
 from corewrite.relevance.embedded import build_pictures
 from corewrite.relevance.late_interaction import SCALARS, BoundLateInteraction, DenseScorer, LateInteraction
+from corewrite.relevance.spelling import SpellingCorrector
 from corewrite.relevance.vocabulary import Vocabulary
 
 IntArray = npt.NDArray[np.int64]
@@ -64,7 +65,8 @@ def cold_start(catalogue: Catalogue, texts: Sequence[str] = (), *, seed: int = 0
         dimensions: Size k of a word embedding.
     """
     documents = [f"{title} {text}" for title, text in zip(catalogue.titles, catalogue.texts, strict=True)]
-    vocabulary = Vocabulary.of([*documents, *texts])
+    spelling = SpellingCorrector.learn(documents, texts)
+    vocabulary = Vocabulary.of([*documents, *spelling.correct(texts)])
     size = len(vocabulary.words)
     rng = np.random.default_rng([seed, 31])
     word = rng.normal(size=(size, dimensions)).astype(np.float32)
@@ -103,7 +105,14 @@ def cold_start(catalogue: Catalogue, texts: Sequence[str] = (), *, seed: int = 0
         use_picture=float(bool(pictures.any())),
     )
     return LateInteraction(
-        vocabulary, word, picture, bias, weight, mean.astype(np.float32), np.array([scalars[s] for s in SCALARS])
+        vocabulary,
+        word,
+        picture,
+        bias,
+        weight,
+        mean.astype(np.float32),
+        np.array([scalars[s] for s in SCALARS]),
+        spelling,
     )
 
 
@@ -156,7 +165,7 @@ def fit(
     train = np.flatnonzero(~test)
     rng = np.random.default_rng([seed, 32])
     net = _Network(start, catalogue)
-    text_index, text_ids, text_unknown = _encode_unique(start.vocabulary, impressions.texts)
+    text_index, text_ids, text_unknown = _encode_unique(start.vocabulary, start.correct(impressions.texts))
     optimizer = torch.optim.Adam(net.groups(), eps=1e-8)
     steps = epochs * max(1, len(train) // batch)
     peaks = [g["lr"] for g in optimizer.param_groups]

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from corewrite.domain import Catalogue, sha256_chunks
 from corewrite.relevance.embedded import build_pictures
+from corewrite.relevance.spelling import SpellingCorrector
 from corewrite.relevance.vocabulary import Vocabulary
 from corewrite.storage.durable import naming
 
@@ -32,6 +33,8 @@ FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
 
 _WEIGHTS = "model.safetensors"
+_SPELLING = "spelling.json"
+_NOT_WEIGHTS = ("vocabulary", "spelling")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,7 @@ class LateInteraction:
         mean_picture: Mean picture of the catalogue, float32 [v], subtracted first.
         scalars: text_slope, text_offset, picture_slope, gain, toll, toll_unknown, bias, calibration_slope,
             calibration_bias, dense_slope, dense_bias, use_picture (1 or 0), float64 [12].
+        spelling: Corrects texts before they are scored or embedded; None in models made before there was one.
     """
 
     vocabulary: Vocabulary
@@ -56,12 +60,18 @@ class LateInteraction:
     weight: Float32Array
     mean_picture: Float32Array
     scalars: FloatArray
+    spelling: SpellingCorrector | None = None
 
     @cached_property
     def model_hash(self) -> str:
-        """Content hash over words and weights."""
-        arrays = [getattr(self, f.name) for f in fields(self) if f.name != "vocabulary"]
-        return sha256_chunks(["\n".join(self.vocabulary.words).encode(), *(a.tobytes() for a in arrays)])
+        """Content hash over words, weights and spelling."""
+        arrays = [getattr(self, f.name) for f in fields(self) if f.name not in _NOT_WEIGHTS]
+        spelling = [] if self.spelling is None else [self.spelling.to_json().encode()]
+        return sha256_chunks(["\n".join(self.vocabulary.words).encode(), *(a.tobytes() for a in arrays), *spelling])
+
+    def correct(self, texts: Sequence[str]) -> Sequence[str]:
+        """The texts as they are scored: spelling corrected."""
+        return texts if self.spelling is None else self.spelling.correct(texts)
 
     def bind(self, catalogue: Catalogue) -> "BoundLateInteraction":
         """The model ready to score the documents of `catalogue`.
@@ -79,10 +89,12 @@ class LateInteraction:
     def save(self, folder: Path) -> None:
         """Write the model as safetensors with its words beside it."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self) if f.name != "vocabulary"}
+        tensors = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self) if f.name not in _NOT_WEIGHTS}
         with naming(folder):
             save_file(tensors, folder / _WEIGHTS, metadata={"format": "corewrite-late-interaction-1"})
             (folder / "vocabulary.txt").write_text("\n".join(self.vocabulary.words[1:]), "utf-8")
+            if self.spelling is not None:
+                (folder / _SPELLING).write_text(self.spelling.to_json(), "utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> "LateInteraction":
@@ -98,7 +110,9 @@ class LateInteraction:
             with safe_open(folder / _WEIGHTS, "numpy") as tensors:
                 arrays = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (not a dict)
             said = (folder / "vocabulary.txt").read_text("utf-8")
-            found = cls(vocabulary=Vocabulary(("", *said.split("\n"))), **arrays)
+            stored = folder / _SPELLING
+            spelling = SpellingCorrector.from_json(stored.read_text("utf-8")) if stored.is_file() else None
+            found = cls(vocabulary=Vocabulary(("", *said.split("\n"))), spelling=spelling, **arrays)
             found._refuse_misfit()
         except (SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"{folder} holds a relevance model that is damaged ({str(error)[:200]}): restore it") from error
@@ -176,7 +190,7 @@ class BoundLateInteraction:
         vocabulary, m = self.model.vocabulary, self.model
         width = max(1, self._capacity // 2)
         for start in range(0, len(texts), 256):  # bounds the gathered block
-            chunk = texts[start : start + 256]
+            chunk = m.correct(texts[start : start + 256])
             word_ids = vocabulary.encode(chunk)[:, :width]
             block = rows[start : start + 256]
             safe = np.maximum(block, 0)
@@ -248,7 +262,7 @@ class DenseScorer:
     def embed_texts(self, texts: Sequence[str]) -> Float32Array:
         """Unit vector of each text, float32 [texts, k + v]; zero where no word is known."""
         m = self._model
-        ids = m.vocabulary.encode(texts)
+        ids = m.vocabulary.encode(m.correct(texts))
         weight = m.weight[ids][..., None]
         return self._pool((m.word[ids] * weight).sum(1), (m.picture[ids] * weight).sum(1))
 

@@ -23,4 +23,10 @@ def embedded_cascade(catalogue: Catalogue, dense: DenseScorer, spec: FusionSpec)
     Raises:
         ValueError: the spec names a signal that nothing computes.
     """
-    return Cascade(catalogue, EmbeddedEngine(catalogue, dense.document_vectors), build_signals(dense), dense, spec)
+    return Cascade(
+        catalogue,
+        EmbeddedEngine(catalogue, dense.document_vectors, dense.full.model.correct),
+        build_signals(dense),
+        dense,
+        spec,
+    )

@@ -73,7 +73,7 @@ def stylised_facts(
         Fact("examination of rank 10 over rank 1", float(looked[1] / looked[0]), 0.15, 0.35),
         Fact("short clicks", float(short), 0.25, 0.40),
         Fact("exploratory searches", float((week.intents.entity == NONE).mean()), 0.05, 0.25),
-        Fact("nDCG@10 as displayed", float(ndcg10(world, week.intents, week.ranking.rows).mean()), 0.35, 0.60),
+        Fact("nDCG@10 as displayed", float(ndcg10(world, week.intents, week.ranking.rows).mean()), 0.58, 0.68),
     ]
     if outcomes is None:
         failed = ~week.felt
@@ -82,7 +82,7 @@ def stylised_facts(
         found = [o for q in week.query_ids if (o := outcomes.get(q, "censored")) != "censored"]
         facts.append(Fact("searches without satisfaction", float(np.mean([o != "satisfied" for o in found])), 0.30, 0.45))
         changed = float(np.mean([o == "changed_unsatisfied" for o in found]))
-        facts.append(Fact("unsatisfied change-query rate", changed, 0.15, 0.30))
+        facts.append(Fact("unsatisfied change-query rate", changed, 0.12, 0.25))
     if oracle_gain is not None:
         facts.append(Fact("oracle rewrite's fused gain", oracle_gain, 0.10, 0.30))
     return facts

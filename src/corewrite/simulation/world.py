@@ -1,5 +1,6 @@
 """The world: catalogue, entities, and what each video is about in truth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,20 +167,21 @@ def _film(
         makers = by_category[category[e]]
         maker = creators[int(rng.choice(makers))] if len(makers) else creators[0]
         texts.append(f"{CATEGORIES[category[e]][0]} {maker}")
+    tagged = _tags(titles, names, aliases, rival, birth)
+    texts = [f"{text} {tags}".strip() for text, tags in zip(texts, tagged, strict=True)]
 
     entity_vector = _unit(rng.normal(size=(len(names), dims)))
     aspect_vector = _unit(rng.normal(size=(len(ASPECTS), dims)))
     picture = entity_vector[entity] + 1.1 * aspect_vector[aspect] + 3.3 * _unit(rng.normal(size=(n, dims)))
     picture += np.where((second != NONE)[:, None], 0.5 * entity_vector[second], 0.0)
     views = quality * rng.lognormal(0, 0.8, n) * (0.3 + popularity[entity] / popularity.max())
-    rank = np.argsort(np.argsort(views)) / (n - 1)
     catalogue = Catalogue(
         ids=tuple(f"v{i:06d}" for i in range(n)),
         titles=tuple(titles),
         texts=tuple(texts),
         visual=_unit(picture).astype(np.float32),
         seconds=np.round(seconds, 1),
-        prior=np.round(0.2 + 0.8 * rank, 4),
+        prior=_prior(config, views, quality),
     )
     return World(
         config,
@@ -198,6 +200,57 @@ def _film(
         clickbait,
         quality,
     )
+
+
+def _tags(
+    titles: Sequence[str], names: tuple[str, ...], aliases: tuple[str, ...], rival: IntArray, birth: IntArray
+) -> list[str]:
+    """Other names of what each title says, by the engine's dictionary: synonyms at the time of indexing.
+
+    The dictionary is that of a mature engine: the short names of entities that were there before week 0, of an ambiguous one
+    too, and the usual words for aspects. It knows no slang and no newborn, and it reads titles: it is wrong about clickbait
+    and silent about what only the picture shows.
+    """
+    other = {name: aliases[i] for i, name in enumerate(names) if birth[i] == 0}
+    # An ambiguous short name in a title says nothing about which of the two it is.
+    other |= {aliases[i]: name for i, name in enumerate(names) if birth[i] == 0 and rival[i] == NONE}
+    other |= {canonical: " ".join(typed) for canonical, typed in ASPECTS}
+    other |= {word: " ".join((canonical, *(w for w in typed if w != word))) for canonical, typed in ASPECTS for word in typed}
+    tags = []
+    for title in titles:
+        said = title.split()
+        spans = [" ".join(said[i:j]) for i in range(len(said)) for j in (i + 1, i + 2)]
+        found = dict.fromkeys(w for span in spans if span in other for w in other[span].split())
+        tags.append(" ".join(w for w in found if w not in said))
+    return tags
+
+
+def _prior(config: WorldConfig, views: FloatArray, quality: FloatArray) -> FloatArray:
+    """What the engine knows of each video before any query, in (0, 1]: recent views, times how well it was received.
+
+    Both are statistics of the months before week 0, drawn here instead of simulated search by search: a video was seen by
+    searchers a number of times that grows with its views, and satisfied a share of them that grows with its quality. The
+    engine knows the counts alone and shrinks the shares towards the mean of all, as much as the counts say (empirical Bayes
+    for a binomial; Casella 1985).
+    """
+    rng = np.random.default_rng([config.seed, 13])
+    rank = np.argsort(np.argsort(views)) / (len(views) - 1)
+    seen = rng.poisson(np.clip(config.history_impressions * views / views.mean(), 0.5, None))
+    satisfied = rng.binomial(seen, 0.15 + 0.5 * quality)
+    mean = satisfied.sum() / seen.sum()
+    strength = _prior_strength(seen, satisfied, mean)
+    received = (satisfied + strength * mean) / (seen + strength) / mean
+    product = (0.2 + 0.8 * rank) * received
+    return np.asarray(np.round(np.clip(product / np.quantile(product, 0.999), 0.05, 1.0), 4))
+
+
+def _prior_strength(seen: IntArray, satisfied: IntArray, mean: float) -> float:
+    """Pseudo-counts of the beta prior of shares, by moments: the variance of shares beyond what counting alone gives."""
+    used = seen >= 5
+    shares = satisfied[used] / seen[used]
+    counting = float(np.mean(mean * (1 - mean) / seen[used]))
+    between = max(1e-4, float(shares.var()) - counting)
+    return mean * (1 - mean) / between - 1.0
 
 
 def _unit(x: FloatArray) -> FloatArray:

@@ -288,12 +288,23 @@ def engine(request, catalogue, vectors):
 
 @pytest.fixture(scope="session")
 def word_scores(catalogue):
-    """BM25 of every document for a text, by hand: float64 [documents], 0 where no word matches."""
-    whole = zip(catalogue.titles, catalogue.texts, strict=True)
-    documents = {str(i): f"{title} {text}".lower().split() for i, (title, text) in enumerate(whole)}
+    """BM25 of every document for a text, by hand: float64 [documents], 0 where no word matches.
 
-    def of(text: str, b: float = 0.75) -> np.ndarray:
-        scores = bm25(documents, list(Counter(text.lower().split())), b)
-        return np.array([scores.get(str(i), 0.0) for i in range(len(documents))])
+    With `fields` it is the weighted sum over the fields' own BM25 (titles, texts); else title and text are one field.
+    """
+
+    def split(texts) -> dict[str, list[str]]:
+        return {str(i): text.lower().split() for i, text in enumerate(texts)}
+
+    whole = split(f"{title} {text}" for title, text in zip(catalogue.titles, catalogue.texts, strict=True))
+    titles, texts = split(catalogue.titles), split(catalogue.texts)
+
+    def of(text: str, b: float = 0.75, fields: tuple[float, float] | None = None) -> np.ndarray:
+        parts = [(1.0, whole)] if fields is None else list(zip(fields, (titles, texts), strict=True))
+        total = np.zeros(len(whole))
+        for weight, documents in parts:
+            scores = bm25(documents, list(Counter(text.lower().split())), b)
+            total += weight * np.array([scores.get(str(i), 0.0) for i in range(len(documents))])
+        return total
 
     return of
