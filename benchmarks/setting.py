@@ -13,15 +13,14 @@ from rich.console import Console
 from scipy import stats
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from corewrite.cycle import read_labels, read_window
+from corewrite.cycle import read_catalogue, read_labels, read_window
 from corewrite.cycle.steps.warm_start import warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
-from corewrite.deployment.explain import load_champion
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.domain import Context, Query, TrainingInstance, normalise
 from corewrite.fusion import FusionSpec, default_spec
 from corewrite.registry import Registry
-from corewrite.relevance import TreeJudge
+from corewrite.relevance import LateInteraction, TreeJudge
 from corewrite.rewriter import (
     Completion,
     Example,
@@ -109,8 +108,10 @@ def platform(seed: int, out: Path) -> Platform:
     folder, config = out / f"seed-{seed}", DemoConfig(seed=seed)
     if not (folder / "summary.json").is_file():
         run_demo(config, folder, console=Console(stderr=True), with_launches=False)
-    deployment = load_champion(folder / "documents.parquet", Registry(folder / "registry")).deployment
-    deployment = embedded_deployment(deployment.catalogue, deployment.ranker.embedder, default_spec())
+    # Not the champion's: a seed whose first candidate was held has none, and its platform is as good.
+    registry = Registry(folder / "registry")
+    (model,) = (LateInteraction.load(registry.path(a)) for a in registry.artifacts() if a.kind == "relevance")
+    deployment = embedded_deployment(read_catalogue(folder / "documents.parquet"), model, default_spec())
     overlap = top_overlap(deployment.cascade)
     earlier = read_window(folder / "logs" / "week-0.ndjson.gz", overlap=overlap)
     window = read_window(

@@ -40,7 +40,7 @@ class TopRewriteShare(SetCheck):
     earlier_name = "commonest_rewrite"
     question = "Does no one rewrite take over?"
     sign = -1
-    default_margin = 0.02
+    default_margin = 0.05
     mitigation = "higher_sft_weight"
 
     def items(self, served: ServedTexts) -> list[list[str]]:
