@@ -85,10 +85,11 @@ class ArithmeticReward:
         return np.split(values, np.cumsum([len(t) for t in texts])[:-1])
 
 
-def recall_weighted(weight: float) -> Callable[[Platform], FusedReward]:
+def reach_weighted(weight: float) -> Callable[[Platform], FusedReward]:
     def make(found: Platform) -> FusedReward:
         spec = found.deployment.spec
-        return found.under(spec.model_copy(update={"reward": spec.reward.model_copy(update={"recall_weight": weight})})).reward
+        reward = spec.reward.model_copy(update={"reach_weight": weight, "zero_weight_reason": "an ablation"})
+        return found.under(spec.model_copy(update={"reward": reward})).reward
 
     return make
 
@@ -128,7 +129,7 @@ VARIANTS = (
     Variant("reference", "refreshed", {"sync_ref_model": True}),
     Variant("identity", "no candidate", {"identity": False}),
     Variant("reward", "arithmetic", reward=lambda found: ArithmeticReward(found.deployment.reward)),
-    *(Variant("lambda_rec", f"{v:g}", reward=recall_weighted(v)) for v in (0.1, 0.3)),
+    *(Variant("reach", f"{v:g}", reward=reach_weighted(v)) for v in (0.0, 0.1, 0.3, 1.0)),
     Variant("learning rate", "0.0008", {"learning_rate": 8e-4}),
     Variant("precision", "bfloat16 pass", {"precision": "bfloat16"}),
     Variant("peer", "GRPO", run=run_grpo),

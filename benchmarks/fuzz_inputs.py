@@ -45,7 +45,8 @@ YAML_WORDS = (
     b"0000-00-00", b"9999-12-31t23:59:59-99:99", b"~", b"yes", b"no", b"on", b"=", b"\t", b"\n\t", b"\r", b"  ", b"\n",
     b"\n- ", b"{}", b"[]", b"{? a}", b"[a: b]", b": ", b"#", b"'", b"version", b"recall", b"rawrank", b"finerank", b"depths",
     b"reward", b"original", b"rewrite", b"signal", b"eps", b"top", b"exponent", b"relative_to", b"constant", b"n", b"lo",
-    b"hi", b"use_rewrite", b"protected", b"stage_weights", b"recall_weight", b"a" * 1_100 + b": 1", b"\xff", b"\xed\xa0\x80",
+    b"hi", b"use_rewrite", b"protected", b"stage_weights", b"recall_weight", b"finerank_weight", b"reach_weight",
+    b"zero_weight_reason", b"a" * 1_100 + b": 1", b"\xff", b"\xed\xa0\x80",
 )  # fmt: skip
 """Pieces of YAML, of a fusion spec among them."""
 

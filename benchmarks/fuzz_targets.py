@@ -481,6 +481,12 @@ depths: {finerank: 20, protected: 30}
 reward: {stage_weights: {rawrank: 0.5}, recall_weight: .1}
 """,
     """\
+version: 2
+rawrank: {original: [{signal: dense, eps: 0.01}]}
+finerank: {original: [{signal: relevance, eps: 1e-3}], rewrite: [{signal: relevance}]}
+reward: {finerank_weight: 1, reach_weight: 0, zero_weight_reason: an ablation}
+""",
+    """\
 rawrank:
     original:
     -   signal: "dense"

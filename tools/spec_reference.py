@@ -33,6 +33,11 @@ RULES = """
 - `depths.protected` is at least `depths.finerank`: every document that reaches finerank without a rewriter reaches it with one.
 - `n` goes with `relative_to: constant`, and only with it.
 - A signal stands once in a stage's `original` and once in its `rewrite`.
+- A weight of the reward is above 0 where the stages that it counts use the rewrite (`reach_weight`: recall or rawrank), unless
+  `zero_weight_reason` says why not: nothing would reward what the rewrite does there.
+- A spec that names no `version` is of version 1, whose reward is finerank's alone: it ranks, hashes and rewards as ever. Its
+  `reward` has `stage_weights` and `recall_weight`; a weight above 0 of rawrank or recall is still read and replayed, but no
+  longer trained under: write `version: 2` and a `reach_weight`.
 - The content hash (`spec_hash`) does not change with comments, the order of keys or defaults that are spelled out.
 """
 

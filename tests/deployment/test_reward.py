@@ -1,4 +1,4 @@
-"""The recall term of the reward against counting by hand; the identity is exactly neutral; failed scores stay failed."""
+"""The reward against a loop over its definition; the identity is exactly neutral; failed scores stay failed."""
 
 import zlib
 
@@ -9,17 +9,8 @@ from hypothesis import strategies as st
 
 from corewrite.deployment.reward import FusedReward
 from corewrite.domain import Catalogue, Query, TrainingInstance
-from corewrite.fusion import RewriteSignal, default_spec
+from corewrite.fusion import Depths, RecallSpec, RewardSpec, RewriteSignal, default_spec, parse_spec
 from corewrite.search import Cascade
-
-
-class Constant:
-    """Every text is as relevant as any other: all factors are 1."""
-
-    model_hash = "constant"
-
-    def score(self, texts, rows):
-        return np.full(rows.shape, 0.5)
 
 
 def documents(ids):
@@ -27,37 +18,16 @@ def documents(ids):
     return Catalogue(tuple(ids), tuple(ids), ("",) * n, np.zeros((n, 0), np.float32), np.ones(n), np.ones(n))
 
 
-LISTS = {"cat": [0, 1, 2, 3], "cat show": [4, 3, 0, 2], "dog": []}
+def test_a_reach_weight_needs_to_know_what_is_reached():
+    with pytest.raises(ValueError, match=r"reach_weight of the spec's reward is 0\.5"):
+        FusedReward(default_spec(), {}, documents(""))
+    FusedReward(default_spec().with_rewrite_stages(("finerank",)), {}, documents(""))
 
 
-def spec_with(weight, m):
-    spec = default_spec()
-    return spec.model_copy(
-        update={
-            "reward": spec.reward.model_copy(update={"recall_weight": weight}),
-            "recall": spec.recall.model_copy(update={"rewrite_candidates": m}),
-        }
-    )
-
-
-def test_the_recall_term_is_the_gained_share_of_satisfying_documents():
-    catalogue = documents("abcde")
-    instance = TrainingInstance("i", "u", Query("cat"), ("a", "e"), (1.0, 3.0), ("b",), (1.0,), 0.0)
-    scorers = {name: Constant() for name in ("relevance", "dense")}
-
-    def recall(texts):
-        return [np.array(LISTS[t], np.int64) for t in texts]
-
-    for m, expected in ((1, {"cat show": 0.5 - 0.5, "dog": -0.5}), (4, {"cat show": 1.0 - 0.5, "dog": -0.5})):
-        reward = FusedReward(spec_with(0.4, m), scorers, catalogue, recall)
-        (values,) = reward([instance], [["cat", "cat show", "dog"]])
-        # m = 1: "cat" finds a, "cat show" finds e, each half of D+.
-        assert values == pytest.approx([0.0, 0.4 * expected["cat show"], 0.4 * expected["dog"]])
-
-
-def test_a_recall_weight_needs_a_recall():
-    with pytest.raises(ValueError, match="lambda_rec"):
-        FusedReward(spec_with(0.1, 5), {}, documents(""))
+def test_a_spec_of_version_1_that_weighed_rawrank_or_recall_has_no_reward():
+    text = "rawrank: {original: []}\nfinerank: {original: []}\nreward: {recall_weight: 0.1}"
+    with pytest.raises(ValueError, match="version: 2"):
+        FusedReward(parse_spec(text), {}, documents(""))
 
 
 class BatchDependent:
@@ -102,14 +72,14 @@ FORMS = {
 TEXTS = st.sampled_from(["cat", "Cat Show", "ＤＯＧ", "straße", "cat  nap", "É"])
 
 
-def spec_of(form, recall_weight):
+def spec_of(form, reach_weight):
     spec = default_spec()
     only = {"rewrite": (FORMS[form],)}
     return spec.model_copy(
         update={
             "rawrank": spec.rawrank.model_copy(update=only),
             "finerank": spec.finerank.model_copy(update=only),
-            "reward": spec.reward.model_copy(update={"recall_weight": recall_weight}),
+            "reward": spec.reward.model_copy(update={"reach_weight": reach_weight}),
         }
     )
 
@@ -125,7 +95,7 @@ def test_the_identity_is_neutral_in_reward_and_ranking_under_every_form_and_rank
     scorer = BatchDependent(noise)
     engine, signals = AnyOrder(), {"relevance": scorer, "dense": scorer}
     cascade = Cascade(catalogue, engine, signals, scorer, spec)
-    reward = FusedReward(spec, signals, catalogue, lambda texts: cascade.recall(texts, 2))
+    reward = FusedReward(spec, signals, catalogue, cascade.reach)
     same = [lambda q: q, str.casefold, str.upper, lambda q: f" {q}  ", lambda q: "", lambda q: " "]
     unchanged = [[how(q) for how in data.draw(st.permutations(same))] for q in queries]
     instances = [
@@ -179,3 +149,134 @@ def test_a_failed_score_is_no_neutral_rewrite(form, failing, lost):
     found = FusedReward(spec_of(form, 0.0), scorers, documents("ab"))(instances, [["cat", "lion", "dog"], ["bird", "wren"]])
     assert [np.isnan(row).tolist() for row in found] == lost
     assert found[0][0] == found[1][0] == 0.0
+
+
+DEPTH, SIZE = 2, 8
+QUERIES, REWRITES = ("cat", "dog", "bird"), ("a cat", "hot dog", "big bird", "fish")
+
+
+def narrow(reach_weight, finerank_weight=1.0):
+    """The packaged formula with lists so short that what a rewrite brings in matters."""
+    spec = default_spec()
+    return spec.model_copy(
+        update={
+            "recall": RecallSpec(original_candidates=2, rewrite_candidates=3),
+            "depths": Depths(finerank=DEPTH, protected=DEPTH),
+            "reward": RewardSpec(
+                finerank_weight=finerank_weight, reach_weight=reach_weight, zero_weight_reason="to look at one term alone"
+            ),
+        }
+    )
+
+
+class Whole(BatchDependent):
+    """The same number in every batch, for a few documents."""
+
+    def __init__(self, *failing):
+        super().__init__(0.0)
+        self.failing = failing
+
+    def score(self, texts, rows):
+        failed = np.array([t in self.failing for t in texts], bool)[:, None]
+        return np.where(failed & (rows >= 0), np.nan, super().score(texts, rows))
+
+
+class Shuffled:
+    """An engine whose order is the text's own."""
+
+    def search_text(self, texts, k):
+        orders = [np.random.default_rng(zlib.crc32(t.encode())).permutation(SIZE)[:k] for t in texts]
+        return np.array(orders, np.int64).reshape(len(texts), k)
+
+
+def cascade_of(spec, scorer):
+    return Cascade(documents([f"d{i}" for i in range(SIZE)]), Shuffled(), {"relevance": scorer, "dense": scorer}, None, spec)
+
+
+def instances_with(draw):
+    def one(number):
+        ids = draw(st.permutations([f"d{i}" for i in range(SIZE)]))
+        up = draw(st.integers(1, 4))
+        down = draw(st.integers(1, SIZE - up))
+        gains, weights = (tuple(draw(st.sampled_from([0.5, 1.0, 3.0])) for _ in range(n)) for n in (up, down))
+        query = draw(st.sampled_from(QUERIES))
+        return TrainingInstance(f"i{number}", "u", Query(query), tuple(ids[:up]), gains, tuple(ids[up : up + down]), weights)
+
+    return [one(number) for number in range(draw(st.integers(1, 4)))]
+
+
+def reached_by(cascade, query, rewrite):
+    """Documents that finerank gets, from the cascade's own trace."""
+    rows = cascade.trace([query], [rewrite]).finerank.rows[0]
+    return {f"d{row}" for row in rows if row >= 0}
+
+
+@given(st.data())
+def test_the_reward_is_the_bracket_and_the_share_of_d_plus_that_the_rewrite_brings_in(data):
+    spec, scorer = narrow(0.7), Whole()
+    cascade = cascade_of(spec, scorer)
+    instances = instances_with(data.draw)
+    texts = [data.draw(st.lists(st.sampled_from([*REWRITES, *QUERIES, ""]), max_size=5)) for _ in instances]
+    reward = FusedReward(spec, cascade.signals, cascade.catalogue, cascade.reach)
+    bracket = FusedReward(narrow(0.0), cascade.signals, cascade.catalogue)(instances, texts)
+    for x, row, own, values in zip(instances, texts, bracket, reward(instances, texts), strict=True):
+        for text, expected, got in zip(row, own, values, strict=True):
+            gained = reached_by(cascade, x.query.text, text) - reached_by(cascade, x.query.text, None)
+            for document, gain in zip(x.positives, x.gains, strict=True):
+                expected += 0.7 * gain * (document in gained) / sum(x.gains)
+            assert got == pytest.approx(expected, abs=1e-12)
+            assert got >= bracket_of(own, row, text) - 1e-12, "what the query reaches is never lost"
+    again = reward(instances, texts)  # what the queries reach is known by now
+    assert all((a == b).all() for a, b in zip(again, reward(instances, texts), strict=True))
+
+
+def bracket_of(values, row, text):
+    return values[row.index(text)]
+
+
+def test_reach_alone_is_what_is_gained():
+    spec, scorer = narrow(2.0, finerank_weight=0.0), Whole()
+    cascade = cascade_of(spec, scorer)
+    own = reached_by(cascade, "cat", None)
+    gained = {text: reached_by(cascade, "cat", text) - own for text in REWRITES}
+    text = next(t for t in REWRITES if gained[t])
+    up = (*sorted(gained[text])[:1], *sorted(own)[:1])
+    down = next(f"d{i}" for i in range(SIZE) if f"d{i}" not in up)
+    x = TrainingInstance("i", "u", Query("cat"), up, (3.0, 1.0), (down,), (1.0,))
+    (values,) = FusedReward(spec, cascade.signals, cascade.catalogue, cascade.reach)([x], [[text, "cat", ""]])
+    assert values.tolist() == [2.0 * 3 / 4, 0.0, 0.0]
+
+
+def test_where_the_query_reaches_all_of_d_plus_nothing_is_recalled_for_its_rewrites():
+    spec, scorer = narrow(0.7), Whole()
+    cascade = cascade_of(spec, scorer)
+    calls = []
+
+    def reach(queries, rewrites, rows):
+        calls.append(list(rewrites))
+        return cascade.reach(queries, rewrites, rows)
+
+    own = sorted(reached_by(cascade, "cat", None))
+    down = next(f"d{i}" for i in range(SIZE) if f"d{i}" not in own)
+    x = TrainingInstance("i", "u", Query("cat"), tuple(own), (1.0,) * len(own), (down,), (1.0,))
+    reward = FusedReward(spec, cascade.signals, cascade.catalogue, reach)
+    reward([x], [list(REWRITES)])
+    reward([x], [list(REWRITES)])
+    assert calls == [[None]]
+
+
+def test_a_reach_that_could_not_be_scored_is_not_known_and_is_asked_about_again():
+    spec = narrow(0.7, finerank_weight=0.0)
+    sound = cascade_of(spec, Whole())
+    outside = next(f"d{i}" for i in range(SIZE) if f"d{i}" not in reached_by(sound, "cat", None))
+    text = next(t for t in REWRITES if outside in {f"d{d}" for d in sound.candidates(["cat"], [t]).rows[0]})
+    other = next(f"d{i}" for i in range(SIZE) if f"d{i}" != outside)
+    x = TrainingInstance("i", "u", Query("cat"), (outside,), (1.0,), (other,), (1.0,))
+    for failing in ("cat", text):
+        scorer = Whole(failing)
+        cascade = cascade_of(spec, scorer)
+        reward = FusedReward(spec, cascade.signals, cascade.catalogue, cascade.reach)
+        (values,) = reward([x], [[text, "cat"]])
+        assert np.isnan(values[0]) and values[1] == 0.0
+        scorer.failing = ()
+        assert np.isfinite(reward([x], [[text]])[0]).all()

@@ -27,7 +27,7 @@ from corewrite.training import TrainingConfig
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 SPEC = """
-version: 1
+version: 2
 recall: {original_candidates: 15, rewrite_candidates: 10}
 rawrank:
   original: [{signal: dense, eps: 0.01}, {signal: prior, eps: 0.05, exponent: 0.3}]

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corewrite.fusion import SpecError, default_spec, load_spec, parse_spec, recommended_eps
+from corewrite.fusion import FusionSpec, SpecError, default_spec, load_spec, parse_spec, recommended_eps
 
 TEXT = """\
 rawrank:
@@ -21,8 +21,8 @@ finerank:
     - {signal: relevance, exponent: 0.4}
     - {signal: other, relative_to: constant, n: 0.5, exponent: 1}
 """
-SPEC = parse_spec(TEXT)
-DUMPED = SPEC.model_dump(mode="json")
+FIRST = parse_spec(TEXT)
+SPEC = parse_spec(TEXT + "version: 2\n")
 
 
 def test_defaults() -> None:
@@ -33,7 +33,8 @@ def test_defaults() -> None:
     assert (constant.relative_to, constant.n) == ("constant", 0.5)
     assert (SPEC.finerank.original[0].top, SPEC.finerank.original[0].exponent) == (1.0, 1.0)
     assert SPEC.rawrank.rewrite == ()
-    assert dict(SPEC.reward.stage_weights) == {"rawrank": 0.0, "finerank": 1.0}
+    assert (SPEC.version, SPEC.reward.finerank_weight) == (2, 1.0)
+    assert SPEC.reward.reach_weight == default_spec().reward.reach_weight > 0
     assert SPEC.depths.protected >= SPEC.depths.finerank
     assert SPEC.stages == {"rawrank": SPEC.rawrank, "finerank": SPEC.finerank}
 
@@ -58,7 +59,7 @@ def test_the_largest_allowed_values_are_taken() -> None:
 def test_load_spec(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text("\ufeff" + TEXT, "utf-8")
-    assert load_spec(path) == SPEC
+    assert load_spec(path) == FIRST
     path.write_bytes(b"rawrank: \xff")
     for bad in (path, tmp_path / "none.yaml", tmp_path):
         with pytest.raises(SpecError, match=r"cannot read the fusion spec"):
@@ -73,15 +74,20 @@ def reordered(value: object) -> object:
 
 
 def test_hash_ignores_layout() -> None:
-    spelled_out = SPEC.model_dump(mode="json")
-    same = [
-        "# a comment\n" + TEXT.replace("eps: 0.01}]", "eps: 1.0e-2}]  # another"),
-        TEXT.replace("eps: 0.01", "eps: '0.01'"),
-        yaml.safe_dump(spelled_out),
-        yaml.safe_dump(reordered(spelled_out), sort_keys=False),
-        TEXT + "version: 1\ndepths: {finerank: 80}\nreward: {stage_weights: {finerank: 1}}\n",
-    ]
-    assert {parse_spec(text).spec_hash for text in same} == {SPEC.spec_hash}
+    for spec, text, reward in (
+        (FIRST, TEXT, "version: 1\nreward: {stage_weights: {finerank: 1}}\n"),
+        (SPEC, TEXT + "version: 2\n", "reward: {finerank_weight: 1}\n"),
+    ):
+        spelled_out = spec.model_dump(mode="json")
+        same = [
+            "# a comment\n" + text.replace("eps: 0.01}]", "eps: 1.0e-2}]  # another"),
+            text.replace("eps: 0.01", "eps: '0.01'"),
+            yaml.safe_dump(spelled_out),
+            yaml.safe_dump(reordered(spelled_out), sort_keys=False),
+            text + "depths: {finerank: 80}\n" + reward,
+        ]
+        assert {parse_spec(one).spec_hash for one in same} == {spec.spec_hash}
+    assert FIRST.spec_hash != SPEC.spec_hash
 
 
 def leaves(node: object, path: tuple = ()) -> list[tuple]:
@@ -92,7 +98,7 @@ def leaves(node: object, path: tuple = ()) -> list[tuple]:
     return [path]
 
 
-def changed(path: tuple) -> list[str]:
+def changed(spec: FusionSpec, path: tuple) -> list[str]:
     """Allowed specs with another value at `path`."""
     texts = []
     for change in (
@@ -103,7 +109,7 @@ def changed(path: tuple) -> list[str]:
         lambda v: v + 1,
         lambda v: v - 1,
     ):
-        whole = SPEC.model_dump(mode="json")
+        whole = spec.model_dump(mode="json")
         node = whole
         for key in path[:-1]:
             node = node[key]
@@ -117,15 +123,55 @@ def changed(path: tuple) -> list[str]:
 
 
 # These name one of few things, or nothing: no other value is allowed on its own.
-FIXED = {"version", "relative_to", "rewrite"}
-VALUES = [p for p in leaves(SPEC.model_dump(mode="json")) if p[-1] not in FIXED and p != ("finerank", "rewrite", 0, "n")]
+FIXED = {"version", "relative_to", "rewrite", "zero_weight_reason"}
+VALUES = [
+    (spec, path)
+    for spec in (FIRST, SPEC)
+    for path in leaves(spec.model_dump(mode="json"))
+    if path[-1] not in FIXED and path != ("finerank", "rewrite", 0, "n")
+]
 
 
-@pytest.mark.parametrize("path", VALUES, ids=lambda p: ".".join(map(str, p)))
-def test_hash_sees_every_value(path: tuple) -> None:
-    texts = changed(path)
+@pytest.mark.parametrize(("spec", "path"), VALUES, ids=lambda p: ".".join(map(str, p)) if isinstance(p, tuple) else p.version)
+def test_hash_sees_every_value(spec: FusionSpec, path: tuple) -> None:
+    texts = changed(spec, path)
     assert texts
-    assert SPEC.spec_hash not in {parse_spec(text).spec_hash for text in texts if yaml.safe_load(text) != DUMPED}
+    dumped = spec.model_dump(mode="json")
+    assert spec.spec_hash not in {parse_spec(text).spec_hash for text in texts if yaml.safe_load(text) != dumped}
+
+
+def test_the_hash_of_a_spec_of_version_1_is_the_one_it_always_had() -> None:
+    # As computed by the version before there was another one.
+    assert FIRST.spec_hash == "832f6bbc78f023af8d5d068e52154663a137337608f3dab9b09fdf9fc41e5abd"
+    weighed = parse_spec(TEXT + "reward: {stage_weights: {rawrank: 0.3}, recall_weight: 2}")
+    assert weighed.spec_hash == "2f7831717e8ea204b977ad1e79db09369eb2f278b5b49a175218bd31d352d790"
+    assert (
+        weighed.with_rewrite_stages(("finerank",)).spec_hash
+        == "f40e2aeeab141b176d93925cb40e1c7c3a335c30ba27d80785c87e154c7dd0bd"
+    )
+
+
+def test_a_spec_of_version_1_rewards_finerank_alone() -> None:
+    assert (FIRST.version, FIRST.reward.finerank_weight, FIRST.reward.reach_weight) == (1, 1.0, 0.0)
+    assert not FIRST.rewards_reach and FIRST.reward_problem is None
+    for weights in ("stage_weights: {rawrank: 0.3, finerank: 1}", "recall_weight: 0.1"):
+        problem = parse_spec(TEXT + f"reward: {{{weights}}}").reward_problem
+        assert problem is not None and "version: 2" in problem and "reach_weight" in problem
+
+
+RECALLS, RANKS = "recall: {use_rewrite: true}\n", "recall: {use_rewrite: false}\n"
+
+
+def test_a_weight_of_0_is_taken_with_a_reason_or_where_no_stage_uses_the_rewrite() -> None:
+    stated = parse_spec(TEXT + "version: 2\nreward: {finerank_weight: 0, reach_weight: 0, zero_weight_reason: an ablation}")
+    assert (stated.reward.finerank_weight, stated.reward.reach_weight) == (0, 0)
+    assert not parse_spec(TEXT + "version: 2\nreward: {reach_weight: 0}\n" + RANKS).rewards_reach
+    assert not parse_spec(TEXT + "version: 2\n" + RANKS).rewards_reach
+    none_added = "recall: {rewrite_candidates: 0}\nversion: 2\nreward: {reach_weight: 0}"
+    assert not parse_spec(TEXT + none_added).rewards_reach
+    assert parse_spec(TEXT + "version: 2\n" + RECALLS).rewards_reach
+    bare = TEXT[: TEXT.index("  rewrite:")] + "version: 2\nreward: {finerank_weight: 0}"
+    assert parse_spec(bare).reward.finerank_weight == 0
 
 
 @pytest.mark.parametrize("names", [(), ("recall",), ("rawrank",), ("finerank",), ("recall", "finerank")])

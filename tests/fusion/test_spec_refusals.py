@@ -23,6 +23,7 @@ finerank:
     - {REWRITE}
 depths: {{finerank: 80, protected: 90}}
 """
+SECOND = TEXT + "version: 2\n"
 # Where things stand in TEXT.
 TOP, RAW, FINERANK, FACTOR, DEPTHS = 1, 4, 5, 9, 10
 
@@ -81,7 +82,24 @@ REFUSED = {
     "reward stage": (TEXT + "reward: {stage_weights: {recall: 1}}", 11, "stage_weights.recall"),
     "negative reward": (TEXT + "reward:\n  stage_weights:\n    finerank: -1", 13, "stage_weights.finerank"),
     "nan reward": (TEXT + "reward: {recall_weight: .nan}", 11, r"recall_weight: .*\(got nan\)"),
-    "other version": (TEXT + "version: 2", 11, r"version: .*\(got 2\)"),
+    "nan reach": (SECOND + "reward: {reach_weight: .nan}", 12, r"reach_weight: .*\(got nan\)"),
+    "negative reach": (SECOND + "reward:\n  reach_weight: -1", 13, r"reach_weight: .*\(got -1\)"),
+    "other version": (TEXT + "version: 3", 11, r"version: .*\(got 3\)"),
+    "version 1's reward in version 2": (SECOND + "reward: {recall_weight: 0}", 12, "recall_weight: unknown name"),
+    "version 2's reward in version 1": (TEXT + "reward: {reach_weight: 1}", 11, "reach_weight is of version 2: .*version: 2"),
+    "reach not weighed": (
+        SECOND + "reward:\n  reach_weight: 0", 12, "reach_weight is 0 but recall uses the rewrite.*zero_weight_reason",
+    ),
+    "reach not weighed: rawrank": (
+        SECOND.replace("finerank:\n", f"  rewrite:\n    - {REWRITE}\nfinerank:\n", 1) + "reward: {reach_weight: 0}", 14,
+        "reach_weight is 0 but recall and rawrank use the rewrite",
+    ),
+    "finerank not weighed": (
+        SECOND + "reward: {finerank_weight: 0}", 12, "finerank_weight is 0 but finerank uses the rewrite",
+    ),
+    "no reason": (
+        SECOND + "reward: {finerank_weight: 0, zero_weight_reason: '  '}", 12, r"zero_weight_reason: .*pattern",
+    ),
     "wrong type: text": (rewrite("lo: 0.25", "lo: low"), FACTOR, r"lo: .*number.*\(got 'low'\)"),
     "wrong type: list": (rewrite("lo: 0.25", "lo: [1]"), FACTOR, "lo: .*valid number$"),
     "wrong type: null": (rewrite("lo: 0.25", "lo: null"), FACTOR, r"lo: .*\(got None\)"),

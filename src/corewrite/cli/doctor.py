@@ -186,10 +186,13 @@ def _spec(settings: "DataSections") -> str:
 
     file = settings.ranker.spec
     spec = default_spec() if file is None else load_spec(file)
+    if spec.reward_problem:
+        raise ValueError(spec.reward_problem)
     for stage in (spec.rawrank, spec.finerank):
         for name in {*(one.signal for one in stage.original), *(one.signal for one in stage.rewrite)}:
             settings.ranker.signal(name)
-    return f"{'the packaged one' if file is None else file}, hash {spec.spec_hash[:12]}"
+    weights = f"reward: finerank {spec.reward.finerank_weight:g}, reach {spec.reward.reach_weight:g}"
+    return f"{'the packaged one' if file is None else file}, hash {spec.spec_hash[:12]}, {weights}"
 
 
 def _ranker(settings: "DataSections", steps: "Steps") -> str:

@@ -1,11 +1,7 @@
 """What serves at one time: documents, ranker and fusion spec, ready to rank and to reward."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
-import numpy.typing as npt
 
 from corewrite.deployment.fingerprint import replay_tolerance
 from corewrite.deployment.ranker import Ranker, embedded_ranker
@@ -15,8 +11,6 @@ from corewrite.fusion import FusionSpec
 from corewrite.relevance import LateInteraction
 from corewrite.search import Cascade
 from corewrite.search.document_store import in_memory
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +65,9 @@ class Deployment:
 
     @cached_property
     def reward(self) -> FusedReward:
-        """log R under this deployment; recall is asked only where the spec's reward counts it."""
-        recall = self._recall if self.spec.reward.recall_weight else None
-        return FusedReward(self.spec, self.ranker.signals, self.documents, recall, waits=bool(self.ranker.places))
-
-    def _recall(self, texts: Sequence[str]) -> list[IntArray]:
-        return self.cascade.recall(texts, max(1, self.spec.recall.rewrite_candidates))
+        """log R under this deployment; the cascade is asked only where the spec's reward counts reach."""
+        reach = self.cascade.reach if self.spec.rewards_reach else None
+        return FusedReward(self.spec, self.ranker.signals, self.documents, reach, waits=bool(self.ranker.places))
 
 
 def embedded_deployment(catalogue: Catalogue, model: LateInteraction, spec: FusionSpec) -> Deployment:

@@ -18,7 +18,7 @@ class RandomPairs:
         signal: Name of the signal.
         eps: Floor of the rewrite factor.
         third_quartile: 75th percentile of the signal on random pairs of a query and a document.
-        rewarded: Whether the stage counts in the reward.
+        rewarded: Whether the factor counts in the reward: finerank's do; of rawrank's only which documents they let in does.
     """
 
     stage: str
@@ -54,7 +54,7 @@ def random_pairs(deployment: Deployment, queries: Sequence[str], *, seed: int) -
     scores = {
         name: deployment.ranker.signals[name].score(queries, rows) for name in dict.fromkeys(term.signal for _, term in terms)
     }
-    rewarded = {str(stage) for stage, weight in deployment.spec.reward.stage_weights.items() if weight}
+    rewarded = {"finerank"} if deployment.spec.reward.finerank_weight else set()
     return tuple(
         RandomPairs(stage, term.signal, term.eps, float(np.nanpercentile(scores[term.signal], 75)), stage in rewarded)
         for stage, term in terms

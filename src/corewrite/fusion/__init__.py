@@ -9,6 +9,7 @@ from corewrite.fusion.evaluate import (
     stage_bound,
     swap_bound,
 )
+from corewrite.fusion.read_spec import SpecError, default_spec, load_spec, parse_spec
 from corewrite.fusion.reward import arithmetic_log_reward, log_reward
 from corewrite.fusion.spec import (
     Depths,
@@ -17,21 +18,20 @@ from corewrite.fusion.spec import (
     RecallSpec,
     RewardSpec,
     RewriteSignal,
-    SpecError,
     StageSpec,
-    default_spec,
-    load_spec,
-    parse_spec,
     recommended_eps,
 )
+from corewrite.fusion.spec_version_1 import FusionSpecV1, RewardSpecV1
 
 __all__ = [
     "Depths",
     "FusionSpec",
+    "FusionSpecV1",
     "OriginalSignal",
     "RecallSpec",
     "ReplayResult",
     "RewardSpec",
+    "RewardSpecV1",
     "RewriteSignal",
     "SpecError",
     "StageFusion",

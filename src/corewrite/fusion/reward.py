@@ -1,7 +1,5 @@
 """log R: what a rewrite does, in production's own formula, to satisfying documents against the others."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,27 +10,31 @@ FloatArray = npt.NDArray[np.float64]
 
 def log_reward(
     spec: FusionSpec,
-    log_factors: Mapping[str, FloatArray],
+    log_factors: FloatArray | None,
     gains: FloatArray,
     weights: FloatArray,
-    hit_gain: FloatArray | None = None,
+    reach_gain: FloatArray | None = None,
 ) -> FloatArray:
-    """log R(r; q, c): the log ratio of the fused score with and without the rewrite.
+    """log R(r; q, c): what the rewrite changes in finerank's log scores, and which documents it brings into finerank.
 
-    The bracket of each stage is the weighted mean, over pairs of D+ and D-, of the change in log(S(d+) / S(d-)).
+    The first term is the weighted mean, over pairs of D+ and D-, of the change in log(S(d+) / S(d-)): the log ratio of the
+    fused scores with and without the rewrite. The second is the weighted share of D+ that the rewrite adds to what finerank
+    ranks; rawrank's own factors are in it as far as they let a document in, which is all they do.
 
     Args:
-        spec: Gives the stage weights lambda_s and lambda_rec.
-        log_factors: log F_s(d) per rank stage, [..., documents].
+        spec: Gives the two weights.
+        log_factors: log F(d) of finerank, [..., documents]; None where finerank does not use the rewrite.
         gains: Weight g of each document in D+, 0 elsewhere, [..., documents].
         weights: Weight w of each document in D-, 0 elsewhere, [..., documents].
-        hit_gain: hit_m(r) - hit_m(q), [...]; None where recall does not consume rewrites.
+        reach_gain: reach(d | q, r) - reach(d | q, none), 0 or 1, [..., documents]; None where neither recall nor rawrank uses
+            the rewrite.
 
     Returns:
-        log R, [...]. The identity has exactly 0 in the ratio form; `FusedReward` gives it 0 in every form.
+        log R, [...]; NaN where a document of D+ has a reach that is not known. The identity has exactly 0 in the ratio form;
+        `FusedReward` gives it 0 in every form.
 
     Raises:
-        ValueError: D+ or D- is empty, or lambda_rec is above 0 and `hit_gain` is None.
+        ValueError: D+ or D- is empty.
     """
     up, down = gains.sum(-1, keepdims=True), weights.sum(-1, keepdims=True)
     if (up <= 0).any() or (down <= 0).any():
@@ -41,13 +43,12 @@ def log_reward(
     # but a factor of 1 everywhere has log 0 everywhere and gives exactly 0.
     signed = gains / up - weights / down
     total = np.zeros(signed.shape[:-1])
-    for stage, weight in spec.reward.stage_weights.items():
-        if weight and stage in log_factors:
-            total = total + weight * (signed * log_factors[stage]).sum(-1)
-    if spec.reward.recall_weight:
-        if hit_gain is None:
-            raise ValueError("recall_weight is above 0 but no hit_gain was given")
-        total = total + spec.reward.recall_weight * hit_gain
+    if spec.reward.finerank_weight and log_factors is not None:
+        total = total + spec.reward.finerank_weight * (signed * log_factors).sum(-1)
+    if spec.reward.reach_weight and reach_gain is not None:
+        # Not gains / up * reach_gain: 0 times a reach that is not known, of a document outside of D+, would be NaN.
+        gained = np.where(gains > 0, gains * reach_gain, 0.0).sum(-1)
+        total = total + spec.reward.reach_weight * gained / up[..., 0]
     return np.asarray(total)
 
 

@@ -1,25 +1,17 @@
 """The fusion spec: one YAML that ranks, rewards and compiles."""
 
 import math
-from collections.abc import Iterable, Mapping
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from corewrite.domain import ConfigError, Settings, sha256_json
-from corewrite.domain.settings import validated
-from corewrite.domain.strict_yaml import parse_yaml, read_yaml
+from corewrite.domain import Settings, sha256_json
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 STAGES = ("recall", "rawrank", "finerank")
-
-
-class SpecError(ValueError):
-    """A fusion spec that is refused; the message names the file, the line, the value and the fix."""
 
 
 class OriginalSignal(Settings):
@@ -131,24 +123,21 @@ class Depths(Settings):
 
 
 class RewardSpec(Settings):
-    """How the stages count in the reward."""
+    """How the stages that use the rewrite count in the reward."""
 
-    stage_weights: Mapping[Literal["rawrank", "finerank"], NotNegative] = {"rawrank": 0.0, "finerank": 1.0}
-    """lambda_s of each rank stage, 0 for one that is not named."""
-    recall_weight: NotNegative = 0.0
-    """lambda_rec of the recall term."""
-
-    @field_validator("stage_weights")
-    @classmethod
-    def _complete(cls, weights: Mapping[str, float]) -> dict[str, float]:
-        return {"rawrank": 0.0, "finerank": 0.0} | dict(weights)
+    finerank_weight: NotNegative = 1.0
+    """Weight of the change in finerank's log scores, D+ against D-."""
+    reach_weight: NotNegative = 0.5
+    """lambda_reach: weight of the share of D+ that the rewrite brings into finerank."""
+    zero_weight_reason: Annotated[str, Field(pattern=r"\S")] | None = None
+    """Why a weight is 0 though recall or rawrank (`reach_weight`) or finerank (`finerank_weight`) uses the rewrite."""
 
 
 class FusionSpec(Settings):
     """One spec: the ranker's formula, the training reward, the engine's expression."""
 
-    version: Literal[1] = 1
-    """Version of the format."""
+    version: Literal[2] = 2
+    """Version of the format; a file that names none is of version 1."""
     recall: RecallSpec = RecallSpec()
     """Recall."""
     rawrank: StageSpec
@@ -160,6 +149,24 @@ class FusionSpec(Settings):
     reward: RewardSpec = RewardSpec()
     """The reward."""
 
+    @field_validator("reward")
+    @classmethod
+    def _counts_all_that_use_the_rewrite(cls, reward: RewardSpec, info: ValidationInfo) -> RewardSpec:
+        recall, rawrank, finerank = (info.data.get(name) for name in STAGES)
+        if recall is None or rawrank is None or finerank is None or reward.zero_weight_reason:
+            return reward  # a stage that is refused has an error of its own
+        for weight, users in (
+            ("reach_weight", _rewrite_users_before_finerank(recall, rawrank)),
+            ("finerank_weight", ["finerank"] if finerank.rewrite else []),
+        ):
+            if users and not getattr(reward, weight):
+                use = f"{' and '.join(users)} {'use' if len(users) > 1 else 'uses'}"
+                raise ValueError(
+                    f"{weight} is 0 but {use} the rewrite: nothing would reward what it does there; give it a weight above 0, "
+                    "or say why in zero_weight_reason"
+                )
+        return reward
+
     @property
     def spec_hash(self) -> str:
         """Content hash: unchanged by comments, key order and spelled-out defaults, changed by every value."""
@@ -169,6 +176,16 @@ class FusionSpec(Settings):
     def stages(self) -> dict[str, StageSpec]:
         """The rank stages by name."""
         return {"rawrank": self.rawrank, "finerank": self.finerank}
+
+    @property
+    def rewards_reach(self) -> bool:
+        """Whether the reward counts which documents enter finerank: weighed, and recall or rawrank uses the rewrite."""
+        return self.reward.reach_weight > 0 and bool(_rewrite_users_before_finerank(self.recall, self.rawrank))
+
+    @property
+    def reward_problem(self) -> str | None:
+        """Why no reward can be computed under this spec; None: it can."""
+        return None
 
     def with_rewrite_stages(self, names: Iterable[str]) -> "FusionSpec":
         """This spec with the rewrite used only in the stages `names` of recall, rawrank and finerank.
@@ -186,33 +203,9 @@ class FusionSpec(Settings):
         return self.model_copy(update={**update, "recall": self.recall.model_copy(update={"use_rewrite": recall})})
 
 
-def load_spec(path: Path) -> FusionSpec:
-    """Read and validate a spec.
-
-    Raises:
-        SpecError: it cannot be read or is refused.
-    """
-    try:
-        return validated(read_yaml(path, "fusion spec"), FusionSpec, "fusion spec")
-    except ConfigError as error:
-        raise SpecError(str(error)) from error
-
-
-def parse_spec(text: str, name: str = "<string>") -> FusionSpec:
-    """Validate a spec given as YAML text.
-
-    Raises:
-        SpecError: it is refused; the message names `name`, the line, the value and the fix.
-    """
-    try:
-        return validated(parse_yaml(text, name, "fusion spec"), FusionSpec, "fusion spec")
-    except ConfigError as error:
-        raise SpecError(str(error)) from error
-
-
-def default_spec() -> FusionSpec:
-    """The packaged default spec."""
-    return parse_spec((files("corewrite.fusion") / "default.yaml").read_text("utf-8"), "default.yaml")
+def _rewrite_users_before_finerank(recall: RecallSpec, rawrank: StageSpec) -> list[str]:
+    recalls = recall.use_rewrite and recall.rewrite_candidates > 0
+    return [name for name, uses in (("recall", recalls), ("rawrank", bool(rawrank.rewrite))) if uses]
 
 
 def recommended_eps(random_pair_scores: Iterable[float]) -> float:

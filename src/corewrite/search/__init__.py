@@ -1,8 +1,9 @@
 """The cascade: recall, rawrank, finerank."""
 
-from corewrite.search.cascade import Answers, Candidates, Cascade, CascadeStage, Rawranked, Rewrites, Trace
+from corewrite.search.cascade import Cascade, Rewrites
 from corewrite.search.embedded import build_signals, embedded_cascade
 from corewrite.search.engines import EmbeddedEngine, SearchEngine, TextEngine
+from corewrite.search.outcomes import Answers, Candidates, CascadeStage, Rawranked, Trace
 from corewrite.search.overlap import top_overlap
 
 __all__ = [

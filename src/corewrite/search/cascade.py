@@ -6,7 +6,7 @@ answer is the answer of a system that has no rewriter, byte for byte.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from threading import Lock
 from typing import cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from corewrite.domain.documents import load_prior
 from corewrite.fusion import FusionSpec, StageFusion, StageSpec, evaluate_stage
 from corewrite.relevance import DenseRelevanceScorer, RelevanceScorer
 from corewrite.search.engines.port import SearchEngine, TextEngine
+from corewrite.search.outcomes import Answers, Candidates, CascadeStage, Rawranked, Trace
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -28,80 +29,6 @@ Rewrites = str | tuple[str, ...] | None
 
 _CHUNK = 512
 _REMEMBERED = 200_000
-
-
-@dataclass(frozen=True, eq=False)
-class CascadeStage:
-    """One rank stage of a batch.
-
-    Attributes:
-        rows: Candidates, int64 [searches, candidates], -1 pads.
-        fusion: Their scores and factors, [searches, candidates].
-    """
-
-    rows: IntArray
-    fusion: StageFusion
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """What recall brings.
-
-    Attributes:
-        rows: Candidates, int64 [searches, candidates], -1 pads.
-        from_rewrite: Whether only the rewrite recalled the candidate, bool, as `rows`.
-    """
-
-    rows: IntArray
-    from_rewrite: BoolArray
-
-
-@dataclass(frozen=True, eq=False)
-class Rawranked:
-    """What rawrank passes on.
-
-    Attributes:
-        candidates: What recall brought.
-        stage: Their scores and factors.
-        kept: Candidates of finerank, int64 [searches, candidates], -1 pads.
-    """
-
-    candidates: Candidates
-    stage: CascadeStage
-    kept: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """All that happened in a batch, for explaining.
-
-    Attributes:
-        rawrank: Candidates and factors at rawrank.
-        finerank: Candidates and factors at finerank.
-        order: Columns of the finerank candidates in ranked order, int64 [searches, candidates].
-        from_rewrite: Whether only the rewrite recalled the candidate, bool, as `rawrank.rows`.
-    """
-
-    rawrank: CascadeStage
-    finerank: CascadeStage
-    order: IntArray
-    from_rewrite: BoolArray
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """Answers to a batch of searches.
-
-    Attributes:
-        rows: Ranked catalogue rows, int64 [searches, depth], -1 pads.
-        scores: Their finerank log-scores, float64 [searches, depth], -inf pads.
-        factors: Their finerank factors by name (`original.NAME`, `rewrite.NAME`), float64 [searches, depth]; 1 pads. The
-            product of a document's factors is its score.
-    """
-
-    rows: IntArray
-    scores: FloatArray
-    factors: dict[str, FloatArray]
 
 
 class Cascade:
@@ -138,6 +65,7 @@ class Cascade:
         self._signals = dict(signals)
         self._dense = dense
         self._recalled: FIFOCache[tuple[str, int], IntArray] = FIFOCache(_REMEMBERED)
+        self._recalled_lock = Lock()
         known = {*signals, "prior"}
         for name, stage in spec.stages.items():
             wanted = {s.signal for s in stage.original} | {s.signal for s in stage.rewrite}
@@ -170,7 +98,7 @@ class Cascade:
     def with_spec(self, spec: FusionSpec) -> "Cascade":
         """The same cascade under `spec`; what was recalled before stays remembered."""
         other = Cascade(self.catalogue, self._engine, self._signals, self._dense, spec)
-        other._recalled = self._recalled
+        other._recalled, other._recalled_lock = self._recalled, self._recalled_lock
         return other
 
     def search(self, queries: Sequence[str], rewrites: Sequence[Rewrites], depth: int = 10) -> Answers:
@@ -204,7 +132,9 @@ class Cascade:
 
     def recall(self, texts: Sequence[str], k: int) -> list[IntArray]:
         """Rows that a text alone recalls: lexical and dense in turn, best first, at most 2k without repeats."""
-        missing = [t for t in dict.fromkeys(texts) if (t, k) not in self._recalled]
+        with self._recalled_lock:
+            known = {t: self._recalled[t, k] for t in dict.fromkeys(texts) if (t, k) in self._recalled}
+        missing = [t for t in dict.fromkeys(texts) if t not in known]
         fresh: dict[str, IntArray] = {}
         if missing:
             found = [self._engine.search_text(missing, k)]
@@ -213,9 +143,10 @@ class Cascade:
                 found.append(cast(SearchEngine, self._engine).search_vector(vectors, k))
             for text, *lists in zip(missing, *found, strict=True):
                 fresh[text] = np.array(_merged([rows[rows >= 0].tolist() for rows in lists]), np.int64)
-        recalled = [fresh[text] if text in fresh else self._recalled[text, k] for text in texts]
-        self._recalled.update({(text, k): rows for text, rows in fresh.items()})
-        return recalled
+        with self._recalled_lock:
+            self._recalled.update({(text, k): rows for text, rows in fresh.items()})
+        known |= fresh
+        return [known[text] for text in texts]
 
     def trace(self, queries: Sequence[str], rewrites: Sequence[Rewrites]) -> Trace:
         """Answer a small batch and keep every candidate and factor of every stage."""
@@ -244,17 +175,57 @@ class Cascade:
 
     def rawrank(self, queries: Sequence[str], rewrites: Sequence[Rewrites], candidates: Candidates) -> Rawranked:
         """Score the candidates of `candidates`, and choose those that go on."""
-        fused = self._fuse(self.spec.rawrank, queries, _used(queries, rewrites), candidates.rows)
-        depths = self.spec.depths
-        kept = _keep(candidates.rows, candidates.from_rewrite, fused, depths.finerank, depths.protected)
-        return Rawranked(candidates, CascadeStage(candidates.rows, fused), kept)
+        return self._rawrank(queries, rewrites, candidates, self.under_query(self.spec.rawrank, queries, candidates.rows))
 
     def finerank(self, queries: Sequence[str], rewrites: Sequence[Rewrites], rawrank: Rawranked) -> Trace:
         """Score and order what `rawrank` kept."""
         kept = rawrank.kept
-        fused = self._fuse(self.spec.finerank, queries, _used(queries, rewrites), kept)
+        under_query = self.under_query(self.spec.finerank, queries, kept)
+        fused = self._fuse(self.spec.finerank, under_query, _used(queries, rewrites), kept)
         order = np.lexsort((kept, -fused.log_score), axis=1)
         return Trace(rawrank.stage, CascadeStage(kept, fused), order, rawrank.candidates.from_rewrite)
+
+    def reach(self, queries: Sequence[str], rewrites: Sequence[Rewrites], rows: IntArray) -> FloatArray:
+        """Whether documents enter finerank: recalled, and in rawrank's fused top K or the original top P.
+
+        A document that is in without a rewrite is in with any: the original lists are never cut, and P is at least K.
+
+        Args:
+            queries: What was typed.
+            rewrites: The rewrite, or rewrites, of each; None where there is none.
+            rows: Catalogue rows to ask about, int64 [searches, documents], -1 pads.
+
+        Returns:
+            1.0 where the document enters and 0.0 where it does not, float64 as `rows`; NaN for all documents of a search that
+            one of rawrank's signals could not be computed for.
+        """
+        found = np.zeros(rows.shape)
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            found[part] = self._reach(queries[part], rewrites[part], rows[part])
+        return found
+
+    def _reach(self, queries: Sequence[str], rewrites: Sequence[Rewrites], rows: IntArray) -> FloatArray:
+        candidates = self.candidates(queries, rewrites)
+        # What is not recalled needs no scores to be out.
+        asked = np.flatnonzero(_is_among(rows, candidates.rows).any(1))
+        found = np.zeros(rows.shape)
+        if not len(asked):
+            return found
+        places = asked.tolist()
+        queries, rewrites = [queries[i] for i in places], [rewrites[i] for i in places]
+        candidates = Candidates(candidates.rows[asked], candidates.from_rewrite[asked])
+        under_query = self.under_query(self.spec.rawrank, queries, candidates.rows)
+        failed = np.zeros(len(asked), np.bool_)
+        for signal in self.spec.rawrank.original:
+            failed |= ~(np.isfinite(under_query[signal.signal]) | (candidates.rows < 0)).all(1)
+        # An original signal that failed would stop the whole batch: any number in its place, the search is not known anyway.
+        whole = {name: np.where(failed[:, None], 1.0, values) for name, values in under_query.items()}
+        ranked = self._rawrank(queries, rewrites, candidates, whole)
+        for status in ranked.stage.fusion.status.values():
+            failed |= status == SignalStatus.ERROR
+        found[asked] = np.where(failed[:, None], np.nan, _is_among(rows[asked], ranked.kept))
+        return found
 
     def under_query(self, stage: StageSpec, queries: Sequence[str], rows: IntArray) -> dict[str, FloatArray]:
         """Every signal of a stage under the queries, by name, float64 [searches, candidates], before anything is fused."""
@@ -266,15 +237,28 @@ class Cascade:
             found["prior"] = prior
         return found
 
-    def _fuse(self, stage: StageSpec, queries: Sequence[str], used: Sequence[tuple[str, ...]], rows: IntArray) -> StageFusion:
-        under_query = self.under_query(stage, queries, rows)
+    def _rawrank(
+        self,
+        queries: Sequence[str],
+        rewrites: Sequence[Rewrites],
+        candidates: Candidates,
+        under_query: Mapping[str, FloatArray],
+    ) -> Rawranked:
+        fused = self._fuse(self.spec.rawrank, under_query, _used(queries, rewrites), candidates.rows)
+        depths = self.spec.depths
+        kept = _keep(candidates.rows, candidates.from_rewrite, fused, depths.finerank, depths.protected)
+        return Rawranked(candidates, CascadeStage(candidates.rows, fused), kept)
+
+    def _fuse(
+        self, stage: StageSpec, under_query: Mapping[str, FloatArray], used: Sequence[tuple[str, ...]], rows: IntArray
+    ) -> StageFusion:
         fused = []
         for k in range(max([1, *map(len, used)])):
             where = np.array([i for i, several in enumerate(used) if len(several) > k], np.int64)
             under_rewrite: dict[str, FloatArray] | None = None
             available: dict[str, BoolArray] | None = None
             if len(where) and stage.rewrite:
-                present = np.zeros(len(queries), np.bool_)
+                present = np.zeros(len(used), np.bool_)
                 present[where] = True
                 under_rewrite, available = {}, {}
                 for signal in stage.rewrite:
@@ -328,14 +312,20 @@ def _pad(original: Sequence[IntArray], extra: Sequence[IntArray]) -> tuple[IntAr
     return rows, added
 
 
+def _is_among(rows: IntArray, others: IntArray) -> BoolArray:
+    """Whether each row is among the others of its search, bool as `rows`; a pad is not."""
+    return np.asarray((rows[:, :, None] == others[:, None, :]).any(2) & (rows >= 0))
+
+
 def _keep(rows: IntArray, added: BoolArray, fused: StageFusion, k: int, p: int) -> IntArray:
     """Candidates that reach finerank: the fused top `k` and the original top `p`, in the order of the catalogue."""
-    without = np.where(added | (rows < 0), -np.inf, fused.log_original)
+    without = np.where(added, -np.inf, fused.log_original)
     keep = np.zeros(rows.shape, np.bool_)
     for score, n in ((fused.log_score, k), (without, p)):
-        order = np.lexsort((rows, -score), axis=1)[:, :n]
-        np.put_along_axis(keep, order, True, 1)
-    keep &= rows >= 0
+        top = np.zeros(rows.shape, np.bool_)
+        np.put_along_axis(top, np.lexsort((rows, -score), axis=1)[:, :n], True, 1)
+        # Pads score -inf, and where fewer than p are original, so do those that would fill up the original top p.
+        keep |= top & (score > -np.inf)
     width = max(1, int(keep.sum(1).max(initial=1)))
     # Catalogue order, so that what was recalled by whom leaves no trace in ties.
     ordered = np.sort(np.where(keep, rows, np.iinfo(np.int64).max), axis=1)[:, :width]

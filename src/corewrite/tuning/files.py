@@ -131,7 +131,7 @@ def _moved(rewrites: Sequence[str | None], parts: Sequence[IntArray], rng: np.ra
 
 def tuned_spec(spec: FusionSpec, stage: StageSpec) -> FusionSpec:
     """`spec` with `stage` as its finerank, validated again as a whole."""
-    return FusionSpec.model_validate(spec.model_copy(update={"finerank": stage}).model_dump(mode="json"))
+    return type(spec).model_validate(spec.model_copy(update={"finerank": stage}).model_dump(mode="json"))
 
 
 def write_spec(spec: FusionSpec, path: Path, found: TradeOff) -> None:

@@ -143,7 +143,7 @@ def test_the_whole_request_is_the_cascade(platforms, simulated, rich):
 
 
 def test_an_absent_rewrite_leaves_the_answer_of_no_rewriter(platforms, simulated, rich):
-    bare = FusionSpec.model_validate(
+    bare = type(rich).model_validate(
         rich.model_dump() | {s: {"original": stage.model_dump()["original"]} for s, stage in rich.stages.items()}
     )
     everything = list(range(platforms[0].documents))

@@ -53,7 +53,7 @@ def low_floor(spec: FusionSpec, eps: float = 1e-5, bound: float = 16.0) -> Fusio
     for stage in ("rawrank", "finerank"):
         for signal in value[stage]["rewrite"]:
             signal |= {"eps": eps, "lo": 1 / bound, "hi": bound}
-    return FusionSpec.model_validate(value)
+    return type(spec).model_validate(value)
 
 
 def write_spec_file(spec: FusionSpec, path: Path) -> None:
