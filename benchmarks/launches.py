@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from corewrite.cycle import read_window
+from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.explain import load_champion
+from corewrite.deployment.load import load_policy
 from corewrite.experiment import aa_check, pool_tables, read_launch
+from corewrite.fusion import default_spec
 from corewrite.logs import SatisfactionThresholds
 from corewrite.registry import Registry
 from corewrite.report.progress import ProgressSteps
@@ -41,11 +44,16 @@ def table_of(seed: int, launch: Launch, sessions: int, out: Path, steps: Progres
     config = DemoConfig(seed=seed)
     if not (folder / "summary.json").is_file():
         run_demo(config, folder, console=Console(stderr=True), with_launches=False)
-    served = load_champion(folder / "documents.parquet", Registry(folder / "registry"))
+    registry = Registry(folder / "registry")
+    served = load_champion(folder / "documents.parquet", registry)
+    # The champion of launch 1 was rewarded for finerank alone; launch 2's is the one of today.
+    first = next(d.candidate for d in registry.decisions() if d.verdict == "promote" and d.candidate)
+    policy = load_policy(registry, first.policy) if launch is LAUNCHES[0] else served.policy
+    deployment = embedded_deployment(served.deployment.catalogue, served.deployment.ranker.embedder, default_spec())
     thresholds = thresholds_of(folder)
     with steps.step(f"seed {seed}, launch {launch.name[7]}") as progress:
         table = run_launch(
-            make_world(config.seeded_world), config.traffic, launch, served.deployment, served.policy, sessions,
+            make_world(config.seeded_world), config.traffic, launch, deployment, policy, sessions,
             folder / "logs-large", thresholds, max_new_tokens=config.pipeline.max_new_tokens, progress=progress,
         )  # fmt: skip
     pq.write_table(table, file)

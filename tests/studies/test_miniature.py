@@ -62,10 +62,20 @@ def test_the_provenance_names_what_the_candidate_was_made_of(run):
     assert run.summary["provenance"] == {
         "code_version": VERSION,
         "data_window": read_window(run.folder / "logs" / "week-1.ndjson.gz").span,
-        "spec_hash": default_spec().spec_hash,
+        "spec_hash": default_spec().with_rewrite_stages(("finerank",)).spec_hash,
         "model_hash": LateInteraction.load(relevance).model_hash,
         "seed": miniature().seed,
     }
+
+
+def test_launch_2s_policy_is_trained_on_under_the_reward_of_all_stages(run):
+    decisions, found = Registry(run.folder / "registry").decisions(), run.summary["retraining"]
+    if decisions[0].verdict != "promote":
+        assert found is None
+        return
+    assert found["spec_hash"] == default_spec().spec_hash and found["training"]["phases"] == 1
+    assert found["gate"]["verdict"] == decisions[1].verdict
+    assert decisions[1].candidate.spec != decisions[0].candidate.spec
 
 
 def test_the_table_in_the_terminal_shows_the_same_figures(run):

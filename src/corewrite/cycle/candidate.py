@@ -43,9 +43,9 @@ class CandidateRun:
     """What a run made.
 
     Attributes:
-        warm: The warm start.
+        warm: The warm start, or the policy that was trained on.
         candidate: The policy after training.
-        warm_report: Of the warm start.
+        warm_report: Of the warm start; None where there was none.
         probe: Of the relevance model, before training.
         training: Of the phases.
         start: What was observed of the warm start, as after each phase.
@@ -60,7 +60,7 @@ class CandidateRun:
 
     warm: Rewriter
     candidate: Rewriter
-    warm_report: WarmStartReport
+    warm_report: WarmStartReport | None
     probe: ProbeResult
     training: TrainingReport
     start: dict[str, float]
@@ -85,6 +85,7 @@ def make_candidate(
     steps: Steps,
     opener: RankerOpener | None = None,
     model: str | None = None,
+    start: Rewriter | None = None,
     observe: Observe = lambda policy: {},
 ) -> CandidateRun:
     """Train a candidate on a log window and let the gate decide, as a cycle's does: by the same evaluation, against the
@@ -104,6 +105,7 @@ def make_candidate(
         steps: Shows progress.
         opener: Opens what the champion ranks under; None: the bundled model and engine over the same documents.
         model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
+        start: Policy to train on from, in the place of a warm start.
         observe: More to note of the policy after each phase; nothing of it reaches the training.
 
     Raises:
@@ -116,13 +118,15 @@ def make_candidate(
     provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, seed)
     with steps.step("probe the relevance model"):
         probed = _probe(data, deployment, config)
-    with steps.step("warm start") as progress:
-        warm, warm_report = warm_start(
-            *data.reformulations(), deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
-        )
+    warm, warm_report = start, None
+    if warm is None:
+        with steps.step("warm start") as progress:
+            warm, warm_report = warm_start(
+                *data.reformulations(), deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
+            )
     watch = _Watch(deployment, judge, data.for_gate[: config.watched_queries], config.max_new_tokens, observe)
     with steps.step("train: semi-online MPO") as progress:
-        start = watch(-1, warm)
+        at_start = watch(-1, warm)
         candidate, report = run_training(
             warm,
             data.instances,
@@ -158,7 +162,7 @@ def make_candidate(
         decision = _decide(registry, triple, incumbent, result, problems, provenance)
     compared_with = None if incumbent.champion is None else incumbent.champion.policy
     return CandidateRun(
-        warm, candidate, warm_report, probed, report, start, evaluation, result, decision, compared_with, provenance
+        warm, candidate, warm_report, probed, report, at_start, evaluation, result, decision, compared_with, provenance
     )
 
 

@@ -22,17 +22,20 @@ def summarise(
     relevance: RelevanceFit,
     judge: JudgeReport,
     run: CandidateRun,
+    retraining: CandidateRun | None,
     measured: TrueQuality,
     launches: Sequence[Mapping[str, Any]],
     aa: AACheck | None,
 ) -> dict[str, Any]:
     """The figures of a demo, timings and memory aside: the same seed gives the same dictionary.
 
-    `champion` is the candidate of this run, whether or not the gate promoted it (see `gate.verdict`). `reward` is that of the
-    gate's searches; `ndcg10`, `judge` and `intent_named` are of the fresh week.
+    `champion` is the policy of launch 2: `run`'s candidate, whether or not the gate promoted it (see `gate.verdict`), or the
+    one that was trained on from it, where the gate promoted that (`retraining`). `reward` is `run`'s, of the gate's searches;
+    `ndcg10`, `judge` and `intent_named` are of the fresh week.
     """
     checks = {c.name: c for c in run.gate.checks}
     reward = checks.get("fused_reward")
+    assert run.warm_report is not None
     fit = run.warm_report.fit
     return {
         "seed": seed,
@@ -55,9 +58,21 @@ def summarise(
         "intent_named": {name: measured.named[name] for name in ("original", "warm_start", "champion", "oracle")},
         "training": {k: v for k, v in asdict(run.training).items() if k != "records"},
         "gate": run.gate.as_dict(),
+        "retraining": None if retraining is None else _retraining(retraining),
         "experiment": list(launches),
         "aa": None if aa is None else aa.as_dict(),
         "provenance": run.provenance.as_dict(),
+    }
+
+
+def _retraining(run: CandidateRun) -> dict[str, Any]:
+    """Of the policy of launch 2, trained on from the champion of launch 1."""
+    reward = next((c for c in run.gate.checks if c.name == "fused_reward"), None)
+    return {
+        "spec_hash": run.provenance.spec_hash,
+        "training": {k: v for k, v in asdict(run.training).items() if k != "records"},
+        "reward": {"start": reward and reward.champion, "candidate": reward and reward.candidate},
+        "gate": {"verdict": run.decision.verdict, "reason": run.decision.reason},
     }
 
 

@@ -20,7 +20,7 @@ from corewrite.cycle import (
     write_catalogue,
     write_labels,
 )
-from corewrite.deployment.deployment import embedded_deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.inputs import check_inputs
 from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites
@@ -30,6 +30,7 @@ from corewrite.registry import Registry
 from corewrite.relevance import TreeJudge, cold_start
 from corewrite.report.progress import ProgressSteps
 from corewrite.report.report import render_report
+from corewrite.rewriter import Rewriter
 from corewrite.search import top_overlap
 from corewrite.simulation.facts import stylised_facts
 from corewrite.simulation.traffic import simulate_week
@@ -108,10 +109,16 @@ def run_demo(
 
     registry = Registry(RunLayout(folder).registry)
     shown = held_out.take(np.arange(0, len(held_out), max(1, len(held_out) // pipeline.watched_queries)))
+
+    def observe(policy: Rewriter) -> dict[str, float]:
+        return {"ndcg10": policy_ndcg10(world, shown, deployment, policy, pipeline.max_new_tokens)}
+
+    # Launch 1 serves rewrites to finerank alone, and its policy is rewarded for that alone.
+    finerank_only = Deployment(deployment.ranker, deployment.spec.with_rewrite_stages(LAUNCHES[0].treatment))
     run = make_candidate(
         earlier,
         window,
-        deployment,
+        finerank_only,
         judge,
         registry,
         pipeline,
@@ -119,23 +126,42 @@ def run_demo(
         seed=seed,
         steps=steps,
         model=model,
-        observe=lambda policy: {"ndcg10": policy_ndcg10(world, shown, deployment, policy, pipeline.max_new_tokens)},
+        observe=observe,
     )
+    retraining = None
+    if run.decision.verdict == "promote":
+        # Launch 2 serves them to every stage: trained on from the champion, as a weekly cycle does, under the reward of all.
+        training = pipeline.training.model_copy(update={"phases": max(1, pipeline.training.phases // 2)})
+        retraining = make_candidate(
+            earlier,
+            window,
+            deployment,
+            judge,
+            registry,
+            pipeline.model_copy(update={"training": training}),
+            folder / "launch-2",
+            seed=seed + 1,
+            steps=steps,
+            start=run.candidate,
+            observe=observe,
+        )
+    champion = run if retraining is None or retraining.decision.verdict != "promote" else retraining
 
     with steps.step("measure on a fresh week"):
         spelling = SpellingDictionary([*catalogue.titles, *catalogue.texts, *earlier.outcomes.query, *window.outcomes.query])
         limit = pipeline.max_new_tokens
         systems = baseline_rewrites(held_out.queries, spelling)
         systems["warm_start"] = served_rewrites(run.warm, held_out.queries, max_new_tokens=limit)
-        systems["champion"] = served_rewrites(run.candidate, held_out.queries, max_new_tokens=limit)
+        systems["champion"] = served_rewrites(champion.candidate, held_out.queries, max_new_tokens=limit)
         measured = measure(world, held_out, deployment, judge, systems)
         examples = before_and_after(world, held_out, deployment, measured)
 
     launches, aa = [], None
-    champion = registry.champion()
-    if champion is not None and with_launches:
-        policy = load_policy(registry, champion.policy)
-        for launch in LAUNCHES:
+    if retraining is not None and with_launches:
+        for launch, trained in zip(LAUNCHES, (run, champion), strict=True):
+            candidate = trained.decision.candidate
+            assert candidate is not None
+            policy = load_policy(registry, candidate.policy)
             with steps.step(launch.name.split(":")[0]) as progress:
                 table = run_launch(
                     world,
@@ -157,7 +183,7 @@ def run_demo(
     facts = stylised_facts(world, week0, week1, window.endings(), of_all["oracle"] / of_all["original"] - 1)
 
     sizes = {"week 0": len(week0), "week 1": len(week1), "held out": len(held_out)}
-    summary = summarise(seed, world, sizes, relevance, judge_report, run, measured, launches, aa)
+    summary = summarise(seed, world, sizes, relevance, judge_report, run, retraining, measured, launches, aa)
     summary |= {"seconds": steps.seconds, "peak_rss_mib": peak_rss_mib()}
     details = {
         "start": run.start,
