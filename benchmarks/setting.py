@@ -87,12 +87,12 @@ class Platform:
         limit = self.config.pipeline.max_new_tokens
         queries = [x.query for x in self.for_gate]
         rewrites = served_rewrites(policy, queries, max_new_tokens=limit)
-        lists = [fused_lists(self.deployment, queries, r) for r in ([None] * len(queries), rewrites)]
+        (judged,) = self.judge.ndcg10(queries, [fused_lists(self.deployment, queries, rewrites)])
         fresh = served_rewrites(policy, self.held_out.queries, max_new_tokens=limit)
         truth = ndcg10(self.world, self.held_out.intents, fused_lists(self.deployment, self.held_out.queries, fresh))
         means = {
             "reward": float(log_rewards(self.deployment, self.for_gate, rewrites).mean()),
-            "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
+            "judge": float(judged.mean()),
             **{f"ndcg10_{name}": float(truth[inside].mean()) for name, inside in truth_slices(self.held_out).items()},
             "words": float(np.mean([len((r or q.text).split()) for r, q in zip(fresh, self.held_out.queries, strict=True)])),
         }

@@ -330,8 +330,8 @@ def time_to_reward(found: Platform, minutes: float, out: Path) -> None:
     """Wall time to the held-out reward at which the best GRPO of a sweep ends; ours is the best of a sweep as large.
 
     Learning rates and batches are swept on both sides. GRPO's runs are kept under `out` for this machine and not done again.
-    A GRPO whose rewrites have grown to twice the warm start's length has found a hole in the reward: it is shown with its
-    judge, and a second row has the best of the others as target.
+    A GRPO whose rewrites have grown to twice the warm start's length is shown with its judge and its truth; a second row has
+    the best of the others as target.
     """
     start = found.measure(found.warm)
     theirs = [grpo_run(found, rate, batch, minutes, out) for rate, batch in SWEEP]

@@ -11,12 +11,14 @@ from page_tables import attributes, table
 from pydantic import BaseModel
 
 from corewrite.cycle.catalogue_files import write_labels
+from corewrite.cycle.grading import add_grades, write_pairs
 from corewrite.deployment.inputs import LABELS
 from corewrite.domain import Catalogue, Context, Query, TrainingInstance
 from corewrite.domain.settings import iterate_parts
 from corewrite.experiment.ab.searches import SEARCH_SCHEMA
 from corewrite.logs import Reformulation, pack, reader, served, write_instances, write_reformulations
 from corewrite.relevance import Labels
+from corewrite.relevance.pair_sample import PairsToGrade
 from corewrite.search.document_columns import NEEDED, STANDARD
 from corewrite.tuning.files import REQUEST_COLUMNS
 
@@ -43,6 +45,14 @@ QUERY = {
 LABEL = QUERY | {
     "document_id": "`id` of the rated document",
     "grade": "the rater's grade, 0 (not relevant) to 3; for (query, context), never for a rewrite",
+    "search_id": "`query_id` of the search that was graded, where it was one of a week's [pairs](#pairs-to-grade)",
+}
+PAIRS = {
+    "search_id": "`query_id` of the search in the log",
+    **QUERY,
+    "document_id": "`id` of the document",
+    "title": "its title",
+    "probability": "with which the pair was chosen; raters need not see it",
 }
 DOCUMENT = {
     "id": "text or whole number, unique",
@@ -148,6 +158,7 @@ def page() -> str:
     schemas = _written()
     parts += ["\n## Labels\n\nRaters' grades for the judge, `labels:`, one row per rated result. ", LABELS_TEXT, "\n\n"]
     parts.append(_columns(schemas["labels"], LABEL, required=LABELS))
+    parts += ["\n### Pairs to grade\n\n", PAIRS_TEXT, "\n\n", _columns(schemas["pairs"], PAIRS)]
     parts += ["\n## Search log\n\n", LOG_TEXT, "\n\nA search is read into these columns:\n\n"]
     parts += [_columns(reader.SEARCH_SCHEMA, SEARCH, said="field of the line"), "\nAn event into these:\n\n"]
     parts.append(_columns(reader.EVENT_SCHEMA, EVENT, said="field of the line"))
@@ -176,6 +187,10 @@ disk and what is missing: [Documents](documents.md)."""
 LABELS_TEXT = """\
 At least 100. Rows whose document is gone, or without query, document or grade, are left out with a warning; a file most of
 whose documents are unknown is refused. Only the judge sees them, training never does."""
+PAIRS_TEXT = """\
+`RUN/cycles/WEEK/pairs-to-grade.parquet`, with `evaluation.pairs_to_grade`: what raters are asked before the gate decides
+([Direct grades](../concepts/gate.md#direct-grades)). Add a column `grade` and bring the file back by `corewrite cycle
+add-grades`; what a search was about is for you to tell your raters, by its `search_id`."""
 LOG_TEXT = """\
 User Behavior Insights 1.3.0, one JSON document a line (`.ndjson`, `.gz`), an OpenSearch bulk file, what elasticdump writes, or
 a [packed log](#packed-log); a file or a folder of files a week under `logs:`. What a log must hold:
@@ -250,6 +265,10 @@ def _written() -> dict[str, pa.Schema]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_labels(Labels([query], np.array([0]), np.array([3.0])), catalogue, folder / "labels")
+        write_pairs(PairsToGrade(["s"], [query], np.array([0]), np.ones(1)), catalogue, folder / "pairs")
+        graded = pq.read_table(folder / "pairs")
+        pq.write_table(graded.append_column("grade", pa.array([3.0])), folder / "graded")
+        add_grades(folder / "graded", folder / "labels")
         write_instances([instance], folder / "instances")
         write_reformulations([Reformulation(query, "r", "u")], folder / "reformulations")
         return {file.name: pq.read_schema(file) for file in folder.iterdir()}

@@ -84,8 +84,10 @@ def test_a_judge_of_ones_own_is_fitted_and_grades(installed, catalogue, tmp_path
     judge = fitted_judge(tmp_path / "l.parquet", tmp_path / "d.parquet", 0, judge=config(judge=settings).judge)
     assert judge.labels == 2
     first, second = judge.ndcg10([Query("a")], [np.array([[4, 5, -1]]), np.array([[7, 5, 4]])])
-    ideal = 3 + 1 / np.log2(3)
-    assert first[0] == pytest.approx(1.0) and second[0] == pytest.approx((1 / np.log2(3) + 3 / 2) / ideal)
+    ideal = sum(3 / np.log2(rank + 2) for rank in range(10))
+    assert first[0] == pytest.approx((3 + 1 / np.log2(3)) / ideal) and second[0] == pytest.approx(
+        (1 / np.log2(3) + 3 / 2) / ideal
+    )
     other = {**settings, "best": 9} if "best" in settings else {**settings, "options": {"best": 9}}
     again = fitted_judge(tmp_path / "l.parquet", tmp_path / "d.parquet", 0, judge=config(judge=other).judge)
     assert again is not judge and again.best == 9

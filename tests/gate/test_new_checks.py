@@ -90,12 +90,13 @@ def test_texts_by_hand(name, queries, candidate, champion, expected):
 
 def test_the_example_of_trigrams_was_counted_right():
     def brute(a, b):
-        first, second = ({f" {text} "[i : i + 3] for i in range(len(text))} for text in (a, b))
+        first, second = ({f" {w} "[i : i + 3] for w in text.split() for i in range(len(w))} for text in (a, b))
         return len(first & second) / len(first | second)
 
     texts = ["ab cd", "cd ab", "shoes", "shoe", "lofi hip hop", "low fi hiphop"]
     for a, b in zip(texts[::2], texts[1::2], strict=True):
         assert compute("similarity", evaluation([a], [b], [""])).candidate == pytest.approx(brute(a, b))
+    assert brute("ab cd", "cd ab") == 1.0, "the order of words is no distance"
 
 
 def test_the_words_of_a_context_are_those_of_its_texts():

@@ -9,6 +9,8 @@ from ir_measures import nDCG
 
 from corewrite.domain import Context, Query
 from corewrite.relevance import Labels, TreeJudge, judged_documents
+from corewrite.relevance.nearest_words import NearestWords
+from corewrite.relevance.protocol import calibration_error
 from corewrite.search.document_store import DocumentStore
 from corewrite.search.documents import write_catalogue
 
@@ -57,11 +59,40 @@ def test_ndcg_equals_ir_measures_on_the_judges_own_grades(judge, world):
         graded = judge.grade([query], pool[None, :])[0]
         # ir_measures takes whole grades: a fine grid of them keeps the ratio.
         qrels[f"q{i}"] = {f"d{d}": round(g * 1e6) for d, g in zip(pool, graded, strict=True)}
+        qrels[f"q{i}"] |= {f"ideal{k}": 3_000_000 for k in range(10)}  # of the highest grade, and shown by none
         for run, rows in zip(runs, lists, strict=True):
             run[f"q{i}"] = {f"d{d}": 100.0 - k for k, d in enumerate(rows[i])}
     for run, values in zip(runs, ours, strict=True):
         expected = {m.query_id: m.value for m in ir_measures.iter_calc([nDCG(dcg="log2") @ 10], qrels, run)}
         assert [expected[f"q{i}"] for i in range(12)] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+def test_what_a_list_is_worth_depends_on_no_other_list(judge, world):
+    queries, rng = [Query(world.names[e]) for e in range(5)], np.random.default_rng(4)
+    one, other, third = (rng.integers(0, len(world.catalogue), (5, 10)) for _ in range(3))
+    alone, beside = judge.ndcg10(queries, [one])[0], judge.ndcg10(queries, [third, one, other])[1]
+    assert alone.tolist() == beside.tolist()
+
+
+def test_a_slip_is_read_as_the_known_word(judge, world):
+    name = max((n for n in world.names if " " not in n and len(n) > 5), key=len)
+    slip = name[:2] + name[3] + name[2] + name[4:]
+    rows = np.flatnonzero(world.video_entity == world.names.index(name))[None, :10]
+    assert judge.grade([Query(slip)], rows).tolist() == judge.grade([Query(name)], rows).tolist()
+    read = NearestWords(["lantern", "lanterns", "river"]).read
+    assert read("Lantenr rivre xyzzy") == "lantern river xyzzy"
+
+
+def test_calibration_error_against_a_loop():
+    rng = np.random.default_rng(0)
+    predicted = rng.uniform(0, 3, 1_003)
+    given = np.clip(predicted + 0.4 + rng.normal(0, 0.1, 1_003), 0, 9)
+    wanted, order = 0.0, sorted(range(1_003), key=lambda i: predicted[i])
+    for k in range(7):
+        some = order[sum(143 + (j < 2) for j in range(k)) :][: 143 + (k < 2)]
+        wanted += len(some) / 1_003 * abs(sum(predicted[i] for i in some) / len(some) - sum(given[i] for i in some) / len(some))
+    assert calibration_error(predicted, given, 7) == pytest.approx(wanted) and wanted == pytest.approx(0.4, abs=0.02)
+    assert calibration_error(given, given) == 0.0
 
 
 def test_unfitted_and_starved_judges_say_so(catalogue, labels):

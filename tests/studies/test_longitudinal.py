@@ -37,7 +37,11 @@ def test_three_weeks(tmp_path: Path):
     assert Registry(tmp_path / "weekly" / "run" / "registry").verify_all() == []
     first, second = (pq.read_table(tmp_path / "weeks" / f"{week}-labels.parquet") for week in ("00", "03"))
     assert len(set(second["query"].to_pylist())) <= 50 < len(set(first["query"].to_pylist())), "raters come again in week 2"
-    assert pq.read_table(tmp_path / "labels.parquet").num_rows == first.num_rows + second.num_rows
+    # And the pairs that the cycles of earlier weeks asked about: the last week's are the next one's labels.
+    pairs = {p.name: pq.read_table(p).num_rows for p in (tmp_path / "weeks").glob("*-*-labels.parquet")}
+    assert {name[:2] for name in pairs} == {"01", "02", "03", "04"} and set(pairs.values()) == {config.pipeline.pairs_to_grade}
+    known = first.num_rows + second.num_rows + sum(n for name, n in pairs.items() if name[:2] < "04")
+    assert pq.read_table(tmp_path / "labels.parquet").num_rows == known
 
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "weeks").iterdir()}
     assert run_longitudinal(config, tmp_path, steps=steps) == rows, "going on with a finished run does nothing"

@@ -61,6 +61,21 @@ def _next_steps(run: Path, record: "WeekRecord", *, again: bool) -> list[str]:
     return lines
 
 
+@app.command("add-grades", epilog=EXAMPLES)
+def add_grades_command(
+    graded: Path = typer.Argument(help="The week's pairs-to-grade.parquet, or a part of it, with a column `grade`, 0 to 3."),
+    config: Path = _CONFIG,
+) -> None:
+    """Add raters' grades of a week's pairs to the labels; the cycle that waits for them goes on when it is run again."""
+    from corewrite.cycle.config_sections import load_cycle_config
+    from corewrite.cycle.grading import add_grades
+
+    with reported_errors():
+        labels = load_cycle_config(config).labels
+        new = add_grades(graded, labels)
+    say(f"{new} new grades in {labels}")
+
+
 @app.command(epilog=EXAMPLES)
 def status(config: Path = _CONFIG, as_json: bool = typer.Option(False, "--json", help="Print as JSON.")) -> None:
     """Where the cycle stands: champion, steps done of a cycle under way, how the last weeks ended, the rollout."""

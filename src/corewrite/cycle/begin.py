@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import torch
 
 from corewrite.cycle.catalogue_files import read_labels
@@ -23,6 +24,7 @@ from corewrite.domain import sha256_json
 from corewrite.domain.steps import Steps
 from corewrite.gate import CHECKS, Verdict
 from corewrite.registry import Decision, Registry
+from corewrite.relevance.pair_sample import Raters
 from corewrite.storage.journal import JournalError
 from corewrite.storage.run_layout import RunLayout
 from corewrite.training.config import first_names
@@ -30,7 +32,13 @@ from corewrite.version import VERSION
 
 
 def begin_cycle(
-    config: CycleConfig, week: str | None, *, steps: Steps, refit: Refit, promotion: PromotionPolicy
+    config: CycleConfig,
+    week: str | None,
+    *,
+    steps: Steps,
+    refit: Refit,
+    promotion: PromotionPolicy,
+    raters: Raters | None = None,
 ) -> CycleContext:
     """Look at all that a cycle reads, and write down what it begins with; of a week that has begun, read it.
 
@@ -40,6 +48,7 @@ def begin_cycle(
         steps: Shows progress.
         refit: Fits the relevance model.
         promotion: Who has the last word.
+        raters: Who grades the week's pairs; None: a team's own, by way of files.
 
     Raises:
         CycleError: no log, or a week out of turn.
@@ -78,6 +87,7 @@ def begin_cycle(
             "log": len(log),
             "code_version": VERSION,
             "threads": torch.get_num_threads(),
+            "label_rows": pq.read_metadata(config.labels).num_rows,
         },
     )
     if plan["settings"] != settings and journal.read(RECORD) is None:
@@ -85,8 +95,10 @@ def begin_cycle(
             f"the cycle of {week!r} began under other settings: put them back, or remove {journal.folder} to begin anew"
         )
     documents = open_documents(config.documents, config.ranker, steps)
-    labels = read_labels(config.labels, documents).counts()
-    return CycleContext(config, week, weeks, journal, registry, documents, history, plan, labels, promotion, refit, steps)
+    labels = read_labels(config.labels, documents, first=plan.get("label_rows")).counts()
+    return CycleContext(
+        config, week, weeks, journal, registry, documents, history, plan, labels, promotion, refit, raters, steps
+    )
 
 
 def _hash_settings(config: CycleConfig) -> str:
@@ -95,6 +107,9 @@ def _hash_settings(config: CycleConfig) -> str:
     if "rollout" in settings:
         settings["ramp"] = settings.pop("rollout")
     pipeline = settings.get("pipeline", {})
+    pipeline.pop("pairs_to_grade", None)  # a week that waits for raters may go on without them
+    if not pipeline:
+        settings.pop("pipeline", None)
     gate = pipeline.get("gate", {})
     if "minimum_effective_users" in gate:
         gate["minimum_users"] = gate.pop("minimum_effective_users")

@@ -19,12 +19,14 @@ from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
+from corewrite.evaluation.direct_grades import GradingTask
 from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import OF_A_WARM_START, GateSearches, query_frequency
 from corewrite.gate import Evaluation, GateResult, Verdict, run_gate
 from corewrite.logs import Reformulation
 from corewrite.registry import JSON, Candidate, Decision, Registry
 from corewrite.relevance import Judge, ProbeResult, probe
+from corewrite.relevance.pair_sample import Raters
 from corewrite.rewriter import Rewriter
 from corewrite.storage.run_layout import RunLayout
 from corewrite.training import TrainingReport, retried
@@ -86,6 +88,7 @@ def make_candidate(
     opener: RankerOpener | None = None,
     model: str | None = None,
     start: Rewriter | None = None,
+    raters: Raters | None = None,
     observe: Observe = lambda policy: {},
 ) -> CandidateRun:
     """Train a candidate on a log window and let the gate decide, as a cycle's does: by the same evaluation, against the
@@ -106,6 +109,8 @@ def make_candidate(
         opener: Opens what the champion ranks under; None: the bundled model and engine over the same documents.
         model: Path or name of a causal LM to start from; None: a small decoder trained from scratch.
         start: Policy to train on from, in the place of a warm start.
+        raters: Who grades the pairs that `config.pairs_to_grade` asks for; None: nobody, the judge stands alone. The judge was
+            fitted without their grades.
         observe: More to note of the policy after each phase; nothing of it reaches the training.
 
     Raises:
@@ -140,6 +145,9 @@ def make_candidate(
         )
     triple = _save(registry, candidate, deployment, provenance)
     incumbent = incumbent.before(registry, triple)
+    grading = None
+    if raters is not None and config.pairs_to_grade:
+        grading = GradingTask(raters, config.pairs_to_grade, seed)
     with steps.step("gate") as progress:
         evaluation = evaluate(
             candidate,
@@ -152,6 +160,7 @@ def make_candidate(
             lineage=incumbent.lineage(registry),
             reference=warm,
             baseline_name="warm start" if incumbent.policy is None else "champion",
+            grading=grading,
             progress=progress,
         )
         result = run_gate(evaluation, config.gate)
@@ -249,12 +258,10 @@ class _Watch:
     def __call__(self, phase: int, policy: Rewriter) -> dict[str, float]:
         queries = [x.query for x in self.instances]
         rewrites = served_rewrites(policy, queries, max_new_tokens=self.max_new_tokens)
-        # Against the original lists, so that the ideal's pool does not change from phase to phase more than it must.
-        systems: list[Sequence[str | None]] = [[None] * len(queries), rewrites]
-        lists = [fused_lists(self.deployment, queries, r) for r in systems]
+        (judged,) = self.judge.ndcg10(queries, [fused_lists(self.deployment, queries, rewrites)])
         return {
             "reward": float(log_rewards(self.deployment, self.instances, rewrites).mean()),
-            "judge": float(self.judge.ndcg10(queries, lists)[1].mean()),
+            "judge": float(judged.mean()),
             **self.observe(policy),
         }
 

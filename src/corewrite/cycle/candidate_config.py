@@ -119,6 +119,9 @@ class PipelineConfig(Settings):
     """Promotion gate."""
     gate_queries: int = Field(default=4_000, ge=100)
     """Searches of gate users that the gate looks at, at most."""
+    pairs_to_grade: int = Field(default=0, ge=0)
+    """Pairs of a search and a document that raters grade before the gate decides, chosen where candidate, champion and no
+    rewriter differ; 0: the gate hears the judge alone."""
     watched_queries: int = Field(default=1_000, ge=50)
     """Of those, the searches on which reward and judge are shown after each phase."""
     probe_instances: int = Field(default=1_000, ge=50)

@@ -34,15 +34,25 @@ class LabelsWarning(UserWarning):
     """Rated results that are not used."""
 
 
-def read_labels(path: Path, documents: Documents) -> Labels:
+def read_labels(path: Path, documents: Documents, *, first: int | None = None) -> Labels:
     """Read what `write_labels` wrote; the context columns may be missing.
 
     Labels of documents that are not there are left out, and warned of: documents go, and a week must not stop for it.
 
+    Args:
+        path: The file.
+        documents: Those that there are.
+        first: Only so many rows of the file, from its beginning; None: all.
+
     Raises:
         DocumentsError: the file cannot be read, lacks a column, or most of its documents are unknown.
     """
-    rated = read_columns(path, LABELS).to_pylist()
+    return labels_of_table(read_columns(path, LABELS).slice(0, first), path, documents)
+
+
+def labels_of_table(table: pa.Table, path: Path, documents: Documents) -> Labels:
+    """The labels in rows of the file `path`; see `read_labels`."""
+    rated = table.to_pylist()
     whole = np.array([all(r[name] is not None and r[name] == r[name] for name in LABELS) for r in rated], np.bool_)
     ids = ["" if r["document_id"] is None else str(r["document_id"]) for r in rated]
     places = np.where(whole, documents.find(ids), -1)

@@ -23,6 +23,10 @@ class EvaluationConfig(Settings):
 
     gate_queries: int = Field(default=_PLAIN["gate_queries"], ge=100)
     """Searches of gate users that the gate looks at, at most."""
+    pairs_to_grade: int = Field(default=_PLAIN["pairs_to_grade"], ge=0)
+    """Pairs of a search and a document that raters grade before the gate decides, chosen where candidate, champion and no
+    rewriter differ; 0: the gate hears the judge alone. With some, a cycle stops before its gate until the labels hold half of
+    them."""
     watched_queries: int = Field(default=_PLAIN["watched_queries"], ge=50)
     """Of those, the searches on which reward and judge are shown after each phase."""
     probe_instances: int = Field(default=_PLAIN["probe_instances"], ge=50)

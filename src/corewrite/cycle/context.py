@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from corewrite.cycle.config import CycleConfig
+from corewrite.cycle.grading import LabelsFileRaters
 from corewrite.cycle.judges import fitted_judge
 from corewrite.cycle.mined_week import MinedWindow
 from corewrite.cycle.present_ranker import PresentRanker, open_configured_ranker, open_present_ranker
@@ -19,10 +20,12 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.domain import Documents
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import OF_NO_LINEAGE
+from corewrite.evaluation.direct_grades import GradingTask
 from corewrite.gate import Absent
 from corewrite.logs.sealing import Unseal, load_keys
 from corewrite.registry import Champion, Kind, Registry
 from corewrite.relevance import Judge
+from corewrite.relevance.pair_sample import Raters
 from corewrite.rewriter import Rewriter
 from corewrite.storage.journal import JournalError
 from corewrite.storage.run_layout import CycleLayout, RunLayout
@@ -44,6 +47,7 @@ class CycleContext:
         labels: How many rated results the judge is of.
         promotion: Who has the last word.
         refit: Fits the relevance model.
+        raters: Who grades the week's pairs; None: a team's own, by way of files.
         steps: Shows progress.
     """
 
@@ -58,6 +62,7 @@ class CycleContext:
     labels: Mapping[str, object]
     promotion: PromotionPolicy
     refit: Refit
+    raters: Raters | None
     steps: Steps
 
     # The week among others.
@@ -171,11 +176,25 @@ class CycleContext:
 
     @cached_property
     def judge(self) -> Judge:
-        """Fitted on the raters' labels."""
+        """Fitted on the labels that were there when the week began: what raters grade in it is to correct the judge."""
         config = self.config
         return fitted_judge(
-            config.labels.absolute(), config.documents.absolute(), config.seed, config.ranker, config.pipeline.judge
+            config.labels.absolute(),
+            config.documents.absolute(),
+            config.seed,
+            config.ranker,
+            config.pipeline.judge,
+            first=self.plan.get("label_rows"),
         )
+
+    @property
+    def grading(self) -> GradingTask | None:
+        """What raters are asked before the gate decides; None: nothing."""
+        config = self.config
+        if not config.pipeline.pairs_to_grade:
+            return None
+        raters = self.raters or LabelsFileRaters(self.folder.pairs_to_grade, config.labels, self.documents)
+        return GradingTask(raters, config.pipeline.pairs_to_grade, self.week_seed)
 
     def quarantined(self, kind: Kind) -> set[str]:
         """Hashes of a kind that are in quarantine."""

@@ -37,7 +37,13 @@ def build_judge(settings: JudgeConfig, documents: Documents) -> Judge:
 
 
 def fitted_judge(
-    labels: Path, documents: Path, seed: int, ranker: RankerSettings = RankerSettings(), judge: JudgeConfig = TreeJudgeConfig()
+    labels: Path,
+    documents: Path,
+    seed: int,
+    ranker: RankerSettings = RankerSettings(),
+    judge: JudgeConfig = TreeJudgeConfig(),
+    *,
+    first: int | None = None,
 ) -> Judge:
     """The judge of a labels file (no folder); fitted once a process, and again when raters have added to the file.
 
@@ -47,17 +53,20 @@ def fitted_judge(
         seed: The one seed.
         ranker: Says whether the documents are in memory.
         judge: Which judge.
+        first: Learn from so many labels of the file, those that were there first; None: all.
     """
     written = labels.stat().st_mtime_ns if labels.is_file() else 0
-    return _fitted_judge(labels, documents, seed, written, ranker.needs_documents_in_memory, judge.model_dump_json())
+    return _fitted_judge(labels, documents, seed, written, ranker.needs_documents_in_memory, judge.model_dump_json(), first)
 
 
 _JUDGE: TypeAdapter[JudgeConfig] = TypeAdapter(JudgeConfig)
 
 
 @lru_cache(maxsize=1)
-def _fitted_judge(labels: Path, path: Path, seed: int, written: int, in_memory: bool, settings: str) -> Judge:
+def _fitted_judge(
+    labels: Path, path: Path, seed: int, written: int, in_memory: bool, settings: str, first: int | None
+) -> Judge:
     documents: Documents = read_catalogue(path) if in_memory else DocumentStore.open(path)
     judge = build_judge(_JUDGE.validate_json(settings), documents)
-    judge.fit(read_labels(labels, documents), seed=seed)
+    judge.fit(read_labels(labels, documents, first=first), seed=seed)
     return judge

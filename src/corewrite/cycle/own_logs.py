@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corewrite.cycle.candidate import CandidateRun, make_candidate
 from corewrite.cycle.candidate_config import PipelineConfig
-from corewrite.cycle.catalogue_files import read_labels
+from corewrite.cycle.grading import LabelsFileRaters, read_labels_without_pairs
 from corewrite.cycle.judges import build_judge
 from corewrite.cycle.steps.fit_relevance import fit_relevance
 from corewrite.cycle.window import read_window
@@ -71,7 +71,8 @@ def train_on_logs(
         extras=["train"],
     )
     opened = open_documents(documents, ranker, steps)
-    rated = read_labels(labels, opened)
+    # A training that goes on after its raters have answered: their grades are to correct the judge.
+    rated = read_labels_without_pairs(labels, layout.pairs_to_grade, opened)
     with steps.step("read documents and logs"):
         opener = RankerOpener(ranker, opened)
         fits = ranker.needs_embedder
@@ -94,7 +95,19 @@ def train_on_logs(
         judge.fit(rated, seed=seed)
     copy_documents(documents, layout.documents_copy)  # what `corewrite search --run` reads
     registry = Registry(layout.registry)
+    raters = LabelsFileRaters(layout.pairs_to_grade, labels, opened)
     made = make_candidate(
-        earlier, window, deployment, judge, registry, config, folder, seed=seed, steps=steps, opener=opener, model=model
+        earlier,
+        window,
+        deployment,
+        judge,
+        registry,
+        config,
+        folder,
+        seed=seed,
+        steps=steps,
+        opener=opener,
+        model=model,
+        raters=raters,
     )
     return replace(made, labels=rated.counts())

@@ -88,6 +88,8 @@ class StartRecord(TypedDict, total=False):
     code_version: SkipValidation[str]
     threads: Annotated[int, Field(ge=1, le=4096)] | None
     """Of arithmetic: their number is part of the result's last bits."""
+    label_rows: Count
+    """Rated results in the file: what comes later corrects this week's judge, and the next week's learns from it."""
 
 
 class RelevanceRecord(TypedDict, total=False):

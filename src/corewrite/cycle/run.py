@@ -19,6 +19,7 @@ from corewrite.cycle.steps.train import train_candidate
 from corewrite.cycle.steps.validate_ranker import validate_ranker
 from corewrite.deployment.run_folder import note_documents
 from corewrite.domain.steps import Steps
+from corewrite.relevance.pair_sample import Raters
 from corewrite.storage.journal import cycle_lock
 from corewrite.training.threads import with_threads
 
@@ -30,6 +31,7 @@ def run_cycle(
     steps: Steps,
     refit: Refit = refit,
     promotion: PromotionPolicy = GatedPromotion(),
+    raters: Raters | None = None,
 ) -> WeekRecord:
     """Run the cycle of a week, or go on with it.
 
@@ -39,6 +41,7 @@ def run_cycle(
         steps: Shows progress.
         refit: Fits the relevance model.
         promotion: Who has the last word; default: the gate.
+        raters: Who grades the pairs that `pipeline.pairs_to_grade` asks for; default: a team's own, by way of files.
 
     Returns:
         The week's record: verdict, reason, what is in production after it, alarms, provenance.
@@ -46,11 +49,12 @@ def run_cycle(
     Raises:
         CycleRunningError: another cycle is at work.
         CycleError: no log, a week out of turn, or too little data.
+        GradesAwaitedError: the week waits for raters; run again, it goes on.
         JournalError: the cycle began under other settings.
     """
     with cycle_lock(config.run):
         note_documents(config.run, config.documents)
-        cycle = begin_cycle(config, week, steps=steps, refit=refit, promotion=promotion)
+        cycle = begin_cycle(config, week, steps=steps, refit=refit, promotion=promotion, raters=raters)
         if (finished := cycle.journal.read(RECORD)) is not None:
             return finished
         with with_threads(cycle.plan.get("threads")):  # versions before did not write it down

@@ -1,7 +1,7 @@
 """nDCG@10 with linear gains (Järvelin & Kekäläinen 2002): the one kernel of the judge, of tuning and of the simulated truth.
 
-They differ only in which documents the ideal ranking may take, so the ideal is an argument: all that the compared systems
-show (judge), the request's own candidates (tuning), or the whole catalogue (simulated truth).
+They differ only in the ideal, which is an argument: ten documents of the highest grade (judge: one scale for all policies and
+weeks, and linear in the grades), the request's own candidates (tuning), or the whole catalogue (simulated truth).
 """
 
 from typing import Any
@@ -13,7 +13,8 @@ FloatArray = npt.NDArray[np.float64]
 Gains = npt.NDArray[np.number[Any]]
 
 DEPTH = 10
-_DISCOUNT = 1.0 / np.log2(np.arange(DEPTH) + 2.0)
+DISCOUNT = 1.0 / np.log2(np.arange(DEPTH) + 2.0)
+"""Weight of each of the first ten ranks, float64 [10]."""
 
 
 def dcg10(gains: Gains) -> FloatArray:
@@ -26,7 +27,12 @@ def dcg10(gains: Gains) -> FloatArray:
         float64 [...].
     """
     top = gains[..., :DEPTH]
-    return np.asarray(top @ _DISCOUNT[: top.shape[-1]])
+    return np.asarray(top @ DISCOUNT[: top.shape[-1]])
+
+
+def perfect_dcg10(highest: float) -> float:
+    """`dcg10` of ten documents of the highest grade: the ideal that depends on nothing."""
+    return float(highest * DISCOUNT.sum())
 
 
 def ideal_dcg10(gains: Gains) -> FloatArray:
@@ -41,7 +47,7 @@ def ideal_dcg10(gains: Gains) -> FloatArray:
     return dcg10(-np.sort(-gains, axis=-1)[..., :DEPTH])
 
 
-def ndcg10(gains: Gains, ideal: FloatArray) -> FloatArray:
+def ndcg10(gains: Gains, ideal: FloatArray | float) -> FloatArray:
     """nDCG@10 of ranked lists.
 
     Args:
@@ -52,4 +58,4 @@ def ndcg10(gains: Gains, ideal: FloatArray) -> FloatArray:
         float64 [...]; 0 where the ideal is 0, that is, where nothing is relevant.
     """
     dcg = dcg10(gains)
-    return np.asarray(np.divide(dcg, ideal, out=np.zeros(dcg.shape), where=ideal > 0))
+    return np.asarray(np.divide(dcg, ideal, out=np.zeros(dcg.shape), where=np.asarray(ideal) > 0))

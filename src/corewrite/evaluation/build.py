@@ -9,6 +9,7 @@ import torch
 
 from corewrite.deployment.deployment import Deployment
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
+from corewrite.evaluation.direct_grades import GradingTask
 from corewrite.evaluation.measures import PAYLOAD, divergence, repair_log_probs
 from corewrite.evaluation.searches import GateSearches
 from corewrite.gate import Absent, Canary, Evaluation, PolicyOutputs
@@ -56,6 +57,7 @@ def evaluate(
     lineage: Rewriter | Absent,
     reference: Rewriter | Absent,
     baseline_name: str = "champion",
+    grading: GradingTask | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Both policies' served outputs on the same searches of users that training never saw.
@@ -71,6 +73,7 @@ def evaluate(
         lineage: The first policy that all champions come from.
         reference: What the candidate's training began from, and was held to first.
         baseline_name: "champion", or "warm start" where there is none yet: the report's word for the baseline.
+        grading: What raters are asked about the lists; None: nothing, the judge stands alone.
         progress: Called with (queries done, of how many).
     """
     policies, sides = (candidate, baseline, *recent), []
@@ -95,6 +98,7 @@ def evaluate(
         lineage=lineage,
         reference=reference,
         baseline_name=baseline_name,
+        grading=grading,
     )
 
 
@@ -110,8 +114,9 @@ def build_evaluation(
     reference: Rewriter | Absent,
     baseline_name: str = "champion",
     problems: Sequence[str] = (),
+    grading: GradingTask | None = None,
 ) -> Evaluation:
-    """An evaluation of what was searched and rewarded already; the judge's ideal is pooled over all lists.
+    """An evaluation of what was searched and rewarded already.
 
     What there cannot be is absent in it, with the reason, so that the gate can tell it from what was left out by mistake.
 
@@ -126,12 +131,22 @@ def build_evaluation(
         reference: What the candidate's training began from.
         baseline_name: The report's word for the baseline.
         problems: What is known to be wrong with the candidate's files.
+        grading: What raters are asked about the lists; None: nothing. The judge must not have been fitted on their answers.
     """
     sides = (candidate, baseline, *recent)
     none, *judged = judge.ndcg10(searches.queries, [original, *(side.lists for side in sides)])
     outputs = [
         PolicyOutputs([r or "" for r in side.rewrites], side.log_reward, ndcg) for side, ndcg in zip(sides, judged, strict=True)
     ]
+    best = 2 + int(np.argmax([float(ndcg.mean()) for ndcg in judged[2:]])) if recent else None
+    corrected_none = None
+    if grading is not None:
+        compared = [0, 1, *([] if best is None else [best])]
+        corrections = _corrections(grading, judge, searches, original, [sides[k].lists for k in compared])
+        if corrections is not None:
+            corrected_none = none + corrections[0]
+            for k, more in zip(compared, corrections[1:], strict=True):
+                outputs[k] = replace(outputs[k], corrected_ndcg=judged[k] + more)
     found, absent = list(problems), {}
     if "new" not in searches.slices:
         absent["slices.new"] = "there is no earlier week"
@@ -161,7 +176,6 @@ def build_evaluation(
     elif candidate.canaries is not None:
         answers = zip(searches.canaries, candidate.canaries, strict=True)
         canaries = [Canary(q, (PAYLOAD,), r or "") for q, r in answers]
-    best = [float(ndcg.mean()) for ndcg in judged[2:]]
     return Evaluation(
         searches.user_ids,
         searches.queries,
@@ -171,12 +185,24 @@ def build_evaluation(
         none,
         protected_words=searches.protected_words,
         kl=kl or None,
-        recent=outputs[2 + int(np.argmax(best))] if best else None,
+        recent=None if best is None else outputs[best],
         canaries=canaries,
         absent=absent,
         champion_name=baseline_name,
         candidate_problems=found,
+        original_corrected_ndcg=corrected_none,
     )
+
+
+def _corrections(
+    grading: GradingTask, judge: Judge, searches: GateSearches, original: IntArray, lists: Sequence[IntArray]
+) -> list[FloatArray] | None:
+    """What raters' direct grades add to the judge's nDCG@10: of the original lists, then of `lists` (candidate, baseline, and
+    the best recent champion's where there is one); None where there are no grades."""
+    candidate, baseline, *recent = lists
+    ids = [x.instance_id for x in searches.instances]
+    graded = grading.graded(ids, searches.queries, candidate, baseline, [original, *recent])
+    return None if graded is None else graded.corrections(judge, [original, *lists])
 
 
 def _divergences(

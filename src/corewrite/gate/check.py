@@ -243,10 +243,15 @@ class MeanCheck(Check):
         sums, queries = np.split(resampling.per_user(np.stack([gain, counted.astype(np.float64)], axis=1)), 2, axis=1)
         if not counted.all() and (few := self.config.too_few(queries[:, 0])):
             raise NotApplicableError(f"{int(counted.sum())} queries can answer it, of {few}")
-        found = RatioOfSums(sums, queries, self.gain_range or (EVENT if np.isin(gain, (-1, 0, 1)).all() else UNLIMITED))
+        most = self.gain_range_of(evaluation) or (EVENT if np.isin(gain, (-1, 0, 1)).all() else UNLIMITED)
+        found = RatioOfSums(sums, queries, most)
         (limits,) = found.bounds(self.margin)
         means = float(candidate[counted].mean()), float(baseline[counted].mean())
         return Estimate(*means, float(found.mean[0]), limits, int(counted.sum()), self.note(evaluation))
+
+    def gain_range_of(self, evaluation: Evaluation) -> GainRange | None:
+        """What a query's part can be with these data: `gain_range`, where it does not depend on them."""
+        return self.gain_range
 
     def note(self, evaluation: Evaluation) -> str:
         """A remark for the reader; may be empty."""

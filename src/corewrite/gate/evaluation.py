@@ -17,7 +17,15 @@ BoolArray = npt.NDArray[np.bool_]
 Words = tuple[str, ...]
 
 KL_FROM = ("reference", "champion", "lineage")
-_NUMBERS = ("log_reward", "judge_ndcg", "repair_log_prob", "latency_ms", "original_judge_ndcg")
+_NUMBERS = (
+    "log_reward",
+    "judge_ndcg",
+    "corrected_ndcg",
+    "repair_log_prob",
+    "latency_ms",
+    "original_judge_ndcg",
+    "original_corrected_ndcg",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,9 @@ class PolicyOutputs:
             where the user typed no such text; None where it was not computed.
         latency_ms: Time from request to rewrite when served, milliseconds, float64 [queries]; None where
             it was not measured.
+        corrected_ndcg: `judge_ndcg` plus what raters' direct grades say that the judge is wrong by, float64 [queries]: its mean
+            over any searches has no bias, while the value of one search says nothing and may lie outside [0, 1]; None where
+            raters graded nothing of this comparison.
     """
 
     rewrites: Sequence[str]
@@ -60,6 +71,7 @@ class PolicyOutputs:
     judge_ndcg: FloatArray | None
     repair_log_prob: FloatArray | None = None
     latency_ms: FloatArray | None = None
+    corrected_ndcg: FloatArray | None = None
 
     def __post_init__(self) -> None:
         for i, text in enumerate(self.rewrites):
@@ -68,7 +80,7 @@ class PolicyOutputs:
 
     def sizes(self) -> dict[str, int]:
         """Number of queries in each field that is given."""
-        names = ("rewrites", "log_reward", "judge_ndcg", "repair_log_prob", "latency_ms")
+        names = ("rewrites", "log_reward", "judge_ndcg", "repair_log_prob", "latency_ms", "corrected_ndcg")
         return {name: len(values) for name in names if (values := getattr(self, name)) is not None}
 
 
@@ -154,6 +166,8 @@ class Evaluation:
         champion_name: What `champion` is, in the words of the report.
         candidate_problems: What is wrong with the candidate's files or weights: it does not load, a hash
             does not match, a weight is NaN, its rewrites cannot be parsed. One sentence each; any is refused.
+        original_corrected_ndcg: `original_judge_ndcg`, corrected as `PolicyOutputs.corrected_ndcg` is; None where raters graded
+            nothing.
 
     Raises:
         ValueError: a field has another size than `queries`, a slice is not boolean, `kl` has a name that is none of the
@@ -173,6 +187,7 @@ class Evaluation:
     absent: Mapping[str, str] = field(default_factory=dict)
     champion_name: str = "champion"
     candidate_problems: Sequence[str] = ()
+    original_corrected_ndcg: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.candidate_problems, str):
@@ -183,6 +198,8 @@ class Evaluation:
             sizes |= {f"recent.{name}": size for name, size in self.recent.sizes().items()}
         if self.original_judge_ndcg is not None:
             sizes["original_judge_ndcg"] = len(self.original_judge_ndcg)
+        if self.original_corrected_ndcg is not None:
+            sizes["original_corrected_ndcg"] = len(self.original_corrected_ndcg)
         for name, values in (self.kl or {}).items():
             if name not in KL_FROM:
                 raise ValueError(f"kl has {name!r}, which is none of {', '.join(KL_FROM)}")
@@ -223,6 +240,10 @@ class Evaluation:
         if name.startswith("kl.") or name.rpartition(".")[2] in _NUMBERS:
             self._check_numbers(name, value)
         return value
+
+    def has(self, name: str) -> bool:
+        """Whether the field called `name` is given."""
+        return self._find(name) is not None
 
     def _find(self, name: str) -> Any:
         """What is at the end of the path; None where something on it is None or no key."""

@@ -2,7 +2,8 @@
 
 One of the features is learnt from the same labels: how well words of the query go with words of the document (a ridge
 regression on crossed words, cross-fitted by query so that the trees do not take its memory for knowledge). Without it a judge
-that counts matching words punishes every list that was found by a better word than the user's.
+that counts matching words punishes every list that was found by a better word than the user's. For the same reason a word that
+no document holds is read as the known one that is most like it.
 
 Another model family than the bundled relevance model, other labels, and it sees the context: it grades documents for what
 (query, context) most likely means, never for a rewrite. Training never sees it; the gate and the reports do.
@@ -16,11 +17,12 @@ import numpy.typing as npt
 import scipy.sparse as sp
 from scipy.stats import spearmanr
 
-from corewrite.domain import Documents, Query, hash_share, words
+from corewrite.domain import Context, Documents, Query, hash_share, words
 from corewrite.domain.documents import load_prior
 from corewrite.domain.extras import from_extra
 from corewrite.relevance.judged_documents import JudgedDocuments
-from corewrite.relevance.protocol import Judge, JudgeReport, Labels
+from corewrite.relevance.nearest_words import NearestWords
+from corewrite.relevance.protocol import HIGHEST_GRADE, Judge, JudgeReport, Labels, calibration_error
 
 if TYPE_CHECKING:
     from sklearn.ensemble import HistGradientBoostingRegressor
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-GRADES = 3
-"""Highest grade a rater gives."""
 _CROSSES = 2**18
 
 FEATURES = (
@@ -56,6 +56,7 @@ class TreeJudge(Judge):
 
     def __init__(self, documents: Documents) -> None:
         self._documents, self._known = documents, JudgedDocuments(documents)
+        self._nearest = NearestWords(sorted(self._known.word_index.vocabulary_))
         self._crossed: list[Ridge] = []
         self._model: HistGradientBoostingRegressor | None = None
 
@@ -73,12 +74,14 @@ class TreeJudge(Judge):
         share = {q.key: hash_share(q.key, "judge-held-out") for q in labels.queries}
         place = np.array([share[q.key] for q in labels.queries])
         test, half = place < 0.2, place < 0.6
-        crosses = self._crosses([q.text for q in labels.queries], labels.rows)
+        read = {q.key: self._read(q) for q in labels.queries}
+        queries = [read[q.key] for q in labels.queries]
+        crosses = self._crosses([q.text for q in queries], labels.rows)
         self._crossed = [
             Ridge(alpha=3.0, solver="sparse_cg", tol=1e-3).fit(crosses[fold], labels.grades[fold])
             for fold in (~test & half, ~test & ~half)
         ]
-        x = self._features(labels.queries, labels.rows[:, None])[:, 0]
+        x = self._features(queries, labels.rows[:, None])[:, 0]
         # In training, each half's feature comes from the other half's regression alone.
         other = np.where(half, self._crossed[1].predict(crosses), self._crossed[0].predict(crosses))
         x[~test, -1] = other[~test]
@@ -90,6 +93,7 @@ class TreeJudge(Judge):
             float(spearmanr(predicted, labels.grades[test]).statistic),
             float(np.abs(predicted - labels.grades[test]).mean()),
             int(test.sum()),
+            calibration_error(predicted, labels.grades[test]),
         )
 
     def grade(self, queries: Sequence[Query], rows: IntArray) -> FloatArray:
@@ -103,10 +107,15 @@ class TreeJudge(Judge):
         out = np.zeros(rows.shape)
         for start in range(0, len(queries), 1000):
             block = rows[start : start + 1000]
-            x = self._features(queries[start : start + 1000], block)
+            x = self._features([self._read(q) for q in queries[start : start + 1000]], block)
             grades = self._model.predict(x.reshape(-1, x.shape[-1])).reshape(block.shape)
-            out[start : start + 1000] = np.where(block < 0, 0.0, np.clip(grades, 0.0, GRADES))
+            out[start : start + 1000] = np.where(block < 0, 0.0, np.clip(grades, 0.0, HIGHEST_GRADE))
         return out
+
+    def _read(self, query: Query) -> Query:
+        """The query as the judge reads it."""
+        c = query.context
+        return Query(self._nearest.read(query.text), Context(tuple(map(self._nearest.read, c.queries)), c.titles, c.locale))
 
     def _crosses(self, texts: Sequence[str], rows: IntArray) -> sp.csr_matrix:
         """Hashed (query word, document word) pairs of each text and catalogue row, sparse [pairs, 2**18]."""

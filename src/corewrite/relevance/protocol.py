@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Query
-from corewrite.domain.ndcg import DEPTH, ideal_dcg10, ndcg10
+from corewrite.domain.ndcg import DEPTH, ndcg10, perfect_dcg10
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
+HIGHEST_GRADE = 3
+"""The highest grade that a rater gives; the lowest is 0."""
 
 
 class RelevanceScorer(Protocol):
@@ -109,11 +111,27 @@ class JudgeReport:
         rank_correlation: Spearman's rho of predicted and given grades.
         mean_absolute_error: In grades.
         labels: Labels held out.
+        calibration_error: See `calibration_error`, in grades; None: not measured.
     """
 
     rank_correlation: float
     mean_absolute_error: float
     labels: int
+    calibration_error: float | None = None
+
+
+def calibration_error(predicted: FloatArray, given: FloatArray, bins: int = 10) -> float:
+    """Expected calibration error of grades (Naeini et al. 2015): over equally large bins of the predicted grade, the mean
+    absolute difference between the mean predicted and the mean given grade.
+
+    Args:
+        predicted: By the judge, [labels].
+        given: By raters, [labels].
+        bins: How many; fewer where there are fewer labels.
+    """
+    order = np.argsort(predicted, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(sum(len(part) * abs(predicted[part].mean() - given[part].mean()) for part in parts) / len(predicted))
 
 
 class Judge(Protocol):
@@ -142,20 +160,16 @@ class Judge(Protocol):
         ...
 
     def ndcg10(self, queries: Sequence[Query], lists: Sequence[IntArray]) -> list[FloatArray]:
-        """nDCG@10 of several systems' ranked lists under this judge, linear gains.
+        """nDCG@10 of several systems' ranked lists under this judge, linear gains, float64 [queries] each.
 
-        The ideal is the best ten of all documents that any of the systems shows, the same for all of them.
+        The ideal is ten documents of the highest grade, whatever is compared: one scale for all policies and weeks, and linear
+        in the grades, so that direct grades can correct its mean without bias (see `PairSample`). An ideal made of the lists
+        compared rises with every better policy, which hides gains.
 
         Args:
             queries: What was searched.
             lists: Ranked rows of each system, [queries, >= 10], -1 pads.
         """
-        pool = np.concatenate([rows[:, :DEPTH] for rows in lists], 1)
-        grades = self.grade(queries, pool)
-        repeated = np.zeros(pool.shape, np.bool_)
-        order = np.argsort(pool, axis=1, kind="stable")
-        ordered = np.take_along_axis(pool, order, 1)
-        np.put_along_axis(repeated, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], 1)
-        ideal = ideal_dcg10(np.where(repeated, 0.0, grades))
+        grades = self.grade(queries, np.concatenate([rows[:, :DEPTH] for rows in lists], 1))
         starts = np.cumsum([min(DEPTH, rows.shape[1]) for rows in lists])[:-1]
-        return [ndcg10(shown, ideal) for shown in np.split(grades, starts, axis=1)]
+        return [ndcg10(shown, perfect_dcg10(HIGHEST_GRADE)) for shown in np.split(grades, starts, axis=1)]

@@ -77,6 +77,11 @@ class RunLayout:
         return self.root / "training"
 
     @property
+    def pairs_to_grade(self) -> Path:
+        """What raters are asked to grade before the gate decides on a training that is no week's."""
+        return self.root / "pairs-to-grade.parquet"
+
+    @property
     def documents_copy(self) -> Path:
         """The documents, where the run has its own copy."""
         return self.root / "documents.parquet"
@@ -106,6 +111,11 @@ class CycleLayout:
     def training(self) -> Path:
         """Phases of the week's training."""
         return self.root / "training"
+
+    @property
+    def pairs_to_grade(self) -> Path:
+        """What raters are asked to grade before the gate decides."""
+        return self.root / "pairs-to-grade.parquet"
 
     def step(self, name: str) -> Path:
         """What a step wrote down."""

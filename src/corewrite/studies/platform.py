@@ -20,7 +20,7 @@ from corewrite.search import Cascade, top_overlap
 from corewrite.simulation.config import TrafficConfig, WorldConfig
 from corewrite.simulation.export import write_log, write_signals
 from corewrite.simulation.facts import Fact, stylised_facts
-from corewrite.simulation.raters import rate
+from corewrite.simulation.raters import DRAWS, rate, searchers_descriptions, write_descriptions
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.week import Engine, Week
 from corewrite.simulation.world import World, make_world
@@ -68,6 +68,7 @@ def log_week(
     path = folder / f"week-{week}.ndjson.gz"
     write_log(happened, world.catalogue, path)
     write_signals(happened, world.catalogue, folder / f"week-{week}.signals.parquet")
+    write_descriptions(world, happened, folder / f"week-{week}.descriptions.parquet")
     return happened, path
 
 
@@ -87,7 +88,11 @@ def ratings(world: World, week: Week, cascade: Cascade, searches: int) -> Labels
     )
     pools = [cascade.search(texts, [None] * len(texts), depth).rows for texts, depth in systems]
     pools.append(rng.integers(0, len(world.catalogue), (len(chosen), 3)))
-    return Labels(*rate(world, week, np.concatenate(pools, 1), chosen))
+    rows = np.concatenate(pools, 1)
+    draws = np.random.default_rng([world.config.seed, week.week, 41]).random((*rows.shape, DRAWS))
+    given = rate(world, searchers_descriptions(world, week.take(chosen)), rows, draws)
+    used = rows >= 0
+    return Labels([queries[i] for i in np.repeat(np.arange(len(queries)), used.sum(1))], rows[used], given[used])
 
 
 def run_launch(

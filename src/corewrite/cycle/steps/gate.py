@@ -25,6 +25,7 @@ def gate_candidate(cycle: CycleContext, candidate: str, ranker: RankerHashes) ->
 
     Raises:
         CycleError: the log gives nothing to compare on.
+        GradesAwaitedError: raters have not graded enough yet.
     """
     return cycle.journal.once(GATE, lambda: cast(GateRecord, _gate(cycle, candidate, ranker).as_dict()))
 
@@ -55,6 +56,7 @@ def _gate(cycle: CycleContext, candidate: str, ranker: RankerHashes) -> GateResu
             lineage=cycle.first_champion(),
             reference=start,
             baseline_name="warm start" if champion is None else "champion",
+            grading=cycle.grading,
             progress=progress,
         )
         return run_gate(evaluation, cycle.config.gate, holds=cycle.plan["holds"])

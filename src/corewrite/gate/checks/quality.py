@@ -1,5 +1,6 @@
-"""Reward-like checks: by the reward, and by a judge that training never saw."""
+"""Reward-like checks: by the reward, and by a judge that training never saw, corrected by raters' direct grades."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +8,15 @@ import numpy.typing as npt
 
 from corewrite.gate.check import Check, Estimate, MeanCheck, register
 from corewrite.gate.evaluation import Evaluation
-from corewrite.gate.ratio_of_sums import EVENT, SHARE, UNLIMITED, RatioOfSums
+from corewrite.gate.ratio_of_sums import EVENT, SHARE, UNLIMITED, GainRange, RatioOfSums
 from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
 
 _REWARD = ("candidate.log_reward", "champion.log_reward")
 _JUDGE = ("candidate.judge_ndcg", "champion.judge_ndcg")
+CORRECTED = "corrected by raters' direct grades"
+"""The remark on a check that heard them."""
 
 
 @register
@@ -34,41 +37,52 @@ class FusedRewardCheck(MeanCheck):
         return _pair(evaluation, _REWARD)
 
 
+class JudgedMean(MeanCheck):
+    """A mean of the judge's nDCG@10, corrected by raters' direct grades where the evaluation has them.
+
+    Of `needs` the first two are compared.
+    """
+
+    gain_range = SHARE
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Judge nDCG@10, corrected."""
+        return _judged(evaluation, self.needs)
+
+    def gain_range_of(self, evaluation: Evaluation) -> GainRange:
+        """A single corrected value may be anything."""
+        return UNLIMITED if _corrected(evaluation, self.needs) else SHARE
+
+    def note(self, evaluation: Evaluation) -> str:
+        """Whether raters graded what differs."""
+        return CORRECTED if _corrected(evaluation, self.needs) else ""
+
+
 @register
-class JudgeNdcg(MeanCheck):
+class JudgeNdcg(JudgedMean):
     """Mean nDCG@10 of the fused list under a judge that training never saw."""
 
     name = "judge_ndcg"
     question = "Does the judge agree that results get no worse than the champion's?"
-    gain_range = SHARE
     needs = _JUDGE
     default_margin = 0.005
     mitigation = "stronger_kl"
 
-    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
-        """Judge nDCG@10."""
-        return _pair(evaluation, _JUDGE)
-
 
 @register
-class JudgeNdcgVsNoRewriter(MeanCheck):
+class JudgeNdcgVsNoRewriter(JudgedMean):
     """Mean judge nDCG@10 against the lists with no rewriter: slow decay over many champions shows here."""
 
     name = "judge_ndcg_vs_no_rewriter"
     question = "Are results no worse than without a rewriter?"
-    gain_range = SHARE
     baseline = "no rewriter"
     needs = ("candidate.judge_ndcg", "original_judge_ndcg")
     default_margin = 0.005
     mitigation = "stronger_kl"
 
-    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
-        """Judge nDCG@10."""
-        return _pair(evaluation, self.needs)
-
 
 @register
-class JudgeNdcgVsRecent(MeanCheck):
+class JudgeNdcgVsRecent(JudgedMean):
     """Mean judge nDCG@10 against the best champion of the last 8 weeks.
 
     Against the champion alone, every week could lose what its margin allows.
@@ -76,15 +90,10 @@ class JudgeNdcgVsRecent(MeanCheck):
 
     name = "judge_ndcg_vs_recent"
     question = "Are results no worse than the best recent champion's?"
-    gain_range = SHARE
     baseline = "best recent champion"
     needs = ("candidate.judge_ndcg", "recent.judge_ndcg")
     default_margin = 0.005
     mitigation = "stronger_kl"
-
-    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
-        """Judge nDCG@10."""
-        return _pair(evaluation, self.needs)
 
 
 @register
@@ -114,7 +123,7 @@ class WorstSlice(Check):
         """Compare every slice."""
         if not evaluation.slices:
             raise ValueError("no slice was given: name the parts of the traffic worth protecting")
-        candidate, champion = _pair(evaluation, _JUDGE)
+        candidate, champion = _judged(evaluation, _JUDGE)
         masks = np.stack(list(evaluation.slices.values()), axis=1).astype(np.float64)
         queries = resampling.per_user(masks)
         few = {name: self.config.too_few(column) for name, column in zip(evaluation.slices, queries.T, strict=True)}
@@ -124,7 +133,8 @@ class WorstSlice(Check):
             raise ValueError(f"no slice has enough users ({left_out}): evaluate more users or give coarser slices")
         enough = np.array([not users for users in few.values()])
         gains = resampling.per_user((candidate - champion)[:, None] * masks[:, enough])
-        found = RatioOfSums(gains, queries[:, enough], SHARE)
+        corrected = _corrected(evaluation, _JUDGE)
+        found = RatioOfSums(gains, queries[:, enough], UNLIMITED if corrected else SHARE)
         each = found.bounds(self.margin, comparisons=len(names))
         # How many users there are and are needed is said of the slice that is the nearest to holding the candidate back.
         lowest = min(each, key=lambda b: b.low)
@@ -135,6 +145,8 @@ class WorstSlice(Check):
         note = f"worst of {len(names)} slices: {names[worst]}"
         if left_out:
             note += f"; left out for want of users: {left_out}"
+        if corrected:
+            note += f"; {CORRECTED}"
         means = float(candidate[mask].mean()), float(champion[mask].mean())
         return Estimate(*means, float(differences[worst]), limits, int(mask.sum()), note)
 
@@ -143,7 +155,7 @@ class WorstSlice(Check):
 class HarmRate(MeanCheck):
     """Share of queries that lose more than tau of judge nDCG@10 against no rewriter.
 
-    A mean can rise while many queries are harmed.
+    A mean can rise while many queries are harmed. By the judge alone: raters' direct grades correct means, not single queries.
     """
 
     name = "harm_rate"
@@ -178,7 +190,7 @@ class RewardNotLower(MeanCheck):
 
 
 @register
-class NewEntities(MeanCheck):
+class NewEntities(JudgedMean):
     """Mean judge nDCG@10 on the slice "new", which must rise.
 
     A champion that no candidate beats on the whole still ages: what came into the world after its training
@@ -188,13 +200,12 @@ class NewEntities(MeanCheck):
 
     name = "new_entities"
     question = "Do results rise where the entity is new?"
-    gain_range = SHARE
     kind = "after holds"
     needs = (*_JUDGE, "slices.new")
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Judge nDCG@10 of new entities' queries."""
-        candidate, champion = _pair(evaluation, _JUDGE)
+        candidate, champion = _judged(evaluation, _JUDGE)
         new = evaluation.slices["new"]
         return np.where(new, candidate, np.nan), np.where(new, champion, np.nan)
 
@@ -226,6 +237,22 @@ class Inflation(MeanCheck):
 def _pair(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[FloatArray, FloatArray]:
     candidate, baseline = names
     return evaluation.numbers(candidate), evaluation.numbers(baseline)
+
+
+def _corrected(evaluation: Evaluation, names: Sequence[str]) -> bool:
+    """Whether raters graded what the two systems differ in."""
+    return all(evaluation.has(_corrected_name(name)) for name in names[:2])
+
+
+def _judged(evaluation: Evaluation, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Judge nDCG@10 of two systems, both corrected or neither."""
+    corrected = _corrected(evaluation, names)
+    candidate, baseline = (evaluation.numbers(_corrected_name(n) if corrected else n) for n in names[:2])
+    return candidate, baseline
+
+
+def _corrected_name(name: str) -> str:
+    return name.replace("judge_ndcg", "corrected_ndcg")
 
 
 def _standardised(candidate: FloatArray, baseline: FloatArray) -> FloatArray:

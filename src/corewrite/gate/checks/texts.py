@@ -34,9 +34,10 @@ class Copying(TextCheck):
 
 @register
 class Similarity(TextCheck):
-    """Mean Jaccard similarity of the character trigrams of served text and query; 1 where the query stands.
+    """Mean Jaccard similarity of the character trigrams of the words of served text and query; 1 where the query stands.
 
-    Characters, so that a mended spelling stays similar; a rewriter that wanders off does not.
+    Characters, so that a mended spelling stays similar; a rewriter that wanders off does not. Of words, so that their order,
+    which changes nothing of what is asked for, does not count.
     """
 
     name = "similarity"
@@ -47,22 +48,18 @@ class Similarity(TextCheck):
 
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """Jaccard similarity."""
-        originals = [" ".join(own) for own in evaluation.query_words]
-        texts = [" ".join(own) for own in served.words]
-        return np.array([_jaccard(a, b) for a, b in zip(texts, originals, strict=True)])
+        return np.array([_jaccard(a, b) for a, b in zip(served.words, evaluation.query_words, strict=True)])
 
 
-def _jaccard(a: str, b: str) -> float:
-    if a == b:
-        return 1.0
+def _jaccard(a: Words, b: Words) -> float:
     first, second = _trigrams(a), _trigrams(b)
-    common = len(first & second)
-    return common / (len(first) + len(second) - common)
+    together = len(first | second)
+    return len(first & second) / together if together else 1.0
 
 
-def _trigrams(text: str) -> set[str]:
-    padded = f" {text} "
-    return {padded[i : i + 3] for i in range(max(1, len(padded) - 2))}
+def _trigrams(text: Words) -> set[str]:
+    padded = [f" {word} " for word in text]
+    return {word[i : i + 3] for word in padded for i in range(len(word) - 2)}
 
 
 @register

@@ -24,6 +24,8 @@ class GateBenchConfig(Settings):
     """Searches of the gate's users in the last week of log, at most."""
     frozen_searches: int = Field(default=1_000, ge=0)
     """The same of the week before, the set that never changes."""
+    graded_pairs: int = Field(default=2_000, ge=1)
+    """Pairs of a search and a document that raters grade of each comparison."""
     truth_searches: int = Field(default=20_000, ge=100)
     """Searches of the week after, which no gate sees: truth is measured on them."""
     truth_sessions: int = Field(default=10_000, ge=100)
@@ -85,6 +87,7 @@ def miniature_bench(seed: int = 0) -> GateBenchConfig:
         seeds=(seed,),
         gate_searches=200,
         frozen_searches=50,
+        graded_pairs=200,
         truth_searches=300,
         truth_sessions=200,
         honest_trainings=2,

@@ -19,6 +19,7 @@ from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites
 from corewrite.domain import hash_share
 from corewrite.evaluation.build import OF_NO_LINEAGE, PolicyResult, build_evaluation
+from corewrite.evaluation.direct_grades import GradingTask
 from corewrite.gate import Absent, GateResult, run_gate
 from corewrite.rewriter import Rewriter, sample
 from corewrite.rewriter.generate import as_rewrite
@@ -196,7 +197,7 @@ class BenchmarkEnv(BenchmarkPlatform):
         problems: Sequence[str] = (),
         users_of: str | None = None,
     ) -> tuple[GateResult, Change]:
-        """The gate's result, and the relative change of the judge's nDCG@10.
+        """The gate's result, and the relative change of the judge's nDCG@10, corrected by raters' direct grades.
 
         Args:
             under: What ranks and rewards.
@@ -220,8 +221,10 @@ class BenchmarkEnv(BenchmarkPlatform):
             lineage=self.policy(WARM) if both and champion.policy != WARM else OF_NO_LINEAGE,
             reference=self.policy(start) if both and start is not None else Absent("the candidate was not trained"),
             problems=problems,
+            grading=GradingTask(self.raters, self.config.graded_pairs, self.seed),
         )
-        judged = [np.asarray(o.judge_ndcg) for o in (whole.candidate, whole.champion)]
+        sides = (whole.candidate, whole.champion)
+        judged = [np.asarray(o.judge_ndcg if o.corrected_ndcg is None else o.corrected_ndcg) for o in sides]
         change = relative_change(judged[0], judged[1], whole.user_ids)
         if users_of is None:
             return run_gate(whole, self.config.gate), change

@@ -86,6 +86,7 @@ def subset(whole: Evaluation, some: IntArray) -> Evaluation:
         candidate=of(whole.candidate),
         champion=of(whole.champion),
         original_judge_ndcg=None if whole.original_judge_ndcg is None else whole.original_judge_ndcg[some],
+        original_corrected_ndcg=None if whole.original_corrected_ndcg is None else whole.original_corrected_ndcg[some],
         kl=None if whole.kl is None else {n: v[some] for n, v in whole.kl.items()},
         recent=None if whole.recent is None else of(whole.recent),
     )

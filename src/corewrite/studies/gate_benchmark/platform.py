@@ -22,6 +22,7 @@ from corewrite.registry import Registry
 from corewrite.relevance import LateInteraction, TreeJudge, cold_start
 from corewrite.search import top_overlap
 from corewrite.simulation.export import write_log
+from corewrite.simulation.raters import write_descriptions
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
@@ -39,6 +40,7 @@ from corewrite.studies.gate_benchmark.trainings import (
 )
 from corewrite.studies.longitudinal.layout import week_name
 from corewrite.studies.platform import ratings
+from corewrite.studies.raters import SimulatedRaters, read_descriptions
 
 _TRUTH_WEEK = 2
 
@@ -93,9 +95,7 @@ class BenchmarkPlatform:
         if (mined := MinedWindow(folder := self.layout.window(week_name(week)))).is_there:
             return mined
         earlier = None if week == 0 else self.window(week - 1)
-        deployment = embedded_deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
-        if earlier is not None:
-            deployment = self.deployed(SOUND).deployment
+        deployment = self._deployment_before(week)
         platform = self.config.of(self.seed)
         happened = self._traffic(week, platform.sessions, deployment)
         if week == 0:
@@ -103,6 +103,7 @@ class BenchmarkPlatform:
             write_once(self.folder / "labels.parquet", lambda path: write_labels(graded, self.catalogue, path))
         log = self.folder / "logs" / f"{week_name(week)}.ndjson.gz"
         write_once(log, lambda path: write_log(happened, self.catalogue, path))
+        write_descriptions(self.world, happened, self._descriptions(week))
         with self.steps.step(f"seed {self.seed}: mine {week_name(week)}"):
             return mine_week(
                 [log],
@@ -113,6 +114,25 @@ class BenchmarkPlatform:
                 seed=self.seed,
                 rejects=folder.with_name("rejects.ndjson"),
             )
+
+    def _descriptions(self, week: int) -> Path:
+        return self.folder / "logs" / f"{week_name(week)}.descriptions.parquet"
+
+    @cached_property
+    def raters(self) -> SimulatedRaters:
+        """Who grade what the gate asks about."""
+        for week in (0, 1):
+            self.window(week)
+            if not (file := self._descriptions(week)).is_file():  # a folder of an earlier version
+                happened = self._traffic(week, self.config.of(self.seed).sessions, self._deployment_before(week))
+                write_descriptions(self.world, happened, file)
+        return SimulatedRaters(self.world, read_descriptions([self._descriptions(week) for week in (0, 1)]))
+
+    def _deployment_before(self, week: int) -> Deployment:
+        """What ranked a week of log."""
+        if week > 0:
+            return self.deployed(SOUND).deployment
+        return embedded_deployment(self.catalogue, cold_start(self.catalogue, seed=self.seed), default_spec())
 
     def _traffic(self, week: int, sessions: int, deployment: Deployment) -> Week:
         with self.steps.step(f"seed {self.seed}: searches of {week_name(week)}") as progress:

@@ -48,6 +48,7 @@ class LongitudinalConfig(Settings):
         # 0.597, tried once), and in 22 weeks 15 candidates were promoted, 8 at the default rate.
         training=TrainingConfig(instances_per_phase=1_500, learning_rate=8e-4),
         gate_queries=3_000,
+        pairs_to_grade=2_000,
         # Rewrites here are of two to three words, which half of the retrains make half a word longer without harm (judge and
         # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), the exploit of the incident by 1.2.
         # Slices are of a few hundred searches, and preference training makes users' own texts less likely (by 0.4 nats a
@@ -91,6 +92,7 @@ def miniature_longitudinal(seed: int = 0, weeks: int = 3) -> LongitudinalConfig:
             warm_start=WarmStartConfig(examples=14_000, epochs=1.5),
             training=TrainingConfig(phases=1, instances_per_phase=200, num_generations=6),
             gate_queries=400,
+            pairs_to_grade=100,
             watched_queries=100,
             probe_instances=200,
         ),

@@ -63,6 +63,10 @@ class LongitudinalLayout:
         """What raters gave in a week."""
         return self.weeks / f"{week:02d}-labels.parquet"
 
+    def graded_pairs(self, arm: str, week: int) -> Path:
+        """What raters gave of the pairs that an arm's cycle asked about, as labels."""
+        return self.weeks / f"{week:02d}-{arm}-labels.parquet"
+
     def production(self, week: int) -> Path:
         """What serves the arms in a week."""
         return self.weeks / f"{week:02d}-production.json"
@@ -82,6 +86,10 @@ class LongitudinalLayout:
     def log(self, arm: str, week: int) -> Path:
         """The log of an arm and week."""
         return self.logs(arm) / f"{week_name(week)}.ndjson.gz"
+
+    def descriptions(self, arm: str, week: int) -> Path:
+        """What the searchers of an arm and week wrote down of what they wanted."""
+        return self.weeks / f"{week:02d}-{arm}-descriptions.parquet"
 
     def frozen(self, arm: str) -> Path:
         """The evaluation set that never changes."""

@@ -37,6 +37,7 @@ from corewrite.fusion import default_spec
 from corewrite.logs import SatisfactionThresholds
 from corewrite.relevance import Judge, cold_start
 from corewrite.simulation.export import write_log
+from corewrite.simulation.raters import write_descriptions
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.week import Week
 from corewrite.simulation.world import World, make_world
@@ -49,6 +50,7 @@ from corewrite.studies.longitudinal.layout import ARMS, FIRST_WEEK, Longitudinal
 from corewrite.studies.longitudinal.measures import WeeklyValue, count_endings, measure, week_rows
 from corewrite.studies.longitudinal.production import Production, load_production
 from corewrite.studies.platform import ratings
+from corewrite.studies.raters import KeepingRaters, SimulatedRaters, read_descriptions
 from corewrite.studies.side_by_side import processes
 from corewrite.studies.ungated import UngatedPromotion
 
@@ -140,6 +142,10 @@ class _LongitudinalRun:
             self.catalogue,
             self.layout.labels_of(week),
         )
+        self.collect_labels()
+
+    def collect_labels(self) -> None:
+        """Put all that raters ever gave into the labels file."""
         given = [pq.read_table(path) for path in sorted(self.layout.weeks.glob("*-labels.parquet"))]
         with whole_file(self.layout.labels) as temporary:
             pq.write_table(pa.concat_tables(given), temporary)
@@ -152,11 +158,22 @@ class _LongitudinalRun:
             steps=self.steps,
             refit=refit_of_week(self.config, week),
             promotion=UngatedPromotion() if arm == "no_gate" else GatedPromotion(),
+            raters=self._raters(arm, week),
         )
         return {k: record[k] for k in _DECIDED}
 
+    def _raters(self, arm: str, week: int) -> KeepingRaters:
+        """Raters of the pairs that the arm's cycle asks about: of the week, and of the frozen set out of the first weeks."""
+        files = [self.layout.descriptions("weekly", w) for w in range(FIRST_WEEK)]
+        own = self.layout.descriptions(arm, week)
+        # In the week in which the arms part, the log of the one without a gate is the weekly arm's.
+        files.append(own if own.is_file() else self.layout.descriptions("weekly", week))
+        raters = SimulatedRaters(self.world, read_descriptions(files))
+        return KeepingRaters(raters, self.catalogue, self.layout.graded_pairs(arm, week))
+
     def decide(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
         """The cycles of the week, by arm; while the arms are one, the one without a gate is computed only if they part."""
+        self.collect_labels()  # the grades of the last week's pairs are this week's labels
         together = self.layout.together
         if together:
             self.layout.branch()
@@ -222,6 +239,7 @@ class _LongitudinalRun:
                 _copy(self.layout.users(first, week), self.layout.users(arm, week))
             if arm != first and self.layout.has_log(arm):
                 _copy(self.layout.log(first, week), self.layout.log(arm, week))
+                _copy(self.layout.descriptions(first, week), self.layout.descriptions(arm, week))
         with self.steps.step("judge"):
             return self._rows(week, searches, production, {arm: measured[like[p.key]] for arm, p in production.items()})
 
@@ -261,6 +279,7 @@ class _LongitudinalRun:
         log.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(log) as temporary:
             write_log(happened, self.catalogue, temporary)
+        write_descriptions(self.world, happened, self.layout.descriptions(arm, week))
         return log
 
     @property

@@ -17,7 +17,7 @@ class DemoConfig(Settings):
     """The platform; its seed is replaced by `seed`."""
     traffic: TrafficConfig = TrafficConfig()
     """Its users' habits."""
-    pipeline: PipelineConfig = PipelineConfig()
+    pipeline: PipelineConfig = PipelineConfig(pairs_to_grade=2_000)
     """Training and gate."""
     sessions: int = Field(default=20_000, ge=200)
     """Sessions of each of the two logged weeks."""
@@ -47,6 +47,7 @@ def miniature(seed: int = 0) -> DemoConfig:
             warm_start=WarmStartConfig(examples=14_000, epochs=1.5),
             training=TrainingConfig(phases=2, instances_per_phase=200, num_generations=6),
             gate_queries=400,
+            pairs_to_grade=200,
             watched_queries=100,
             probe_instances=200,
         ),

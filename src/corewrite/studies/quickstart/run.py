@@ -40,6 +40,7 @@ from corewrite.storage.run_layout import RunLayout
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.studies.quickstart.config import DemoConfig
+from corewrite.studies.raters import SimulatedRaters, read_descriptions
 from corewrite.studies.summary import peak_rss_mib, summarise
 from corewrite.studies.truth import before_and_after, measure, policy_ndcg10
 
@@ -115,6 +116,7 @@ def run_demo(
 
     # Launch 1 serves rewrites to finerank alone, and its policy is rewarded for that alone.
     finerank_only = Deployment(deployment.ranker, deployment.spec.with_rewrite_stages(LAUNCHES[0].treatment))
+    raters = SimulatedRaters(world, read_descriptions([logs / "week-1.descriptions.parquet"]))
     run = make_candidate(
         earlier,
         window,
@@ -126,6 +128,7 @@ def run_demo(
         seed=seed,
         steps=steps,
         model=model,
+        raters=raters,
         observe=observe,
     )
     retraining = None
@@ -143,6 +146,7 @@ def run_demo(
             seed=seed + 1,
             steps=steps,
             start=run.candidate,
+            raters=raters,
             observe=observe,
         )
     champion = run if retraining is None or retraining.decision.verdict != "promote" else retraining

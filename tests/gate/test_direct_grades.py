@@ -1,0 +1,67 @@
+"""What the gate does with raters' direct grades: means are corrected, single queries are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from corewrite.gate import CHECKS, GateConfig, Resampling, Verdict, run_gate
+from corewrite.gate.checks.quality import CORRECTED
+
+QUICK = GateConfig(resamples=200, subsamples=50)
+
+
+def corrected(evaluation, gain, spread=0.5, seed=0):
+    """Direct grades by which the candidate is better by `gain`; single values are all over the place."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, spread, len(evaluation))
+    noise -= noise.mean()
+    champion = replace(evaluation.champion, corrected_ndcg=evaluation.champion.judge_ndcg)
+    candidate = replace(evaluation.candidate, corrected_ndcg=evaluation.champion.judge_ndcg + gain + noise)
+    none = evaluation.original_judge_ndcg
+    return replace(evaluation, candidate=candidate, champion=champion, original_corrected_ndcg=none)
+
+
+def found(evaluation, name):
+    sample = Resampling.draw(evaluation.user_ids, resamples=200, subsamples=50, seed=0)
+    return CHECKS[name](QUICK).compute(evaluation, sample)
+
+
+@pytest.mark.parametrize("name", ["judge_ndcg", "judge_ndcg_vs_no_rewriter"])
+def test_a_gain_that_the_judge_does_not_hear_is_heard(simulate, name):
+    plain = simulate(1, judge_gain=-0.01)
+    direct = corrected(plain, 0.1)
+    before, after = found(plain, name), found(direct, name)
+    assert after.difference > before.difference + 0.1 and CORRECTED in after.note and CORRECTED not in before.note
+    # Values outside [-1, 1] are no error, and the interval is as wide as they scatter.
+    assert np.abs(direct.candidate.corrected_ndcg).max() > 1
+    error = direct.candidate.corrected_ndcg.std() / np.sqrt(len(direct))
+    assert 1.5 * error < after.bounds.high - after.difference < 3 * error
+
+
+def test_the_worst_slice_and_what_is_new_hear_it_and_the_harm_rate_does_not(simulate):
+    plain = simulate(2)
+    new = np.arange(len(plain)) % 2 == 0
+    plain = replace(plain, slices={**plain.slices, "new": new})
+    direct = corrected(plain, 0.3)
+    for name in ("worst_slice", "new_entities"):
+        assert found(direct, name).difference > found(plain, name).difference + 0.1
+        assert CORRECTED in found(direct, name).note
+    for name in ("harm_rate", "inflation"):
+        assert found(direct, name) == found(plain, name)
+
+
+def test_one_side_without_grades_is_judged_as_before(simulate):
+    plain = simulate(3)
+    half = replace(plain, candidate=replace(plain.candidate, corrected_ndcg=plain.candidate.judge_ndcg + 1))
+    assert found(half, "judge_ndcg") == found(plain, "judge_ndcg")
+    with pytest.raises(ValueError, match="original_corrected_ndcg has 3 entries"):
+        replace(plain, original_corrected_ndcg=np.zeros(3))
+
+
+def test_harm_that_only_raters_see_is_refused(simulate):
+    better = simulate(5, users=400, reward_gain=0.1)
+    assert "judge_ndcg" not in run_gate(corrected(better, 0.0, 0.05), QUICK).failed
+    result = run_gate(corrected(better, -0.05, 0.05), QUICK)
+    assert result.verdict is Verdict.REJECT and "judge_ndcg" in result.failed
+    assert CORRECTED in next(c.reason for c in result.checks if c.name == "judge_ndcg")
