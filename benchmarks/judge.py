@@ -224,9 +224,7 @@ class Searches:
         rows = fused_lists(found.deployment, self.week.queries * len(texts), [t for some in texts.values() for t in some])
         return {name: rows[k * n : (k + 1) * n] for k, name in enumerate(texts)}
 
-    def graded(
-        self, found: Platform, systems: Mapping[str, IntArray], candidate: str, base: str, seed: int
-    ) -> GradedPairs:
+    def graded(self, found: Platform, systems: Mapping[str, IntArray], candidate: str, base: str, seed: int) -> GradedPairs:
         """Ask raters about a comparison, as the gate does."""
         ids, queries = [self.week.query_ids[i] for i in self.seen], [self.week.queries[i] for i in self.seen]
         wanted = dict(zip(ids, searchers_descriptions(found.world, self.week.take(self.seen)), strict=True))

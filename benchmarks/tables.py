@@ -107,6 +107,33 @@ def gate() -> None:
             print("- promoted though harmful:", json.dumps(row))
 
 
+def platform_table() -> None:
+    file = RESULTS / "platform_table.json"
+    if not file.is_file():
+        return
+    found = json.loads(file.read_text("utf-8"))
+    systems = list(found["pooled"]["ndcg10"]["all"])
+    print(f"\n| seeds | slice | searches | {' | '.join(systems)} |\n| --- | --- | --- |{' --- |' * len(systems)}")
+    rows = [*found["by_seed"], found["pooled"]]
+    for row in rows:
+        for name, values in row["ndcg10"].items():
+            cells = [
+                ", ".join(map(str, row["seeds"])),
+                name,
+                f"{row['searches'][name]:,}",
+                *(f"{values[s]:.3f}" for s in systems),
+            ]
+            print(f"| {' | '.join(cells)} |")
+    print(
+        "\n| seeds | best baseline | champion over it | recoverable: warm start | champion |\n| --- | --- | --- | --- | --- |"
+    )
+    for row in rows:
+        over, shares = row["over_best_baseline"], row["recoverable_share"]
+        cells = [f"{over['value']:.3f} [{over['low']:.3f}, {over['high']:.3f}]"]
+        cells += ["{value:.0%} [{low:.0%}, {high:.0%}]".format(**shares[name]) for name in ("warm_start", "champion")]
+        print(f"| {', '.join(map(str, row['seeds']))} | {row['best_baseline']} | {' | '.join(cells)} |")
+
+
 def serving() -> None:
     print("\n| measure | ours | without the rewriter | unit | target |\n| --- | --- | --- | --- | --- |")
     for row in json.loads((RESULTS / "serving.json").read_text("utf-8")):
@@ -145,5 +172,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         months(Path(sys.argv[1]))
     else:
-        for table in (training, ablation, own_ranker, ranker, gate, serving):
+        for table in (training, ablation, own_ranker, ranker, gate, platform_table, serving):
             table()

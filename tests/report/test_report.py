@@ -75,7 +75,7 @@ def test_full_run_shows_all_sections_and_figures(summary: dict[str, Any], detail
     # Changes against the original by hand: 0.6527 / 0.5601 = 1.1653; 0.5901 / 0.3102 = 1.9023.
     assert page.row("all")[1:] == [
         "6,004", "0.560", "0.601 (+7.3 %)", "0.570 (+1.8 %)", "0.610 (+9.0 %)", "0.640 (+14.4 %)", "0.653 (+16.5 %)",
-        "0.721 (+28.7 %)",
+        "0.710 (+26.8 %)", "0.721 (+28.7 %)",
     ]  # fmt: skip
     assert page.row("context needed")[7] == "0.590 (+90.2 %)"
     assert page.row("misspelt", "583")[-1] == "–"
@@ -96,6 +96,9 @@ def test_full_run_shows_all_sections_and_figures(summary: dict[str, Any], detail
     assert page.row("query length")[1:] == ["2.113", "2.00 to 3.50", "yes"]
     assert page.row("misspelt", "0.171")[2:] == ["0.08 to 0.15", "no"]
     assert page.row("one word")[1:] == ["+0.0612", "+0.0408", "yes"]
+    assert "Champion over best baseline" in page.text and "best baseline without a language model: RM3" in page.text
+    assert "+6.9 %" in page.text and "95 % interval +5.1 % to +8.7 %" in page.text
+    assert "61.7 %" in page.text and "95 % interval 59.0 % to 64.2 %; warm start 53.5 %" in page.text
     assert "8 min 20 s (500.0 s)" in page.text and "1,523 MiB" in page.text
     assert "ignored" not in page.text
 
@@ -211,7 +214,7 @@ def blanked(value: Any, missing: float | None) -> Any:
 @pytest.mark.parametrize("missing", [None, math.nan])
 def test_missing_numbers_are_dashes(missing: float | None, summary: dict[str, Any], details: dict[str, Any]) -> None:
     page = Page(render_report(blanked(summary, missing), blanked(details, missing)))
-    assert page.row("all")[1:] == ["–"] * 8
+    assert page.row("all")[1:] == ["–"] * 9
     assert page.row("fused reward reward")[2:7] == ["–"] * 5
     assert not re.search(r"\b(nan|None|inf)\b", page.text)
 

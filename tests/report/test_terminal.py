@@ -26,6 +26,8 @@ def test_full_run(summary: dict[str, Any], width: int) -> None:
     assert "simulated" in folded and "HOLD distinct_2 could not be computed" in folded
     assert "launch 1: finerank counts change-query rate -6.1 % (-8.2 % to -4.0 %), give-up +0.4 %" in folded
     assert "does not count change-query rate -1.0 %" in folded
+    assert "over best baseline +6.9 % (+5.1 % to +8.7 %) nDCG@10 of the champion over RM3" in folded
+    assert "warm start 53.5 % (51.0 % to 56.0 %), champion 61.7 % (59.0 % to 64.2 %)" in folded
     assert "8 min 20 s" in folded and "1,523 MiB" in folded  # 4.2 + 61 + 95.5 + 210.4 + 128.9 = 500 s
     assert "4.6 % of 500 splits significant at 5 % (2.9 % to 6.8 %)" in folded
 

@@ -19,6 +19,7 @@ from corewrite.registry import Registry
 from corewrite.relevance import LateInteraction
 from corewrite.rewriter import load_rewriter
 from corewrite.simulation.world import make_world
+from corewrite.studies.baselines import BASELINES
 from corewrite.studies.platform import LAUNCHES, run_launch
 from corewrite.studies.quickstart.config import miniature
 from corewrite.studies.quickstart.run import DemoFolderError, run_demo
@@ -36,10 +37,18 @@ def test_summary_has_what_it_must(run):
     s = run.summary
     assert run.exit_code == VERDICT_EXIT[s["gate"]["verdict"]]
     assert set(s["ndcg10"]) == {"all", "clear", "context_needed", "misspelt"}
-    systems = {"original", "last_query", "spelling", "last_query_and_spelling", "warm_start", "champion", "oracle"}
+    systems = {*BASELINES, "warm_start", "champion", "recoverable", "oracle"}
     for row in s["ndcg10"].values():
         assert set(row) == systems and all(0 <= v <= 1 for v in row.values())
-    assert s["ndcg10"]["all"]["oracle"] > s["ndcg10"]["all"]["original"]
+    found = s["ndcg10"]["all"]
+    best = max(BASELINES, key=found.__getitem__)
+    assert max(found[best], found["champion"]) < found["recoverable"] <= found["oracle"]
+    assert s["comparison"]["best_baseline"] == best
+    over = s["comparison"]["over_best_baseline"]
+    assert over["low"] < over["value"] < over["high"] and over["value"] == pytest.approx(found["champion"] / found[best])
+    for policy, share in s["comparison"]["recoverable_share"].items():
+        way = found["recoverable"] - found["original"]
+        assert share["value"] == pytest.approx((found[policy] - found["original"]) / way) and share["low"] < share["high"]
     for key, names in {
         "reward": {"warm_start", "champion"},
         "judge": {"original", "warm_start", "champion"},

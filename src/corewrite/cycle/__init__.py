@@ -7,7 +7,6 @@ from corewrite.cycle.own_logs import train_on_logs
 from corewrite.cycle.steps.fit_relevance import RelevanceFit, fit_relevance
 from corewrite.cycle.steps.warm_start import WarmStartReport, warm_start
 from corewrite.cycle.window import LogWindow, read_window
-from corewrite.rewriter.baselines import SpellingDictionary, baseline_rewrites
 
 __all__ = [
     "CandidateRun",
@@ -16,10 +15,8 @@ __all__ = [
     "PipelineConfig",
     "ProbeFailedError",
     "RelevanceFit",
-    "SpellingDictionary",
     "WarmStartConfig",
     "WarmStartReport",
-    "baseline_rewrites",
     "fit_relevance",
     "make_candidate",
     "read_catalogue",

@@ -9,10 +9,11 @@ MISSING = "–"
 SYSTEMS = {
     "original": "original only",
     "last_query": "query + last query",
-    "spelling": "spelling dictionary",
-    "last_query_and_spelling": "last query + spelling",
+    "first_and_last_query": "query + first and last",
+    "rm3": "RM3",
     "warm_start": "warm start",
     "champion": "champion",
+    "recoverable": "recoverable oracle",
     "oracle": "oracle rewrite",
 }
 SLICES = {"all": "all", "clear": "clear", "context_needed": "context needed", "misspelt": "misspelt"}

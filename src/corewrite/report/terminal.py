@@ -197,6 +197,8 @@ def _rest(summary: Mapping[str, Any]) -> Table:
     if gate := summary.get("gate"):
         verdict = Text(gate["verdict"].upper(), style=_STYLES.get(gate["verdict"], ""))
         grid.add_row("gate", verdict + Text(f"  {visible(gate['reason'])}"))
+    for title, text in _comparison(summary.get("comparison") or {}).items():
+        grid.add_row(title, text)
     for launch in summary.get("experiment") or ():
         grid.add_row(Text(visible(launch["launch"])), _launch(launch))
     if aa := summary.get("aa"):
@@ -205,6 +207,24 @@ def _rest(summary: Mapping[str, Any]) -> Table:
     grid.add_row("time", duration(total(summary.get("seconds"))))
     grid.add_row("peak memory", mebibytes(summary.get("peak_rss_mib")))
     return grid
+
+
+def _comparison(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """The champion against the best baseline, and each policy's share of the recoverable gain, by title."""
+
+    def limits(estimate: Mapping[str, Any], less: float = 0.0) -> str:
+        low, high = (None if estimate[key] is None else estimate[key] - less for key in ("low", "high"))
+        return interval(low, high, signed=bool(less))
+
+    found = {}
+    if over := comparison.get("over_best_baseline"):
+        gain = percent(change(over["value"], 1.0), signed=True)
+        best = SYSTEMS.get(comparison["best_baseline"], label(comparison["best_baseline"]))
+        found["over best baseline"] = f"{gain} ({limits(over, 1.0)}) nDCG@10 of the champion over {best}"
+    if shares := comparison.get("recoverable_share"):
+        parts = [f"{SYSTEMS.get(s, label(s))} {percent(x['value'])} ({limits(x)})" for s, x in shares.items()]
+        found["recoverable gain"] = ", ".join(parts)
+    return found
 
 
 def _launch(launch: Mapping[str, Any]) -> Text:

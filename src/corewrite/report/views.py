@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from corewrite.report.chart_data import Interval, Panel
-from corewrite.report.format import SLICES, SYSTEMS, change, finite, interval, number, ordered, percent
+from corewrite.report.format import SLICES, SYSTEMS, change, finite, interval, label, number, ordered, percent
 
 Json = Mapping[str, Any]
 
@@ -49,6 +49,7 @@ def headline(summary: Json) -> list[Card]:
         against = percent(change(champion, original), signed=True)
         note = f"{number(original)} without a rewriter, {against}; mean over held-out searches, against hidden intents"
         cards.append(Card("nDCG@10 of the champion", number(champion), note))
+    cards += comparison_cards(summary)
     checks = {check["name"]: check for check in (summary.get("gate") or {}).get("checks") or ()}
     for name, title in (("fused_reward", "Reward at the gate, log R"), ("judge_ndcg", "Judge's nDCG@10 at the gate")):
         check = checks.get(name)
@@ -60,6 +61,23 @@ def headline(summary: Json) -> list[Card]:
         limits = interval(effect["ci_low"], effect["ci_high"])
         note = f"{level(launch)} interval {limits}; {'counts' if launch['counts'] else 'does not count'}"
         cards.append(Card(f"Change-query rate, {launch['launch']}", percent(effect["relative"], signed=True), note))
+    return cards
+
+
+def comparison_cards(summary: Json) -> list[Card]:
+    """The champion between the baselines and the recoverable oracle; none of a run that compared nothing."""
+    cards, comparison = [], summary.get("comparison") or {}
+    if over := comparison.get("over_best_baseline"):
+        gain, low, high = (change(over[key], 1.0) for key in ("value", "low", "high"))
+        best = SYSTEMS.get(comparison["best_baseline"], label(comparison["best_baseline"]))
+        note = f"best baseline without a language model: {best}; 95 % interval {interval(low, high)}"
+        cards.append(Card("Champion over best baseline", percent(gain, signed=True), note))
+    shares = comparison.get("recoverable_share") or {}
+    if champion := shares.get("champion"):
+        limits = interval(champion["low"], champion["high"], signed=False)
+        others = [f"{SYSTEMS.get(s, label(s))} {percent(x['value'])}" for s, x in shares.items() if s != "champion"]
+        note = "; ".join([f"of the way from the original query to the recoverable oracle; 95 % interval {limits}", *others])
+        cards.append(Card("Share of the recoverable gain", percent(champion["value"]), note))
     return cards
 
 

@@ -15,6 +15,11 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
+_SPREAD = 0.8
+"""Width of the uniform noise of the share of a video that is watched."""
+_CONTENT_FROM = 0.35
+"""Share watched from which on a video of grade 2 or 3 pleases."""
+
 
 @dataclass(frozen=True, eq=False)
 class Examined:
@@ -37,6 +42,23 @@ class Examined:
     scent: BoolArray
 
 
+def click_probability(world: World, grade: IntArray, rows: IntArray) -> FloatArray:
+    """Chance that a result that is looked at is clicked, float64 of the shape of `grade`; 0 where `rows` pads with -1."""
+    safe = np.maximum(rows, 0)
+    appeal = np.array([0.08, 0.30, 0.50, 0.62])[grade] * (0.75 + 0.5 * world.video_quality[safe])
+    return np.asarray(np.clip(appeal + 0.20 * world.video_clickbait[safe], 0, 0.95) * (rows >= 0))
+
+
+def content_probability(world: World, grade: IntArray, rows: IntArray) -> FloatArray:
+    """Chance that a result that is clicked pleases, float64 of the shape of `grade`."""
+    short = (_CONTENT_FROM - _mean_watched(grade, world.video_quality[np.maximum(rows, 0)])) / _SPREAD + 0.5
+    return np.where(grade >= 2, 1 - np.clip(short, 0, 1), 0.0)
+
+
+def _mean_watched(grade: IntArray, quality: FloatArray) -> FloatArray:
+    return np.asarray(np.array([0.13, 0.26, 0.57, 0.66])[grade] * (0.6 + 0.8 * quality))
+
+
 def examine(
     world: World,
     traffic: TrafficConfig,
@@ -53,15 +75,14 @@ def examine(
     grade = grades(world, intents, rows)
     safe = np.maximum(rows, 0)
     quality = world.video_quality[safe]
-    appeal = np.array([0.08, 0.30, 0.50, 0.62])[grade] * (0.75 + 0.5 * quality)
-    appeal = np.clip(appeal + 0.20 * world.video_clickbait[safe], 0, 0.95) * (rows >= 0)
+    appeal = click_probability(world, grade, rows)
     go_on = np.clip(traffic.scan_on + 0.10 * (patience - 0.5), 0.05, 0.97)
     u_scan, u_click, u_watch, u_content = (
         draw(p, width) for p in (purposes.SCAN, purposes.CLICK, purposes.WATCH, purposes.CONTENT)
     )
-    ratio = np.clip(np.array([0.13, 0.26, 0.57, 0.66])[grade] * (0.6 + 0.8 * quality) + 0.8 * (u_watch - 0.5), 0.03, 1.0)
+    ratio = np.clip(_mean_watched(grade, quality) + _SPREAD * (u_watch - 0.5), 0.03, 1.0)
     seconds = world.catalogue.seconds[safe]
-    content = (grade >= 2) & (ratio > 0.35)
+    content = (grade >= 2) & (ratio > _CONTENT_FROM)
 
     looking = np.ones(n, np.bool_)
     felt = np.zeros(n, np.bool_)

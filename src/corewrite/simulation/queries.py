@@ -15,6 +15,18 @@ from corewrite.simulation.world import NONE, World
 FloatArray = npt.NDArray[np.float64]
 DRAWS = 8
 """Uniform numbers that typing one query consumes."""
+VAGUE = 0.25
+"""Later attempts, not worded in full, that leave out the aspect."""
+CATEGORY_SAID = 0.6
+"""Exploratory queries that name the category beside the aspect."""
+PLAIN_REPAIR = 0.4
+"""Attempts in full that give up the user's own word for the aspect."""
+PLAIN_SLANG_REPAIR = 0.6
+"""Attempts in full that give up the word of the day."""
+REVERSED = 0.15
+"""Queries with the aspect before the entity."""
+EXPLICIT_MISSPELL = 0.5
+"""How much rarer slips are in attempts in full, as a factor."""
 
 
 class Told(Enum):
@@ -95,13 +107,13 @@ def _type(
     drop_entity = short and told is Told.ENTITY
     drop_aspect = short and told is Told.ASPECT
     # A failed first query is sometimes followed by one that is vaguer: people cut words to "find more".
-    vague = both and attempt > 0 and not explicit and u[1] > 0.75
+    vague = both and attempt > 0 and not explicit and u[1] > 1 - VAGUE
     drop_aspect = drop_aspect or (vague and told is not Told.ASPECT)
     use_alias = entity != NONE and not explicit and habit[0] < traffic.alias
     parts: list[str] = []
     ambiguous = False
     if entity == NONE:
-        if u[2] < 0.6 or aspect == NONE:
+        if u[2] < CATEGORY_SAID or aspect == NONE:
             parts.append(CATEGORIES[category][0])
     elif not drop_entity:
         parts.append(world.aliases[entity] if use_alias else world.names[entity])
@@ -109,20 +121,20 @@ def _type(
     if aspect != NONE and not drop_aspect:
         canonical, typed = ASPECTS[aspect]
         # Most repairs keep the user's own word for the aspect.
-        plain = habit[1] >= traffic.synonym or (explicit and u[3] < 0.4)
+        plain = habit[1] >= traffic.synonym or (explicit and u[3] < PLAIN_REPAIR)
         word, height = fashion.get(aspect, ("", 0.0))
         # The upper end of the same number, so that a week without words of the day is typed as it was; 1 is the plain word.
-        if 1.0 - traffic.slang * height <= habit[1] < 1.0 and not (explicit and u[3] < 0.6):
+        if 1.0 - traffic.slang * height <= habit[1] < 1.0 and not (explicit and u[3] < PLAIN_SLANG_REPAIR):
             parts.append(word)
         else:
             parts.append(canonical if plain else typed[int(habit[1] / traffic.synonym * len(typed))])
-    if u[4] < 0.15:
+    if u[4] < REVERSED:
         parts.reverse()
     if not explicit and u[5] < traffic.padding:
         parts.append(PADDING[int(u[5] / traffic.padding * len(PADDING))])
     text = " ".join(parts)
     misspelt = False
-    if u[6] < traffic.misspell * (0.5 if explicit else 1.0):
+    if u[6] < traffic.misspell * (EXPLICIT_MISSPELL if explicit else 1.0):
         words = text.split()
         longest = max(range(len(words)), key=lambda i: len(words[i]))
         words[longest], before = misspell(words[longest], float(u[7])), words[longest]

@@ -18,6 +18,14 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 _WEEK: Final = 7 * 24 * 3600.0
+WATCHED: Final = 2.4
+"""Titles watched before: 1 plus the whole part of a uniform number times this."""
+NEAR: Final = 0.4
+"""Unrelated titles that are of the intent's category, which misleads."""
+RELATED_LAST: Final = 0.7
+"""Related titles that were watched last; the others were watched first."""
+STRIDE, STRIDES = 37, 200
+"""How a title of a category is looked for from a random place: the step, and steps at most."""
 _START: Final = 1_772_409_600.0  # 2026-03-02T00:00:00Z, a Monday
 
 
@@ -81,7 +89,7 @@ def open_sessions(
     u = keyed_uniform(seed, week, users[:, None], number[:, None], np.arange(17)[None, :], purposes.SESSION)
     interest = np.cumsum(world.interest(week))
     aspects = np.cumsum(world.aspect_weight, axis=1)
-    named = _videos_that_say(world)
+    named = videos_that_say(world)
     popular = np.cumsum(world.catalogue.prior**3)
     popular /= popular[-1]
     opened = []
@@ -97,17 +105,17 @@ def open_sessions(
         titles: list[str] = []
         told = Told.NOTHING
         if u[i, 3] >= traffic.empty_context:
-            others = 1 + int(u[i, 4] * 2.4)
+            others = 1 + int(u[i, 4] * WATCHED)
             related = (u[i, 3] - traffic.empty_context) < traffic.related_context
             for k in range(others - related):
-                near = u[i, 5 + k] < 0.4  # a video of the same category misleads
+                near = u[i, 5 + k] < NEAR  # a video of the same category misleads
                 titles.append(_title(world, popular, float(u[i, 8 + k]), category if near else NONE))
             wish = Told.ENTITY if u[i, 14] < traffic.told_entity else Told.ASPECT
             part = entity if wish is Told.ENTITY else aspect
             rows = named[wish, part] if related and part != NONE and entity != NONE else np.empty(0, np.int64)
             if len(rows):
                 title = world.catalogue.titles[rows[int(u[i, 11] * len(rows))]]
-                titles.insert(len(titles) if u[i, 12] < 0.7 else 0, title)
+                titles.insert(len(titles) if u[i, 12] < RELATED_LAST else 0, title)
                 told = wish
         user_id = f"u{users[i]:07d}"
         clock = _START + week * _WEEK + float(u[i, 13]) * (_WEEK - 4 * 3600)
@@ -130,7 +138,7 @@ def open_sessions(
     return opened
 
 
-def _videos_that_say(world: World) -> dict[tuple[Told, int], IntArray]:
+def videos_that_say(world: World) -> dict[tuple[Told, int], IntArray]:
     """Rows of the videos whose title holds an entity's name, or an aspect's canonical word."""
     rows: dict[tuple[Told, int], list[int]] = {(Told.ENTITY, e): [] for e in range(len(world.names))}
     rows |= {(Told.ASPECT, a): [] for a in range(len(ASPECTS))}
@@ -146,8 +154,8 @@ def _videos_that_say(world: World) -> dict[tuple[Told, int], IntArray]:
 def _title(world: World, popular: FloatArray, draw: float, category: int) -> str:
     row = min(int(np.searchsorted(popular, draw)), len(popular) - 1)
     if category != NONE:  # walk on to the next video of the category
-        for step in range(200):
-            candidate = (row + step * 37) % len(popular)
+        for step in range(STRIDES):
+            candidate = (row + step * STRIDE) % len(popular)
             if world.category[world.video_entity[candidate]] == category:
                 row = candidate
                 break

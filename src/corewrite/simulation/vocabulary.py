@@ -95,16 +95,25 @@ def pseudo_words(n: int, rng: np.random.Generator, syllables: tuple[int, int] = 
     return found
 
 
+MISSPELT_FROM = 4
+"""Letters from which on people misspell a word."""
+LETTER_DRAWS = 7919
+"""The letter typed instead changes this many times over a draw."""
+
+
 def misspell(word: str, draw: float) -> str:
     """`word` with one character dropped, doubled, swapped or replaced, chosen by `draw` in [0, 1).
 
     Words under four letters come back unchanged, as people seldom misspell them.
     """
-    if len(word) < 4:
+    if len(word) < MISSPELT_FROM:
         return word
     operation, rest = divmod(draw * 4, 1)
-    place = 1 + int(rest * (len(word) - 2))
-    letter = chr(ord("a") + int(rest * 7919) % 26)
+    return slip(word, int(operation), 1 + int(rest * (len(word) - 2)), chr(ord("a") + int(rest * LETTER_DRAWS) % 26))
+
+
+def slip(word: str, operation: int, place: int, letter: str) -> str:
+    """`word` with one slip at `place`: 0 drops a character, 1 doubles it, 2 swaps it with the next, 3 types `letter`."""
     head, here, tail = word[:place], word[place], word[place + 1 :]
     if operation == 0:
         return head + tail

@@ -156,5 +156,5 @@ def two_weeks(seed: int, sessions: int, folder: Path | None, steps: Steps) -> li
             window = read_window(log1, overlap=top_overlap(cold.cascade), thresholds=earlier.outcomes.thresholds)
         with steps.step("oracle rewrites") as progress:
             some = week1.take(np.arange(0, len(week1), max(1, len(week1) // 5_000)))
-            gain = oracle_gain(world, some, deployment)
+            gain = oracle_gain(world, TrafficConfig(), some, deployment)
         return stylised_facts(world, week0, week1, window.endings(), gain)

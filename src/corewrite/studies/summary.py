@@ -11,8 +11,11 @@ from corewrite.cycle import CandidateRun, RelevanceFit
 from corewrite.experiment import AACheck
 from corewrite.relevance import JudgeReport
 from corewrite.simulation.world import World
+from corewrite.studies.baselines import compare
 from corewrite.studies.truth import TrueQuality
 from corewrite.version import VERSION
+
+_SHOWN = ("original", "warm_start", "champion", "recoverable", "oracle")
 
 
 def summarise(
@@ -31,7 +34,7 @@ def summarise(
 
     `champion` is the policy of launch 2: `run`'s candidate, whether or not the gate promoted it (see `gate.verdict`), or the
     one that was trained on from it, where the gate promoted that (`retraining`). `reward` is `run`'s, of the gate's searches;
-    `ndcg10`, `judge` and `intent_named` are of the fresh week.
+    `ndcg10`, `comparison`, `judge` and `intent_named` are of the fresh week.
     """
     checks = {c.name: c for c in run.gate.checks}
     reward = checks.get("fused_reward")
@@ -53,9 +56,10 @@ def summarise(
         "warm_start": {**asdict(fit), "kinds": run.warm_report.kinds, "parameters": run.warm_report.parameters},
         "ndcg10": measured.ndcg10,
         "searches_measured": measured.searches,
+        "comparison": compare([measured.sums]).as_dict(),
         "reward": {"warm_start": reward and reward.champion, "champion": reward and reward.candidate},
-        "judge": {name: measured.judge[name] for name in ("original", "warm_start", "champion", "oracle")},
-        "intent_named": {name: measured.named[name] for name in ("original", "warm_start", "champion", "oracle")},
+        "judge": {name: measured.judge[name] for name in _SHOWN},
+        "intent_named": {name: measured.named[name] for name in _SHOWN},
         "training": {k: v for k, v in asdict(run.training).items() if k != "records"},
         "gate": run.gate.as_dict(),
         "retraining": None if retraining is None else _retraining(retraining),

@@ -12,9 +12,13 @@ from corewrite.deployment.served import fused_lists, served_rewrites
 from corewrite.domain import Query, query_to_row
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
-from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10, oracle_rewrites
+from corewrite.simulation.config import TrafficConfig
+from corewrite.simulation.intents import Intents, grades, intent_named, ndcg10
+from corewrite.simulation.possible import PossibleIntents
 from corewrite.simulation.week import Week
 from corewrite.simulation.world import World
+from corewrite.studies.baselines import UserSums
+from corewrite.studies.recoverable import best_rewrites, candidate_rewrites, recoverable_rewrites
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
@@ -32,6 +36,7 @@ class TrueQuality:
         named: Share of searches whose rewrite (or query) names the whole intent, by system.
         by_search: nDCG@10 by system, float64 [searches].
         rewrites: By system.
+        user_ids: Who searched, [searches].
     """
 
     ndcg10: dict[str, dict[str, float]]
@@ -40,21 +45,38 @@ class TrueQuality:
     named: dict[str, float]
     by_search: dict[str, FloatArray]
     rewrites: dict[str, Sequence[str | None]]
+    user_ids: tuple[str, ...]
+
+    @property
+    def sums(self) -> UserSums:
+        """nDCG@10 summed by user."""
+        return UserSums.of(self.by_search, self.user_ids)
 
 
 def measure(
-    world: World, week: Week, deployment: Deployment, judge: Judge, systems: Mapping[str, Sequence[str | None]]
+    world: World,
+    traffic: TrafficConfig,
+    week: Week,
+    deployment: Deployment,
+    judge: Judge,
+    systems: Mapping[str, Sequence[str | None]],
 ) -> TrueQuality:
-    """nDCG@10 of the fused ranking against graded hidden intents, the oracle rewrite added as `oracle`.
+    """nDCG@10 of the fused ranking against graded hidden intents; added are the systems `recoverable` and `oracle`.
 
     Args:
         world: Truth.
-        week: Held-out searches.
+        traffic: Habits of the users, for the recoverable oracle.
+        week: Held-out searches, answered by `deployment` without a rewriter.
         deployment: Ranks.
         judge: Grades the lists.
         systems: Rewrites of every search by system.
     """
-    everyone: dict[str, Sequence[str | None]] = {**systems, "oracle": oracle_rewrites(world, week.intents)}
+    recoverable = recoverable_rewrites(world, traffic, week.week, week.queries, deployment)
+    everyone: dict[str, Sequence[str | None]] = {
+        **systems,
+        "recoverable": recoverable,
+        "oracle": mind_readers_rewrites(world, week, deployment, recoverable),
+    }
     lists = {name: fused_lists(deployment, week.queries, rewrites) for name, rewrites in everyone.items()}
     by_search = {name: ndcg10(world, week.intents, rows) for name, rows in lists.items()}
     judged = judge.ndcg10(week.queries, list(lists.values()))
@@ -72,6 +94,7 @@ def measure(
         named,
         by_search,
         everyone,
+        week.user_ids,
     )
 
 
@@ -139,12 +162,26 @@ def lists_ndcg10(world: World, week: Week, rows: IntArray) -> FloatArray:
     return ndcg10(world, week.intents, rows)
 
 
-def oracle_gain(world: World, week: Week, deployment: Deployment) -> float:
+def mind_readers_rewrites(
+    world: World, week: Week, deployment: Deployment, recoverable: Sequence[str | None]
+) -> list[str | None]:
+    """The rewrite of an oracle that knows the intent: whichever ranks best for it of the intent in full, its subject alone, no
+    rewrite, and the `recoverable` oracle's, which is therefore never better."""
+    known = [PossibleIntents(week.intents.take(np.array([i])), np.ones(1)) for i in range(len(week))]
+    candidates = [
+        list(dict.fromkeys([*candidate_rewrites(world, intent), other]))
+        for intent, other in zip(known, recoverable, strict=True)
+    ]
+    return best_rewrites(world, week.queries, candidates, known, deployment)
+
+
+def oracle_gain(world: World, traffic: TrafficConfig, week: Week, deployment: Deployment) -> float:
     """Relative gain in nDCG@10 of the fused ranking by the rewrite of a mind reader."""
     nothing: list[str | None] = [None] * len(week)
+    recoverable = recoverable_rewrites(world, traffic, week.week, week.queries, deployment)
     original, oracle = (
         ndcg10(world, week.intents, fused_lists(deployment, week.queries, rewrites)).mean()
-        for rewrites in (nothing, oracle_rewrites(world, week.intents))
+        for rewrites in (nothing, mind_readers_rewrites(world, week, deployment, recoverable))
     )
     return float(oracle / original - 1)
 

@@ -10,8 +10,6 @@ import numpy as np
 from rich.console import Console
 
 from corewrite.cycle import (
-    SpellingDictionary,
-    baseline_rewrites,
     fit_relevance,
     make_candidate,
     read_catalogue,
@@ -37,6 +35,7 @@ from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.world import make_world
 from corewrite.storage.durable import naming
 from corewrite.storage.run_layout import RunLayout
+from corewrite.studies.baselines import baseline_rewrites
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.platform import LAUNCHES, log_week, ratings, run_launch
 from corewrite.studies.quickstart.config import DemoConfig
@@ -152,12 +151,11 @@ def run_demo(
     champion = run if retraining is None or retraining.decision.verdict != "promote" else retraining
 
     with steps.step("measure on a fresh week"):
-        spelling = SpellingDictionary([*catalogue.titles, *catalogue.texts, *earlier.outcomes.query, *window.outcomes.query])
         limit = pipeline.max_new_tokens
-        systems = baseline_rewrites(held_out.queries, spelling)
+        systems = baseline_rewrites(deployment, held_out.queries)
         systems["warm_start"] = served_rewrites(run.warm, held_out.queries, max_new_tokens=limit)
         systems["champion"] = served_rewrites(champion.candidate, held_out.queries, max_new_tokens=limit)
-        measured = measure(world, held_out, deployment, judge, systems)
+        measured = measure(world, traffic, held_out, deployment, judge, systems)
         examples = before_and_after(world, held_out, deployment, measured)
 
     launches, aa = [], None
