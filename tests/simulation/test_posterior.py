@@ -1,7 +1,7 @@
 """The posterior over hidden intents against the platform itself: what it computes is counted over many simulated draws."""
 
 import inspect
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -236,6 +236,34 @@ def probability_of(possible, intents, i):
         & (possible.intents.category == intents.category[i])
     )
     return float(possible.probability[same].sum()), bool(same[0])
+
+
+def test_intents_of_equal_searches_are_distributed_as_the_posterior_says():
+    """The same query in the same context, many times: frequencies of intents against the posterior, by chi-square.
+
+    Every short name stands for two entities here, nothing is found, few sessions follow a video, and few queries are odd: many
+    searches are alike and unsure, those after other queries too.
+    """
+    world = make_world(WorldConfig(seed=31, videos=500, entities=20, shared_alias=1.0))
+    habits = {"empty_context": 0.95, "exploratory": 0.3, "misspell": 0.02, "padding": 0.03, "synonym": 0.1}
+    traffic, engine = TRAFFIC.model_copy(update=habits), FewLists(world, documents=0)
+    week = simulate_week(world, traffic, engine, week=2, sessions=12_000)
+    by_key = defaultdict(list)
+    for i, query in enumerate(week.queries):
+        by_key[query.text, query.context.queries, query.context.titles].append(i)
+    often = [places for places in by_key.values() if len(places) >= 8]
+    found = IntentPosterior(world, traffic, 2, engine.lists)([week.queries[places[0]] for places in often])
+    statistic, cells, in_context = 0.0, 0, 0
+    for possible, places in zip(found, often, strict=True):
+        n, p = len(places), possible.probability[0]
+        if min(p, 1 - p) * n < 2:
+            continue
+        happened = keys_of(week.intents.take(np.array(places))).count(keys_of(possible.intents)[0])
+        statistic += (happened - n * p) ** 2 / (n * p * (1 - p))
+        cells += 1
+        in_context += bool(week.queries[places[0]].context.queries)
+    assert cells > 30 and in_context > 5, (cells, in_context)
+    assert chi2.isf(0.9999, cells) < statistic < chi2.isf(1e-4, cells), (statistic, cells)
 
 
 def test_the_posterior_is_calibrated(counted):
