@@ -19,6 +19,7 @@ import itertools
 import json
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,23 +32,25 @@ import torch
 from peers import PeerSettings, grpo
 from setting import Platform, Task, platform
 
-from corewrite.cycle import read_labels
-from corewrite.cycle.window import read_window
-from corewrite.deployment.explain import load_champion
+from corewrite.cycle import read_catalogue, read_labels
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.served import fused_lists, served_rewrites
-from corewrite.domain import hash_share
+from corewrite.domain import hash_share, normalise
 from corewrite.evaluation.direct_grades import GradedPairs, GradingTask
+from corewrite.fusion import default_spec
 from corewrite.registry import Registry
-from corewrite.relevance import Labels
+from corewrite.relevance import Labels, LateInteraction
 from corewrite.rewriter import Rewriter, load_rewriter
 from corewrite.simulation.intents import ndcg10
 from corewrite.simulation.raters import searchers_descriptions
 from corewrite.simulation.traffic import simulate_week
 from corewrite.simulation.week import Week
+from corewrite.simulation.world import World, make_world
 from corewrite.studies.engine import NoRewriter
 from corewrite.studies.gate_benchmark.change import relative_change
 from corewrite.studies.gate_benchmark.families import FAMILIES, CorpusStats, rewritten
 from corewrite.studies.gate_benchmark.remember import RememberingJudge
+from corewrite.studies.quickstart.config import DemoConfig
 from corewrite.studies.raters import SimulatedRaters, labels_of
 from corewrite.studies.summary import machine
 from corewrite.training import train
@@ -65,6 +68,23 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """A platform without what training needs of it."""
+
+    config: DemoConfig
+    world: World
+    deployment: Deployment
+
+    @classmethod
+    def of(cls, seed: int, out: Path) -> "Ground":
+        folder, config = out / f"seed-{seed}", DemoConfig(seed=seed)
+        registry = Registry(folder / "registry")
+        (model,) = (LateInteraction.load(registry.path(a)) for a in registry.artifacts() if a.kind == "relevance")
+        deployment = embedded_deployment(read_catalogue(folder / "documents.parquet"), model, default_spec())
+        return cls(config, make_world(config.seeded_world), deployment)
+
+
 @dataclass(eq=False)
 class Bench:
     """One seed: its platform and its policies."""
@@ -77,7 +97,13 @@ class Bench:
 
     @cached_property
     def found(self) -> Platform:
+        """With what training needs."""
         return platform(self.seed, self.platforms)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What measuring needs of it."""
+        return Ground.of(self.seed, self.platforms)
 
     @cached_property
     def folder(self) -> Path:
@@ -118,8 +144,10 @@ class Bench:
 
     def policies(self) -> dict[str, Rewriter]:
         """By name, the earlier ones of a training first."""
-        warm = self.found.warm
-        champion = load_champion(self.folder / "documents.parquet", Registry(self.folder / "registry")).policy
+        warm = load_rewriter(self.platforms / f"seed-{self.seed}-warm")
+        registry = Registry(self.folder / "registry")
+        # The first one that was trained, whether it was promoted or held.
+        champion = load_rewriter(registry.path(next(a for a in registry.artifacts() if a.kind == "policy")))
         found = {"warm": warm}
         found |= {f"weights-{a:g}": interpolated(warm, champion, a) for a in INTERPOLATED if a < 1}
         found |= {path.name: load_rewriter(path) for path in sorted(self.made.iterdir())}
@@ -129,9 +157,15 @@ class Bench:
         return found | {f"weights-{a:g}": interpolated(warm, champion, a) for a in INTERPOLATED if a > 1}
 
     def served(self, week: Week, policies: Mapping[str, Rewriter]) -> dict[str, Texts]:
-        """What they serve."""
-        limit = self.found.config.pipeline.max_new_tokens
-        return {name: served_rewrites(policy, week.queries, max_new_tokens=limit) for name, policy in policies.items()}
+        """What they serve, decoded once."""
+        limit, found = self.ground.config.pipeline.max_new_tokens, {}
+        for name, policy in policies.items():
+            file = self.out / "rewrites" / f"{self.seed}-{week.week}-{name}-{policy.policy_hash[:16]}.json"
+            if not file.is_file():
+                file.parent.mkdir(exist_ok=True)
+                write(file, served_rewrites(policy, week.queries, max_new_tokens=limit))
+            found[name] = json.loads(file.read_text("utf-8"))
+        return found
 
     def measure(self, week: int, file: Path) -> None:
         """Write the rows of a week."""
@@ -139,24 +173,26 @@ class Bench:
 
     def rows(self, week: int) -> list[dict[str, Any]]:
         """All pairs on a week."""
-        searches, policies = Searches.of(self.found, week), self.policies()
+        ground = self.ground
+        searches, policies = Searches.of(ground, week), self.policies()
         texts = self.served(searches.week, policies)
         trained = list(texts)
         texts |= self._variants(searches.week, texts)
-        systems = searches.systems(self.found, texts)
-        labels = read_labels(self.folder / "labels.parquet", self.found.deployment.catalogue)
+        systems = searches.systems(ground, texts)
+        truth = searches.truth(ground, systems)
+        labels = read_labels(self.folder / "labels.parquet", ground.deployment.catalogue)
         if week > WEEKS[0]:
-            before = Searches.of(self.found, WEEKS[0])
+            before = Searches.of(ground, WEEKS[0])
             earlier = self.served(before.week, {name: policies[name] for name in ("champion", "warm")})
-            graded = before.graded(self.found, before.systems(self.found, earlier), "champion", "warm", 7)
+            graded = before.graded(ground, before.systems(ground, earlier), "champion", "warm", 7)
             labels = together(labels, labels_of(graded.pairs, graded.given))
-        judge = RememberingJudge(self.found.deployment.catalogue)
+        judge = RememberingJudge(ground.deployment.catalogue)
         report = judge.fit(labels, seed=self.seed)
         pairs = [(b, a) for a, b in itertools.combinations(trained, 2)]
         pairs += [(name, base) for name in texts if name not in trained for base in ("champion", "warm")]
         found = []
         for k, (candidate, base) in enumerate(pairs):
-            row = searches.compare(self.found, systems, judge, candidate, base, k)
+            row = searches.compare(ground, systems, truth, judge, candidate, base, k)
             found.append({"seed": self.seed, "week": week, "candidate": candidate, "base": base, **row})
         print(f"seed {self.seed}, week {week}: {len(found)} pairs, {report}", flush=True)
         return found
@@ -167,26 +203,13 @@ class Bench:
             chosen = [hash_share(user, "mixture") < share for user in week.user_ids]
             parts = zip(texts["champion"], texts["warm"], chosen, strict=True)
             found[f"mixture-{share:g}"] = [a if new else b for a, b, new in parts]
-        frequency = Frequency.of(self.folder)
-        corpus = CorpusStats.of(frequency, self.found.deployment.catalogue)
+        corpus = CorpusStats.of(Counter(normalise(q.text) for q in week.queries), self.ground.deployment.catalogue)
         for family in FAMILIES.values():
             if family.name not in LEFT_OUT:
                 for amount in (1.0,) if family.unit == "words" else SHARES:
                     new = rewritten(family, amount, corpus, self.seed, week.queries, texts["champion"])
                     found[f"{family.name}-{amount:g}"] = new
         return found
-
-
-class Frequency:
-    """How often each query stands in the logs."""
-
-    @staticmethod
-    def of(folder: Path) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for week in (0, 1):
-            for text in read_window(folder / "logs" / f"week-{week}.ndjson.gz").outcomes.query:
-                counts[text] = counts.get(text, 0) + 1
-        return counts
 
 
 def interpolated(a: Rewriter, b: Rewriter, share: float) -> Rewriter:
@@ -210,21 +233,28 @@ class Searches:
     seen: IntArray
 
     @classmethod
-    def of(cls, found: Platform, week: int) -> "Searches":
+    def of(cls, found: Ground, week: int) -> "Searches":
         engine = NoRewriter(found.deployment.cascade)
         happened = simulate_week(found.world, found.config.traffic, engine, week=week, sessions=SESSIONS)
         rng = np.random.default_rng([found.config.seed, week, 46])
         happened = happened.take(np.sort(rng.choice(len(happened), min(TRUE, len(happened)), replace=False)))
         return cls(happened, np.sort(rng.choice(len(happened), SEEN, replace=False)))
 
-    def systems(self, found: Platform, texts: Mapping[str, Texts]) -> dict[str, IntArray]:
+    def systems(self, found: Ground, texts: Mapping[str, Texts]) -> dict[str, IntArray]:
         """Lists of each system's rewrites, and without any; what several serve is searched for once."""
         n = len(self.week)
         texts = {"none": [None] * n, **texts}
         rows = fused_lists(found.deployment, self.week.queries * len(texts), [t for some in texts.values() for t in some])
         return {name: rows[k * n : (k + 1) * n] for k, name in enumerate(texts)}
 
-    def graded(self, found: Platform, systems: Mapping[str, IntArray], candidate: str, base: str, seed: int) -> GradedPairs:
+    def truth(self, found: Ground, systems: Mapping[str, IntArray]) -> dict[str, FloatArray]:
+        """True nDCG@10 of each search, by system; at once, so that the best list of an intent is looked for once."""
+        n = len(self.week)
+        intents = self.week.intents.take(np.tile(np.arange(n), len(systems)))
+        values = ndcg10(found.world, intents, np.concatenate(list(systems.values())))
+        return {name: values[k * n : (k + 1) * n] for k, name in enumerate(systems)}
+
+    def graded(self, found: Ground, systems: Mapping[str, IntArray], candidate: str, base: str, seed: int) -> GradedPairs:
         """Ask raters about a comparison, as the gate does."""
         ids, queries = [self.week.query_ids[i] for i in self.seen], [self.week.queries[i] for i in self.seen]
         wanted = dict(zip(ids, searchers_descriptions(found.world, self.week.take(self.seen)), strict=True))
@@ -235,11 +265,18 @@ class Searches:
         return graded
 
     def compare(
-        self, found: Platform, systems: Mapping[str, IntArray], judge: RememberingJudge, candidate: str, base: str, seed: int
+        self,
+        found: Ground,
+        systems: Mapping[str, IntArray],
+        truth: Mapping[str, FloatArray],
+        judge: RememberingJudge,
+        candidate: str,
+        base: str,
+        seed: int,
     ) -> dict[str, float]:
         """True change, that on the same searches, the judge's with raters and alone."""
         users = [self.week.user_ids[i] for i in self.seen]
-        a, b = (ndcg10(found.world, self.week.intents, systems[name]) for name in (candidate, base))
+        a, b = truth[candidate], truth[base]
         queries = [self.week.queries[i] for i in self.seen]
         lists = [systems[name][self.seen] for name in (candidate, base)]
         alone, graded = judge.ndcg10(queries, lists), self.graded(found, systems, candidate, base, seed)
