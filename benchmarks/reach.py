@@ -71,12 +71,16 @@ class Runs:
     def stem(self, seed: int, weight: float) -> Path:
         return self.out / f"seed-{seed}-reach-{weight:g}"
 
+    def file(self, seed: int, weight: float, ending: str) -> Path:
+        # Not `with_suffix`, to which the fraction of a weight is a suffix.
+        return Path(f"{self.stem(seed, weight)}{ending}")
+
     def training(self, seed: int, weight: float) -> dict[str, Any] | None:
-        file = self.stem(seed, weight).with_suffix(".json")
+        file = self.file(seed, weight, ".json")
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def truth(self, seed: int, weight: float) -> FloatArray:
-        return np.load(self.stem(seed, weight).with_suffix(".npy"))
+        return np.load(self.file(seed, weight, ".npy"))
 
     def launch_file(self, seed: int, weight: float, sessions: int) -> Path:
         return Path(f"{self.stem(seed, weight)}-launch-2-{sessions}.parquet")
@@ -98,10 +102,9 @@ class Runs:
             **share_reached(found.deployment, found.for_gate, rewrites),
             "probe_passed": probed.passed, "probe": {f.name: f.reward for f in probed.findings},
         }  # fmt: skip
-        stem = self.stem(seed, weight)
-        policy.save(stem)
-        np.save(stem.with_suffix(".npy"), truth)
-        stem.with_suffix(".json").write_text(json.dumps(value), "utf-8")
+        policy.save(self.stem(seed, weight))
+        np.save(self.file(seed, weight, ".npy"), truth)
+        self.file(seed, weight, ".json").write_text(json.dumps(value), "utf-8")
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in value.items()}, flush=True)
 
     def launch(self, found: Platform, seed: int, weight: float, sessions: int, platforms: Path) -> None:
