@@ -110,6 +110,8 @@ class WorstSlice(Check):
     - U is the lowest of the slices' U, and any of them may be too low: each is at 1 - 2.5 % / slices
       (Bonferroni). The p-value is the lowest of the slices' times their number.
 
+    By the judge alone: of a slice too few searches have direct grades, and a correction by those would be mostly noise.
+
     Slices with fewer than `minimum_effective_users` are left out, and the note says so.
     """
 
@@ -123,7 +125,7 @@ class WorstSlice(Check):
         """Compare every slice."""
         if not evaluation.slices:
             raise ValueError("no slice was given: name the parts of the traffic worth protecting")
-        candidate, champion = _judged(evaluation, _JUDGE)
+        candidate, champion = _pair(evaluation, _JUDGE)
         masks = np.stack(list(evaluation.slices.values()), axis=1).astype(np.float64)
         queries = resampling.per_user(masks)
         few = {name: self.config.too_few(column) for name, column in zip(evaluation.slices, queries.T, strict=True)}
@@ -133,8 +135,7 @@ class WorstSlice(Check):
             raise ValueError(f"no slice has enough users ({left_out}): evaluate more users or give coarser slices")
         enough = np.array([not users for users in few.values()])
         gains = resampling.per_user((candidate - champion)[:, None] * masks[:, enough])
-        corrected = _corrected(evaluation, _JUDGE)
-        found = RatioOfSums(gains, queries[:, enough], UNLIMITED if corrected else SHARE)
+        found = RatioOfSums(gains, queries[:, enough], SHARE)
         each = found.bounds(self.margin, comparisons=len(names))
         # How many users there are and are needed is said of the slice that is the nearest to holding the candidate back.
         lowest = min(each, key=lambda b: b.low)
@@ -145,8 +146,6 @@ class WorstSlice(Check):
         note = f"worst of {len(names)} slices: {names[worst]}"
         if left_out:
             note += f"; left out for want of users: {left_out}"
-        if corrected:
-            note += f"; {CORRECTED}"
         means = float(candidate[mask].mean()), float(champion[mask].mean())
         return Estimate(*means, float(differences[worst]), limits, int(mask.sum()), note)
 
