@@ -76,13 +76,20 @@ def test_candidates_word_the_likely_intents_and_mix_them(searched):
     first, second = np.flatnonzero(world.aspect_weight[c])[:2]
     one = PossibleIntents(Intents(np.array([3]), np.array([first]), np.array([c])), np.ones(1))
     full, alone = f"{world.names[3]} {one.worded(world)[0][1]}", world.names[3]
-    assert candidate_rewrites(world, one) == [None, full, alone]
+    usual, category = one.other_words(world)[0]
+    assert candidate_rewrites(world, one) == [
+        None,
+        full,
+        alone,
+        f"{full} {usual}",
+        f"{full} {category}",
+        f"{full} {usual} {category}",
+    ]
     two = PossibleIntents(Intents(np.array([3, 3]), np.array([first, second]), np.array([c, c])), np.array([0.7, 0.3]))
-    assert (
-        candidate_rewrites(world, two)[-1] == f"{full} {two.worded(world)[1][1]}" and len(candidate_rewrites(world, two)) == 5
-    )
+    both = f"{full} {two.worded(world)[1][1]}"
+    assert candidate_rewrites(world, two)[4] == both and len(candidate_rewrites(world, two)) == 8
     any_aspect = PossibleIntents(Intents(np.array([3]), np.array([NONE]), np.array([c])), np.ones(1))
-    assert candidate_rewrites(world, any_aspect) == [None, alone]
+    assert candidate_rewrites(world, any_aspect) == [None, alone, f"{alone} {category}"]
     rows = np.arange(10)[None]
     assert expected_ndcg10(world, [two], rows)[0] == pytest.approx(
         0.7 * ndcg10(world, two.intents.take(np.array([0])), rows)[0]

@@ -42,6 +42,13 @@ class PossibleIntents:
             for e, a, c in zip(self.intents.entity, self.intents.aspect, self.intents.category, strict=True)
         ]
 
+    def other_words(self, world: World) -> list[tuple[str, str]]:
+        """What users type instead of the canonical word of the aspect ("" for any), and the category, of each intent."""
+        return [
+            (" ".join(ASPECTS[a][1]) if a != NONE else "", CATEGORIES[c][0])
+            for a, c in zip(self.intents.aspect, self.intents.category, strict=True)
+        ]
+
 
 def expected_ndcg10(world: World, possible: Sequence[PossibleIntents], rows: IntArray) -> FloatArray:
     """nDCG@10 that ranked lists are expected to have, float64 [searches].

@@ -29,7 +29,8 @@ def recoverable_rewrites(
     """The rewrite with the highest expected nDCG@10 of the fused ranking; None where the query alone does as well.
 
     Candidates are no rewrite, the four most probable intents, the first two subjects alone, the union of the two most probable
-    intents, and the most probable subject with all of its aspects among the four.
+    intents, the most probable subject with all of its aspects among the four, and the most probable intent with the usual other
+    words for its aspect, with its category, and with both.
 
     Args:
         world: The platform.
@@ -86,8 +87,13 @@ def candidate_rewrites(world: World, possible: PossibleIntents) -> list[str | No
     likely = [w for w, p in zip(worded[:_WORDED], possible.probability, strict=False) if p >= _WORTH]
     subjects = dict.fromkeys(subject for subject, _ in likely)
     first = likely[0][0]
-    union = " ".join(word for pair in likely[:2] for text in pair for word in text.split())
-    mixtures = [" ".join(dict.fromkeys(union.split()))]
-    mixtures.append(" ".join([first, *(aspect for subject, aspect in likely if subject == first and aspect)]))
-    texts = [*(" ".join(filter(None, parts)) for parts in likely), *list(subjects)[:2], *mixtures]
-    return [None, *dict.fromkeys(texts)]
+    usual, category = possible.other_words(world)[0]
+    whole = " ".join(likely[0])
+    mixed = [
+        " ".join(text for pair in likely[:2] for text in pair),
+        " ".join([first, *(aspect for subject, aspect in likely if subject == first)]),
+        *(f"{whole} {more}" for more in (usual, category, f"{usual} {category}")),
+    ]
+    texts = [*(" ".join(parts) for parts in likely), *list(subjects)[:2], *mixed]
+    # Every word once, and every text.
+    return [None, *dict.fromkeys(" ".join(dict.fromkeys(text.split())) for text in texts)]

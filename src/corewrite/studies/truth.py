@@ -165,8 +165,8 @@ def lists_ndcg10(world: World, week: Week, rows: IntArray) -> FloatArray:
 def mind_readers_rewrites(
     world: World, week: Week, deployment: Deployment, recoverable: Sequence[str | None]
 ) -> list[str | None]:
-    """The rewrite of an oracle that knows the intent: whichever ranks best for it of the intent in full, its subject alone, no
-    rewrite, and the `recoverable` oracle's, which is therefore never better."""
+    """The rewrite of an oracle that knows the intent: whichever ranks best for it of the intent in full, also with usual other
+    words or its category, its subject alone, no rewrite, and the `recoverable` oracle's, which is therefore never better."""
     known = [PossibleIntents(week.intents.take(np.array([i])), np.ones(1)) for i in range(len(week))]
     candidates = [
         list(dict.fromkeys([*candidate_rewrites(world, intent), other]))
