@@ -62,7 +62,7 @@ def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, gro
     assert set(first.evaluation.kl) == {"champion", "reference"} and first.evaluation.recent is None
     # Nothing of what a cycle's gate looks at is left out.
     (evaluation,) = gated
-    assert {"head", "new", "after a query"} <= set(evaluation.slices) and evaluation.slices["new"].any()
+    assert {"head", "new", "after a query"} <= set(evaluation.slices) and evaluation.slices["head"].any()
     assert len(evaluation.canaries) > 50 and evaluation.original_judge_ndcg is not None
     for side in (evaluation.candidate, evaluation.champion):
         assert side.repair_log_prob is None and np.isfinite(side.log_reward).all()

@@ -62,7 +62,8 @@ def test_a_finished_week_gives_requests_that_can_be_tuned_on(settings, steps, tm
             np.testing.assert_allclose(champion, own[order], atol=1e-12)
 
     tuned = CliRunner().invoke(app, ["fusion", "tune", str(out), "--json"], catch_exceptions=False)
-    assert tuned.exit_code == 0 and json.loads(tuned.stdout)["requests"] == len(instances)
+    assert tuned.exit_code == 0, tuned.output
+    assert json.loads(tuned.stdout)["requests"] == len(instances)
     with pytest.raises(CycleError, match="'w9' is no finished week"):
         log_requests(config, "w9", 60, steps=steps)
 

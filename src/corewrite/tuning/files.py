@@ -153,7 +153,10 @@ def random_pair_eps(requests: TuningRequests, stage: StageSpec) -> dict[str, flo
     """
     found = {}
     for j in stage.rewrite:
-        values = requests.under_rewrite.get("shuffled", {}).get(j.signal, requests.under_query[j.signal])
+        shuffled = requests.under_rewrite.get("shuffled", {}).get(j.signal)
+        under_query = requests.under_query[j.signal]
+        # A rewriter that leaves every query alone has nothing to shuffle.
+        values = under_query if shuffled is None or not np.isfinite(shuffled[requests.valid]).any() else shuffled
         inside = values[requests.valid & np.isfinite(values)]
         found[j.signal] = recommended_eps(inside.tolist())
     return found
