@@ -62,7 +62,7 @@ def settings(platform: Path, tmp_path: Path):
                 "labels": platform / "labels.parquet", "frozen": tmp_path / f"{name}-frozen.parquet",
                 "refresh": RefreshConfig(relevance_every=1, relevance_windows=1, examples=200), "frozen_queries": 40,
                 "pipeline": PipelineConfig(
-                    warm_start=WarmStartConfig(examples=1_500, epochs=0.5),
+                    warm_start=WarmStartConfig(examples=1_500, epochs=1.5),
                     training=TrainingConfig(phases=1, instances_per_phase=60, num_generations=4, minimum_gap=0.0),
                     gate=GateConfig(resamples=60, subsamples=50, minimum_effective_users=20), gate_queries=100,
                     watched_queries=50, probe_instances=60,
