@@ -25,7 +25,7 @@ def test_what_earlier_versions_wrote_is_found():
     assert (run.window("w1"), run.reject_file("w1")) == (Path("run/windows/w1"), Path("run/rejects/w1.ndjson"))
     week = run.cycle("w1")
     assert (parts(week), week.root, week.step("gate")) == (
-        {"start", "training"},
+        {"start", "training", "pairs-to-grade.parquet"},
         Path("run/cycles/w1"),
         week.root / "gate.json",
     )

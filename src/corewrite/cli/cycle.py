@@ -17,7 +17,8 @@ app = typer.Typer(help="The weekly cycle: train from the champion, gate, promote
 
 EXAMPLES = (
     "Examples: `corewrite cycle run --config corewrite.yaml` · `corewrite cycle status --config corewrite.yaml --json` · "
-    "`corewrite cycle rollout --config corewrite.yaml --log served`"
+    "`corewrite cycle rollout --config corewrite.yaml --log served` · "
+    "`corewrite cycle add-grades graded.parquet --config corewrite.yaml`"
 )
 _CONFIG = typer.Option(Path("corewrite.yaml"), "--config", "-c", help="Settings of the cycle, YAML.")
 
@@ -65,6 +66,7 @@ def _next_steps(run: Path, record: "WeekRecord", *, again: bool) -> list[str]:
 def add_grades_command(
     graded: Path = typer.Argument(help="The week's pairs-to-grade.parquet, or a part of it, with a column `grade`, 0 to 3."),
     config: Path = _CONFIG,
+    as_json: bool = typer.Option(False, "--json", help="Print as JSON."),
 ) -> None:
     """Add raters' grades of a week's pairs to the labels; the cycle that waits for them goes on when it is run again."""
     from corewrite.cycle.config_sections import load_cycle_config
@@ -73,7 +75,10 @@ def add_grades_command(
     with reported_errors():
         labels = load_cycle_config(config).labels
         new = add_grades(graded, labels)
-    say(f"{new} new grades in {labels}")
+    if as_json:
+        print_json({"new_grades": new, "labels": str(labels)})
+    else:
+        say(f"{new} new grades in {labels}")
 
 
 @app.command(epilog=EXAMPLES)

@@ -84,5 +84,5 @@ def stylised_facts(
         changed = float(np.mean([o == "changed_unsatisfied" for o in found]))
         facts.append(Fact("unsatisfied change-query rate", changed, 0.12, 0.25))
     if oracle_gain is not None:
-        facts.append(Fact("oracle rewrite's fused gain", oracle_gain, 0.10, 0.30))
+        facts.append(Fact("oracle rewrite's fused gain", oracle_gain, 0.10, 0.40))
     return facts
