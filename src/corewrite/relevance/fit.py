@@ -165,7 +165,7 @@ def fit(
     train = np.flatnonzero(~test)
     rng = np.random.default_rng([seed, 32])
     net = _Network(start, catalogue)
-    text_index, text_ids, text_unknown = _encode_unique(start.vocabulary, start.correct(impressions.texts))
+    text_index, text_ids, text_unknown = _encode_unique(start, impressions.texts)
     optimizer = torch.optim.Adam(net.groups(), eps=1e-8)
     steps = epochs * max(1, len(train) // batch)
     peaks = [g["lr"] for g in optimizer.param_groups]
@@ -204,11 +204,11 @@ def _with(scalars: FloatArray, **changes: float) -> FloatArray:
     return out
 
 
-def _encode_unique(vocabulary: Vocabulary, texts: Sequence[str]) -> tuple[IntArray, IntArray, IntArray]:
+def _encode_unique(model: LateInteraction, texts: Sequence[str]) -> tuple[IntArray, IntArray, IntArray]:
     unique: dict[str, int] = {}
     index = np.array([unique.setdefault(t, len(unique)) for t in texts], np.int64)
-    distinct = list(unique)
-    return index, vocabulary.encode(distinct)[:, :12], vocabulary.unknown(distinct)
+    distinct = model.correct(list(unique))
+    return index, model.vocabulary.encode(distinct)[:, :12], model.vocabulary.unknown(distinct)
 
 
 class _Network(torch.nn.Module):

@@ -168,6 +168,8 @@ class BoundLateInteraction:
     def __init__(self, model: LateInteraction, catalogue: Catalogue, table_bytes: int = 512 * 2**20) -> None:
         self.model = model
         self.catalogue = catalogue
+        if model.spelling is not None:
+            model.spelling.prepare()
         self._doc_words = model.vocabulary.encode(
             [f"{title} {text}" for title, text in zip(catalogue.titles, catalogue.texts, strict=True)]
         )

@@ -23,6 +23,11 @@ _LONGEST = 40
 """Letters over which it is."""
 
 
+def may_be_misspelt(word: str) -> bool:
+    """Whether a word is neither too short to say what was meant nor too long to be a word."""
+    return _SHORTEST <= len(word) <= _LONGEST
+
+
 class _Stored(Settings):
     documents: dict[str, int]
     queries: dict[str, int]
@@ -99,8 +104,12 @@ class SpellingCorrector:
             speller.create_dictionary_entry(word, count)
         return speller
 
+    def prepare(self) -> None:
+        """Build the index of corrections, seconds for many words, before a search waits for it."""
+        _ = self._speller
+
     def _look_up(self, word: str) -> str:
-        if word in self.documents or not _SHORTEST <= len(word) <= _LONGEST:
+        if word in self.documents or not may_be_misspelt(word):
             return word
         own = self.queries.get(word, 0)
         found = self._speller.lookup(word, Verbosity.ALL, max_edit_distance=1 if len(word) < _LONG else 2)

@@ -8,13 +8,12 @@ import numpy as np
 import tantivy
 
 from corewrite.domain import Catalogue, words
+from corewrite.relevance.spelling import may_be_misspelt
 from corewrite.search.engines.exact import exact_scores
 from corewrite.search.engines.port import Float32Array, FloatArray, IntArray
 
 _FIELDS: Final = {"title": 1.0, "text": 1.0}
 """How much a word in each field counts; on the simulated platform a title of two or four times a text ranks no better."""
-_SHORTEST, _LONGEST = 4, 40
-"""Letters of a word that may be the beginning of another, or slipped in."""
 
 
 class EmbeddedEngine:
@@ -95,6 +94,6 @@ class EmbeddedEngine:
         return [row for _, row in sorted(zip([-s for s in scores], map(int, rows), strict=True))]
 
     def _term(self, field: str, term: str) -> tantivy.Query:
-        if term in self._known or not _SHORTEST <= len(term) <= _LONGEST:
+        if term in self._known or not may_be_misspelt(term):
             return tantivy.Query.term_query(self._schema, field, term)
         return tantivy.Query.fuzzy_term_query(self._schema, field, term, distance=1, transposition_cost_one=True, prefix=True)
