@@ -22,7 +22,7 @@ class WorldConfig(Settings):
     """Share of videos whose text never names the entity."""
     clickbait: float = Field(default=0.15, ge=0, le=1)
     """Share of videos whose title names a popular entity that is not in them."""
-    history_impressions: float = Field(default=30.0, gt=0)
+    history_impressions: float = Field(default=30.0, ge=1)
     """Times searchers saw a video in the months before week 0, mean over videos; the prior is learnt from them."""
     shared_alias: float = Field(default=0.30, ge=0, le=1)
     """Share of entities whose short name also means another entity."""
