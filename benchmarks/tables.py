@@ -144,6 +144,28 @@ def serving() -> None:
         print(f"| {row['fault']} | {row['searches']} | {row['failed']} | {row['neutral']} | {row['recovery_s']:.2f} s |")
 
 
+def incidents() -> None:
+    file = RESULTS / "incidents.json"
+    if not file.is_file():
+        return
+    value = json.loads(file.read_text("utf-8"))
+    heads = ("without gate", "with gate", "detected", "by", "weeks to recovery", "weeks wrongly held")
+    print(f"\n| incident | kind | strength | seed | {' | '.join(heads)} |\n|{' --- |' * (4 + len(heads))}")
+    shown = ("detected_week", "caught_by", "weeks_to_recovery", "weeks_wrongly_held")
+    for row in value["rows"]:
+        damages = ["" if row[name] is None else f"{row[name]:+.1%}" for name in ("damage_without_gate", "damage_with_gate")]
+        cells = [row["incident"], row["kind"], f"{row['strength']:g}", row["seed"], *damages]
+        cells += ["" if row[name] is None else row[name] for name in shown]
+        print(f"| {' | '.join(map(str, cells))} |")
+    print(f"\n| learned hack | strength | seed | week | log R | true nDCG@10 | the ranker's probe |\n|{' --- |' * 7}")
+    for row in value["hacks"]:
+        reward = "{change:+.4f} [{low:+.4f}, {high:+.4f}]".format(**row["reward"])
+        truth = "{change:+.1%} [{low:+.1%}, {high:+.1%}]".format(**row["ndcg10"])
+        cells = [row["incident"], f"{row['strength']:g}", row["seed"], row["week"], reward, truth, row["probe"]]
+        print(f"| {' | '.join(map(str, cells))} |")
+    print(f"\n{value['date']}, {value['machine']}" + ("" if value["whole"] else "; not all of it"))
+
+
 def months(folder: Path) -> None:
     rows = json.loads((folder / "weeks.json").read_text("utf-8"))
     about = json.loads((folder / "summary.json").read_text("utf-8"))
@@ -172,5 +194,5 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         months(Path(sys.argv[1]))
     else:
-        for table in (training, ablation, own_ranker, ranker, gate, platform_table, serving):
+        for table in (training, ablation, own_ranker, ranker, gate, platform_table, serving, incidents):
             table()

@@ -11,6 +11,7 @@ from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.context import CycleContext
 from corewrite.cycle.decision_log import CANDIDATE, RECOVER, VALIDATE_RANKER
 from corewrite.cycle.mined_week import MinedWindow
+from corewrite.cycle.parts import CycleParts
 from corewrite.cycle.promotion import PromotionPolicy
 from corewrite.cycle.records import RECORD, START, START_POLICY, CycleJournal
 from corewrite.cycle.recovery import mitigations, verdicts_in_a_row
@@ -39,6 +40,7 @@ def begin_cycle(
     refit: Refit,
     promotion: PromotionPolicy,
     raters: Raters | None = None,
+    parts: CycleParts = CycleParts(),
 ) -> CycleContext:
     """Look at all that a cycle reads, and write down what it begins with; of a week that has begun, read it.
 
@@ -49,6 +51,7 @@ def begin_cycle(
         refit: Fits the relevance model.
         promotion: Who has the last word.
         raters: Who grades the week's pairs; None: a team's own, by way of files.
+        parts: Parts of the cycle.
 
     Raises:
         CycleError: no log, or a week out of turn.
@@ -97,7 +100,7 @@ def begin_cycle(
     documents = open_documents(config.documents, config.ranker, steps)
     labels = read_labels(config.labels, documents, first=plan.get("label_rows")).counts()
     return CycleContext(
-        config, week, weeks, journal, registry, documents, history, plan, labels, promotion, refit, raters, steps
+        config, week, weeks, journal, registry, documents, history, plan, labels, promotion, refit, raters, parts, steps
     )
 
 

@@ -9,6 +9,7 @@ from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.grading import LabelsFileRaters
 from corewrite.cycle.judges import fitted_judge
 from corewrite.cycle.mined_week import MinedWindow
+from corewrite.cycle.parts import CycleParts
 from corewrite.cycle.present_ranker import PresentRanker, open_configured_ranker, open_present_ranker
 from corewrite.cycle.promotion import PromotionPolicy
 from corewrite.cycle.records import MINE, CycleJournal, StartRecord, WeekRecord
@@ -48,6 +49,7 @@ class CycleContext:
         promotion: Who has the last word.
         refit: Fits the relevance model.
         raters: Who grades the week's pairs; None: a team's own, by way of files.
+        parts: Parts of the cycle.
         steps: Shows progress.
     """
 
@@ -63,6 +65,7 @@ class CycleContext:
     promotion: PromotionPolicy
     refit: Refit
     raters: Raters | None
+    parts: CycleParts
     steps: Steps
 
     # The week among others.
@@ -152,7 +155,7 @@ class CycleContext:
     @cached_property
     def opener(self) -> RankerOpener:
         """Opens rankers as the settings name them."""
-        return RankerOpener(self.config.ranker, self.documents)
+        return self.parts.opener(self.config.ranker, self.documents)
 
     @cached_property
     def present_ranker(self) -> PresentRanker:

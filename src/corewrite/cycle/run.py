@@ -6,6 +6,7 @@ that was killed goes on where it was, and ends as one that was not.
 
 from corewrite.cycle.begin import begin_cycle
 from corewrite.cycle.config import CycleConfig
+from corewrite.cycle.parts import CycleParts
 from corewrite.cycle.promotion import GatedPromotion, PromotionPolicy
 from corewrite.cycle.records import RECORD, WeekRecord
 from corewrite.cycle.steps.close import hold_without_ranker
@@ -32,6 +33,7 @@ def run_cycle(
     refit: Refit = refit,
     promotion: PromotionPolicy = GatedPromotion(),
     raters: Raters | None = None,
+    parts: CycleParts = CycleParts(),
 ) -> WeekRecord:
     """Run the cycle of a week, or go on with it.
 
@@ -42,6 +44,7 @@ def run_cycle(
         refit: Fits the relevance model.
         promotion: Who has the last word; default: the gate.
         raters: Who grades the pairs that `pipeline.pairs_to_grade` asks for; default: a team's own, by way of files.
+        parts: Parts of the cycle that a study puts in the place of the real ones.
 
     Returns:
         The week's record: verdict, reason, what is in production after it, alarms, provenance.
@@ -54,7 +57,7 @@ def run_cycle(
     """
     with cycle_lock(config.run):
         note_documents(config.run, config.documents)
-        cycle = begin_cycle(config, week, steps=steps, refit=refit, promotion=promotion, raters=raters)
+        cycle = begin_cycle(config, week, steps=steps, refit=refit, promotion=promotion, raters=raters, parts=parts)
         if (finished := cycle.journal.read(RECORD)) is not None:
             return finished
         with with_threads(cycle.plan.get("threads")):  # versions before did not write it down

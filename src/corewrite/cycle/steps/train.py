@@ -46,6 +46,7 @@ def _train(cycle: CycleContext, window: MinedWindow, ranker: RankerHashes) -> Tr
             provenance=provenance,
             progress=progress,
         )
+    policy = cycle.parts.export(policy)
     about: dict[str, JSON] = {"provenance": provenance, "policy_hash": policy.policy_hash, "week": cycle.week}
     return {
         "policy": cycle.registry.save("policy", policy.save, about).hash,

@@ -9,7 +9,8 @@ from corewrite.domain import Catalogue, TrainingInstance, keyed_uniform, words
 from corewrite.fusion import FusionSpec, default_spec
 from corewrite.relevance import LateInteraction
 from corewrite.studies.gate_benchmark.config import GateBenchConfig
-from corewrite.studies.longitudinal.incidents import low_floor, saturating
+from corewrite.studies.incidents.models import saturating
+from corewrite.studies.incidents.specs import low_floor
 from corewrite.training import TrainingConfig
 
 WARM, CHAMPION = "warm", "champion"

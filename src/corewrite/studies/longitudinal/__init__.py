@@ -1,1 +1,1 @@
-"""Longitudinal simulation: months of weekly cycles on the simulated platform, with and without a gate."""
+"""Longitudinal simulation: months of weekly cycles on the simulated platform, with a gate, without one, never retrained."""

@@ -1,7 +1,5 @@
 """Settings of a longitudinal simulation: many weekly cycles on the simulated platform."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from corewrite.cycle import PipelineConfig, WarmStartConfig
@@ -19,10 +17,6 @@ class LongitudinalConfig(Settings):
     """The one seed of the run."""
     weeks: int = Field(default=22, ge=1, le=22)
     """Weeks with a champion; two weeks of log come before."""
-    incident_week: int | None = Field(default=10, ge=1)
-    """Week in which the new relevance model or spec is an exploitable one; None: none."""
-    incident: Literal["relevance", "spec"] = "spec"
-    """What is exploitable from then on: a refreshed relevance model that saturates, or a spec with too low a floor."""
     world: WorldConfig = WorldConfig()
     """The platform; its seed is replaced by `seed`."""
     traffic: TrafficConfig = TrafficConfig()
@@ -50,7 +44,7 @@ class LongitudinalConfig(Settings):
         gate_queries=3_000,
         pairs_to_grade=2_000,
         # Rewrites here are of two to three words, which half of the retrains make half a word longer without harm (judge and
-        # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), the exploit of the incident by 1.2.
+        # truth the same or up: in eleven weeks the packaged margins cost 0.02 of nDCG@10), a low floor of the spec by 1.2.
         # Slices are of a few hundred searches, and preference training makes users' own texts less likely (by 0.4 nats a
         # token from the warm start) while it helps.
         gate=GateConfig(
@@ -80,7 +74,6 @@ def miniature_longitudinal(seed: int = 0, weeks: int = 3) -> LongitudinalConfig:
     return LongitudinalConfig(
         seed=seed,
         weeks=weeks,
-        incident_week=2,
         world=WorldConfig(videos=2_000, entities=40),
         sessions=1_500,
         rated_searches=200,

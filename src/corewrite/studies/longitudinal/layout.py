@@ -46,11 +46,6 @@ class LongitudinalLayout:
         return self.folder / "labels.parquet"
 
     @property
-    def spec(self) -> Path:
-        """The spec of the present week."""
-        return self.folder / "fusion.yaml"
-
-    @property
     def weeks(self) -> Path:
         """What is measured by week."""
         return self.folder / "weeks"

@@ -45,7 +45,6 @@ from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json
 from corewrite.studies.engine import OnePolicyEngine, assign_arm
 from corewrite.studies.longitudinal.config import LongitudinalConfig
-from corewrite.studies.longitudinal.incidents import refit_of_week, spec_of_week, write_spec_file
 from corewrite.studies.longitudinal.layout import ARMS, FIRST_WEEK, LongitudinalLayout, week_name
 from corewrite.studies.longitudinal.measures import WeeklyValue, count_endings, measure, week_rows
 from corewrite.studies.longitudinal.production import Production, load_production
@@ -75,14 +74,12 @@ def run_longitudinal(config: LongitudinalConfig, folder: Path, *, steps: Steps) 
     """
     run = _LongitudinalRun.begin(config, folder, steps)
     run.first_weeks()
-    run.put_spec(FIRST_WEEK - 1)
     run.cycle("weekly", FIRST_WEEK - 1)
     run.first_champion()
     with processes(2) as pool:
         for week in range(FIRST_WEEK, FIRST_WEEK + config.weeks):
             if not run.layout.rows(week).is_file():
                 begun = perf_counter()
-                run.put_spec(week)
                 rows = run.serve(week, pool)
                 for arm, decided in run.decide(week, pool).items():
                     rows[arm] |= decided
@@ -156,7 +153,6 @@ class _LongitudinalRun:
             self._cycle_config(arm),
             week_name(week),
             steps=self.steps,
-            refit=refit_of_week(self.config, week),
             promotion=UngatedPromotion() if arm == "no_gate" else GatedPromotion(),
             raters=self._raters(arm, week),
         )
@@ -210,10 +206,6 @@ class _LongitudinalRun:
                 reason=f"first champion, by the simulation and against the gate ({held.reason})",
                 evidence={"override": True, "by": "corewrite simulate"},
             )
-
-    def put_spec(self, week: int) -> None:
-        """Write the spec file of a week."""
-        write_spec_file(spec_of_week(self.config, week), self.layout.spec)
 
     def serve(self, week: int, pool: Executor) -> dict[str, dict[str, Any]]:
         """All arms' traffic of a week and what was measured of it."""
@@ -325,7 +317,6 @@ class _LongitudinalRun:
             logs=self.layout.logs(arm),
             labels=self.layout.labels,
             frozen=self.layout.frozen(arm),
-            spec=self.layout.spec,
             seed=self.config.seed,
             refresh=self.config.refresh,
             recovery=self.config.recovery,

@@ -33,9 +33,6 @@ def summarise_longitudinal(
     weekly = [r for r in rows if r["arm"] == "weekly"]
     number = {week_name(w): w - FIRST_WEEK + 1 for w in weeks}
     history = [r for r in _weekly_history(folder) if r["week"] in number]
-    incident = [config.incident_week] if config.incident_week and config.incident_week <= config.weeks else []
-    # What its cycle promotes serves from the week after.
-    hurt = [w for w in weeks if incident and number[week_name(w)] > incident[0]]
     return {
         "seed": config.seed,
         "weeks": config.weeks,
@@ -44,14 +41,11 @@ def summarise_longitudinal(
         "command": f"corewrite simulate --weeks {config.weeks} --seed {config.seed}",
         "seconds": round(seconds, 1),
         "simulated": True,
-        "incident_weeks": incident,
-        "incident": config.incident,
         "comparisons": [
             compare(folder, weeks, "weekly", other, metric)
             for other in ("never", HOLDBACK, "no_gate")
             for metric in ("cqr", "give_up", "ndcg10")
-        ]
-        + [_since_the_incident(folder, hurt, metric) for metric in ("cqr", "give_up", "ndcg10") if hurt],
+        ],
         "below_holdback": below_holdback(folder, weeks),
         "promoted_share": sum(r["verdict"] == "promote" for r in weekly) / len(weekly),
         "verdicts": {v: sum(r["verdict"] == v for r in weekly) for v in ("promote", "hold", "reject")},
@@ -91,11 +85,6 @@ def compare(folder: Path, weeks: Sequence[int], arm: str, other: str, metric: st
         "weeks": len(weeks),
         "n": len(n),
     }
-
-
-def _since_the_incident(folder: Path, weeks: Sequence[int], metric: str) -> dict[str, Any]:
-    found = compare(folder, weeks, "weekly", "no_gate", metric)
-    return {**found, "name": f"{found['name']}, since the incident"}
 
 
 def below_holdback(folder: Path, weeks: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Incidents: what can go wrong in production, week by week, with a gate and without one, against healthy twins."""
