@@ -2,10 +2,10 @@
 
     python benchmarks/incidents.py [--out runs/incidents] [--minutes 480] [--workers 2] [--seeds 0 1 2] [--only NAME ...]
 
-On the first seed every incident runs without a gate at every strength, and with one at the weakest strength that costs
-3 % of nDCG@10 in a week (else at the strongest). Those that cost so much run on the other seeds too. Each week of each arm is
-a file under --out, and a week that is there is not run again: the study can be stopped at any time and gone on with, after
---minutes no further week begins, and what is finished is written in any case.
+On the first seed every incident, in the order of --only, runs at its strongest, without a gate and with one; then at the weaker
+strengths without one, and with one at the weakest strength that costs 3 % of nDCG@10 in a week. Those that cost so much run on
+the other seeds too. Each week of each arm is a file under --out, and a week that is there is not run again: the study can be
+stopped at any time and gone on with, after --minutes no further week begins, and what is finished is written in any case.
 
 Writes benchmarks/results/incidents.json: `rows` (see `IncidentRow`), `hacks` (reward and truth of the policy without a gate
 against the champion at the branch point, paired), `weeks` (damage by week and arm) and `whole` (whether nothing is missing);
@@ -45,7 +45,7 @@ class Plan:
         config: Settings, under any seed.
         out: Folder; each seed has one of its own in it.
         seeds: The first has every incident at every strength.
-        incidents: Which.
+        incidents: Which, in order.
     """
 
     def __init__(self, config: IncidentsConfig, out: Path, seeds: Sequence[int], incidents: Sequence[Incident]) -> None:
@@ -63,9 +63,14 @@ class Plan:
         """The healthy twins of all seeds."""
         return [p for seed in self.seeds for p in self.pieces(seed, [ArmPlan(None, 0.0, gated) for gated in (False, True)])]
 
-    def ungated(self) -> list[Piece]:
-        """Every incident at every strength on the first seed, the strongest first."""
-        ranks = range(max(len(i.strengths) for i in self.incidents))
+    def strongest(self) -> list[Piece]:
+        """Every incident at its strongest on the first seed, without a gate and with one."""
+        wanted = [ArmPlan(i.name, i.default_strength, gated) for i in self.incidents for gated in (False, True)]
+        return self.pieces(self.seeds[0], wanted)
+
+    def weaker(self) -> list[Piece]:
+        """The other strengths on the first seed without a gate, the strongest first."""
+        ranks = range(1, max(len(i.strengths) for i in self.incidents))
         wanted = [ArmPlan(i.name, i.strengths[-1 - r], False) for r in ranks for i in self.incidents if r < len(i.strengths)]
         return self.pieces(self.seeds[0], wanted)
 
@@ -80,9 +85,9 @@ class Plan:
         known = ((strength, self.damage(incident, strength)) for strength in incident.strengths)
         return next((strength for strength, found in known if found is not None and found <= -COUNTS), None)
 
-    def gated(self) -> list[Piece]:
-        """The arms with a gate on the first seed."""
-        wanted = [ArmPlan(i.name, self.counting(i) or i.default_strength, True) for i in self.incidents]
+    def weakest_counting(self) -> list[Piece]:
+        """Those that count at the weakest strength that does, with a gate, on the first seed."""
+        wanted = [ArmPlan(i.name, s, True) for i in self.incidents if (s := self.counting(i)) is not None]
         return self.pieces(self.seeds[0], wanted)
 
     def again(self) -> list[Piece]:
@@ -110,7 +115,7 @@ def run_plan(plan: Plan, workers: int, until: float, steps: ProgressSteps) -> bo
             return False
         begin_study(*plan.study(seed), steps)
     whole = True
-    for stage in (plan.twins, plan.ungated, plan.gated, plan.again):
+    for stage in (plan.twins, plan.strongest, plan.weaker, plan.weakest_counting, plan.again):
         try:
             whole &= run_arms(stage(), workers, steps, until=until, keep_runs=False)
         except Exception as error:  # the others go on, and what is finished is written all the same
@@ -154,6 +159,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first has every incident")
     parser.add_argument("--only", nargs="+", default=list(INCIDENTS), metavar="NAME", help="some incidents only")
+    parser.add_argument("--weeks", type=int, default=IncidentsConfig().weeks, help="of each arm after the branch")
     parser.add_argument("--miniature", action="store_true", help="minutes instead of hours; its figures mean nothing")
     arguments = parser.parse_args()
     until = monotonic() + 60 * arguments.minutes
@@ -162,6 +168,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     config = miniature_incidents() if arguments.miniature else IncidentsConfig()
+    config = config.model_copy(update={"weeks": arguments.weeks})
     plan = Plan(config, arguments.out, arguments.seeds, incidents)
     whole = run_plan(plan, arguments.workers, until, ProgressSteps(Console(stderr=True)))
     write(plan, whole, arguments.results)

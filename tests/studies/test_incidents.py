@@ -120,6 +120,10 @@ def test_detection_recovery_and_weeks_held_for_nothing():
     ]
     assert first_detected(rows, twins) == 2, "what the twin's gate says too is none"
     assert first_detected(twins, twins) is None
+    held, rejected, refused = (week(4, "hold", c) for c in ("hold: judge_ndcg", "reject: length", "probe: stuffing"))
+    stopped = week(4, "stopped", "stopped: reading the log")
+    assert [first_detected([x], [held]) for x in (held, rejected, refused, stopped)] == [None, 0, 0, 0], "louder than the twin"
+    assert [first_detected([x], [stopped]) for x in (held, rejected, refused, stopped)] == [None] * 4
     assert weeks_to_promotion(rows, 2) == 1 and weeks_to_promotion(rows, 3) == 0 and weeks_to_promotion(rows[:3], 2) is None
     assert wrongly_held(rows, twins, {5: 0, 6: 0, 7: -0.001, 8: 0}) == 1
     assert wrongly_held(rows, twins, {5: 0, 6: 0, 7: -0.05, 8: 0}) == 0, "it would have done harm"

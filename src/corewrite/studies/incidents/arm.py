@@ -38,6 +38,8 @@ from corewrite.studies.incidents.scores import FaultyOpener
 from corewrite.studies.raters import SimulatedRaters, read_descriptions
 from corewrite.studies.ungated import UngatedPromotion
 
+_FEW = 150
+"""Searches and pairs of a gate whose verdict nobody follows: what an arm without a gate promotes does not depend on them."""
 _DECIDED = ("verdict", "reason", "failed", "mitigations_applied", "recovered", "alarms")
 
 
@@ -151,7 +153,10 @@ class Arm:
     def _config(self, week: int) -> CycleConfig:
         config, shared = self.platform.config.platform, self.platform.layout
         self._documents(week)
-        own = self.layout.documents
+        own, pipeline = self.layout.documents, config.pipeline
+        if not self.gated:  # its gate is asked for form's sake
+            few = {"gate_queries": min(_FEW, pipeline.gate_queries), "pairs_to_grade": min(_FEW, pipeline.pairs_to_grade)}
+            pipeline = pipeline.model_copy(update=few)
         return CycleConfig(
             run=self.layout.run.root,
             documents=own if own.is_file() else shared.documents,
@@ -163,7 +168,7 @@ class Arm:
             seed=config.seed,
             refresh=config.refresh,
             recovery=config.recovery,
-            pipeline=config.pipeline,
+            pipeline=pipeline,
         )
 
     def _documents(self, week: int) -> Documents:

@@ -32,7 +32,8 @@ class IncidentRow:
         damage_without_gate, damage_with_gate: Change of nDCG@10 against the same arm's healthy twin in the worst of the weeks
             that serve what a cycle of the incident decided, as a share; negative is harm. Where the incident changes what
             ranks, of what the policy adds to it. None where the arm was not run.
-        detected_week: First week in which a step or check of the gated arm spoke up and none of its twin's did; None: never.
+        detected_week: First week in which a step or check of the gated arm spoke up, and none of its twin's did or a milder one
+            (see `severity`); None: never.
         caught_by: Which.
         weeks_to_recovery: From then to the next week that promoted; None where none did, or nothing was detected.
         weeks_wrongly_held: Weeks that the gated arm held and its twin did not, though what the arm without a gate promoted then
@@ -139,11 +140,17 @@ def incident_row(config: IncidentsConfig, folder: Path, name: str, strength: flo
 
 
 def first_detected(rows: Sequence[Row], twins: Sequence[Row]) -> int | None:
-    """Place of the first week in which something spoke up and nothing did in the twin."""
+    """Place of the first week in which something spoke up that the twin's week has nothing as severe as."""
     for place, (row, twin) in enumerate(zip(rows, twins, strict=True)):
-        if row.get("caught_by") and not twin.get("caught_by"):
+        if severity(row) > severity(twin):
             return place
     return None
+
+
+def severity(row: Row) -> int:
+    """How loudly a week's cycle spoke up: 0 not at all, 1 a hold, 2 a REJECT, 3 a ranker or spec refused, 4 no cycle at all."""
+    caught = row.get("caught_by")
+    return 0 if not caught else {"hold": 1, "reject": 2, "stopped": 4}.get(caught.split(":")[0], 3)
 
 
 def weeks_to_promotion(rows: Sequence[Row], since: int) -> int | None:
