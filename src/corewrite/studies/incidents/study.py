@@ -57,7 +57,7 @@ def run_incident(
 
 
 def find_findings(config: IncidentsConfig, folder: Path, name: str, strength: float) -> IncidentFindings:
-    """What is known of an incident, of those of its arms that are whole."""
+    """What is known of an incident, as far as its arms were run."""
     hack = hack_evidence(config, folder, name, strength) if find_incident(name).kind == "learned hack" else None
     by_arm = [tuple(damages(config, folder, ArmPlan(name, strength, gated))) for gated in (False, True)]
     return IncidentFindings(incident_row(config, folder, name, strength), hack, *by_arm)

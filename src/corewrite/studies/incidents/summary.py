@@ -92,13 +92,14 @@ def load_weeks(config: IncidentsConfig, folder: Path, plan: ArmPlan) -> list[Row
 
 
 def damages(config: IncidentsConfig, folder: Path, plan: ArmPlan) -> list[WeekOfDamage]:
-    """An arm against its healthy twin in the weeks that serve what its cycles decided; empty where one is not whole."""
+    """An arm against its healthy twin in the weeks that serve what its cycles decided, as far as both were run."""
     twin = ArmPlan(None, 0.0, plan.gated)
-    if plan.incident is None or not (load_weeks(config, folder, plan) and load_weeks(config, folder, twin)):
+    if plan.incident is None:
         return []
     incident, study = find_incident(plan.incident), StudyLayout(folder)
-    first = FIRST_WEEK + config.healthy_weeks + 1
-    return [_damage(incident, week, study.arm(plan.name), study.arm(twin.name)) for week in range(first, first + config.weeks)]
+    arm, healthy, first = study.arm(plan.name), study.arm(twin.name), FIRST_WEEK + config.healthy_weeks + 1
+    weeks = (week for week in range(first, first + config.weeks) if arm.row(week).is_file() and healthy.row(week).is_file())
+    return [_damage(incident, week, arm, healthy) for week in weeks]
 
 
 def _damage(incident: Incident, week: int, arm: ArmLayout, twin: ArmLayout) -> WeekOfDamage:
@@ -120,10 +121,9 @@ def _truth(arm: ArmLayout, week: int) -> tuple[list[str], FloatArray, FloatArray
 
 
 def incident_row(config: IncidentsConfig, folder: Path, name: str, strength: float) -> IncidentRow:
-    """The row of an incident, of those of its arms that are whole."""
+    """The row of an incident, as far as its arms were run."""
     without, with_gate = (damages(config, folder, ArmPlan(name, strength, gated)) for gated in (False, True))
-    rows = load_weeks(config, folder, ArmPlan(name, strength, True))
-    twins = load_weeks(config, folder, ArmPlan(None, 0.0, True))
+    rows, twins = (load_rows(config, folder, ArmPlan(*which, True)) for which in ((name, strength), (None, 0.0)))
     detected = first_detected(rows, twins)
     return IncidentRow(
         name,
@@ -141,7 +141,7 @@ def incident_row(config: IncidentsConfig, folder: Path, name: str, strength: flo
 
 def first_detected(rows: Sequence[Row], twins: Sequence[Row]) -> int | None:
     """Place of the first week in which something spoke up that the twin's week has nothing as severe as."""
-    for place, (row, twin) in enumerate(zip(rows, twins, strict=True)):
+    for place, (row, twin) in enumerate(zip(rows, twins, strict=False)):  # one may be behind
         if severity(row) > severity(twin):
             return place
     return None
@@ -162,17 +162,17 @@ def wrongly_held(rows: Sequence[Row], twins: Sequence[Row], damage: Mapping[int,
     """Weeks that were held, not so in the twin, though what the arm without a gate promoted then did no harm a week later."""
     held = [
         row["week"]
-        for row, twin in zip(rows, twins, strict=True)
+        for row, twin in zip(rows, twins, strict=False)
         if twin.get("verdict") == "promote" and row.get("verdict") in ("hold", "reject")
     ]
-    return sum(damage[week + 1] > -HARMLESS for week in held)
+    return sum(damage[week + 1] > -HARMLESS for week in held if week + 1 in damage)
 
 
 def hack_evidence(config: IncidentsConfig, folder: Path, name: str, strength: float) -> HackEvidence | None:
-    """Of the arm without a gate, in the week of its greatest loss to the branch point's champion; None: it is not whole."""
+    """Of the arm without a gate, in the week of its greatest loss to the branch point's champion; None: it was not run."""
     plan = ArmPlan(name, strength, False)
-    rows = load_weeks(config, folder, plan)
-    if not rows:
+    rows = load_rows(config, folder, plan)
+    if len(rows) < 2:
         return None
     arm = StudyLayout(folder).arm(plan.name)
     worst = min(range(1, len(rows)), key=lambda i: rows[i]["ndcg10"] / rows[i]["start"])
