@@ -150,7 +150,7 @@ def run_seed(seed: int, out: Path, seconds: float) -> dict[str, Any]:
         judge.fit(ratings(world, first, bundled.cascade, config.rated_searches), seed=seed)
     with steps.step("warm start") as progress:
         repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
-        warm, _ = warm_start(repaired, good, catalogue, config.pipeline.warm_start, seed=seed, progress=progress)
+        warm, _ = warm_start(repaired, good, own, config.pipeline.warm_start, seed=seed, progress=progress)
     instances = window.instances(catalogue, seed=seed)
     for_gate = window.instances(catalogue, seed=seed, for_gate=True)[:1_500]
     rewards: dict[str, Callable[[], Reward]] = {

@@ -28,7 +28,7 @@ import onnxruntime
 from rich.console import Console
 
 from corewrite.cycle.steps.warm_start import warm_start
-from corewrite.deployment.deployment import Deployment
+from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import TrainingInstance
@@ -175,8 +175,9 @@ def main() -> None:
             repaired, good = team.windows[1].reformulations()
             texts = [*catalogue.titles, *(r.target for r in (*good, *repaired))]
             model = slow_policy(Path(folder) / "decoder", texts) if given.slow_policy else None
+            bundled = embedded_deployment(catalogue, team.bundled, default_spec())
             fit = demo.pipeline.warm_start.model_copy(update={"learning_rate_pretrained": 1e-3})  # none was pretrained
-            warm, report = warm_start(repaired, good, catalogue, fit, seed=0, model=model, progress=progress)
+            warm, report = warm_start(repaired, good, bundled, fit, seed=0, model=model, progress=progress)
         instances = team.windows[1].instances(catalogue, seed=0)
         rows = {}
         for kind in given.rankers.split(","):

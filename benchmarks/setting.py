@@ -120,7 +120,7 @@ def platform(seed: int, out: Path) -> Platform:
     warm = out / f"seed-{seed}-warm"
     if not (warm / "prompt_template.json").is_file():
         repaired, good = (a + b for a, b in zip(earlier.reformulations(), window.reformulations(), strict=True))
-        made, _ = warm_start(repaired, good, deployment.catalogue, config.pipeline.warm_start, seed=seed)
+        made, _ = warm_start(repaired, good, deployment, config.pipeline.warm_start, seed=seed)
         made.save(warm)
     judge = TreeJudge(deployment.catalogue)
     judge.fit(read_labels(folder / "labels.parquet", deployment.catalogue), seed=seed)

@@ -48,6 +48,12 @@ def test_small_gaps_and_near_identical_tokens_are_dropped():
     assert select_pairs([ScoredCandidate("aa", (97, 97, 0), 0.3), open_ended], 1, 0.05) == []
 
 
+def test_of_equal_rewards_the_fewer_tokens_rank_first():
+    row = [candidate("cat cat", 0.5), candidate("cat", 0.5), candidate("dog", 0.0), candidate("dog dog", 0.0)]
+    for order in (row, row[::-1]):
+        assert names(select_pairs(order, 1, 0.05)) == [("cat", "dog dog")]
+
+
 def test_repeated_texts_are_an_error():
     with pytest.raises(ValueError, match="distinct"):
         select_pairs([candidate("a", 1.0), candidate("a", 0.0)], 1, 0.0)

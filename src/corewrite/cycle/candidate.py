@@ -127,7 +127,7 @@ def make_candidate(
     if warm is None:
         with steps.step("warm start") as progress:
             warm, warm_report = warm_start(
-                *data.reformulations(), deployment.documents, config.warm_start, seed=seed, model=model, progress=progress
+                *data.reformulations(), deployment, config.warm_start, seed=seed, model=model, progress=progress
             )
     watch = _Watch(deployment, judge, data.for_gate[: config.watched_queries], config.max_new_tokens, observe)
     with steps.step("train: semi-online MPO") as progress:

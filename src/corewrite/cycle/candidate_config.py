@@ -17,6 +17,9 @@ class WarmStartConfig(Settings):
 
     examples: int = Field(default=170_000, ge=1)
     """Examples at most; a random share of each kind is left out beyond."""
+    expanded_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of examples whose target goes on with words that most of its first results hold, where there are such words; 0: the
+    policy never learns to add words that nobody typed."""
     epochs: float = Field(default=1.0, gt=0)
     """Passes over the examples."""
     learning_rate: float = Field(default=2e-3, gt=0)

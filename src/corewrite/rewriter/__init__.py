@@ -5,12 +5,20 @@ from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning
 from corewrite.rewriter.clean import Cleaned, clean
 from corewrite.rewriter.decode import Completion
 from corewrite.rewriter.divergence import kl_along
-from corewrite.rewriter.examples import Example, context_word_dropout, other_contexts, title_conditioned_dropout, typo_noise
+from corewrite.rewriter.examples import (
+    Example,
+    context_word_dropout,
+    expanded,
+    other_contexts,
+    title_conditioned_dropout,
+    typo_noise,
+)
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
 from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
 from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig, folded_locale
+from corewrite.rewriter.usual_words import usual_words
 
 __all__ = [
     "MAX_NEW_TOKENS",
@@ -31,6 +39,7 @@ __all__ = [
     "clean",
     "context_word_dropout",
     "distinct_prompts",
+    "expanded",
     "fine_tune",
     "folded_locale",
     "greedy",
@@ -48,5 +57,6 @@ __all__ = [
     "sample",
     "title_conditioned_dropout",
     "typo_noise",
+    "usual_words",
     "with_adapter",
 ]

@@ -5,8 +5,8 @@ it learns when not to rewrite.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -103,6 +103,28 @@ def other_contexts(good: Sequence[Query], *, seed: int) -> list[Example]:
         Example(Query(q.text, Context(good[j].context.queries, good[j].context.titles, q.context.locale)), normalise(q.text))
         for q, j in zip(good, borrowed, strict=True)
     ]
+
+
+def expanded(examples: Sequence[Example], usual: Mapping[str, Sequence[str]], *, share: float, seed: int) -> list[Example]:
+    """A share of the examples with some of the usual words of their target behind it, at random; the others as they are.
+
+    So the rewriter samples texts of several lengths, of which the reward can tell which pay.
+
+    Args:
+        examples: To expand; those whose target has no usual words stay as they are.
+        usual: Words by target, see `usual_words`.
+        share: Of the examples that have usual words.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng([seed, 67])
+    found = []
+    for example in examples:
+        added = usual.get(example.target, ())
+        if added and rng.random() < share:
+            chosen = np.sort(rng.choice(len(added), int(rng.integers(1, len(added) + 1)), replace=False))
+            example = replace(example, target=" ".join([example.target, *(added[i] for i in chosen)]))
+        found.append(example)
+    return found
 
 
 def _leave_out(text: str, said: set[str]) -> str | None:

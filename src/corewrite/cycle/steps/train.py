@@ -32,7 +32,7 @@ def _train(cycle: CycleContext, window: MinedWindow, ranker: RankerHashes) -> Tr
     instances = with_documents(window.instances(), cycle.documents)
     deployment = cycle.deployment(ranker.relevance, ranker.spec)
     provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, cycle.config.seed).as_dict()
-    start = prepare_start_policy(cycle, window)
+    start = prepare_start_policy(cycle, window, deployment)
     settings = mitigated(config.training, cycle.mitigations)
     with cycle.steps.step("train: semi-online MPO") as progress:
         policy, report = run_training(

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from corewrite.cycle.candidate_config import WarmStartConfig
+from corewrite.deployment.deployment import Deployment
 from corewrite.domain import Documents, Query
 from corewrite.domain.documents import sample_rows, text_column
 from corewrite.logs import Reformulation
@@ -16,6 +17,7 @@ from corewrite.rewriter import (
     FineTuneReport,
     Rewriter,
     context_word_dropout,
+    expanded,
     fine_tune,
     folded_locale,
     load_rewriter,
@@ -23,6 +25,7 @@ from corewrite.rewriter import (
     other_contexts,
     title_conditioned_dropout,
     typo_noise,
+    usual_words,
 )
 
 T = TypeVar("T")
@@ -37,6 +40,12 @@ _SHARES = {
 """Share of each kind among the examples, where the log has enough of it."""
 _READ = 200_000
 """Documents whose words are learnt at most."""
+_RESULTS = 10
+"""First results whose words are looked at."""
+_RECALLED = 50_000
+"""Distinct texts that the engine is asked for at most; the others are not expanded."""
+_BATCH = 500
+"""Texts of one question to the engine."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +66,20 @@ class WarmStartReport:
 def warm_start(
     successful_reformulations: Sequence[Reformulation],
     satisfied_queries: Sequence[Reformulation],
-    documents: Documents,
+    deployment: Deployment,
     config: WarmStartConfig,
     *,
     seed: int,
     model: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Rewriter, WarmStartReport]:
-    """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone.
+    """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone or expanded.
 
     Args:
         successful_reformulations: Queries that failed, with the later query of the chain that satisfied (seen twice).
         satisfied_queries: Queries that satisfied as they were.
-        documents: For the tokenizer of a new decoder and for titles to leave words to; of many, a sample (`_READ`).
+        deployment: Recalls the results whose words targets are expanded by; its documents are for the tokenizer of a new
+            decoder and for titles to leave words to, of many a sample (`_READ`).
         config: Settings.
         seed: The one seed.
         model: Path or name of a causal LM; None: a small decoder with random weights.
@@ -81,8 +91,10 @@ def warm_start(
     """
     if not satisfied_queries and not successful_reformulations:
         raise ValueError("the warm start needs satisfied searches: the log has none")
+    documents = deployment.documents
     kept = _examples(successful_reformulations, satisfied_queries, documents, config.examples, seed)
     examples = [example for rows in kept.values() for example in rows]
+    examples = _expanded(examples, deployment, config.expanded_share, seed)
     home = home_locale([r.query for r in (*successful_reformulations, *satisfied_queries)])
     if model is None:
         said = [text for name in ("title", "text") for text in _texts(documents, name, seed)]
@@ -103,9 +115,10 @@ def home_locale(queries: Sequence[Query]) -> str:
 def weekly_examples(
     successful_reformulations: Sequence[Reformulation],
     satisfied_queries: Sequence[Reformulation],
-    documents: Documents,
+    deployment: Deployment,
     n: int,
     *,
+    expanded_share: float,
     seed: int,
 ) -> list[Example]:
     """At most `n` examples of the same kinds, from one week: what is new since the champion was trained.
@@ -115,12 +128,28 @@ def weekly_examples(
     """
     examples = [
         example
-        for rows in _examples(successful_reformulations, satisfied_queries, documents, n, seed).values()
+        for rows in _examples(successful_reformulations, satisfied_queries, deployment.documents, n, seed).values()
         for example in rows
     ]
     if not examples:
         raise ValueError("the week's log has no satisfied search to learn from: bring a longer one, or set refresh.examples: 0")
-    return examples
+    return _expanded(examples, deployment, expanded_share, seed)
+
+
+def _expanded(examples: Sequence[Example], deployment: Deployment, share: float, seed: int) -> list[Example]:
+    """Some of the examples with usual words of what the engine recalls for their target."""
+    if not share:
+        return list(examples)
+    targets = sorted({e.target for e in examples})
+    targets = [targets[i] for i in sample_rows(len(targets), _RECALLED, seed, 68)]
+    batches = [targets[start : start + _BATCH] for start in range(0, len(targets), _BATCH)]
+    recalled = [rows[:_RESULTS] for batch in batches for rows in deployment.cascade.recall(batch, _RESULTS)]
+    distinct = np.unique(np.concatenate(recalled))
+    columns = [c for c in ("title", "text") if c in deployment.documents.column_names]
+    parts = [text_column(deployment.documents, name, distinct) for name in columns]
+    text_of = dict(zip(distinct.tolist(), map(" ".join, zip(*parts, strict=True)), strict=True))
+    usual = usual_words({t: [text_of[row] for row in rows.tolist()] for t, rows in zip(targets, recalled, strict=True)})
+    return expanded(examples, usual, share=share, seed=seed)
 
 
 def _examples(

@@ -30,6 +30,7 @@ from corewrite.studies.gate_benchmark.outputs import CaseOutput, Where, subset
 from corewrite.studies.gate_benchmark.platform import BenchmarkPlatform
 from corewrite.studies.gate_benchmark.remember import Rewrites
 from corewrite.studies.gate_benchmark.trainings import (
+    SOUND,
     WARM,
     RankerVariant,
     Training,
@@ -95,7 +96,7 @@ class BenchmarkEnv(BenchmarkPlatform):
             policy, _ = warm_start(
                 successful_reformulations,
                 satisfied_queries,
-                self.catalogue,
+                self.deployed(SOUND).deployment,
                 self.config.platform.pipeline.warm_start,
                 seed=self.seed,
                 progress=progress,

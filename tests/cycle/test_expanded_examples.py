@@ -1,0 +1,51 @@
+"""Examples that add words: they come from what the deployment's own engine recalls for the text that satisfied."""
+
+import numpy as np
+import pytest
+
+from corewrite.cycle.steps.warm_start import weekly_examples
+from corewrite.deployment.deployment import embedded_deployment
+from corewrite.domain import Query
+from corewrite.fusion import default_spec
+from corewrite.logs import Reformulation
+from corewrite.relevance import cold_start
+from corewrite.simulation.config import WorldConfig
+from corewrite.simulation.world import make_world
+
+
+@pytest.fixture(scope="module")
+def deployment():
+    catalogue = make_world(WorldConfig(seed=3, videos=500, entities=20)).catalogue
+    return embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
+
+
+@pytest.fixture(scope="module")
+def satisfied(deployment):
+    texts = [" ".join(deployment.catalogue.titles[i].split()[:2]) for i in range(60)]
+    return [Reformulation(Query(text), text, f"u{i}") for i, text in enumerate(texts)]
+
+
+def targets(satisfied, deployment, share):
+    found = weekly_examples([], satisfied, deployment, 2_000, expanded_share=share, seed=5)
+    return [(e.query.text, e.target) for e in found]
+
+
+def test_what_is_added_is_held_by_half_of_the_first_results(deployment, satisfied):
+    plain, longer = (targets(satisfied, deployment, share) for share in (0.0, 1.0))
+    assert len(plain) == len(longer)
+    catalogue, num_longer = deployment.catalogue, 0
+    for (query, before), (same, after) in zip(plain, longer, strict=True):
+        assert query == same and after.startswith(before)
+        if after == before:
+            continue
+        num_longer += 1
+        rows = deployment.cascade.recall([before], 10)[0][:10]
+        held = [{*f"{catalogue.titles[r]} {catalogue.texts[r]}".split()} for r in rows]
+        for word in after[len(before) :].split():
+            assert np.mean([word in words for words in held]) >= 0.5, (before, word)
+    assert num_longer > len(plain) / 4
+
+
+def test_a_share_of_zero_asks_the_engine_nothing(deployment, satisfied, monkeypatch):
+    monkeypatch.setattr(type(deployment.cascade), "recall", lambda *_: pytest.fail("asked"))
+    assert targets(satisfied, deployment, 0.0)
