@@ -2,10 +2,11 @@
 
     python benchmarks/frontier.py [--seeds 0 1 2] [--minutes 1 2 4 8 15] [--only ours trl_grpo] [--out runs/frontier]
 
-Every method trains once per seed for the longest of the times and is measured at each of them; measuring, imports and a warm-up
-step on a copy are outside the clock. A run once done is kept under --out and not done again, so the study can be stopped and
-gone on with; --within stops it before a run that would not be over in time. Ours plans its phases, over which its learning rate
-falls, by the pace of its warm-up; the peers' rate is constant, as a run that is stopped by the clock has no schedule to finish.
+Every method trains once per seed for the longest of the times and its policy is kept at each of them, to be measured
+afterwards; imports and a warm-up step on a copy are outside the clock. What is done is kept under --out and not done again, so
+the study can be stopped and gone on with; --within stops it before a run that would not be over in time. Ours plans its phases,
+over which its learning rate falls, by the pace of its warm-up; the peers' rate is constant, as a run that is stopped by the
+clock has no schedule to finish.
 Writes benchmarks/results/frontier.json: rows `method, seed, minutes, seconds, ndcg10, reward, judge, words`, the differences of
 ours to each method at every time, paired by search with intervals by user, and with --plot an SVG.
 """
@@ -28,7 +29,7 @@ from setting import FloatArray, Platform, Task, paired, platform
 from transformers import TrainerCallback
 
 from corewrite.report.vega import LINES, layers, mark, quantity, render_svg
-from corewrite.rewriter import Rewriter
+from corewrite.rewriter import Rewriter, load_rewriter
 from corewrite.studies.summary import machine
 from corewrite.training import TrainingConfig, train
 
@@ -176,28 +177,46 @@ METHODS: dict[str, Callable[[Run], None]] = {
 }
 
 
-def run_method(method: str, found: Platform, seed: int, minutes: Sequence[float], out: Path) -> None:
-    """Train one method on one platform and keep what is measured at each time; a run that is kept is not done again."""
+def train_method(method: str, task: Task, seed: int, minutes: Sequence[float], out: Path) -> None:
+    """Train one method and keep its policy at each time; a training that is kept is not done again."""
+    file = out / f"{method}-{seed}-trained.json"
+    if file.is_file():
+        return
+    policy, times = task.policy.copy(), list[dict[str, Any]]()
+
+    def keep(place: int, seconds: float) -> None:
+        # Not the policy itself: a trainer of TRL has patched its forward pass.
+        twin = task.policy.copy()
+        twin.model.load_state_dict(policy.model.state_dict())
+        twin.save(out / "policies" / f"{method}-{seed}-{minutes[place]:g}")
+        times.append({"method": method, "seed": seed, "minutes": minutes[place], "seconds": seconds})
+        print(times[-1], flush=True)
+
+    METHODS[method](Run(task, policy, Marks([60 * m for m in minutes], keep), seed))
+    file.write_text(json.dumps({"machine": machine(), "times": times}), "utf-8")  # last: says that the training is whole
+
+
+def measure_method(method: str, found: Platform, seed: int, out: Path) -> None:
+    """Measure the policies that a training kept; what is measured is not measured again."""
     file = out / f"{method}-{seed}.json"
     if file.is_file():
         return
-    policy, rows = found.warm.copy(), list[dict[str, Any]]()
-
-    def measure(place: int, seconds: float) -> None:
-        # Not the policy itself: a trainer of TRL has patched its forward pass.
-        twin = found.warm.copy()
-        twin.model.load_state_dict(policy.model.state_dict())
-        means, truth = found.measure_by_search(twin)
+    trained, rows = json.loads((out / f"{method}-{seed}-trained.json").read_text("utf-8")), list[dict[str, Any]]()
+    for time_ in trained["times"]:
+        name = f"{method}-{seed}-{time_['minutes']:g}"
+        means, truth = found.measure_by_search(load_rewriter(out / "policies" / name))
         means["ndcg10"] = means["ndcg10_all"]
-        about = {"method": method, "seed": seed, "minutes": minutes[place], "seconds": seconds}
-        rows.append(about | {name: means[name] for name in MEASURES})
-        np.save(out / f"{method}-{seed}-{minutes[place]:g}.npy", truth)
+        rows.append(time_ | {measure: means[measure] for measure in MEASURES} | {"machine": trained["machine"]})
+        np.save(out / f"{name}.npy", truth)
         print(rows[-1], flush=True)
-
-    task = Task("demo", found.warm, found.instances, found.deployment.reward, 1, found.config.pipeline.max_new_tokens, 128, 64)
-    METHODS[method](Run(task, policy, Marks([60 * m for m in minutes], measure), seed))
     (out / f"users-{seed}.json").write_text(json.dumps(list(found.held_out.user_ids)), "utf-8")
     file.write_text(json.dumps(rows), "utf-8")  # last: its presence says that the run is whole
+
+
+def task_of(found: Platform) -> Task:
+    """What every method learns on a platform."""
+    limit = found.config.pipeline.max_new_tokens
+    return Task("demo", found.warm, found.instances, found.deployment.reward, 1, limit, 128, 64)
 
 
 def pooled(by_seed: Sequence[Sequence[float]]) -> dict[str, float]:
@@ -271,12 +290,13 @@ def main() -> None:
             if (arguments.out / f"{method}-{seed}.json").is_file() or time.monotonic() + 60 * minutes[-1] > stop:
                 continue
             found = found or platform(seed, arguments.platforms)
-            run_method(method, found, seed, minutes, arguments.out)
-    kept = [file for method in METHODS for file in sorted(arguments.out.glob(f"{method}-[0-9]*.json"))]
+            train_method(method, task_of(found), seed, minutes, arguments.out)
+            measure_method(method, found, seed, arguments.out)
+    kept = [file for method in METHODS for file in sorted(arguments.out.glob(f"{method}-*.json")) if file.stem.count("-") == 1]
     rows = [row for file in kept for row in json.loads(file.read_text("utf-8"))]
     if not rows:
         raise SystemExit(f"no run is kept in {arguments.out}, and --within left no time for one")
-    about = {"machine": machine(), "date": datetime.now(UTC).date().isoformat()}
+    about = {"date": datetime.now(UTC).date().isoformat()}
     found_all = {**about, "rows": rows, "differences": differences(rows, arguments.out)}
     RESULTS.write_text(json.dumps(found_all, indent=1, allow_nan=False) + "\n", "utf-8")
     if arguments.plot:

@@ -99,11 +99,14 @@ def test_every_method_trains_from_the_same_warm_start_and_is_measured_at_every_t
 ) -> None:
     before, rows, minutes = tiny.warm.policy_hash, [], (0.004, 0.02)
     for method in frontier.METHODS:
-        frontier.run_method(method, tiny, 0, minutes, tmp_path)
-        written = (tmp_path / f"{method}-0.json").read_text()
-        frontier.run_method(method, tiny, 0, minutes, tmp_path)  # kept, not done again
-        assert (tmp_path / f"{method}-0.json").read_text() == written
-        rows += frontier.json.loads(written)
+        files = [tmp_path / f"{method}-0{end}.json" for end in ("-trained", "")]
+        frontier.train_method(method, frontier.task_of(tiny), 0, minutes, tmp_path)
+        frontier.measure_method(method, tiny, 0, tmp_path)
+        written = [file.read_text() for file in files]
+        frontier.train_method(method, frontier.task_of(tiny), 0, minutes, tmp_path)  # kept, not done again
+        frontier.measure_method(method, tiny, 0, tmp_path)
+        assert [file.read_text() for file in files] == written
+        rows += frontier.json.loads(written[1])
     assert tiny.warm.policy_hash == before
     assert [(r["method"], r["minutes"]) for r in rows] == [(m, t) for m in frontier.METHODS for t in minutes]
     assert all(r["seconds"] >= 60 * r["minutes"] for r in rows if r["method"] != "ours")
