@@ -20,8 +20,8 @@ better; a guardrail passes where the lower bound of D is above minus its margin 
 the upper bound is below it, corrected for the number of checks; else it is unclear, which holds. How the bounds are
 made: [The gate](../concepts/gate.md#bounds).
 
-| check | asks | kind | baseline | margin | where it fails, the next training |
-| --- | --- | --- | --- | --- | --- |
+| check | asks | kind | baseline | margin | passes too where it rises | where it fails, the next training |
+| --- | --- | --- | --- | --- | --- | --- |
 """
 HARD = """
 ## Hard checks
@@ -84,7 +84,9 @@ def hard_checks() -> list[str]:
 def _row(check: type[Check]) -> str:
     margin = "must rise" if check.default_margin is None and check.kind == "reward" else check.default_margin
     mitigation = "" if check.mitigation == "none" else f"`{check.mitigation}`"
-    cells = (f"`{check.name}`", check.question, check.kind, check.baseline, "" if margin is None else str(margin), mitigation)
+    excuse = "" if check.excused_by is None else f"`{check.excused_by}`"
+    shown = "" if margin is None else str(margin)
+    cells = (f"`{check.name}`", check.question, check.kind, check.baseline, shown, excuse, mitigation)
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -84,7 +84,8 @@ def harmed(evaluation):
     ],
 )
 def test_harm_is_rejected_whatever_the_reward(simulate, harm, by):
-    result = run_gate(harm(simulate(1, reward_gain=0.3, judge_gain=0.02)), QUICK)
+    # Length alone is no harm where the judge rises: see below.
+    result = run_gate(harm(simulate(1, reward_gain=0.3, judge_gain=-0.002 if harm is long else 0.02)), QUICK)
     assert check(result, by).verdict == "fail"
     assert check(result, "fused_reward").verdict == "pass"
     assert result.verdict is Verdict.REJECT
@@ -94,6 +95,28 @@ def test_harm_is_rejected_whatever_the_reward(simulate, harm, by):
     if harm is slice_drop:
         assert failed == {"worst_slice"} or failed == {"worst_slice", "harm_rate"}
         assert "tail" in check(result, by).reason
+
+
+def test_longer_texts_pass_where_the_judge_rises_and_nowhere_else(simulate):
+    form = {name for name, made in CHECKS.items() if made.excused_by is not None}
+    assert {CHECKS[name].excused_by for name in form} <= set(CHECKS)
+    for gain in (0.02, -0.002, -0.004):
+        evaluation = simulate(1, reward_gain=0.3, judge_gain=gain)
+        pairs = zip(evaluation.queries, evaluation.candidate.rewrites, strict=True)
+        texts = [f"{r or q.text} more{i} and{i} yet{i}" for i, (q, r) in enumerate(pairs)]
+        result = run_gate(with_candidate(evaluation, rewrites=texts), QUICK)
+        rises = check(result, "judge_ndcg").low > 0
+        assert rises == (gain == 0.02)
+        beyond = [c for c in result.checks if c.name in form and c.low is not None and c.low <= -c.margin]
+        assert "length" in {c.name for c in beyond}
+        assert {c.verdict == "pass" for c in beyond} == {rises}
+        assert all("allowed, since judge_ndcg rises" in c.reason for c in beyond) == rises
+        assert (result.verdict is Verdict.PROMOTE) == rises
+
+
+def test_what_is_copied_is_not_excused_by_the_judge(simulate):
+    result = run_gate(copied(simulate(1, reward_gain=0.3, judge_gain=0.02)), QUICK)
+    assert check(result, "judge_ndcg").low > 0 and "copying" in result.failed
 
 
 def test_no_gain_is_held(simulate):
@@ -203,7 +226,7 @@ def test_a_report_decides_nothing(simulate):
 
 
 def test_below_the_margin_but_not_by_holm_is_held(simulate):
-    evaluation = simulate(10, reward_gain=0.3, judge_gain=0.02)
+    evaluation = simulate(10, reward_gain=0.3, judge_gain=-0.002)
     extra = np.random.default_rng(0).integers(0, 5, len(evaluation))
     texts = [f"{q.text} more{e}" + f" word{e}" * e for q, e in zip(evaluation.queries, extra, strict=True)]
     longer = with_candidate(evaluation, rewrites=texts)
@@ -334,7 +357,7 @@ def test_what_was_not_given_is_skipped_and_said(simulate):
 
 def test_a_skipped_check_is_in_no_family(simulate):
     """Holm multiplies the lowest p-value by the number of checks that were computed or broke, skipped ones apart."""
-    harmed_by_length = long(simulate(1))
+    harmed_by_length = long(simulate(1, judge_gain=-0.002))
     result = run_gate(harmed_by_length, QUICK.model_copy(update={"margins": ROOM.model_copy(update={"length": 3.3})}))
     family = [c for c in result.checks if c.kind in ("reward", "guardrail") and c.verdict != "skipped"]
     assert len(family) == 19
@@ -348,7 +371,7 @@ def test_a_skipped_check_is_in_no_family(simulate):
 
 
 def test_mitigations_are_those_of_what_failed_the_clearest_first(simulate):
-    result = run_gate(long(copied(simulate(1, reward_gain=0.3, judge_gain=0.02))), QUICK)
+    result = run_gate(long(copied(simulate(1, reward_gain=0.3, judge_gain=-0.002))), QUICK)
     failed = sorted((c for c in result.checks if c.verdict == "fail" and c.kind == "guardrail"), key=lambda c: c.p_value)
     assert result.failed == tuple(c.name for c in failed) and {"length", "copying"} <= set(result.failed)
     assert result.mitigations == tuple(dict.fromkeys(c.mitigation for c in failed))

@@ -114,6 +114,8 @@ class Check(ABC):
         sign: 1 where a higher metric is better, -1 where a lower one is.
         needs: Fields of the evaluation without which it cannot be answered.
         optional: Whether the settings require it only where they name it: nothing in a cycle feeds it.
+        excused_by: Another check, whose L above 0 lets this one pass: what a change of the texts' form is feared for are worse
+            results, and an independent judge that finds better ones has the last word on it.
         default_margin: m where the settings say nothing, in the metric's own units: a business limit, what a
             search team would accept to lose for a gain in reward. None where the candidate must be better.
         mitigation: What the next training does where this check fails: "stronger_kl" to the reference, "length_control",
@@ -130,6 +132,7 @@ class Check(ABC):
     sign: ClassVar[Literal[1, -1]] = 1
     needs: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[bool] = False
+    excused_by: ClassVar[str | None] = None
     default_margin: ClassVar[float | None] = None
     mitigation: ClassVar[Mitigation] = "none"
     config: CheckSettings

@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -146,6 +146,8 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
       enough that its L > -m too and that L > 0 for the judge on new entities.
     - REJECT: a hard check failed, or some guardrail's U < -m and its p-value is at most 5 % after Holm over
       the reward and all guardrails; a check that could not be computed counts in that family as p = 1.
+      A guardrail of the texts' form (length, similarity, generic words) passes too where the judge's L > 0
+      (`Check.excused_by`).
     - HOLD: everything else, with fewer users than the minimum, missing data and errors in a check among it.
 
     A check is skipped, is in no family and decides nothing, where it is not applicable (the evaluation says that there can
@@ -183,12 +185,14 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
     baselines = [evaluation.champion_name if check.baseline == "champion" else check.baseline for check in checks]
     family = [i for i, check in enumerate(checks) if check.kind in ("reward", "guardrail") and not _skipped(found[i])]
     adjusted = dict(zip(family, holm([_p_value(found[i]) for i in family]).tolist(), strict=True))
-    results = tuple(
+    compared = tuple(
         _without_numbers(check, estimate, against)
         if isinstance(estimate, _Unmeasured)
         else _result(check, estimate, adjusted.get(i), against)
         for i, (check, estimate, against) in enumerate(zip(checks, found, baselines, strict=True))
     )
+    by_name = {r.name: r for r in compared}
+    results = tuple(_excused(r, by_name.get(c.excused_by or "")) for c, r in zip(checks, compared, strict=True))
     failed = _failed(results)
     verdict, reason = _decide(results, failed, holds, config)
     mitigations = dict.fromkeys(r.mitigation for r in failed if r.mitigation != "none")
@@ -282,6 +286,13 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None, against: s
         limits.effective_users,
         needed,
     )
+
+
+def _excused(result: CheckResult, by: CheckResult | None) -> CheckResult:
+    """A result that its excuse lets pass, see `Check.excused_by`."""
+    if result.verdict not in ("unclear", "fail") or by is None or by.low is None or by.low <= 0:
+        return result
+    return replace(result, verdict="pass", reason=f"{result.reason}; allowed, since {by.name} rises (L {by.low:+.4g})")
 
 
 def _users_needed(check: Check, limits: Bounds) -> int | None:

@@ -20,6 +20,7 @@ class Length(TextCheck):
     question = "Do rewrites grow no longer?"
     gain_range = UNLIMITED
     sign = -1
+    excused_by = "judge_ndcg"
     default_margin = 0.75
     mitigation = "length_control"
 
@@ -41,6 +42,7 @@ class LengthVsRecent(MeanCheck):
     baseline = "best recent champion"
     sign = -1
     needs = ("recent",)
+    excused_by = "judge_ndcg_vs_recent"
     default_margin = 0.75
     mitigation = "length_control"
 
@@ -57,6 +59,7 @@ class LongShare(MeanCheck):
     question = "Are no more rewrites long?"
     gain_range = EVENT
     sign = -1
+    excused_by = "judge_ndcg"
     default_margin = 0.05
     mitigation = "length_control"
 
@@ -79,6 +82,7 @@ class RewardLengthCorrelation(Check):
     question = "Does length not begin to pay?"
     sign = -1
     needs = ("candidate.log_reward", "champion.log_reward")
+    excused_by = "judge_ndcg"
     default_margin = 0.15
     mitigation = "length_control"
 

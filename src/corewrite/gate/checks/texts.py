@@ -43,6 +43,7 @@ class Similarity(TextCheck):
     name = "similarity"
     question = "Do rewrites stay as close to the query?"
     gain_range = SHARE
+    excused_by = "judge_ndcg"
     default_margin = 0.10
     mitigation = "wider_pair_margin"
 
@@ -168,6 +169,7 @@ class GenericWords(MeanCheck):
     question = "Are no more generic words added?"
     gain_range = SHARE
     sign = -1
+    excused_by = "judge_ndcg"
     default_margin = 0.05
     mitigation = "higher_sft_weight"
 
