@@ -17,7 +17,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,8 @@ from peers import PeerSettings, grpo, iterative_dpo, rloo
 from setting import FloatArray, Platform, Task, paired, platform
 from transformers import TrainerCallback
 
+from corewrite.deployment.served import served_rewrites
+from corewrite.domain import Query
 from corewrite.report.vega import LINES, layers, mark, quantity, render_svg
 from corewrite.rewriter import Rewriter, load_rewriter
 from corewrite.studies.summary import machine
@@ -177,8 +179,19 @@ METHODS: dict[str, Callable[[Run], None]] = {
 }
 
 
-def train_method(method: str, task: Task, seed: int, minutes: Sequence[float], out: Path) -> None:
-    """Train one method and keep its policy at each time; a training that is kept is not done again."""
+def train_method(
+    method: str, task: Task, queries: Mapping[str, Sequence[Query]], seed: int, minutes: Sequence[float], out: Path
+) -> None:
+    """Train one method and keep its policy at each time with what it serves; a training that is kept is not done again.
+
+    Args:
+        method: Of `METHODS`.
+        task: What is learnt.
+        queries: To serve, by name.
+        seed: Of everything random.
+        minutes: Times, ascending.
+        out: Where it is kept.
+    """
     file = out / f"{method}-{seed}-trained.json"
     if file.is_file():
         return
@@ -193,24 +206,35 @@ def train_method(method: str, task: Task, seed: int, minutes: Sequence[float], o
         print(times[-1], flush=True)
 
     METHODS[method](Run(task, policy, Marks([60 * m for m in minutes], keep), seed))
+    for time_ in times:
+        name = f"{method}-{seed}-{time_['minutes']:g}"
+        kept = load_rewriter(out / "policies" / name)
+        served = {of: served_rewrites(kept, some, max_new_tokens=task.limit) for of, some in queries.items()}
+        (out / f"{name}-rewrites.json").write_text(json.dumps(served), "utf-8")
     file.write_text(json.dumps({"machine": machine(), "times": times}), "utf-8")  # last: says that the training is whole
 
 
 def measure_method(method: str, found: Platform, seed: int, out: Path) -> None:
-    """Measure the policies that a training kept; what is measured is not measured again."""
+    """Measure what the policies that a training kept serve; what is measured is not measured again."""
     file = out / f"{method}-{seed}.json"
     if file.is_file():
         return
     trained, rows = json.loads((out / f"{method}-{seed}-trained.json").read_text("utf-8")), list[dict[str, Any]]()
     for time_ in trained["times"]:
         name = f"{method}-{seed}-{time_['minutes']:g}"
-        means, truth = found.measure_by_search(load_rewriter(out / "policies" / name))
+        served = json.loads((out / f"{name}-rewrites.json").read_text("utf-8"))
+        means, truth = found.measure_rewrites(served["gate"], served["held_out"])
         means["ndcg10"] = means["ndcg10_all"]
         rows.append(time_ | {measure: means[measure] for measure in MEASURES} | {"machine": trained["machine"]})
         np.save(out / f"{name}.npy", truth)
         print(rows[-1], flush=True)
     (out / f"users-{seed}.json").write_text(json.dumps(list(found.held_out.user_ids)), "utf-8")
     file.write_text(json.dumps(rows), "utf-8")  # last: its presence says that the run is whole
+
+
+def queries_of(found: Platform) -> dict[str, Sequence[Query]]:
+    """What the policies are measured on: the gate's searches and fresh ones."""
+    return {"gate": [x.query for x in found.for_gate], "held_out": found.held_out.queries}
 
 
 def task_of(found: Platform) -> Task:
@@ -290,7 +314,7 @@ def main() -> None:
             if (arguments.out / f"{method}-{seed}.json").is_file() or time.monotonic() + 60 * minutes[-1] > stop:
                 continue
             found = found or platform(seed, arguments.platforms)
-            train_method(method, task_of(found), seed, minutes, arguments.out)
+            train_method(method, task_of(found), queries_of(found), seed, minutes, arguments.out)
             measure_method(method, found, seed, arguments.out)
     kept = [file for method in METHODS for file in sorted(arguments.out.glob(f"{method}-*.json")) if file.stem.count("-") == 1]
     rows = [row for file in kept for row in json.loads(file.read_text("utf-8"))]

@@ -85,13 +85,16 @@ class Platform:
     def measure_by_search(self, policy: Rewriter) -> tuple[dict[str, float], FloatArray]:
         """As `measure`, and the true nDCG@10 of each fresh search, float64 [searches]."""
         limit = self.config.pipeline.max_new_tokens
+        gate = served_rewrites(policy, [x.query for x in self.for_gate], max_new_tokens=limit)
+        return self.measure_rewrites(gate, served_rewrites(policy, self.held_out.queries, max_new_tokens=limit))
+
+    def measure_rewrites(self, gate: Sequence[str | None], fresh: Sequence[str | None]) -> tuple[dict[str, float], FloatArray]:
+        """As `measure_by_search`, of what a policy serves on gate users' searches and on the fresh ones."""
         queries = [x.query for x in self.for_gate]
-        rewrites = served_rewrites(policy, queries, max_new_tokens=limit)
-        (judged,) = self.judge.ndcg10(queries, [fused_lists(self.deployment, queries, rewrites)])
-        fresh = served_rewrites(policy, self.held_out.queries, max_new_tokens=limit)
+        (judged,) = self.judge.ndcg10(queries, [fused_lists(self.deployment, queries, gate)])
         truth = ndcg10(self.world, self.held_out.intents, fused_lists(self.deployment, self.held_out.queries, fresh))
         means = {
-            "reward": float(log_rewards(self.deployment, self.for_gate, rewrites).mean()),
+            "reward": float(log_rewards(self.deployment, self.for_gate, gate).mean()),
             "judge": float(judged.mean()),
             **{f"ndcg10_{name}": float(truth[inside].mean()) for name, inside in truth_slices(self.held_out).items()},
             "words": float(np.mean([len((r or q.text).split()) for r, q in zip(fresh, self.held_out.queries, strict=True)])),

@@ -8,11 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
 from corewrite.domain import Query, TrainingInstance
-from corewrite.rewriter import Rewriter, new_small_decoder
+from corewrite.rewriter import load_rewriter, new_small_decoder
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 pytest.importorskip("trl")
@@ -80,17 +79,15 @@ def tiny() -> SimpleNamespace:
     warm = new_small_decoder([q.text for q in QUERIES] * 5, seed=1, vocabulary=300, width=32, layers=1, heads=2)
     instances = [TrainingInstance(f"i{i}", "u", q, ("a",), (1.0,), ("b",), (1.0,), float(i)) for i, q in enumerate(QUERIES)]
 
-    def measure_by_search(policy: Rewriter) -> tuple[dict[str, float], np.ndarray]:
-        prompts = [policy.template.encode(q) for q in QUERIES[:12]]
-        said = [[policy.template.encode_target(q.text)] for q in QUERIES[:12]]
-        with torch.no_grad():
-            found = policy.log_probs(prompts, said).sum(1).double().numpy()
-        return dict.fromkeys(("ndcg10_all", "reward", "judge", "words"), float(found.mean())), found
+    def measure_rewrites(gate: list[str | None], fresh: list[str | None]) -> tuple[dict[str, float], np.ndarray]:
+        found = np.array([float(len(r or "")) for r in fresh])
+        return dict.fromkeys(("ndcg10_all", "reward", "judge", "words"), float(found.mean()) + len(gate)), found
 
     return SimpleNamespace(
-        warm=warm, instances=instances, measure_by_search=measure_by_search, deployment=SimpleNamespace(reward=Spread()),
+        warm=warm, instances=instances, for_gate=instances[:3], measure_rewrites=measure_rewrites,
+        deployment=SimpleNamespace(reward=Spread()),
         config=SimpleNamespace(pipeline=SimpleNamespace(max_new_tokens=6)),
-        held_out=SimpleNamespace(user_ids=tuple(f"u{i}" for i in range(12))),
+        held_out=SimpleNamespace(user_ids=tuple(f"u{i}" for i in range(len(QUERIES))), queries=QUERIES),
     )  # fmt: skip
 
 
@@ -98,12 +95,15 @@ def test_every_method_trains_from_the_same_warm_start_and_is_measured_at_every_t
     tiny: SimpleNamespace, tmp_path: Path
 ) -> None:
     before, rows, minutes = tiny.warm.policy_hash, [], (0.004, 0.02)
+    task, queries = frontier.task_of(tiny), frontier.queries_of(tiny)
     for method in frontier.METHODS:
         files = [tmp_path / f"{method}-0{end}.json" for end in ("-trained", "")]
-        frontier.train_method(method, frontier.task_of(tiny), 0, minutes, tmp_path)
+        frontier.train_method(method, task, queries, 0, minutes, tmp_path)
         frontier.measure_method(method, tiny, 0, tmp_path)
         written = [file.read_text() for file in files]
-        frontier.train_method(method, frontier.task_of(tiny), 0, minutes, tmp_path)  # kept, not done again
+        frontier.train_method(
+            method, frontier.task_of(tiny), frontier.queries_of(tiny), 0, minutes, tmp_path
+        )  # kept, not done again
         frontier.measure_method(method, tiny, 0, tmp_path)
         assert [file.read_text() for file in files] == written
         rows += frontier.json.loads(written[1])
@@ -111,6 +111,6 @@ def test_every_method_trains_from_the_same_warm_start_and_is_measured_at_every_t
     assert [(r["method"], r["minutes"]) for r in rows] == [(m, t) for m in frontier.METHODS for t in minutes]
     assert all(r["seconds"] >= 60 * r["minutes"] for r in rows if r["method"] != "ours")
     assert {d["against"] for d in frontier.differences(rows, tmp_path)} == set(frontier.METHODS) - {"ours"}
-    last = {r["method"]: np.load(tmp_path / f"{r['method']}-0-{minutes[1]:g}.npy") for r in rows}
-    assert len({v.tobytes() for v in last.values()}) == len(frontier.METHODS)  # all trained, each in its way
+    last = {load_rewriter(tmp_path / "policies" / f"{m}-0-{minutes[1]:g}").policy_hash for m in frontier.METHODS}
+    assert len(last | {before}) == len(frontier.METHODS) + 1  # all trained, each in its way
     assert frontier.draw(rows).startswith("<svg") and "var(" not in frontier.draw(rows)
