@@ -59,7 +59,7 @@ def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, gro
 
     first = make(0)
     assert (first.compared_with, first.decision.verdict, first.decision.previous) == (None, "promote", None)
-    assert set(first.evaluation.kl) == {"champion", "reference"} and first.evaluation.recent is None
+    assert set(first.evaluation.kl) == {"reference"} and first.evaluation.recent is None
     # Nothing of what a cycle's gate looks at is left out.
     (evaluation,) = gated
     assert {"head", "new", "after a query"} <= set(evaluation.slices) and evaluation.slices["head"].any()

@@ -12,7 +12,7 @@ from corewrite.deployment.served import fused_lists, log_rewards, served_rewrite
 from corewrite.evaluation.direct_grades import GradingTask
 from corewrite.evaluation.measures import PAYLOAD, divergence, repair_log_probs
 from corewrite.evaluation.searches import GateSearches
-from corewrite.gate import Absent, Canary, Evaluation, PolicyOutputs
+from corewrite.gate import CHAMPION, Absent, Canary, Evaluation, PolicyOutputs
 from corewrite.relevance import Judge
 from corewrite.rewriter import Rewriter
 
@@ -165,7 +165,8 @@ def build_evaluation(
             given = searches.successful_reformulations
             reason = given.reason if isinstance(given, Absent) else "no user of the gate repaired a query"
             absent |= dict.fromkeys(_REPAIRS, reason)
-        others = {"champion": baseline.policy, "lineage": lineage, "reference": reference}
+        served: Rewriter | Absent = baseline.policy if baseline_name == CHAMPION else Absent("no champion serves yet")
+        others = {"champion": served, "lineage": lineage, "reference": reference}
         kl, missing = _divergences(candidate, others, searches)
         absent |= missing
         if not _finite(candidate.policy):
@@ -218,7 +219,7 @@ def _divergences(
         elif other.tokenizer.get_vocab() != own:
             absent[f"kl.{name}"] = f"the {name} has another vocabulary"
         else:
-            if id(other) not in known:  # in the first week the baseline is what training began from
+            if id(other) not in known:  # the champion may be what training began from
                 known[id(other)] = divergence(side.policy, other, searches.queries, side.rewrites)
             found[name] = known[id(other)]
     return found, absent

@@ -16,6 +16,8 @@ BoolArray = npt.NDArray[np.bool_]
 # Not lists: the garbage collector forgets a tuple of texts and walks through a list again and again.
 Words = tuple[str, ...]
 
+CHAMPION = "champion"
+"""What the report calls a policy that is in production."""
 KL_FROM = ("reference", "champion", "lineage")
 _NUMBERS = (
     "log_reward",
@@ -163,7 +165,7 @@ class Evaluation:
         absent: Why there can be no such data, by the name that `given` knows them by: {"recent": "this is the first
             champion's second week"} or {"kl.lineage": ...}. What is None and not said to be absent was not computed, which
             holds the candidate back where the settings require a check that needs it.
-        champion_name: What `champion` is, in the words of the report.
+        champion_name: What `champion` is, in the words of the report; `CHAMPION` where it is in production.
         candidate_problems: What is wrong with the candidate's files or weights: it does not load, a hash
             does not match, a weight is NaN, its rewrites cannot be parsed. One sentence each; any is refused.
         original_corrected_ndcg: `original_judge_ndcg`, corrected as `PolicyOutputs.corrected_ndcg` is; None where raters graded
@@ -185,7 +187,7 @@ class Evaluation:
     recent: PolicyOutputs | None = None
     canaries: Sequence[Canary] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
-    champion_name: str = "champion"
+    champion_name: str = CHAMPION
     candidate_problems: Sequence[str] = ()
     original_corrected_ndcg: FloatArray | None = None
 

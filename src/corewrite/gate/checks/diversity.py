@@ -17,6 +17,7 @@ class Distinct2(SetCheck):
 
     name = "distinct_2"
     question = "Do rewrites stay as diverse?"
+    excused_by = "judge_ndcg"
     default_margin = 0.10
     mitigation = "higher_sft_weight"
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.gate.check import MeanCheck, register
-from corewrite.gate.evaluation import Evaluation
+from corewrite.gate.evaluation import CHAMPION, Evaluation, NotApplicableError
 from corewrite.gate.ratio_of_sums import EVENT_WITH_LIMIT, UNLIMITED, GainRange
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,6 +31,7 @@ class KlReference(_Kl):
     name = "kl_reference"
     question = "Is the policy still near its reference?"
     needs = ("kl.reference",)
+    excused_by = "judge_ndcg"
     default_margin = 1.0
 
 
@@ -41,6 +42,7 @@ class KlChampion(_Kl):
     name = "kl_champion"
     question = "Is the policy still near the champion?"
     needs = ("kl.champion",)
+    excused_by = "judge_ndcg"
     default_margin = 1.0
 
 
@@ -83,7 +85,8 @@ class RepairLogProb(MeanCheck):
 class HeadChurn(MeanCheck):
     """Share of the slice "head" whose served text differs from the champion's; the margin is the limit on it.
 
-    Users and caches know what frequent queries bring.
+    Users and caches know what frequent queries bring. Not applicable where no champion serves: nobody has seen the rewrites of
+    what stands in for one.
     """
 
     name = "head_churn"
@@ -97,6 +100,8 @@ class HeadChurn(MeanCheck):
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """1 where it differs, on the head."""
+        if evaluation.champion_name != CHAMPION:
+            raise NotApplicableError(f"no champion serves yet: nobody has seen what the {evaluation.champion_name} rewrites")
         pairs = zip(evaluation.candidate_served.texts, evaluation.champion_served.texts, strict=True)
         differs = np.array([float(a != b) for a, b in pairs])
         head = evaluation.slices["head"]
