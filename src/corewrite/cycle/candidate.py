@@ -130,6 +130,7 @@ def make_candidate(
                 *data.reformulations(), deployment, config.warm_start, seed=seed, model=model, progress=progress
             )
     watch = _Watch(deployment, judge, data.for_gate[: config.watched_queries], config.max_new_tokens, observe)
+    protected = data.protected_words(deployment, seed)
     with steps.step("train: semi-online MPO") as progress:
         at_start = watch(-1, warm)
         candidate, report = run_training(
@@ -140,6 +141,7 @@ def make_candidate(
             RunLayout(folder).training,
             seed=seed,
             provenance=provenance.as_dict(),
+            protected_words=protected,
             observe=watch,
             progress=progress,
         )
@@ -152,7 +154,7 @@ def make_candidate(
         evaluation = evaluate(
             candidate,
             incumbent.policy or warm,
-            data.searches(deployment, incumbent, seed),
+            data.searches(incumbent, protected),
             deployment,
             judge,
             max_new_tokens=config.max_new_tokens,
@@ -216,16 +218,20 @@ class _Windows:
         )
         return successful_reformulations, satisfied_queries
 
-    def searches(self, deployment: Deployment, incumbent: Incumbent, seed: int) -> GateSearches:
+    def protected_words(self, deployment: Deployment, seed: int) -> frozenset[str]:
+        """Words that neither what is learnt nor what is gated should drop."""
+        seen = [*self.earlier.instances(deployment.documents, seed=seed), *self.instances]
+        return find_protected_words(seen, deployment.documents, seed=seed)
+
+    def searches(self, incumbent: Incumbent, protected_words: frozenset[str]) -> GateSearches:
         """What candidate and incumbent are compared on."""
         before = query_frequency(self.earlier.outcomes.query.tolist())
-        seen = [*self.earlier.instances(deployment.documents, seed=seed), *self.instances]
         return GateSearches(
             self.for_gate,
             before + query_frequency(self.window.outcomes.query.tolist()),
             before=before,
             successful_reformulations=OF_A_WARM_START if incumbent.champion is None else self.window.gate_repairs(),
-            protected_words=find_protected_words(seen, deployment.documents, seed=seed),
+            protected_words=protected_words,
         )
 
 

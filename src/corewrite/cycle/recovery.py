@@ -54,7 +54,7 @@ def _change(config: TrainingConfig, name: str) -> Mapping[str, object]:
         case "length_control":
             return {"length_normalised": True, "learning_rate": config.learning_rate / 2, "sync_ref_model": False}
         case "wider_pair_margin":
-            return {"minimum_gap": 2 * config.minimum_gap, "beta": 2 * config.beta}
+            return {"minimum_gap": 1.5 * config.minimum_gap, "beta": 2 * config.beta}
         case "higher_sft_weight":
             # Up to 0.3 however often: with much more of it the policy learns to leave queries alone.
             return {"weight_generation": max(config.weight_generation, min(0.3, 3 * max(config.weight_generation, 0.1 / 3)))}

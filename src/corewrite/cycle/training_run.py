@@ -21,6 +21,7 @@ def run_training(
     seed: int,
     adapter_seed: int | None = None,
     provenance: dict[str, str | int],
+    protected_words: frozenset[str] | None = None,
     observe: PhaseObserver = lambda phase, policy: {},
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Rewriter, TrainingReport]:
@@ -35,6 +36,7 @@ def run_training(
         seed: Of the training.
         adapter_seed: Of the adapter's first weights, where the settings want an adapter; None: that of the training.
         provenance: Written into every phase.
+        protected_words: Not to be dropped by what is learnt, see `train`.
         observe: More to note of the policy after each phase.
         progress: Called with (done, total) over all phases.
 
@@ -53,6 +55,7 @@ def run_training(
             seed=seed,
             provenance=provenance,
             engine=engine,
+            protected_words=protected_words,
             observe=after_phase,
             progress=show,
         )

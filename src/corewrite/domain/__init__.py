@@ -12,7 +12,7 @@ from corewrite.domain.query_codec import query_columns, query_from_json, query_f
 from corewrite.domain.settings import PluginSettings, Settings, read_settings
 from corewrite.domain.status import Outcome, SignalStatus
 from corewrite.domain.strict_yaml import ConfigError
-from corewrite.domain.text import is_identity, normalise, words
+from corewrite.domain.text import drops_protected, is_identity, normalise, words
 
 __all__ = [
     "CODE",
@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "SignalStatus",
     "TrainingInstance",
+    "drops_protected",
     "hash_share",
     "is_identity",
     "keyed_bits",

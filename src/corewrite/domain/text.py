@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Collection
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
@@ -22,3 +23,8 @@ def is_identity(query: str, rewrite: str | None) -> bool:
 def words(text: str) -> list[str]:
     """Split normalised `text` into its words (runs of letters and digits), in order, repeats kept."""
     return _WORD.findall(normalise(text))
+
+
+def drops_protected(query: Collection[str], text: Collection[str], protected: Collection[str]) -> bool:
+    """Whether a text lacks a number or a protected word that the query has; all are words as `words` gives them."""
+    return any(w not in text and (w in protected or any(c.isdigit() for c in w)) for w in query)

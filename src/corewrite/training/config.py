@@ -59,7 +59,7 @@ class LoraSettings(Settings):
 class TrainingConfig(Settings):
     """One training run; the defaults suit rewrites of a few tokens by a small decoder."""
 
-    phases: int = Field(default=6, ge=1)
+    phases: int = Field(default=8, ge=1)
     """Phases: in each, weights are synced to the sampler once."""
     instances_per_phase: int = Field(default=3_000, ge=1)
     """Instances drawn for a phase."""
@@ -67,8 +67,8 @@ class TrainingConfig(Settings):
     """N: rewrites sampled per instance; the identity is added as candidate N+1."""
     k: int = Field(default=1, ge=1)
     """Pairs per instance at most: the i-th best with the i-th worst."""
-    minimum_gap: float = Field(default=0.05, ge=0)
-    """g_min: pairs closer than this in log R are dropped, nats."""
+    minimum_gap: float = Field(default=0.15, ge=0)
+    """g_min: pairs closer than this in log R are dropped, nats: near-ties of one user's clicks are noise."""
     beta: float = Field(default=0.2, gt=0)
     """Strength of the reference."""
     weight_preference: float = Field(default=0.8, ge=0)

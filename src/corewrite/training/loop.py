@@ -41,6 +41,7 @@ def train(
     seed: int,
     provenance: dict[str, Any],
     engine: SamplingEngine | None = None,
+    protected_words: frozenset[str] | None = None,
     observe: PhaseObserver = lambda phase, policy: {},
     progress: Progress = lambda what, done, total: None,
 ) -> TrainingReport:
@@ -55,6 +56,7 @@ def train(
         seed: The one seed.
         provenance: What the reward and the data are (hashes, window); a run resumes only under the same.
         engine: What samples; default: a copy of the policy in this process.
+        protected_words: Rewrites that drop one of these, or a number, are in no pair; None: nothing is protected.
         observe: Called after each phase.
         progress: Called with (what, done, total).
 
@@ -66,17 +68,24 @@ def train(
         CheckpointError: a file could not be written.
     """
     check_inputs(instances, config)
-    run = RunFolder(folder, _identity(policy, instances, config, seed, provenance), writes=parallel.rank() == 0)
+    identity = _identity(policy, instances, config, seed, provenance, protected_words)
+    run = RunFolder(folder, identity, writes=parallel.rank() == 0)
     with with_threads(parallel.from_first(run.threads)):
         learner = Learner.resume(policy, config, run)
         engine = engine or InProcessEngine(policy, config.sampler_precision)
         rollouts = Rollouts(engine, policy, reward, config, seed, progress)
-        _run_phases(learner, rollouts, Batches(instances, config, seed), run, observe, progress)
+        _run_phases(learner, rollouts, Batches(instances, config, seed), run, protected_words, observe, progress)
         return build_report(parallel.from_first(run.records()))
 
 
 def _run_phases(
-    learner: Learner, rollouts: Rollouts, batches: Batches, run: RunFolder, observe: PhaseObserver, progress: Progress
+    learner: Learner,
+    rollouts: Rollouts,
+    batches: Batches,
+    run: RunFolder,
+    protected_words: frozenset[str] | None,
+    observe: PhaseObserver,
+    progress: Progress,
 ) -> None:
     policy, config, beside = learner.policy, learner.config, Background()
 
@@ -102,7 +111,7 @@ def _run_phases(
             rollouts.remember(batch, scored)
         # Select the best and the worst k.
         clock = PhaseClock()
-        rows = select_rows(policy, batch, scored, config, phase=phase)
+        rows = select_rows(policy, batch, scored, config, phase=phase, protected_words=protected_words)
         # Begun with this phase's prompts built: the template counts the truncated ones of one phase at a time.
         if config.overlap and phase + 1 < config.phases and run.scored(phase + 1) is None:
             beside.start(sample_and_score, phase + 1, rollouts.sync(batches[phase + 1], phase + 1))
@@ -123,12 +132,20 @@ def _run_phases(
 
 
 def _identity(
-    policy: Rewriter, instances: Sequence[TrainingInstance], config: TrainingConfig, seed: int, provenance: dict[str, Any]
+    policy: Rewriter,
+    instances: Sequence[TrainingInstance],
+    config: TrainingConfig,
+    seed: int,
+    provenance: dict[str, Any],
+    protected_words: frozenset[str] | None,
 ) -> dict[str, Any]:
+    # Named only where there are any: runs without them, of versions before too, keep their identity.
+    protected = {} if protected_words is None else {"protected_words": sha256_json(sorted(protected_words))}
     return {
         "config": first_names(config.model_dump(mode="json")),
         "seed": seed,
         "start": policy.policy_hash,
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),
         "provenance": provenance,
+        **protected,
     }

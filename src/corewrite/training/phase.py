@@ -7,7 +7,7 @@ from typing import ParamSpec
 
 import numpy as np
 
-from corewrite.domain import TrainingInstance
+from corewrite.domain import TrainingInstance, drops_protected, words
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored
@@ -74,16 +74,35 @@ class Background:
 
 
 def select_rows(
-    policy: Rewriter, batch: Sequence[TrainingInstance], scored: Scored, config: TrainingConfig, *, phase: int
+    policy: Rewriter,
+    batch: Sequence[TrainingInstance],
+    scored: Scored,
+    config: TrainingConfig,
+    *,
+    phase: int,
+    protected_words: frozenset[str] | None = None,
 ) -> list[Row]:
     """Top-k / bottom-k preference pairs of every instance that has one, with its prompt.
+
+    Args:
+        policy: Builds the prompts.
+        batch: The phase's instances.
+        scored: Their candidates.
+        config: Settings.
+        phase: For messages.
+        protected_words: Candidates that drop one of these, or a number, are left out: the gate would not let them serve. None:
+            nothing is protected.
 
     Raises:
         ValueError: no instance of the phase has a pair.
     """
     rows = []
     for x in batch:
-        pairs = select_pairs(scored.candidates.get(x.instance_id, ()), config.k, config.minimum_gap)
+        candidates = scored.candidates.get(x.instance_id, ())
+        if protected_words is not None:
+            own = words(x.query.text)
+            candidates = [c for c in candidates if not drops_protected(own, words(c.text), protected_words)]
+        pairs = select_pairs(candidates, config.k, config.minimum_gap)
         if pairs:
             rows.append(Row(x.instance_id, tuple(policy.template.encode(x.query)), tuple(pairs)))
     if rows:

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from corewrite.domain import drops_protected
 from corewrite.gate.check import MeanCheck, TextCheck, register
 from corewrite.gate.evaluation import Evaluation, ServedTexts, Words
 from corewrite.gate.ratio_of_sums import EVENT, SHARE
@@ -77,11 +78,7 @@ class EntitiesDropped(TextCheck):
     def of(self, served: ServedTexts, evaluation: Evaluation) -> FloatArray:
         """1 where one is dropped."""
         pairs = zip(evaluation.query_words, served.words, strict=True)
-        return np.array([float(text != own and _drops(own, text, evaluation.protected_words)) for own, text in pairs])
-
-
-def _drops(own: Words, text: Words, protected: frozenset[str]) -> bool:
-    return any(w not in text and (w in protected or any(c.isdigit() for c in w)) for w in own)
+        return np.array([float(text != own and drops_protected(own, text, evaluation.protected_words)) for own, text in pairs])
 
 
 @register
