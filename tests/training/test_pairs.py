@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corewrite.domain import Query, TrainingInstance
-from corewrite.training import ScoredCandidate, select_pairs
-from corewrite.training.candidates import distinct_candidates
+from corewrite.training import ScoredCandidate, TrainingConfig, select_pairs
+from corewrite.training.candidates import Scored, distinct_candidates
+from corewrite.training.phase import select_rows
 
 
 def candidate(text: str, reward: float, **kwargs) -> ScoredCandidate:
@@ -72,3 +73,22 @@ def test_selection_ignores_the_order_of_candidates_and_never_repeats_one(values,
     used = [c.text for p in pairs for c in (p.chosen, p.rejected)]
     assert len(used) == len(set(used)) and len(pairs) <= k
     assert all(p.gap >= 0.05 and p.chosen.log_reward >= 0 for p in pairs)
+
+
+def test_what_drops_a_protected_word_or_a_number_is_in_no_pair(start):
+    """Neither learnt nor, as the worst, what is learnt against; a text that keeps them takes its place."""
+    texts = {"cat": 0.9, "cat zebra": 0.5, "zebra 7": 0.8, "cat zebra 7": 0.4, "zebra cat 7 dog": -0.3}
+    x = TrainingInstance("q", "u", Query("zebra 7"), ("a",), (1.0,), ("b",), (1.0,))
+    scored = Scored("", {"q": [candidate(t, r) for t, r in texts.items()]}, {}, {})
+    config = TrainingConfig(minimum_gap=0.0)
+
+    def chosen(protected):
+        (row,) = select_rows(start, [x], scored, config, phase=0, protected_words=protected)
+        return names(row.pairs)
+
+    assert chosen(None) == [("cat", "zebra cat 7 dog")]
+    assert chosen(frozenset()) == [("zebra 7", "zebra cat 7 dog")]
+    assert chosen(frozenset({"zebra"})) == [("zebra 7", "zebra cat 7 dog")]
+    x = TrainingInstance("q", "u", Query("zebra dog"), ("a",), (1.0,), ("b",), (1.0,))
+    assert chosen(frozenset({"zebra"})) == [("zebra 7", "zebra cat 7 dog")]
+    assert chosen(frozenset()) == [("cat", "zebra cat 7 dog")]
