@@ -68,7 +68,7 @@ def test_two_weeks_and_what_they_leave(settings, steps):
     assert status["champion"] is not None and status["unfinished"] == {} and len(status["weeks"]) == 2
     # Training began from the warm start, which is what the first candidate is compared with too.
     moved = {c["name"]: c["candidate"] for c in Journal(config.run / "cycles" / "w1").result("gate")["checks"]}
-    assert moved["kl_reference"] == moved["kl_champion"] > 0
+    assert moved["kl_reference"] > 0 and moved["kl_champion"] is None, "no champion serves yet"
     # A cycle feeds all that the gate requires; what cannot exist yet is not applicable.
     for week, absent in (("w1", {"judge_ndcg_vs_recent", "length_vs_recent", "kl_lineage"}), ("w2", set())):
         checks = Journal(config.run / "cycles" / week).result("gate")["checks"]

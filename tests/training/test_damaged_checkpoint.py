@@ -17,7 +17,9 @@ from corewrite.training.errors import ResumeError
 from corewrite.training.optimise import new_optimizer
 from corewrite.training.trained_state import unpack_state
 
-CONFIG = TrainingConfig(phases=1, instances_per_phase=24, num_generations=4, k=1, max_new_tokens=8, pairs_per_step=8)
+CONFIG = TrainingConfig(
+    phases=1, instances_per_phase=24, num_generations=4, k=1, max_new_tokens=8, pairs_per_step=8, minimum_gap=0.05
+)
 
 
 @pytest.fixture(scope="module")

@@ -75,20 +75,20 @@ def test_selection_ignores_the_order_of_candidates_and_never_repeats_one(values,
     assert all(p.gap >= 0.05 and p.chosen.log_reward >= 0 for p in pairs)
 
 
-def test_what_drops_a_protected_word_or_a_number_is_in_no_pair(start):
-    """Neither learnt nor, as the worst, what is learnt against; a text that keeps them takes its place."""
+def test_what_drops_a_protected_word_or_a_number_counts_as_the_worst(start):
     texts = {"cat": 0.9, "cat zebra": 0.5, "zebra 7": 0.8, "cat zebra 7": 0.4, "zebra cat 7 dog": -0.3}
     x = TrainingInstance("q", "u", Query("zebra 7"), ("a",), (1.0,), ("b",), (1.0,))
     scored = Scored("", {"q": [candidate(t, r) for t, r in texts.items()]}, {}, {})
-    config = TrainingConfig(minimum_gap=0.0)
+    config = TrainingConfig(minimum_gap=0.0, k=2)
 
-    def chosen(protected):
+    def pairs(x, protected):
         (row,) = select_rows(start, [x], scored, config, phase=0, protected_words=protected)
         return names(row.pairs)
 
-    assert chosen(None) == [("cat", "zebra cat 7 dog")]
-    assert chosen(frozenset()) == [("zebra 7", "zebra cat 7 dog")]
-    assert chosen(frozenset({"zebra"})) == [("zebra 7", "zebra cat 7 dog")]
-    x = TrainingInstance("q", "u", Query("zebra dog"), ("a",), (1.0,), ("b",), (1.0,))
-    assert chosen(frozenset({"zebra"})) == [("zebra 7", "zebra cat 7 dog")]
-    assert chosen(frozenset()) == [("cat", "zebra cat 7 dog")]
+    assert pairs(x, None)[0] == ("cat", "zebra cat 7 dog")
+    for protected in (frozenset(), frozenset({"zebra"})):
+        chosen, rejected = zip(*pairs(x, protected), strict=True)
+        assert chosen == ("zebra 7", "cat zebra 7"), "they keep the number"
+        assert {"cat", "cat zebra"} & {*rejected}
+    y = TrainingInstance("q", "u", Query("zebra dog"), ("a",), (1.0,), ("b",), (1.0,))
+    assert pairs(y, frozenset())[0][0] == "cat" and pairs(y, frozenset({"zebra"}))[0][0] == "zebra 7"

@@ -56,7 +56,8 @@ def train(
         seed: The one seed.
         provenance: What the reward and the data are (hashes, window); a run resumes only under the same.
         engine: What samples; default: a copy of the policy in this process.
-        protected_words: Rewrites that drop one of these, or a number, are in no pair; None: nothing is protected.
+        protected_words: A rewrite that drops one of these, or a number, counts as the worst of its instance; None: nothing is
+            protected.
         observe: Called after each phase.
         progress: Called with (what, done, total).
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import ParamSpec
 
 import numpy as np
@@ -12,7 +13,7 @@ from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored
 from corewrite.training.config import TrainingConfig
-from corewrite.training.pairs import select_pairs
+from corewrite.training.pairs import ScoredCandidate, select_pairs
 from corewrite.training.rows import Row
 
 P = ParamSpec("P")
@@ -90,8 +91,8 @@ def select_rows(
         scored: Their candidates.
         config: Settings.
         phase: For messages.
-        protected_words: Candidates that drop one of these, or a number, are left out: the gate would not let them serve. None:
-            nothing is protected.
+        protected_words: A candidate that drops one of these, or a number, counts as the worst of its instance: the gate would
+            not let it serve. None: nothing is protected.
 
     Raises:
         ValueError: no instance of the phase has a pair.
@@ -100,8 +101,7 @@ def select_rows(
     for x in batch:
         candidates = scored.candidates.get(x.instance_id, ())
         if protected_words is not None:
-            own = words(x.query.text)
-            candidates = [c for c in candidates if not drops_protected(own, words(c.text), protected_words)]
+            candidates = _droppers_last(x.query.text, candidates, protected_words)
         pairs = select_pairs(candidates, config.k, config.minimum_gap)
         if pairs:
             rows.append(Row(x.instance_id, tuple(policy.template.encode(x.query)), tuple(pairs)))
@@ -116,3 +116,10 @@ def select_rows(
         f"phase {phase} gave no preference pair from {len(batch)} instances: no sampled rewrite beats another by "
         f"{config.minimum_gap} nats of log R; lower minimum_gap, sample more, or warm-start the policy further"
     )
+
+
+def _droppers_last(query: str, candidates: Sequence[ScoredCandidate], protected: frozenset[str]) -> list[ScoredCandidate]:
+    """Candidates, those that drop a protected word of the query with the lowest log R of all."""
+    own = words(query)
+    lowest = min((c.log_reward for c in candidates), default=0.0)
+    return [replace(c, log_reward=lowest) if drops_protected(own, words(c.text), protected) else c for c in candidates]
