@@ -18,9 +18,22 @@ LONGEST = ("studies", "e2e", "registry", "cycle")
 """Folders whose files take longest: begun first, so that no process works alone at the end."""
 
 
+DEVICE = ("rewriter", "training")
+"""Folders whose tests compute where the policy lies: on a GPU where there is one (`-m device`)."""
+ON_PROCESSOR = {f"test_{name}.py" for name in (
+    "beam", "clean", "decode", "examples", "losses", "packed", "pairs", "paths", "rm3", "scoring", "server_hostile", "template",
+    "trl_parity", "usual_words",
+)}  # fmt: skip
+"""Files of these folders that compute nothing, or with models of their own on the processor."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """The longest first; otherwise in order."""
     here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in DEVICE and item.path.name not in ON_PROCESSOR:
+            item.add_marker("device")
 
     def place(item):
         folder = item.path.relative_to(here).parts[0]

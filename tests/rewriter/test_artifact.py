@@ -51,7 +51,7 @@ def test_an_artifact_of_format_1_keeps_prompts_tokens_and_hash(rewriter: Rewrite
     state = sorted(rewriter.model.state_dict().items())
     chunks = [rewriter.tokenizer.backend_tokenizer.to_str().encode(), text.encode()]
     for name, tensor in state:
-        chunks += [f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor.numpy().tobytes()]
+        chunks += [f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode(), tensor.cpu().numpy().tobytes()]
     assert loaded.policy_hash == sha256_chunks(chunks)
     assert len(loaded.tokenizer) == len(rewriter.tokenizer)
     for query in (Query("lion", Context(locale="de")), Query("lion", Context(("cats",), ("A title",), "de-AT"))):

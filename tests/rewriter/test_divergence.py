@@ -16,16 +16,16 @@ def policies():
     second = first.copy()
     with torch.no_grad():
         for parameter in second.model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).to(parameter.device))
     return first, second
 
 
 def by_hand(first, second, prompt, response):
     total = 0.0
     for t in range(len(response)):
-        ids = torch.tensor([[*prompt, *response[:t]]])
+        ids = torch.tensor([[*prompt, *response[:t]]], device=first.model.device)
         with torch.inference_mode():
-            p, q = (softmax(m.model(input_ids=ids).logits[0, -1].double().numpy()) for m in (first, second))
+            p, q = (softmax(m.model(input_ids=ids).logits[0, -1].double().cpu().numpy()) for m in (first, second))
         total += rel_entr(p, q).sum()
     return total / len(response)
 

@@ -26,7 +26,8 @@ def decoded_by_hand(rewriter: Rewriter, query: Query, limit: int, prompt=None) -
     ids, total, out = prompt or rewriter.template.encode(query), 0.0, []
     with torch.no_grad():
         while len(out) < limit and (not out or out[-1] != rewriter.tokenizer.eos_token_id):
-            log_probs = rewriter.model(input_ids=torch.tensor([[*ids, *out]])).logits[0, -1].float().log_softmax(-1)
+            so_far = torch.tensor([[*ids, *out]], device=rewriter.model.device)
+            log_probs = rewriter.model(input_ids=so_far).logits[0, -1].float().log_softmax(-1)
             out.append(int(log_probs.argmax()))
             total += float(log_probs[out[-1]])
     return out, total
@@ -162,8 +163,9 @@ def test_samples_follow_the_models_distribution(trained: Rewriter) -> None:
     query, n = Query("a cat"), 2000
     (row,) = draw(trained, [query], n=n, max_new_tokens=1)
     with torch.no_grad():
-        logits = trained.model(input_ids=torch.tensor([trained.template.encode(query)])).logits[0, -1]
-    probability = logits.double().softmax(-1).numpy()
+        ids = torch.tensor([trained.template.encode(query)], device=trained.model.device)
+        logits = trained.model(input_ids=ids).logits[0, -1]
+    probability = logits.double().softmax(-1).cpu().numpy()
     counts = np.bincount([r.token_ids[0] for r in row], minlength=len(probability))
     common = n * probability >= 5
     assert common.sum() >= 2

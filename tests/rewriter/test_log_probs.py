@@ -15,7 +15,7 @@ RESPONSES = ["red lion trailer", "", "cats", "how to cook rice and eggs", "Ã¼ðŸ¦
 
 def by_hand(model, prompt: list[int], response: list[int]) -> torch.Tensor:
     """One sequence, alone and unpadded, all logits."""
-    logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].float()
+    logits = model(input_ids=torch.tensor([[*prompt, *response]], device=model.device)).logits[0].float()
     log_probs = logits.log_softmax(-1)
     return torch.stack([log_probs[len(prompt) + t - 1, token] for t, token in enumerate(response)])
 

@@ -91,7 +91,14 @@ def load_policy(name, like: Rewriter) -> Rewriter:
 
 def next_log_probs(policy, ids):
     with torch.no_grad():
-        return policy.model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1).double().numpy()
+        return (
+            policy.model(input_ids=torch.tensor([ids], device=policy.model.device))
+            .logits[0, -1]
+            .log_softmax(-1)
+            .double()
+            .cpu()
+            .numpy()
+        )
 
 
 def drawn_by_hand(policy, prompt, keys, limit):

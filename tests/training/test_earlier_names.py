@@ -22,8 +22,9 @@ FIRST = {
 
 
 def test_settings_under_their_first_names_are_read_and_hashed_as_they_were():
-    config = TrainingConfig(phases=2, num_generations=8, max_grad_norm=0.5, sync_ref_model=False)
-    assert TrainingConfig.model_validate(FIRST) == config
+    given = TrainingConfig(phases=2, num_generations=8, max_grad_norm=0.5, sync_ref_model=False)
+    config = given.with_former_defaults()
+    assert TrainingConfig.model_validate(FIRST) == config != given
     assert first_names(config.model_dump(mode="json")) == FIRST
     assert TrainingConfig.model_validate(present_names(FIRST)) == config
     with pytest.raises(ValidationError, match="samples"):
@@ -31,8 +32,10 @@ def test_settings_under_their_first_names_are_read_and_hashed_as_they_were():
 
 
 def test_settings_stored_under_first_names_are_the_same_settings():
-    """A study's folder goes on."""
+    """A study's folder goes on, also under the default precision of today."""
     config = TrainingConfig.model_validate(FIRST)
+    assert same_settings(FIRST, config.model_copy(update={"precision": "auto"}))
+    assert not same_settings(FIRST, config.model_copy(update={"precision": "bfloat16"}))
     assert same_settings(FIRST, config) and same_settings(config.model_dump(mode="json"), config)
     assert not same_settings({**FIRST, "samples": 9}, config) and not same_settings({**FIRST, "unknown": 1}, config)
 

@@ -41,7 +41,7 @@ def moved(start):
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for p in policy.model.parameters():
-            p += 0.02 * torch.randn(p.shape, generator=generator)
+            p += 0.02 * torch.randn(p.shape, generator=generator).to(p.device)
     return policy
 
 
@@ -73,6 +73,7 @@ def distributed(number, port, start, instances, out, micro_batches):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="forks, which a GPU's context does not survive")
 @pytest.mark.parametrize("micro_batches", [((0,), (1, 2, 3), (4, 5, 6, 7)), (tuple(range(8)),)], ids=["5+3 rows", "8+0 rows"])
 def test_two_processes_of_unequal_shares_equal_one(start, instances, micro_batches):
     start.paths  # noqa: B018  # probed before the fork
@@ -151,6 +152,7 @@ def test_a_loss_that_is_not_a_number_names_the_instance(start, instances):
     policy = start.copy()
     rows = load_rows(policy, instances[:4])
     steps = [Step(((0, 1, 2, 3),), 4)]
-    reference = {(0, 1, 2, 3): (torch.zeros(4), torch.tensor([0.0, 0.0, torch.nan, 0.0]))}
+    sides = torch.zeros(4), torch.tensor([0.0, 0.0, torch.nan, 0.0])
+    reference = {(0, 1, 2, 3): tuple(side.to(policy.model.device) for side in sides)}
     with pytest.raises(ValueError, match=f"phase 7, step 0 is not a number at instance '{rows[2].instance_id}'"):
         optimise(policy, new_optimizer(policy, CONFIG), rows, steps, reference, Cursor(), CONFIG, phase=7, steps_before=0)

@@ -35,13 +35,15 @@ def load_rows(policy, instances, k):
 
 
 def by_hand(policy, prompt, response):
-    log_probs = policy.model(input_ids=torch.tensor([[*prompt, *response]])).logits[0].log_softmax(-1)
+    log_probs = (
+        policy.model(input_ids=torch.tensor([[*prompt, *response]], device=policy.model.device)).logits[0].log_softmax(-1)
+    )
     return sum(log_probs[len(prompt) + t - 1, token] for t, token in enumerate(response))
 
 
 def slopes(policy, values):
     """Of sums in which every pair counts differently."""
-    weighted = sum((v * torch.arange(1, len(v) + 1).sin()).sum() * (i + 1) for i, v in enumerate(values))
+    weighted = sum((v * torch.arange(1, len(v) + 1, device=v.device).sin()).sum() * (i + 1) for i, v in enumerate(values))
     return torch.autograd.grad(weighted, policy.trained_parameters)
 
 

@@ -96,7 +96,9 @@ class SmallServer(ThreadingHTTPServer):
             while len(ids) < body["max_tokens"] and (not ids or ids[-1] not in body["stop_token_ids"]):
                 so_far = tuple(body["prompt"] + ids)
                 if so_far not in known:
-                    known[so_far] = model(input_ids=torch.tensor([so_far])).logits[0, -1].log_softmax(-1)
+                    known[so_far] = (
+                        model(input_ids=torch.tensor([so_far], device=model.device)).logits[0, -1].log_softmax(-1).cpu()
+                    )
                 log_probs = known[so_far]
                 ids.append(int(torch.multinomial(log_probs.exp(), 1, generator=draw)))
                 values.append(float(log_probs[ids[-1]]))
@@ -189,7 +191,7 @@ def changed(policy: Rewriter, seed: int, size: float = 0.1) -> Rewriter:
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in twin.model.parameters():
-            parameter += size * torch.randn(parameter.shape, generator=draw)
+            parameter += size * torch.randn(parameter.shape, generator=draw).to(parameter.device)
     return twin
 
 
@@ -223,7 +225,7 @@ def assert_scored_as_by(model, prompts, rows) -> None:
         scores = response_log_probs(model, [x for x, _ in flat], [c.token_ids for _, c in flat])
     for score, (_, c) in zip(scores, flat, strict=True):
         assert len(c.log_probs) == len(c.token_ids)
-        assert torch.tensor(c.log_probs) == pytest.approx(score[: len(c.token_ids)].numpy(), abs=1e-4)
+        assert torch.tensor(c.log_probs) == pytest.approx(score[: len(c.token_ids)].cpu().numpy(), abs=1e-4)
 
 
 def test_ids_and_log_probabilities_are_those_of_the_policy(server, engine, policy):
@@ -550,7 +552,7 @@ def tuned(start):
         with torch.no_grad():
             for name, parameter in policy.model.named_parameters():
                 if "lora_B" in name:
-                    parameter += 0.5 * torch.randn(parameter.shape, generator=draw)
+                    parameter += 0.5 * torch.randn(parameter.shape, generator=draw).to(parameter.device)
 
     train(1)
     return policy, train

@@ -27,12 +27,20 @@ class TokenIdTrainer(DPOTrainer):
 
 
 @pytest.fixture(scope="module")
+def start(start):
+    """Where TRL computes here."""
+    policy = start.copy()
+    policy.model.cpu()
+    return policy
+
+
+@pytest.fixture(scope="module")
 def reference(start):
     """Another model than the policy: its weights, shaken by their own spread."""
     other, generator = start.copy(), torch.Generator().manual_seed(3)
     with torch.no_grad():
         for p in other.model.parameters():
-            p += p.std() * torch.randn(p.shape, generator=generator)
+            p += p.std() * torch.randn(p.shape, generator=generator).to(p.device)
     return other
 
 

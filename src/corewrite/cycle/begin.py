@@ -111,16 +111,20 @@ def _hash_settings(config: CycleConfig) -> str:
         settings["ramp"] = settings.pop("rollout")
     pipeline = settings.get("pipeline", {})
     pipeline.pop("pairs_to_grade", None)  # a week that waits for raters may go on without them
-    if not pipeline:
-        settings.pop("pipeline", None)
     gate = pipeline.get("gate", {})
     if "minimum_effective_users" in gate:
         gate["minimum_users"] = gate.pop("minimum_effective_users")
     if "training" in pipeline:
         pipeline["training"] = first_names(pipeline["training"])
+        if pipeline["training"].get("precision") == "float32":  # the default when it was first hashed
+            del pipeline["training"]["precision"]
+        if not pipeline["training"]:
+            del pipeline["training"]
     server = pipeline.get("server") or {}
     if server.get("kind", "server") == "server" and "log_prob_mismatch_limit" in server:
         server["drift_limit"] = server.pop("log_prob_mismatch_limit")
+    if not pipeline:
+        settings.pop("pipeline", None)
     earlier = {name: check.earlier_name or name for name, check in CHECKS.items()}
     if "margins" in gate:
         gate["margins"] = {earlier[name]: margin for name, margin in gate["margins"].items()}

@@ -10,7 +10,7 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def sha256_chunks(chunks: Iterable[bytes]) -> str:
+def sha256_chunks(chunks: Iterable[bytes | memoryview]) -> str:
     """Hex SHA-256 over the concatenation of `chunks`."""
     digest = hashlib.sha256()
     for chunk in chunks:

@@ -4,7 +4,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,6 +17,17 @@ class Settings(BaseModel):
     """Settings that cannot change once read, and refuse names they do not know: a typo must not be a default."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    FORMER_DEFAULTS: ClassVar[Mapping[str, Any]] = {}
+    """The defaults that earlier versions had and wrote down, by name."""
+
+    def with_former_defaults(self) -> Self:
+        """What an earlier version would have made of the same file."""
+        found = {
+            name: value.with_former_defaults() if isinstance(value, Settings) else self.FORMER_DEFAULTS[name]
+            for name, value in self
+            if isinstance(value, Settings) or (name in self.FORMER_DEFAULTS and value == type(self).model_fields[name].default)
+        }
+        return self.model_copy(update=found)
 
 
 class PluginSettings(Settings):
@@ -74,9 +85,9 @@ def validated(document: YamlDocument, kind: type[T], what: str = "settings", sec
 
 
 def same_settings(stored: object, settings: Settings) -> bool:
-    """Whether a stored `model_dump(mode="json")`, names of earlier versions included, is of these settings."""
+    """Whether a stored `model_dump(mode="json")`, names and defaults of earlier versions included, is of these settings."""
     try:
-        return type(settings).model_validate(stored) == settings
+        return type(settings).model_validate(stored) in (settings, settings.with_former_defaults())
     except ValidationError:
         return False
 

@@ -2,6 +2,7 @@
 
 from corewrite.rewriter.adapter import merged, with_adapter
 from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning, load_rewriter, new_small_decoder
+from corewrite.rewriter.checksum import weights_checksum
 from corewrite.rewriter.clean import Cleaned, clean
 from corewrite.rewriter.decode import Completion
 from corewrite.rewriter.divergence import kl_along
@@ -15,7 +16,7 @@ from corewrite.rewriter.examples import (
 )
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
 from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
-from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, packed_log_probs, response_log_probs
+from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, on_device, packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig, folded_locale
 from corewrite.rewriter.usual_words import usual_words
@@ -50,6 +51,7 @@ __all__ = [
     "merged",
     "multiplies_bfloat16",
     "new_small_decoder",
+    "on_device",
     "other_contexts",
     "packed_log_probs",
     "probe_paths",
@@ -58,5 +60,6 @@ __all__ = [
     "title_conditioned_dropout",
     "typo_noise",
     "usual_words",
+    "weights_checksum",
     "with_adapter",
 ]

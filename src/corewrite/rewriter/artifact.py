@@ -28,6 +28,7 @@ from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
 from corewrite.storage.durable import naming
 from corewrite.storage.model_files import UnsafeModelError, check_model_file
 from corewrite.storage.model_size import check_model_size
+from corewrite.storage.tensor_file import bytes_of
 
 _TEMPLATE = "prompt_template.json"
 _READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -74,20 +75,23 @@ class Rewriter:
         """Whether the model carries a peft adapter that is not merged."""
         return hasattr(self.model, "merge_and_unload")
 
-    def log_probs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]]) -> torch.Tensor:
+    def log_probs(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]], *, width_multiple: int = 1
+    ) -> torch.Tensor:
         """Per-token log-probabilities of the responses of each prompt, packed where the model's attention allows it.
 
         Args:
             prompts: Prompt ids of each row.
             responses: The responses of each row.
+            width_multiple: Rows are padded to a multiple of so many tokens.
 
         Returns:
             Float32 [responses in all, longest response], as of `packed_log_probs`.
         """
         if self.paths.packed:
-            return packed_log_probs(self.model, prompts, responses)
+            return packed_log_probs(self.model, prompts, responses, width_multiple=width_multiple)
         repeated = [x for x, ys in zip(prompts, responses, strict=True) for _ in ys]
-        return response_log_probs(self.model, repeated, [y for ys in responses for y in ys])
+        return response_log_probs(self.model, repeated, [y for ys in responses for y in ys], width_multiple=width_multiple)
 
     @property
     def _longest(self) -> int:
@@ -108,7 +112,10 @@ class Rewriter:
     @property
     def policy_hash(self) -> str:
         """Content hash over weights, tokenizer and prompt template."""
-        chunks = [self.tokenizer.backend_tokenizer.to_str().encode(), self.template.config.to_json().encode()]
+        chunks: list[bytes | memoryview] = [
+            self.tokenizer.backend_tokenizer.to_str().encode(),
+            self.template.config.to_json().encode(),
+        ]
         trained = self.trained_state()
         state = self.model.state_dict()
         if len(trained) < sum(1 for _ in self.model.parameters()):
@@ -319,11 +326,10 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _state_chunks(state: Mapping[str, torch.Tensor]) -> Iterator[bytes]:
+def _state_chunks(state: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        yield f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode()
-        yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+        yield f"{name}{tuple(state[name].shape)}{state[name].dtype}".encode()
+        yield from bytes_of(state[name])
 
 
 def _limits(model: Any, home_locale: str) -> TemplateConfig:

@@ -11,13 +11,15 @@ from torch import Tensor
 from corewrite.domain import Query, keyed_uniform
 from corewrite.rewriter.artifact import Rewriter
 from corewrite.rewriter.clean import clean
+from corewrite.rewriter.compiled_decode import CompiledDecoder, CompiledModel
 from corewrite.rewriter.decode import Completion, Decoder, RecomputingDecoder, SharedPrefixDecoder
 from corewrite.rewriter.log_probs import length_buckets
 
 IntArray = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
-_PREFILL_TOKENS = 16_384
-_ROWS = 4_096
+_PREFILL_TOKENS = {"cpu": 16_384, "cuda": 65_536}
+"""Tokens of the prompts that are computed together: a GPU's time goes into starting kernels until they are large."""
+_ROWS = {"cpu": 4_096, "cuda": 8_192}
 _BLOCK = 64
 _GUESSED = 32
 """Prompts at most whose greedy continuations are guessed: with more, a step is bound by arithmetic, which guesses do not save,
@@ -106,7 +108,7 @@ def beam(
     prompts, place = distinct_prompts(rewriter, queries)
     rewrites: list[list[Rewrite]] = [[] for _ in prompts]
     done = 0
-    for part in _groups(prompts, width):
+    for part in _groups(prompts, width, next(rewriter.model.parameters()).device):
         found = _search(rewriter, [prompts[i] for i in part], width, max_new_tokens)
         for i, row in zip(part, found, strict=True):
             rewrites[i] = [as_rewrite(rewriter, c) for c in row]
@@ -126,6 +128,7 @@ def sample(
     max_new_tokens: int = MAX_NEW_TOKENS,
     progress: Progress = lambda done, total: None,
     ready: Callable[[Sequence[int], Sequence[list[Completion]]], None] = lambda which, found: None,
+    compiled: CompiledModel | None = None,
 ) -> list[list[Completion]]:
     """`n` samples of every prompt at temperature 1.
 
@@ -141,13 +144,14 @@ def sample(
         max_new_tokens: Length limit in tokens.
         progress: Called with (prompts done, of how many).
         ready: Called with the numbers of the prompts that are finished, and their samples.
+        compiled: The rewriter's model with compiled layers; the samples are the same but for rounding.
     """
     key = np.array([k & (2**64 - 1) for k in keys], np.uint64)
 
     def choose(log_probs: Tensor, row: Tensor, prompt: IntArray, number: IntArray, position: int) -> Tensor:
         return _inverse_cdf(log_probs, row, keyed_uniform(seed, phase, key[prompt], number, position))
 
-    return _generate(rewriter, prompts, n, max_new_tokens, choose, progress, ready=ready)
+    return _generate(rewriter, prompts, n, max_new_tokens, choose, progress, ready=ready, compiled=compiled)
 
 
 def distinct_prompts(rewriter: Rewriter, queries: Sequence[Query]) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -168,7 +172,10 @@ def _most_probable(log_probs: Tensor, row: Tensor, prompt: IntArray, number: Int
 def _inverse_cdf(log_probs: Tensor, row: Tensor, u: npt.NDArray[np.float64]) -> Tensor:
     """The token whose share of [0, 1) holds `u`: first the block of tokens, then the token in it."""
     size = log_probs.shape[1]
-    probability = torch.nn.functional.pad(log_probs.exp(), (0, -size % _BLOCK)).view(len(log_probs), -1, _BLOCK)
+    probability = log_probs.exp()
+    if size % _BLOCK:
+        probability = torch.nn.functional.pad(probability, (0, -size % _BLOCK))
+    probability = probability.view(len(log_probs), -1, _BLOCK)
     mass = probability.sum(2).double().cumsum(1)[row]
     target = torch.from_numpy(np.atleast_1d(u)).to(log_probs.device)[:, None] * mass[:, -1:]
     block = torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[1] - 1)
@@ -181,12 +188,13 @@ def _inverse_cdf(log_probs: Tensor, row: Tensor, u: npt.NDArray[np.float64]) -> 
     return (block * _BLOCK + inner)[:, 0].clamp(max=size - 1)
 
 
-def _groups(prompts: Sequence[Sequence[int]], n: int) -> list[list[int]]:
+def _groups(prompts: Sequence[Sequence[int]], n: int, device: torch.device) -> list[list[int]]:
     """Prompts of similar length, within the memory of a prefill and of `n` rows each."""
-    step = max(1, _ROWS // n)
+    kind = device.type if device.type in _ROWS else "cpu"
+    step, tokens = max(1, _ROWS[kind] // n), _PREFILL_TOKENS[kind]
     return [
         bucket[start : start + step]
-        for bucket in length_buckets([len(p) for p in prompts], _PREFILL_TOKENS)
+        for bucket in length_buckets([len(p) for p in prompts], tokens)
         for start in range(0, len(bucket), step)
     ]
 
@@ -201,18 +209,21 @@ def _generate(
     progress: Progress,
     drafts: Sequence[Sequence[int]] | None = None,
     ready: Callable[[Sequence[int], Sequence[list[Completion]]], None] = lambda which, found: None,
+    compiled: CompiledModel | None = None,
 ) -> list[list[Completion]]:
     rewriter.model.eval()
     out: list[list[Completion]] = [[] for _ in prompts]
     done = 0
-    for part in _groups(prompts, n):
+    for part in _groups(prompts, n, next(rewriter.model.parameters()).device):
         guesses = None if drafts is None else [drafts[i] for i in part]
-        found = _continue(rewriter, [prompts[i] for i in part], np.array(part), n, limit, choose, guesses)
+        found = _continue(rewriter, [prompts[i] for i in part], np.array(part), n, limit, choose, guesses, compiled)
         for i, row in zip(part, found, strict=True):
             out[i] = row
         done += len(part)
         ready(part, found)
         progress(done, len(prompts))
+    if compiled is not None:
+        compiled.forget()
     return out
 
 
@@ -224,9 +235,10 @@ def _continue(
     limit: int,
     choose: Choose,
     drafts: Sequence[Sequence[int]] | None = None,
+    compiled: CompiledModel | None = None,
 ) -> list[list[Completion]]:
     """`n` continuations of each prompt; `which` are the prompts' numbers outside. Drafts are for one, the most probable."""
-    decoder = _decoder(rewriter, prompts, drafts)
+    decoder = CompiledDecoder(compiled, prompts, limit) if compiled else _decoder(rewriter, prompts, drafts)
     device = decoder.logits.device
     alive = np.arange(len(prompts) * n)
     row = torch.from_numpy(alive // n).to(device)  # of each alive sample, among the decoder's rows

@@ -11,7 +11,7 @@ from torch import Tensor
 Ids = Sequence[int]
 
 
-def response_log_probs(model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> Tensor:
+def response_log_probs(model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], *, width_multiple: int = 1) -> Tensor:
     """Per-token log-probabilities log pi(y_t | x, y_<t) of responses, untempered, one sequence a row.
 
     The LM head is applied at response positions only.
@@ -20,19 +20,22 @@ def response_log_probs(model: Any, prompts: Sequence[Ids], responses: Sequence[I
         model: A `transformers` causal LM.
         prompts: Prompt ids x of each sequence, not empty.
         responses: Response ids y of each sequence, end-of-sequence included, not empty.
+        width_multiple: Sequences are padded to a multiple of so many tokens.
 
     Returns:
         Float32 [sequences, longest response], 0 beyond each response's end, with gradients where enabled.
     """
     # The last token of a response predicts nothing: it is no input.
     inputs = [[*x, *y[:-1]] for x, y in zip(prompts, responses, strict=True)]
-    ids = _padded(inputs)
+    ids = _padded(inputs, multiple=width_multiple)
     at = [len(x) - 1 + np.arange(len(y)) for x, y in zip(prompts, responses, strict=True)]
     # Right padding needs no mask: a causal model never looks at what comes later, and without one attention is faster.
     return _scored(model, np.arange(len(inputs)), at, responses, ids, {})
 
 
-def packed_log_probs(model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]]) -> Tensor:
+def packed_log_probs(
+    model: Any, prompts: Sequence[Ids], responses: Sequence[Sequence[Ids]], *, width_multiple: int = 1
+) -> Tensor:
     """What `response_log_probs` gives, every prompt computed once for all its responses.
 
     A row is `[x, y_1, ..., y_m]`: a block mask hides the responses from each other, positions of each continue from the
@@ -43,6 +46,7 @@ def packed_log_probs(model: Any, prompts: Sequence[Ids], responses: Sequence[Seq
         model: A `transformers` causal LM.
         prompts: Prompt ids of each row, not empty.
         responses: The responses of each row, at least one, end-of-sequence included, none empty.
+        width_multiple: Rows are padded to a multiple of so many tokens.
 
     Returns:
         Float32 [responses in all, longest response], row by row, 0 beyond each response's end.
@@ -58,9 +62,10 @@ def packed_log_probs(model: Any, prompts: Sequence[Ids], responses: Sequence[Seq
             at.append(np.concatenate([[len(x) - 1], start + np.arange(n)]))
             rows.append(row)
     device = next(model.parameters()).device
-    mask = block_mask(model, torch.from_numpy(_padded(segments, fill=-1)).to(device))
-    packed = {"position_ids": torch.from_numpy(_padded(positions)).to(device), "attention_mask": mask}
-    return _scored(model, np.array(rows), at, [y for ys in responses for y in ys], _padded(inputs), packed)
+    mask = block_mask(model, on_device(_padded(segments, fill=-1, multiple=width_multiple), device))
+    padded = [_padded(x, multiple=width_multiple) for x in (positions, inputs)]
+    packed = {"position_ids": on_device(padded[0], device), "attention_mask": mask}
+    return _scored(model, np.array(rows), at, [y for ys in responses for y in ys], padded[1], packed)
 
 
 def block_mask(model: Any, segments: Tensor) -> Any:
@@ -116,22 +121,29 @@ def _scored(
     """Log-probability of every response token, its logit read at (its row, its place in `at`)."""
     device = next(model.parameters()).device
     lengths = np.array([len(y) for y in responses])
-    token = torch.from_numpy(np.concatenate([np.asarray(y, np.int64) for y in responses])).to(device)
-    row = torch.from_numpy(np.repeat(rows, lengths)).to(device)
-    place = torch.from_numpy(np.concatenate(at)).to(device)
+    token = on_device(np.concatenate([np.asarray(y, np.int64) for y in responses]), device)
+    row = on_device(np.repeat(rows, lengths), device)
+    place = on_device(np.concatenate(at), device)
     with head_at(model, row, place):
-        logits = model(input_ids=torch.from_numpy(ids).to(device), use_cache=False, **masking).logits
+        logits = model(input_ids=on_device(ids, device), use_cache=False, **masking).logits
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     picked = torch.nn.functional.cross_entropy(logits.to(dtype), token, reduction="none")
-    used = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]).to(device)
+    used = on_device(np.arange(lengths.max()) < lengths[:, None], device)
     return torch.zeros(used.shape, dtype=dtype, device=device).masked_scatter(used, -picked)
 
 
-def _padded(rows: Sequence[Any], fill: int = 0) -> np.ndarray:
-    out = np.full((len(rows), max(map(len, rows))), fill, np.int64)
+def _padded(rows: Sequence[Any], *, fill: int = 0, multiple: int = 1) -> np.ndarray:
+    width = max(map(len, rows))
+    out = np.full((len(rows), width + -width % multiple), fill, np.int64)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
+
+
+def on_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device; on a GPU it arrives when what was told before is done, and nothing waits for it."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def fast_precision(device: torch.device) -> torch.autocast:

@@ -11,7 +11,7 @@ Every file is written beside its place, synced and renamed.
 import json
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import Field, TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from typing_extensions import TypedDict
 
@@ -31,6 +30,7 @@ from corewrite.domain import sha256_json
 from corewrite.domain.shown import spelled
 from corewrite.storage.durable import PARTIAL, make_folder, make_private, whole_file
 from corewrite.storage.json_file import read_object
+from corewrite.storage.tensor_file import write_tensors
 from corewrite.training import parallel
 from corewrite.training.candidate_table import from_table, present_facts, to_table
 from corewrite.training.candidates import Scored
@@ -222,11 +222,18 @@ class RunFolder:
 
     def write_state(self, phase: int, cursor: Cursor, tensors: Mapping[str, Tensor]) -> None:
         """Checkpoint: the phase to go on with, where in it, and the tensors from `pack_state`."""
-        if not self._writes:
-            return
-        about = {"phase": phase, "cursor": asdict(cursor), "environment": environment()}
-        with _whole(self.root / "state.safetensors") as file:
-            save_file(dict(tensors), file, {"corewrite": json.dumps(about)})
+        self.state_writer(phase, cursor, tensors)()
+
+    def state_writer(self, phase: int, cursor: Cursor, tensors: Mapping[str, Tensor]) -> Callable[[], None]:
+        """A function that writes the checkpoint, for another thread: while it runs, nothing may change the tensors."""
+        about = json.dumps({"phase": phase, "cursor": asdict(cursor), "environment": environment()})
+
+        def write() -> None:
+            if self._writes:
+                with _whole(self.root / "state.safetensors") as file:
+                    write_tensors(file, tensors, {"corewrite": about})
+
+        return write
 
     def _phase(self, phase: int) -> Path:
         folder = self.root / "phases" / f"{phase:03d}"

@@ -1,13 +1,13 @@
 """Settings of semi-online MPO."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 
 from corewrite.domain import Settings
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
 
 FIRST_NAMES: Mapping[str, str] = {
     "max_grad_norm": "clip",
@@ -59,6 +59,8 @@ class LoraSettings(Settings):
 class TrainingConfig(Settings):
     """One training run; the defaults suit rewrites of a few tokens by a small decoder."""
 
+    FORMER_DEFAULTS: ClassVar[Mapping[str, Any]] = {"precision": "float32"}
+
     phases: int = Field(default=8, ge=1)
     """Phases: in each, weights are synced to the sampler once."""
     instances_per_phase: int = Field(default=3_000, ge=1)
@@ -97,9 +99,10 @@ class TrainingConfig(Settings):
     """Make the synced policy the reference at the start of every phase rather than keep the first: see the ablation in docs."""
     identity: bool = True
     """Add the query itself as candidate N+1: how the policy learns when not to rewrite."""
-    precision: Precision = "float32"
-    """Of the gradient pass and of the reference's; bfloat16 is autocast, weights and optimizer stay in float32."""
-    sampler_precision: Precision | Literal["auto"] = "auto"
+    precision: Precision = "auto"
+    """Of the gradient pass and of the reference's; the weights that are stepped and the optimizer stay in float32. auto:
+    bfloat16 on a GPU."""
+    sampler_precision: Precision = "auto"
     """Of the in-process sampler; auto: bfloat16 where the processor multiplies in it."""
     scoring: ScoringConfig = ScoringConfig()
     """Scoring."""

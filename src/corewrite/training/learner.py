@@ -10,7 +10,9 @@ from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.checkpoint import RunFolder
 from corewrite.training.config import TrainingConfig
+from corewrite.training.gradient_pass import GradientPass
 from corewrite.training.optimise import Cursor, Reference, new_optimizer, optimise, reference_log_probs
+from corewrite.training.phase import Background
 from corewrite.training.rollouts import Progress
 from corewrite.training.rows import Row, Step, plan_steps
 from corewrite.training.trained_state import load_trained, pack_state, unpack_state
@@ -25,6 +27,7 @@ class Learner:
         reference: Frozen within a phase.
         optimizer: Lives through all phases.
         config: Settings.
+        passes: What reference and policy are computed with.
         phase: The phase to begin or to go on with.
         cursor: Where in it.
     """
@@ -33,8 +36,10 @@ class Learner:
     reference: Rewriter
     optimizer: torch.optim.Optimizer
     config: TrainingConfig
+    passes: GradientPass
     phase: int = 0
     cursor: Cursor = field(default_factory=Cursor)
+    _writing: Background = field(default_factory=Background, repr=False)
 
     @classmethod
     def resume(cls, policy: Rewriter, config: TrainingConfig, run: RunFolder) -> "Learner":
@@ -43,7 +48,10 @@ class Learner:
         Raises:
             ResumeError: the checkpoint is damaged, or of another model.
         """
-        learner = cls(policy, policy.copy(), new_optimizer(policy, config), config)
+        passes = GradientPass(policy, config)
+        # What is computed with is rounded: of the reference nothing more is needed.
+        reference = policy.copy(torch.bfloat16 if passes.rounds else None)
+        learner = cls(policy, reference, new_optimizer(policy, config), config, passes)
         if (state := parallel.from_first(run.state())) is not None:
             unpack_state(state.tensors, policy, learner.optimizer, learner._moving_reference)
             learner.phase, learner.cursor = state.phase, state.cursor
@@ -63,13 +71,18 @@ class Learner:
         """Go on to the next phase; of the cursor only the reward shift outlives the phase."""
         self.phase, self.cursor = self.phase + 1, Cursor(shift=self.cursor.shift)
 
-    def checkpoint(self, run: RunFolder) -> None:
-        """Write the state.
+    def begin_checkpoint(self, run: RunFolder) -> None:
+        """Write the state beside what follows, which must not change it before `finish_checkpoint`."""
+        state = pack_state(self.policy, self.optimizer, self._moving_reference)
+        self._writing.start(run.state_writer(self.phase, self.cursor, state))
+
+    def finish_checkpoint(self) -> None:
+        """Wait until the state that was begun to be written is on the disk, at once where none was.
 
         Raises:
             CheckpointError: it could not be written.
         """
-        run.write_state(self.phase, self.cursor, pack_state(self.policy, self.optimizer, self._moving_reference))
+        self._writing.wait()
 
     def plan(self, rows: Sequence[Row], seed: int) -> list[Step]:
         """The optimizer steps of the phase, in an order keyed by (seed, phase)."""
@@ -91,6 +104,7 @@ class Learner:
             self.config,
             self.cursor.step,
             lambda done, total: progress("reference", done, total),
+            self.passes,
         )
 
     def optimise(
@@ -111,7 +125,8 @@ class Learner:
             self.cursor = cursor
             progress("learn", cursor.step, len(steps))
             if monotonic() - last >= pause and cursor.step < len(steps):
-                self.checkpoint(run)
+                self.begin_checkpoint(run)
+                self.finish_checkpoint()  # the next step changes it
                 last = monotonic()
 
         optimise(
@@ -125,4 +140,5 @@ class Learner:
             phase=self.phase,
             steps_before=run.optimizer_steps(self.phase),
             after_step=after_step,
+            gradient_pass=self.passes,
         )

@@ -13,6 +13,7 @@ from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.checkpoint import RunFolder
 from corewrite.training.config import TrainingConfig, first_names
+from corewrite.training.gradient_pass import resolved_precision
 from corewrite.training.learner import Learner
 from corewrite.training.phase import Background, Batches, check_inputs, select_rows
 from corewrite.training.report import PhaseClock, TrainingReport, build_report, phase_record
@@ -75,7 +76,10 @@ def train(
         learner = Learner.resume(policy, config, run)
         engine = engine or InProcessEngine(policy, config.sampler_precision)
         rollouts = Rollouts(engine, policy, reward, config, seed, progress)
-        _run_phases(learner, rollouts, Batches(instances, config, seed), run, protected_words, observe, progress)
+        try:
+            _run_phases(learner, rollouts, Batches(instances, config, seed), run, protected_words, observe, progress)
+        finally:
+            learner.finish_checkpoint()
         return build_report(parallel.from_first(run.records()))
 
 
@@ -110,17 +114,23 @@ def _run_phases(
             assert scored is not None
         if batches.repeat:
             rollouts.remember(batch, scored)
-        # Select the best and the worst k.
         clock = PhaseClock()
+        # Select the best and the worst k.
         rows = select_rows(policy, batch, scored, config, phase=phase, protected_words=protected_words)
         # Begun with this phase's prompts built: the template counts the truncated ones of one phase at a time.
+        ahead: VerifiedSync | None = None
         if config.overlap and phase + 1 < config.phases and run.scored(phase + 1) is None:
-            beside.start(sample_and_score, phase + 1, rollouts.sync(batches[phase + 1], phase + 1))
+            ahead = rollouts.sync(batches[phase + 1], phase + 1)
+            beside.start(sample_and_score, phase + 1, ahead)
         # Optimise.
         steps = learner.plan(rows, rollouts.seed)
         learner.sync_reference()
         reference = learner.reference_log_probs(rows, steps, progress)
         clock.lap("reference")
+        learner.finish_checkpoint()  # what is learnt from here on rests on it, and changes what it is written from
+        clock.lap("checkpoint")
+        if ahead is not None:
+            ahead.sync.policy_hash  # noqa: B018  # hashed before the weights move
         learner.optimise(rows, steps, reference, run, progress)
         clock.lap("learn")
         observed = observe(phase, policy)
@@ -129,7 +139,8 @@ def _run_phases(
         beside.wait()
         run.write_record(phase, phase_record(phase, batch, scored, rows, learner.cursor, observed, clock.seconds))
         learner.finish_phase()
-        learner.checkpoint(run)
+        learner.sync_reference()  # done again where a run resumes; here so that nothing changes while it is written
+        learner.begin_checkpoint(run)  # beside the next phase's sampling and reference
 
 
 def _identity(
@@ -142,8 +153,10 @@ def _identity(
 ) -> dict[str, Any]:
     # Named only where there are any: runs without them, of versions before too, keep their identity.
     protected = {} if protected_words is None else {"protected_words": sha256_json(sorted(protected_words))}
+    # A run is known by what it computes in: `auto` was float32 before it had a name, and is on a processor.
+    computed = config.model_copy(update={"precision": resolved_precision(config.precision, policy.model.device)})
     return {
-        "config": first_names(config.model_dump(mode="json")),
+        "config": first_names(computed.model_dump(mode="json")),
         "seed": seed,
         "start": policy.policy_hash,
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),

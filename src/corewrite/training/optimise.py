@@ -1,17 +1,20 @@
 """Optimizer steps on preference rows: the reference once, then micro-batches that add up to the whole step's loss."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from corewrite.rewriter import Rewriter
+from corewrite.rewriter import Rewriter, on_device
 from corewrite.training import parallel
 from corewrite.training.config import TrainingConfig
+from corewrite.training.gradient_pass import GradientPass
 from corewrite.training.losses import PairLogProbs, RewardShift, mpo_losses
-from corewrite.training.rows import Row, Step, row_log_probs
+from corewrite.training.rows import Row, Step
 
 _WARM_UP = 10
 _NORMED = 4
@@ -67,17 +70,20 @@ def reference_log_probs(
     config: TrainingConfig,
     begin: int = 0,
     progress: Progress = lambda done, total: None,
+    gradient_pass: GradientPass | None = None,
 ) -> Reference:
     """The reference's side of every pair, once per phase, in the very micro-batches and precision of the gradient pass.
 
     So a reference equal to the policy gives rho of exactly 0. Steps before `begin` are left out.
     """
+    passes = gradient_pass or GradientPass(reference, config)
     reference.model.eval()
-    found = {}
+    held, found = passes.holding(reference), {}
     for done, step in enumerate(steps[begin:], begin):
         for micro_batch in parallel.share(step.micro_batches):
-            with _precision(reference, config):
-                found[micro_batch] = row_log_probs(reference, [rows[i] for i in micro_batch])
+            with passes.of_reference():
+                chosen, rejected = passes.log_probs(held, [rows[i] for i in micro_batch])
+            found[micro_batch] = chosen.detach(), rejected.detach()
         progress(done + 1, len(steps))
     return found
 
@@ -94,6 +100,7 @@ def optimise(
     phase: int,
     steps_before: int,
     after_step: Callable[[Cursor], None] = lambda cursor: None,
+    gradient_pass: GradientPass | None = None,
 ) -> Cursor:
     """The phase's steps from `cursor` on; changes policy and optimizer in place.
 
@@ -110,41 +117,34 @@ def optimise(
         phase: For the learning rate.
         steps_before: Optimizer steps of earlier phases, for the warm-up.
         after_step: Called with the cursor after each step.
+        gradient_pass: Of the policy, which the reference went through too; None: a new one.
 
     Raises:
         ValueError: a loss or gradient is not a number; the message names an instance.
     """
+    passes = gradient_pass or GradientPass(policy, config)
     policy.model.eval()
     parameters = policy.trained_parameters
     for step in steps[cursor.step :]:
         optimizer.zero_grad(set_to_none=True)
-        sums, seen = dict.fromkeys(_TALLIED, 0.0), RewardShift()
         delta = cursor.shift.delta if config.running_delta else 0.0
-        norms = cursor.gradient_norms or _gradient_norms(policy, rows, step, reference, delta, config)
+        held = passes.holding(policy)
+        norms = cursor.gradient_norms or _gradient_norms(passes, held, rows, step, reference, delta, config)
+        tally = _Tally(policy.model.device)
         for micro_batch in parallel.share(step.micro_batches):
             members = [rows[i] for i in micro_batch]
-            with _precision(policy, config):
-                chosen, rejected = row_log_probs(policy, members)
-            batch = _batch(members, chosen, rejected, *reference[micro_batch])
+            batch = _batch(members, *passes.log_probs(held, members), *reference[micro_batch])
             losses = mpo_losses(batch, config.beta, delta, length_normalised=config.length_normalised)
             weighted = {name: config.weights[name] * value for name, value in losses.items()}
             total = torch.stack(list(weighted.values())).sum(0)
-            _refuse_nan(total, members, phase, cursor.step)
             (total.sum() / step.pairs).backward()  # type: ignore[no-untyped-call]
-            rho_chosen, rho_rejected = batch.rho_chosen.detach(), batch.rho_rejected.detach()
-            seen = seen.after(*batch.ratios(per_token=config.length_normalised), config.beta)
-            for name, value in losses.items():
-                sums[name] += float(value.detach().sum())
-            sums["total"] += float(total.detach().sum())
-            sums["rho_chosen"] += float(rho_chosen.sum())
-            sums["rho_rejected"] += float(rho_rejected.sum())
-            sums["accuracy"] += float((rho_chosen > rho_rejected).sum())
-            sums["pairs"] += len(chosen)
+            tally.add(members, batch, losses, total, config)
+        sums = tally.sums(phase, cursor.step)
         for parameter in parameters:
             if parameter.grad is None:  # no micro-batch fell to this process: it takes the others' step all the same
                 parameter.grad = torch.zeros_like(parameter)
         parallel.add_up([p.grad for p in parameters if p.grad is not None])
-        sums = parallel.sum_over_processes({**sums, "shift_total": seen.total, "shift_count": seen.count})
+        sums = parallel.sum_over_processes(sums)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(phase) * min(1.0, (steps_before + cursor.step + 1) / _WARM_UP)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -167,40 +167,70 @@ def _batch(
 ) -> PairLogProbs:
     pairs = [pair for row in members for pair in row.pairs]
     lengths = [
-        torch.tensor([len(c.token_ids) for c in side], dtype=chosen.dtype, device=chosen.device)
+        on_device(np.array([len(c.token_ids) for c in side]), chosen.device).to(chosen.dtype)
         for side in ([p.chosen for p in pairs], [p.rejected for p in pairs])
     ]
     return PairLogProbs(chosen, rejected, reference_chosen, reference_rejected, *lengths)
 
 
-def _precision(policy: Rewriter, config: TrainingConfig) -> torch.autocast:
-    return torch.autocast(policy.model.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+class _Tally:
+    """Sums over the pairs of a step, kept on the device: it is waited for once a step."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._total = torch.zeros(len(_TALLIED), dtype=torch.float64, device=device)
+        self._losses: list[tuple[Sequence[Row], Tensor]] = []
+        self._pairs = 0
 
-def _refuse_nan(total: Tensor, members: Sequence[Row], phase: int, step: int) -> None:
-    if torch.isfinite(total).all():
-        return
-    owners = [row.instance_id for row in members for _ in row.pairs]
-    where = owners[int(torch.nonzero(~torch.isfinite(total))[0])]
-    raise ValueError(f"the loss of phase {phase}, step {step} is not a number at instance {where!r}: lower the learning rate")
+    def add(
+        self, members: Sequence[Row], batch: PairLogProbs, losses: dict[str, Tensor], total: Tensor, config: TrainingConfig
+    ) -> None:
+        rho_chosen, rho_rejected = batch.rho_chosen.detach(), batch.rho_rejected.detach()
+        ratios = [r.detach() for r in batch.ratios(per_token=config.length_normalised)]
+        sums = [losses[name].detach().sum() for name in _TALLIED[:3]]
+        sums += [total.detach().sum(), rho_chosen.sum(), rho_rejected.sum(), (rho_chosen > rho_rejected).sum()]
+        sums += [config.beta * (ratios[0].double().sum() + ratios[1].double().sum())]
+        self._total += torch.stack([value.double() for value in sums])
+        self._losses.append((members, total.detach()))
+        self._pairs += len(rho_chosen)
+
+    def sums(self, phase: int, step: int) -> dict[str, float]:
+        """By name.
+
+        Raises:
+            ValueError: a loss is not a number; the message names its instance.
+        """
+        found = dict(zip((*_TALLIED[:-1], "shift_total"), self._total.tolist(), strict=True))
+        found |= {"pairs": self._pairs, "shift_count": 2 * self._pairs}
+        if not math.isfinite(found["total"]):
+            owners = [row.instance_id for members, _ in self._losses for row in members for _ in row.pairs]
+            wrong = ~torch.isfinite(torch.cat([total for _, total in self._losses]))
+            if bool(wrong.any()):
+                where = owners[int(torch.nonzero(wrong)[0])]
+                raise ValueError(
+                    f"the loss of phase {phase}, step {step} is not a number at instance {where!r}: lower the learning rate"
+                )
+        return found
 
 
 def _gradient_norms(
-    policy: Rewriter, rows: Sequence[Row], step: Step, reference: Reference, delta: float, config: TrainingConfig
+    passes: GradientPass,
+    held: Rewriter,
+    rows: Sequence[Row],
+    step: Step,
+    reference: Reference,
+    delta: float,
+    config: TrainingConfig,
 ) -> dict[str, float]:
-    """Norm of each weighted term's gradient, over a few rows only: each term costs a backward pass."""
+    """Norm of each weighted term's gradient, over a few rows only: each term costs a pass of its own."""
     shares = parallel.share(step.micro_batches)
     if not shares:
         return {}
     members = [rows[i] for i in shares[0][:_NORMED]]
     pairs = sum(len(row.pairs) for row in members)
-    with _precision(policy, config):
-        chosen, rejected = row_log_probs(policy, members)
-    batch = _batch(members, chosen, rejected, *(side[:pairs] for side in reference[shares[0]]))
-    losses = mpo_losses(batch, config.beta, delta, length_normalised=config.length_normalised)
-    parameters, norms = policy.trained_parameters, {}
-    for name, value in losses.items():
-        loss = config.weights[name] * value.mean()
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = float(torch.stack([g.norm() for g in gradients if g is not None]).norm())
+    norms = {}
+    for name, weight in config.weights.items():
+        batch = _batch(members, *passes.log_probs(held, members), *(side[:pairs] for side in reference[shares[0]]))
+        losses = mpo_losses(batch, config.beta, delta, length_normalised=config.length_normalised)
+        gradients = torch.autograd.grad(weight * losses[name].mean(), held.trained_parameters, allow_unused=True)
+        norms[name] = float(torch.stack([g.float().norm() for g in gradients if g is not None]).norm())
     return norms

@@ -58,20 +58,22 @@ class Batches:
 
 
 class Background:
-    """One job in a thread: the next phase's rollouts, beside this phase's optimizer steps (`overlap`)."""
+    """One job in a thread: a checkpoint beside the sampling, or the next phase's rollouts beside the steps (`overlap`)."""
 
     def __init__(self) -> None:
         self._job: Future[None] | None = None
 
     def start(self, job: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         """Begin a job; the one before must have been waited for."""
-        self._job = ThreadPoolExecutor(1).submit(job, *args, **kwargs)
+        pool = ThreadPoolExecutor(1)
+        self._job = pool.submit(job, *args, **kwargs)
+        pool.shutdown(wait=False)
 
     def wait(self) -> None:
         """Until the job is done, at once where there is none; raises what it raised."""
-        if self._job is not None:
-            self._job.result()
+        if (job := self._job) is not None:
             self._job = None
+            job.result()
 
 
 def select_rows(

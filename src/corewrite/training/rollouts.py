@@ -47,7 +47,7 @@ class PhaseSamples:
     """A phase's samples, before scoring.
 
     Attributes:
-        version: Hash of the policy that sampled them.
+        sync: Of the policy that sampled them.
         batch: Instances whose query fits a prompt.
         lost: Why, by the id of the other instances of the phase.
         place: Number of each instance's prompt.
@@ -58,7 +58,7 @@ class PhaseSamples:
         ended: Reading of `perf_counter` when sampling ended.
     """
 
-    version: str
+    sync: Sync
     batch: list[TrainingInstance]
     lost: dict[str, str]
     place: list[int]
@@ -187,7 +187,7 @@ class Rollouts:
             "sync_bytes": sync.bytes,
             "sample_seconds": round(ended - clock, 3),
         }
-        return PhaseSamples(sync.version, batch, lost, place, completions, rewrites, facts, beside, ended)
+        return PhaseSamples(sync, batch, lost, place, completions, rewrites, facts, beside, ended)
 
     def score(self, samples: PhaseSamples) -> Scored:
         """Deduplicate by cleaned text, add the identity, and compute log R; in several processes the first one does.
@@ -204,7 +204,9 @@ class Rollouts:
             found, busy = samples.beside.finish(samples.completions, progress)
             seconds = {"score_seconds": round(perf_counter() - samples.ended, 3), "score_busy_seconds": round(busy, 3)}
             in_order = {x.instance_id: found.candidates[x.instance_id] for x in batch if x.instance_id in found.candidates}
-            return Scored(samples.version, in_order, samples.lost | found.lost, samples.facts | found.sampled | seconds)
+            return Scored(
+                samples.sync.policy_hash, in_order, samples.lost | found.lost, samples.facts | found.sampled | seconds
+            )
         candidates = [
             distinct_candidates(x, samples.rewrites[i], self.policy, identity=self.config.identity)
             for x, i in zip(batch, samples.place, strict=True)
@@ -216,7 +218,7 @@ class Rollouts:
                 candidates,
                 self.reward,
                 self.config.scoring,
-                version=samples.version,
+                version=samples.sync.policy_hash,
                 known=self.known,
                 sampled=samples.facts,
                 progress=progress,

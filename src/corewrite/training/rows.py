@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from corewrite.rewriter import Rewriter, length_buckets
+from corewrite.rewriter import Rewriter, length_buckets, on_device
 from corewrite.training.pairs import Pair
 
 
@@ -41,14 +41,16 @@ class Row:
         return len(responses) * (len(self.prompt) + max(map(len, responses)) - 1)
 
 
-def row_log_probs(policy: Rewriter, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def row_log_probs(policy: Rewriter, rows: Sequence[Row], *, width_multiple: int = 1) -> tuple[Tensor, Tensor]:
     """Summed log-probabilities of the chosen and of the rejected responses, row by row: two tensors [pairs].
 
-    Packed where the model's attention allows it (`Rewriter.paths`).
+    Packed where the model's attention allows it (`Rewriter.paths`), and padded to a multiple of so many tokens.
     """
-    total = policy.log_probs([row.prompt for row in rows], [row.responses for row in rows]).sum(1)
+    total = policy.log_probs([row.prompt for row in rows], [row.responses for row in rows], width_multiple=width_multiple).sum(
+        1
+    )
     chosen = np.concatenate([np.repeat([True, False], len(row.pairs)) for row in rows])
-    return total[chosen.nonzero()[0]], total[(~chosen).nonzero()[0]]
+    return total[on_device(chosen.nonzero()[0], total.device)], total[on_device((~chosen).nonzero()[0], total.device)]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The protocol of sampling engines, whether the weights live in this process or on a server."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,12 +27,19 @@ class Sync:
     """One transfer of weights to an engine.
 
     Attributes:
-        version: Hash of the policy that the engine now holds.
+        version: Name of the weights that the engine now holds, the same for the same weights.
         bytes: Bytes of weights handed over.
+        hashing: Computes the policy's hash beside the sampling; None: `version` is that hash.
     """
 
     version: str
     bytes: int
+    hashing: "Future[str] | None" = None
+
+    @property
+    def policy_hash(self) -> str:
+        """`Rewriter.policy_hash` of what was synced; waits for it. Only then may the policy's weights change."""
+        return self.version if self.hashing is None else self.hashing.result()
 
 
 class SamplingEngine(Protocol):
