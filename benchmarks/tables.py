@@ -149,12 +149,13 @@ def incidents() -> None:
     if not file.is_file():
         return
     value = json.loads(file.read_text("utf-8"))
-    heads = ("without gate", "with gate", "detected", "by", "weeks to recovery", "weeks wrongly held")
+    heads = ("without gate", "with gate", "weeks", "detected", "by", "weeks to recovery", "weeks wrongly held")
     print(f"\n| incident | kind | strength | seed | {' | '.join(heads)} |\n|{' --- |' * (4 + len(heads))}")
     shown = ("detected_week", "caught_by", "weeks_to_recovery", "weeks_wrongly_held")
     for row in value["rows"]:
         damages = ["" if row[name] is None else f"{row[name]:+.1%}" for name in ("damage_without_gate", "damage_with_gate")]
         cells = [row["incident"], row["kind"], f"{row['strength']:g}", row["seed"], *damages]
+        cells.append(f"{row['weeks_without_gate']} / {row['weeks_with_gate']}")
         cells += ["" if row[name] is None else row[name] for name in shown]
         print(f"| {' | '.join(map(str, cells))} |")
     print(f"\n| learned hack | strength | seed | week | log R | true nDCG@10 | the ranker's probe |\n|{' --- |' * 7}")

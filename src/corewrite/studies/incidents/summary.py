@@ -32,6 +32,8 @@ class IncidentRow:
         damage_without_gate, damage_with_gate: Change of nDCG@10 against the same arm's healthy twin in the worst of the weeks
             that serve what a cycle of the incident decided, as a share; negative is harm. Where the incident changes what
             ranks, of what the policy adds to it. None where the arm was not run.
+        weeks_without_gate, weeks_with_gate: So many weeks that damage is the worst of; fewer than the settings' where the arm
+            was not run to the end.
         detected_week: First week in which a step or check of the gated arm spoke up, and none of its twin's did or a milder one
             (see `severity`); None: never.
         caught_by: Which.
@@ -46,6 +48,8 @@ class IncidentRow:
     seed: int
     damage_without_gate: float | None
     damage_with_gate: float | None
+    weeks_without_gate: int
+    weeks_with_gate: int
     detected_week: int | None
     caught_by: str | None
     weeks_to_recovery: int | None
@@ -132,6 +136,8 @@ def incident_row(config: IncidentsConfig, folder: Path, name: str, strength: flo
         config.seed,
         min((w.damage for w in without), default=None),
         min((w.damage for w in with_gate), default=None),
+        len(without),
+        len(with_gate),
         None if detected is None else rows[detected]["week"],
         None if detected is None else rows[detected]["caught_by"],
         None if detected is None else weeks_to_promotion(rows, detected),
