@@ -12,7 +12,7 @@ from corewrite.cli.common import print_json, progress_console, reported_errors, 
 EXAMPLES = (
     "Examples: `corewrite simulate --facts` · `corewrite simulate --sessions 50000 --out runs/platform` · "
     "`corewrite simulate --facts --json` · `corewrite simulate --weeks 22` (an hour; resumable) · "
-    "`corewrite simulate --incident bot-clicks --strength 0.4` (20 minutes; resumable)"
+    "`corewrite simulate --incident bot-clicks --strength 0.4` (half an hour; resumable)"
 )
 
 
