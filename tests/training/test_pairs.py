@@ -53,6 +53,8 @@ def test_of_equal_rewards_the_fewer_tokens_rank_first():
     row = [candidate("cat cat", 0.5), candidate("cat", 0.5), candidate("dog", 0.0), candidate("dog dog", 0.0)]
     for order in (row, row[::-1]):
         assert names(select_pairs(order, 1, 0.05)) == [("cat", "dog dog")]
+    empty = candidate("", 0.5, malformed=True)
+    assert names(select_pairs([*row, empty], 1, 0.05)) == [("cat", "dog dog")], "what may not be chosen takes no place"
 
 
 def test_repeated_texts_are_an_error():
