@@ -127,7 +127,7 @@ def _truth(arm: ArmLayout, week: int) -> tuple[list[str], FloatArray, FloatArray
 def incident_row(config: IncidentsConfig, folder: Path, name: str, strength: float) -> IncidentRow:
     """The row of an incident, as far as its arms were run."""
     without, with_gate = (damages(config, folder, ArmPlan(name, strength, gated)) for gated in (False, True))
-    rows, twins = (load_rows(config, folder, ArmPlan(*which, True)) for which in ((name, strength), (None, 0.0)))
+    rows, twins = (load_rows(config, folder, plan) for plan in (ArmPlan(name, strength, True), ArmPlan(None, 0.0, True)))
     detected = first_detected(rows, twins)
     return IncidentRow(
         name,
