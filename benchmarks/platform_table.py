@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from setting import platform
 
-from corewrite.deployment.explain import load_champion
+from corewrite.deployment.load import load_policy
 from corewrite.deployment.served import served_rewrites
 from corewrite.registry import Registry
+from corewrite.rewriter import Rewriter
 from corewrite.studies.baselines import BASELINES, UserSums, baseline_rewrites, compare
 from corewrite.studies.summary import machine
 from corewrite.studies.truth import measure, truth_slices
@@ -38,7 +39,7 @@ def table_of(seed: int, out: Path) -> pa.Table:
         return pq.read_table(file)
     found = platform(seed, out)
     queries, limit = found.held_out.queries, found.config.pipeline.max_new_tokens
-    champion = load_champion(out / f"seed-{seed}" / "documents.parquet", Registry(out / f"seed-{seed}" / "registry")).policy
+    champion = first_candidate(Registry(out / f"seed-{seed}" / "registry"))
     systems = baseline_rewrites(found.deployment, queries)
     for name, policy in (("warm_start", found.warm), ("champion", champion)):
         systems[name] = served_rewrites(policy, queries, max_new_tokens=limit)
@@ -50,6 +51,13 @@ def table_of(seed: int, out: Path) -> pa.Table:
     )
     pq.write_table(table, file)
     return table
+
+
+def first_candidate(registry: Registry) -> Rewriter:
+    """What the demo trained first: its champion where the gate promoted it, and what it shows in the champion's place where not."""
+    decision = next(d for d in registry.decisions() if d.candidate)
+    print(f"{registry.root}: {decision.verdict}")
+    return load_policy(registry, decision.candidate.policy)
 
 
 def row(seeds: list[int], tables: list[pa.Table]) -> dict[str, Any]:
