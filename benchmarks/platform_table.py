@@ -54,7 +54,7 @@ def table_of(seed: int, out: Path) -> pa.Table:
 
 
 def first_candidate(registry: Registry) -> Rewriter:
-    """What the demo trained first: its champion where the gate promoted it, and what it shows in the champion's place where not."""
+    """What the demo trained first: its champion where the gate promoted it, what it shows in its place where not."""
     decision = next(d for d in registry.decisions() if d.candidate)
     print(f"{registry.root}: {decision.verdict}")
     return load_policy(registry, decision.candidate.policy)
