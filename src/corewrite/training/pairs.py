@@ -55,8 +55,8 @@ def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: flo
     """Pair the i-th best candidate with the i-th worst, i up to k_eff = min(k, floor(distinct / 2)).
 
     Of equal rewards those that may be chosen rank first, of these the fewer tokens, then the text hash: what adds nothing, a
-    repeated word say, is not learnt. Dropped are pairs whose chosen may not be chosen, whose gap is under `minimum_gap`, or whose
-    token ids differ in the end-of-sequence token only.
+    repeated word say, is not learnt. Dropped are pairs whose chosen may not be chosen, whose gap is under `minimum_gap`, or
+    whose token ids differ in the end-of-sequence token only.
 
     Args:
         candidates: Candidates of one instance with distinct texts.
