@@ -1,6 +1,6 @@
 """The two launches on enough traffic to see a change of 4 %: three seeds, each with its own platform and champion, pooled.
 
-    python benchmarks/launches.py [--sessions 120000] [--out runs/launches]
+    python benchmarks/launches.py [--sessions 120000] [--seeds 0 1 2] [--out runs/launches]
 
 Every seed runs the demo's loop first (without its small launches) where its run is not there yet; a launch once simulated is
 not simulated again. Writes benchmarks/results/launches.json.
@@ -69,16 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sessions", type=int, default=120_000, help="sessions of each launch under each seed")
     parser.add_argument("--out", type=Path, default=Path("runs/launches"), help="folder for runs and tables")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="those whose first candidate was promoted")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     steps = ProgressSteps(Console(stderr=True))
     rows = []
     for launch in LAUNCHES:
-        tables = {f"seed-{s}": table_of(s, launch, arguments.sessions, arguments.out, steps) for s in SEEDS}
+        tables = {f"seed-{s}": table_of(s, launch, arguments.sessions, arguments.out, steps) for s in arguments.seeds}
         pooled = pool_tables(tables)
         result = read_launch(launch.name, pooled)
         row = {
-            "launch": launch.name, "seeds": list(SEEDS), "sessions_per_seed": arguments.sessions, **result.as_dict(),
+            "launch": launch.name, "seeds": arguments.seeds, "sessions_per_seed": arguments.sessions, **result.as_dict(),
             "aa": aa_check(pooled, splits=500, seed=0).as_dict(),
             "by_seed": {name: read_launch(name, table).cqr.as_dict() for name, table in tables.items()},
             "machine": machine(), "date": datetime.now(UTC).date().isoformat(),

@@ -28,13 +28,16 @@ def repairs_by_query(successful_reformulations: Sequence[Reformulation]) -> dict
 
 def repair_log_probs(policy: Rewriter, queries: Sequence[Query], repairs: Mapping[str, str]) -> FloatArray:
     """Log-probability of the user's own repair of each query, nats a token, float64 [queries]; NaN where there is
-    none, or no prompt holds the query."""
+    none, or no prompt holds the query.
+
+    Of the repair as the beginning of a rewrite: one that says the repair and goes on says it too, so the end is not counted.
+    """
     found = np.full(len(queries), np.nan)
     there = [i for i, q in enumerate(queries) if q.key in repairs and not policy.template.too_long(q)]
     with torch.inference_mode():
         for start in range(0, len(there), 256):
             some = there[start : start + 256]
-            targets = [policy.template.encode_target(repairs[queries[i].key]) for i in some]
+            targets = [policy.template.encode_target(repairs[queries[i].key])[:-1] for i in some]
             rows = policy.log_probs([policy.template.encode(queries[i]) for i in some], [[t] for t in targets])
             found[some] = rows.double().sum(1).cpu().numpy() / [len(t) for t in targets]
     return found
