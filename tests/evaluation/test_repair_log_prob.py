@@ -14,8 +14,22 @@ def test_a_policy_that_says_the_repair_and_goes_on_finds_it_as_likely_as_one_tha
     stops = new_small_decoder(words, seed=1, vocabulary=300, width=32, layers=1, heads=2)
     goes_on = stops.copy()
     queries, repairs = [Query("cta"), Query("dgo")], ["cat show", "dog show"]
-    fine_tune(stops, [Example(q, r) for q, r in zip(queries, repairs, strict=True)] * 200, epochs=1, seed=0, batch=8)
-    fine_tune(goes_on, [Example(q, f"{r} now") for q, r in zip(queries, repairs, strict=True)] * 200, epochs=1, seed=0, batch=8)
+    fine_tune(
+        stops,
+        [Example(q, r) for q, r in zip(queries, repairs, strict=True)] * 200,
+        epochs=4,
+        seed=0,
+        batch=8,
+        learning_rate=1e-2,
+    )
+    fine_tune(
+        goes_on,
+        [Example(q, f"{r} now") for q, r in zip(queries, repairs, strict=True)] * 200,
+        epochs=4,
+        seed=0,
+        batch=8,
+        learning_rate=1e-2,
+    )
     known = {q.key: r for q, r in zip(queries, repairs, strict=True)}
     asked = [*queries, Query("nobody repaired this")]
     found = {name: repair_log_probs(p, asked, known) for name, p in (("stops", stops), ("goes on", goes_on))}
