@@ -54,9 +54,9 @@ class Pair:
 def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: float) -> list[Pair]:
     """Pair the i-th best candidate with the i-th worst, i up to k_eff = min(k, floor(distinct / 2)).
 
-    Of equal rewards those that may be chosen rank first, of these the fewer tokens, then the text hash: what adds nothing, a
-    repeated word say, is not learnt. Dropped are pairs whose chosen may not be chosen, whose gap is under `minimum_gap`, or
-    whose token ids differ in the end-of-sequence token only.
+    Ties in reward break by text hash; but of the best, those that may be chosen come first, and of these the fewer tokens: what
+    adds nothing, a repeated word say, is not learnt. Dropped are pairs whose chosen may not be chosen, whose gap is under
+    `minimum_gap`, or whose token ids differ in the end-of-sequence token only.
 
     Args:
         candidates: Candidates of one instance with distinct texts.
@@ -68,8 +68,11 @@ def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: flo
     """
     if len({c.text for c in candidates}) != len(candidates):
         raise ValueError("candidates of an instance must have distinct texts: deduplicate first")
-    ranked = sorted(candidates, key=lambda c: (-c.log_reward, not c.may_be_chosen, len(c.token_ids), sha256_text(c.text)))
-    pairs = [Pair(ranked[i], ranked[-1 - i]) for i in range(min(k, len(ranked) // 2))]
+    most = min(k, len(candidates) // 2)
+    by_hash = sorted(candidates, key=lambda c: (-c.log_reward, sha256_text(c.text)))
+    best = sorted(by_hash, key=lambda c: (-c.log_reward, not c.may_be_chosen, len(c.token_ids)))[:most]  # stable
+    worst = [c for c in reversed(by_hash) if not any(c is b for b in best)][:most]
+    pairs = [Pair(b, w) for b, w in zip(best, worst, strict=True)]
     return [p for p in pairs if p.chosen.may_be_chosen and p.gap >= minimum_gap and not _nearly_identical(p)]
 
 
