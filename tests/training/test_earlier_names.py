@@ -22,7 +22,7 @@ FIRST = {
 
 
 def test_settings_under_their_first_names_are_read_and_hashed_as_they_were():
-    given = TrainingConfig(phases=2, num_generations=8, max_grad_norm=0.5, sync_ref_model=False)
+    given = TrainingConfig(phases=2, num_generations=8, minimum_gap=0.05, max_grad_norm=0.5, sync_ref_model=False)
     config = given.with_former_defaults()
     assert TrainingConfig.model_validate(FIRST) == config != given
     assert first_names(config.model_dump(mode="json")) == FIRST
@@ -36,6 +36,8 @@ def test_settings_stored_under_first_names_are_the_same_settings():
     config = TrainingConfig.model_validate(FIRST)
     assert same_settings(FIRST, config.model_copy(update={"precision": "auto"}))
     assert not same_settings(FIRST, config.model_copy(update={"precision": "bfloat16"}))
+    # The gap that was the default then gives other pairs: one that is left to the default of today is another run.
+    assert not same_settings(FIRST, config.model_copy(update={"minimum_gap": TrainingConfig().minimum_gap}))
     assert same_settings(FIRST, config) and same_settings(config.model_dump(mode="json"), config)
     assert not same_settings({**FIRST, "samples": 9}, config) and not same_settings({**FIRST, "unknown": 1}, config)
 

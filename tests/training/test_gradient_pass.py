@@ -21,9 +21,9 @@ SHAPE = {
 KINDS = {"llama": LlamaConfig, "qwen3": lambda **shape: Qwen3Config(head_dim=8, **shape)}
 
 
-def policy_of(kind, like, attention="sdpa"):
+def policy_of(kind, like, attention="sdpa", **changes):
     torch.manual_seed(3)
-    config = KINDS[kind](vocab_size=len(like.tokenizer), **SHAPE)
+    config = KINDS[kind](vocab_size=len(like.tokenizer), **(SHAPE | changes))
     model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).to(like.model.device)
     return Rewriter(model.eval(), like.tokenizer, like.template)
 
@@ -128,13 +128,17 @@ def test_a_reference_that_is_only_kept_rounded_is_the_same(start, instances):
 
 def test_one_graph_too_many_is_an_error(start, instances, monkeypatch):
     monkeypatch.setattr("corewrite.training.gradient_pass._GRAPHS", 1)
-    policy = policy_of("llama", start)
+    policy = policy_of("llama", start, intermediate_size=40)  # of a shape that has no graph yet
     passes = GradientPass(policy, CONFIG, compiled=True)
     held = passes.holding(policy)
     rows = rows_of(policy, instances[:3])
     passes.log_probs(held, rows[:2])
     with torch.no_grad(), pytest.raises(Exception, match="recompile_limit"):
         passes.log_probs(held, rows[:2])  # a graph without gradients is another one
+    # Graphs are shared by all runs of a process, their limit is each run's own.
+    another = GradientPass(policy, CONFIG, compiled=True)
+    with torch.no_grad():
+        another.log_probs(another.holding(policy), rows[:2])
 
 
 def test_auto_is_float32_on_a_processor():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from corewrite.rewriter.compiled_layers import compiled_forward, compiling, layers_of
+from corewrite.rewriter.compiled_layers import compiled_forward, compiling, layers_of, num_graphs
 from corewrite.rewriter.decode import Completion
 from corewrite.rewriter.log_probs import head_at, on_device
 
@@ -24,6 +24,7 @@ _WIDTH = 16
 _LANES = 4
 """And the rows of a prompt to a multiple of so many."""
 _GRAPHS = 8
+"""Graphs of either kind that a model makes at most; a further one is an error, not a silent way back to plain execution."""
 
 
 @dataclass(eq=False)
@@ -65,12 +66,14 @@ class CompiledModel:
         self.device = next(model.parameters()).device
         self.kept: list[_Kept] = []
         self.rows: _Rows | None = None
+        self._graphs = 0
         model.config._attn_implementation = _NAME
         for layer in layers_of(model):
             self.kept.append(_Kept(*[torch.empty(0, device=self.device)] * 4))
-            layer.forward = partial(
-                self._forward, compiled_forward(layer, "prompts"), compiled_forward(layer, "steps"), layer, self.kept[-1]
-            )
+            forwards = compiled_forward(layer, "prompts"), compiled_forward(layer, "steps")
+            # Graphs of models before, in this process, are shared and do not count.
+            self._graphs = max(self._graphs, _GRAPHS + max(map(num_graphs, forwards)))
+            layer.forward = partial(self._forward, *forwards, layer, self.kept[-1])
 
     def forget(self) -> None:
         """Let go of all keys and values."""
@@ -85,7 +88,7 @@ class CompiledModel:
     def logits(self, ids: Tensor, positions: Tensor, at: tuple[Tensor, Tensor], rows: _Rows | None) -> Tensor:
         """Logits at (rows, positions) `at`; without `rows` of whole prompts, with it of one more token of each row."""
         self.rows = rows
-        with compiling(_GRAPHS), head_at(self.model, *at):
+        with compiling(self._graphs), head_at(self.model, *at):
             return self.model(input_ids=ids, position_ids=positions, use_cache=False).logits  # type: ignore[no-any-return]
 
 

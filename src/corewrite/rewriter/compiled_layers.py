@@ -34,6 +34,13 @@ def _compiled(kind: type, _modules: str, _dtype: torch.dtype, _device: torch.dev
     return torch.compile(_of_its_own(kind.forward), fullgraph=True, dynamic=True)  # type: ignore[attr-defined]
 
 
+def num_graphs(forward: Any) -> int:
+    """Graphs that a function of `compiled_forward` has by now, those of earlier models of this process included."""
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    return len(_debug_get_cache_entry_list(forward._torchdynamo_orig_callable))
+
+
 def _of_its_own(function: Any) -> Callable[..., Any]:
     """The same function under another code object: graphs are kept and counted by it, and other models use it too."""
     code = function.__code__.replace(co_name=f"compiled_{function.__code__.co_name}")

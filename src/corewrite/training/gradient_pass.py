@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from corewrite.rewriter import Rewriter, multiplies_bfloat16
-from corewrite.rewriter.compiled_layers import compiled_forward, compiling, layers_of
+from corewrite.rewriter.compiled_layers import compiled_forward, compiling, layers_of, num_graphs
 from corewrite.training.config import Precision, TrainingConfig
 from corewrite.training.rows import Row, row_log_probs
 
 _WIDTH = 16
 """Compiled rows are padded to a multiple of so many tokens: the attention kernels then need no copy of the mask."""
 _GRAPHS = 4
-"""Graphs of a layer at most; a further one is an error, not a silent way back to plain execution."""
+"""Graphs of a layer that a run makes at most; a further one is an error, not a silent way back to plain execution."""
 
 
 def resolved_precision(precision: Precision, device: torch.device) -> Precision:
@@ -45,6 +45,7 @@ class GradientPass:
         self.policy = policy
         self._copy: Rewriter | None = None
         self.compiled = False
+        self._graphs = 0
         if resolved_precision(config.precision, device) == "bfloat16":
             self._copy = policy.copy(torch.bfloat16)
             if device.type == "cuda":
@@ -55,7 +56,10 @@ class GradientPass:
             self.compiled = device.type == "cuda" and not policy.has_adapter if compiled is None else compiled
             if self.compiled:
                 for layer in layers_of(self._copy.model):
-                    layer.forward = partial(compiled_forward(layer, "gradients"), layer)
+                    forward = compiled_forward(layer, "gradients")
+                    # Graphs of runs before, in this process, are shared and do not count.
+                    self._graphs = max(self._graphs, _GRAPHS + num_graphs(forward))
+                    layer.forward = partial(forward, layer)
 
     @property
     def rounds(self) -> bool:
@@ -78,7 +82,7 @@ class GradientPass:
         """
         if not self.compiled:
             return row_log_probs(held, rows)
-        with compiling(_GRAPHS):
+        with compiling(self._graphs):
             return row_log_probs(held, rows, width_multiple=_WIDTH)
 
     @contextmanager
