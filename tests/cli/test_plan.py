@@ -103,7 +103,7 @@ def test_calibration_of_a_model(policy, tmp_path):
     found = json.loads(result.stdout)
     score = {s["name"]: s["seconds"] for s in found["steps"]}["score"]
     assert score == pytest.approx(0.01 * 10_000 * (1 + 2 * found["workload"]["new_texts"]))
-    assert found["workload"]["num_generations"] == 2 and found["workload"]["phases"] == 6
+    assert found["workload"]["num_generations"] == 2 and found["workload"]["phases"] == TrainingConfig().phases
     assert any("made-up instances" in a for a in found["assumptions"])
 
 

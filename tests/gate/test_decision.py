@@ -84,8 +84,9 @@ def harmed(evaluation):
     ],
 )
 def test_harm_is_rejected_whatever_the_reward(simulate, harm, by):
-    # Length alone is no harm where the judge rises: see below.
-    result = run_gate(harm(simulate(1, reward_gain=0.3, judge_gain=-0.002 if harm is long else 0.02)), QUICK)
+    # What yields to the judge is no harm where it rises: see below.
+    gain = 0.02 if CHECKS[by].excused_by is None else -0.002
+    result = run_gate(harm(simulate(1, reward_gain=0.3, judge_gain=gain)), QUICK)
     assert check(result, by).verdict == "fail"
     assert check(result, "fused_reward").verdict == "pass"
     assert result.verdict is Verdict.REJECT

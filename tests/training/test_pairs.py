@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from corewrite.domain import Query, TrainingInstance
 from corewrite.training import ScoredCandidate, TrainingConfig, select_pairs
 from corewrite.training.candidates import Scored, distinct_candidates
-from corewrite.training.phase import select_rows
+from corewrite.training.phase import Selection, select_rows
 
 
 def candidate(text: str, reward: float, **kwargs) -> ScoredCandidate:
@@ -55,6 +55,10 @@ def test_of_equal_rewards_the_fewer_tokens_rank_first():
         assert names(select_pairs(order, 1, 0.05)) == [("cat", "dog dog")]
     empty = candidate("", 0.5, malformed=True)
     assert names(select_pairs([*row, empty], 1, 0.05)) == [("cat", "dog dog")], "what may not be chosen takes no place"
+    low = [candidate("x", 0.0), candidate("y", 0.0)]
+    ties = [[candidate(w, 0.5), candidate(f"{w} {w}", 0.5)] for w in ("cat", "dog", "bird", "fish")]
+    earlier = [select_pairs(tie + low, 1, 0.05, shorter_first=False)[0].chosen.text for tie in ties]
+    assert any(" " in text for text in earlier) and any(" " not in text for text in earlier)
 
 
 def test_repeated_texts_are_an_error():
@@ -84,7 +88,7 @@ def test_what_drops_a_protected_word_or_a_number_counts_as_the_worst(start):
     config = TrainingConfig(minimum_gap=0.0, k=2)
 
     def pairs(x, protected):
-        (row,) = select_rows(start, [x], scored, config, phase=0, protected_words=protected)
+        (row,) = select_rows(start, [x], scored, config, Selection(protected_words=protected), phase=0)
         return names(row.pairs)
 
     assert pairs(x, None)[0] == ("cat", "zebra cat 7 dog")

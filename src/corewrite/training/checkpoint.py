@@ -81,6 +81,16 @@ class _Checkpoint(TypedDict):
 _IDENTITY, _RECORD, _CHECKPOINT = TypeAdapter(_Identity), TypeAdapter(_Record), TypeAdapter(_Checkpoint)
 
 
+def begun_without(root: Path, key: str) -> bool:
+    """Whether a run was begun in the folder whose identity does not name `key`, as those of earlier versions do not.
+
+    Raises:
+        ResumeError: what is there is damaged.
+    """
+    file = root / "run.json"
+    return file.is_file() and key not in read_object(file, ResumeError, RESTORE)
+
+
 @dataclass(frozen=True, eq=False)
 class State:
     """Where a run stands.

@@ -11,17 +11,20 @@ from typing import Any, Protocol
 from corewrite.domain import TrainingInstance, sha256_json
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
-from corewrite.training.checkpoint import RunFolder
+from corewrite.training.checkpoint import RunFolder, begun_without
 from corewrite.training.config import TrainingConfig, first_names
 from corewrite.training.gradient_pass import resolved_precision
 from corewrite.training.learner import Learner
-from corewrite.training.phase import Background, Batches, check_inputs, select_rows
+from corewrite.training.phase import Background, Batches, Selection, check_inputs, select_rows
 from corewrite.training.report import PhaseClock, TrainingReport, build_report, phase_record
 from corewrite.training.rollouts import Progress, Rollouts, VerifiedSync
 from corewrite.training.samplers.in_process import InProcessEngine
 from corewrite.training.samplers.protocol import SamplingEngine
 from corewrite.training.scoring import Reward
 from corewrite.training.threads import with_threads
+
+_SELECTION = 2
+"""Version of the rules of selection, in the identity of a run: a run of another version is not the same run."""
 
 
 class PhaseObserver(Protocol):
@@ -70,14 +73,17 @@ def train(
         CheckpointError: a file could not be written.
     """
     check_inputs(instances, config)
-    identity = _identity(policy, instances, config, seed, provenance, protected_words)
+    # A run begun by a version that selected otherwise goes on as it began, to the bits it would have had.
+    earlier = parallel.from_first(begun_without(folder, "selection"))
+    selection = Selection(shorter_first=not earlier, protected_words=None if earlier else protected_words)
+    identity = _identity(policy, instances, config, seed, provenance, selection)
     run = RunFolder(folder, identity, writes=parallel.rank() == 0)
     with with_threads(parallel.from_first(run.threads)):
         learner = Learner.resume(policy, config, run)
         engine = engine or InProcessEngine(policy, config.sampler_precision)
         rollouts = Rollouts(engine, policy, reward, config, seed, progress)
         try:
-            _run_phases(learner, rollouts, Batches(instances, config, seed), run, protected_words, observe, progress)
+            _run_phases(learner, rollouts, Batches(instances, config, seed), run, selection, observe, progress)
         finally:
             learner.finish_checkpoint()
         return build_report(parallel.from_first(run.records()))
@@ -88,7 +94,7 @@ def _run_phases(
     rollouts: Rollouts,
     batches: Batches,
     run: RunFolder,
-    protected_words: frozenset[str] | None,
+    selection: Selection,
     observe: PhaseObserver,
     progress: Progress,
 ) -> None:
@@ -116,7 +122,7 @@ def _run_phases(
             rollouts.remember(batch, scored)
         clock = PhaseClock()
         # Select the best and the worst k.
-        rows = select_rows(policy, batch, scored, config, phase=phase, protected_words=protected_words)
+        rows = select_rows(policy, batch, scored, config, selection, phase=phase)
         # Begun with this phase's prompts built: the template counts the truncated ones of one phase at a time.
         ahead: VerifiedSync | None = None
         if config.overlap and phase + 1 < config.phases and run.scored(phase + 1) is None:
@@ -149,10 +155,10 @@ def _identity(
     config: TrainingConfig,
     seed: int,
     provenance: dict[str, Any],
-    protected_words: frozenset[str] | None,
+    selection: Selection,
 ) -> dict[str, Any]:
-    # Named only where there are any: runs without them, of versions before too, keep their identity.
-    protected = {} if protected_words is None else {"protected_words": sha256_json(sorted(protected_words))}
+    known = selection.protected_words
+    words = {} if known is None else {"protected_words": sha256_json(sorted(known))}
     # A run is known by what it computes in: `auto` was float32 before it had a name, and is on a processor.
     computed = config.model_copy(update={"precision": resolved_precision(config.precision, policy.model.device)})
     return {
@@ -161,5 +167,5 @@ def _identity(
         "start": policy.policy_hash,
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),
         "provenance": provenance,
-        **protected,
+        **({"selection": _SELECTION, **words} if selection.shorter_first else {}),
     }

@@ -51,7 +51,9 @@ class Pair:
         return self.chosen.log_reward - self.rejected.log_reward
 
 
-def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: float) -> list[Pair]:
+def select_pairs(
+    candidates: Sequence[ScoredCandidate], k: int, minimum_gap: float, *, shorter_first: bool = True
+) -> list[Pair]:
     """Pair the i-th best candidate with the i-th worst, i up to k_eff = min(k, floor(distinct / 2)).
 
     Ties in reward break by text hash; but of the best, those that may be chosen come first, and of these the fewer tokens: what
@@ -62,6 +64,7 @@ def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: flo
         candidates: Candidates of one instance with distinct texts.
         k: Pairs at most.
         minimum_gap: g_min, nats.
+        shorter_first: Break ties of the best so; False: by text hash alone, as versions before did.
 
     Raises:
         ValueError: two candidates share a text.
@@ -70,7 +73,9 @@ def select_pairs(candidates: Sequence[ScoredCandidate], k: int, minimum_gap: flo
         raise ValueError("candidates of an instance must have distinct texts: deduplicate first")
     most = min(k, len(candidates) // 2)
     by_hash = sorted(candidates, key=lambda c: (-c.log_reward, sha256_text(c.text)))
-    best = sorted(by_hash, key=lambda c: (-c.log_reward, not c.may_be_chosen, len(c.token_ids)))[:most]  # stable
+    best = by_hash[:most]
+    if shorter_first:  # stable
+        best = sorted(by_hash, key=lambda c: (-c.log_reward, not c.may_be_chosen, len(c.token_ids)))[:most]
     worst = [c for c in reversed(by_hash) if not any(c is b for b in best)][:most]
     pairs = [Pair(b, w) for b, w in zip(best, worst, strict=True)]
     return [p for p in pairs if p.chosen.may_be_chosen and p.gap >= minimum_gap and not _nearly_identical(p)]

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ParamSpec
 
 import numpy as np
@@ -76,14 +76,28 @@ class Background:
             job.result()
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Rules of a run by which pairs are selected, beside its settings.
+
+    Attributes:
+        shorter_first: Of equally good rewrites the fewer tokens are chosen; False: as earlier versions did, by text hash alone.
+        protected_words: A candidate that drops one of these, or a number, counts as the worst of its instance: the gate would
+            not let it serve. None: nothing is protected.
+    """
+
+    shorter_first: bool = True
+    protected_words: frozenset[str] | None = None
+
+
 def select_rows(
     policy: Rewriter,
     batch: Sequence[TrainingInstance],
     scored: Scored,
     config: TrainingConfig,
+    selection: Selection = Selection(),
     *,
     phase: int,
-    protected_words: frozenset[str] | None = None,
 ) -> list[Row]:
     """Top-k / bottom-k preference pairs of every instance that has one, with its prompt.
 
@@ -92,9 +106,8 @@ def select_rows(
         batch: The phase's instances.
         scored: Their candidates.
         config: Settings.
+        selection: Rules of the run.
         phase: For messages.
-        protected_words: A candidate that drops one of these, or a number, counts as the worst of its instance: the gate would
-            not let it serve. None: nothing is protected.
 
     Raises:
         ValueError: no instance of the phase has a pair.
@@ -102,9 +115,9 @@ def select_rows(
     rows = []
     for x in batch:
         candidates = scored.candidates.get(x.instance_id, ())
-        if protected_words is not None:
-            candidates = _droppers_last(x.query.text, candidates, protected_words)
-        pairs = select_pairs(candidates, config.k, config.minimum_gap)
+        if selection.protected_words is not None:
+            candidates = _droppers_last(x.query.text, candidates, selection.protected_words)
+        pairs = select_pairs(candidates, config.k, config.minimum_gap, shorter_first=selection.shorter_first)
         if pairs:
             rows.append(Row(x.instance_id, tuple(policy.template.encode(x.query)), tuple(pairs)))
     if rows:
