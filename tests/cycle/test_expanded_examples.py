@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from corewrite.cycle.steps.warm_start import weekly_examples
+from corewrite.cycle.candidate_config import WarmStartConfig
+from corewrite.cycle.steps.warm_start import warm_start, weekly_examples
 from corewrite.deployment.deployment import embedded_deployment
 from corewrite.domain import Query
 from corewrite.fusion import default_spec
@@ -49,3 +50,8 @@ def test_what_is_added_is_held_by_half_of_the_first_results(deployment, satisfie
 def test_a_share_of_zero_asks_the_engine_nothing(deployment, satisfied, monkeypatch):
     monkeypatch.setattr(type(deployment.cascade), "recall", lambda *_: pytest.fail("asked"))
     assert targets(satisfied, deployment, 0.0)
+
+
+def test_so_few_examples_that_no_kind_has_one_are_refused_in_words(deployment, satisfied):
+    with pytest.raises(ValueError, match="fine-tuning needs examples"):
+        warm_start([], satisfied, deployment, WarmStartConfig(examples=1), seed=5)

@@ -33,5 +33,10 @@ def gate_searches(
         with_documents(frozen, documents),
         before,
         week.gate_repairs(),
-        find_protected_words([x for w in windows for x in w.instances()], documents, seed=seed),
+        protected_words(windows, documents, seed),
     )
+
+
+def protected_words(windows: Sequence[MinedWindow], documents: Documents, seed: int) -> frozenset[str]:
+    """Words that a rewrite should not drop, in the training of some mined weeks as in their gate."""
+    return find_protected_words([x for w in windows for x in w.instances()], documents, seed=seed)

@@ -6,10 +6,10 @@ from corewrite.cycle.context import CycleContext
 from corewrite.cycle.mined_week import MinedWindow, with_documents
 from corewrite.cycle.records import TRAIN, RankerHashes, TrainRecord
 from corewrite.cycle.recovery import mitigated
+from corewrite.cycle.steps.gate_searches import protected_words
 from corewrite.cycle.steps.start_policy import prepare_start_policy
 from corewrite.cycle.training_run import run_training
 from corewrite.domain import Provenance
-from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.registry import JSON
 from corewrite.version import VERSION
 
@@ -45,9 +45,7 @@ def _train(cycle: CycleContext, window: MinedWindow, ranker: RankerHashes) -> Tr
             seed=cycle.week_seed,
             adapter_seed=cycle.config.seed,
             provenance=provenance,
-            protected_words=find_protected_words(
-                [x for w in cycle.mined_windows() for x in w.instances()], cycle.documents, seed=cycle.config.seed
-            ),
+            protected_words=protected_words(cycle.mined_windows(), cycle.documents, cycle.config.seed),
             progress=progress,
         )
     policy = cycle.parts.export(policy)

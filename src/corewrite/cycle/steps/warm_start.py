@@ -138,7 +138,7 @@ def weekly_examples(
 
 def _expanded(examples: Sequence[Example], deployment: Deployment, share: float, seed: int) -> list[Example]:
     """Some of the examples with usual words of what the engine recalls for their target."""
-    if not share:
+    if not share or not examples:
         return list(examples)
     targets = sorted({e.target for e in examples})
     targets = [targets[i] for i in sample_rows(len(targets), _RECALLED, seed, 68)]

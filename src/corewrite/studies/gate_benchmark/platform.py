@@ -38,7 +38,7 @@ from corewrite.studies.gate_benchmark.trainings import (
     SOUND,
     RankerVariant,
 )
-from corewrite.studies.longitudinal.layout import week_name
+from corewrite.studies.layout import week_name
 from corewrite.studies.platform import ratings
 from corewrite.studies.raters import SimulatedRaters, read_descriptions
 

@@ -31,10 +31,11 @@ from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json
 from corewrite.storage.json_file import read_object
 from corewrite.studies.incidents.incident import Incident, Injection
-from corewrite.studies.incidents.layout import ArmLayout, week_name
+from corewrite.studies.incidents.layout import ArmLayout
 from corewrite.studies.incidents.log_files import described_alike, read_lines, write_lines
 from corewrite.studies.incidents.platform import StudyPlatform
 from corewrite.studies.incidents.scores import FaultyOpener
+from corewrite.studies.layout import week_name
 from corewrite.studies.raters import SimulatedRaters, read_descriptions
 from corewrite.studies.ungated import UngatedPromotion
 

@@ -5,14 +5,7 @@ from pathlib import Path
 
 from corewrite.registry import Registry
 from corewrite.storage.run_layout import RunLayout
-
-FIRST_WEEK = 2
-"""Number of the first week with a champion: weeks 0 and 1 are the log it comes from."""
-
-
-def week_name(week: int) -> str:
-    """Name of a week's log; names sort in the order of time."""
-    return f"week-{week:02d}"
+from corewrite.studies.layout import StudyFolder, week_name
 
 
 @dataclass(frozen=True)
@@ -81,29 +74,12 @@ class ArmLayout:
 
 
 @dataclass(frozen=True)
-class StudyLayout:
+class StudyLayout(StudyFolder):
     """The folder of a study under one seed.
 
     Attributes:
         folder: It.
     """
-
-    folder: Path
-
-    @property
-    def settings(self) -> Path:
-        """The settings that it runs under."""
-        return self.folder / "settings.json"
-
-    @property
-    def documents(self) -> Path:
-        """The catalogue."""
-        return self.folder / "documents.parquet"
-
-    @property
-    def labels(self) -> Path:
-        """All that raters gave."""
-        return self.folder / "labels.parquet"
 
     @property
     def frozen(self) -> Path:

@@ -16,7 +16,7 @@ from corewrite.rewriter import Rewriter
 from corewrite.simulation.week import Week
 from corewrite.storage.durable import whole_file
 from corewrite.studies.incidents.arm import Arm
-from corewrite.studies.incidents.layout import week_name
+from corewrite.studies.layout import week_name
 from corewrite.studies.ratios import ratio_of_sums, standard_error
 from corewrite.studies.truth import lists_ndcg10
 

@@ -17,8 +17,9 @@ from corewrite.storage.journal import write_json
 from corewrite.storage.json_file import read_object
 from corewrite.studies.incidents.config import IncidentsConfig
 from corewrite.studies.incidents.incident import BranchPoint
-from corewrite.studies.incidents.layout import FIRST_WEEK, StudyLayout, week_name
+from corewrite.studies.incidents.layout import StudyLayout
 from corewrite.studies.incidents.platform import StudyPlatform
+from corewrite.studies.layout import FIRST_WEEK, week_name
 
 
 def write_point(config: IncidentsConfig, layout: StudyLayout) -> None:

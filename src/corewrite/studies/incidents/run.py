@@ -22,10 +22,11 @@ from corewrite.studies.incidents.arm import Arm
 from corewrite.studies.incidents.by_name import find_incident
 from corewrite.studies.incidents.config import IncidentsConfig
 from corewrite.studies.incidents.incident import Injection
-from corewrite.studies.incidents.layout import FIRST_WEEK, ArmLayout, StudyLayout, week_name
+from corewrite.studies.incidents.layout import ArmLayout, StudyLayout
 from corewrite.studies.incidents.measures import measure_arm
 from corewrite.studies.incidents.platform import StudyPlatform
 from corewrite.studies.incidents.point import healthy_deployment, healthy_policy, load_point, write_point
+from corewrite.studies.layout import FIRST_WEEK, week_name
 from corewrite.studies.platform import ratings
 
 HEALTHY = "healthy"

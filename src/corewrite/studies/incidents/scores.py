@@ -51,7 +51,23 @@ class FaultyOpener(RankerOpener):
 
 
 @dataclass(frozen=True, eq=False)
-class TruncatingScorer:
+class _BehindScorer:
+    """Answers for a model under the model's own hash: nothing but its scores, or the settings' version, tells the two apart.
+
+    Attributes:
+        scorer: Of the model.
+    """
+
+    scorer: RelevanceScorer
+
+    @property
+    def model_hash(self) -> str:
+        """Of the model behind."""
+        return self.scorer.model_hash
+
+
+@dataclass(frozen=True, eq=False)
+class TruncatingScorer(_BehindScorer):
     """Scores the first words of a text (a `RelevanceScorer`).
 
     Attributes:
@@ -59,13 +75,7 @@ class TruncatingScorer:
         kept: So many words.
     """
 
-    scorer: RelevanceScorer
     kept: int
-
-    @property
-    def model_hash(self) -> str:
-        """Of the model behind."""
-        return self.scorer.model_hash
 
     def score(self, texts: Sequence[str], rows: IntArray) -> FloatArray:
         """See `RelevanceScorer.score`."""
@@ -73,7 +83,7 @@ class TruncatingScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class LossyScorer:
+class LossyScorer(_BehindScorer):
     """Answers NaN for a share of the pairs, always the same ones (a `RelevanceScorer`).
 
     Attributes:
@@ -81,13 +91,7 @@ class LossyScorer:
         share: Of the pairs.
     """
 
-    scorer: RelevanceScorer
     share: float
-
-    @property
-    def model_hash(self) -> str:
-        """Of the model behind."""
-        return self.scorer.model_hash
 
     def score(self, texts: Sequence[str], rows: IntArray) -> FloatArray:
         """See `RelevanceScorer.score`."""
@@ -98,7 +102,7 @@ class LossyScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class StaleScorer:
+class StaleScorer(_BehindScorer):
     """Answers for texts that were asked before from a cache that outlived the model it is of (a `RelevanceScorer`).
 
     Attributes:
@@ -108,15 +112,9 @@ class StaleScorer:
         share: Of these, so many are still there.
     """
 
-    scorer: RelevanceScorer
     before: RelevanceScorer
     asked: frozenset[str]
     share: float
-
-    @property
-    def model_hash(self) -> str:
-        """Of the model behind."""
-        return self.scorer.model_hash
 
     def score(self, texts: Sequence[str], rows: IntArray) -> FloatArray:
         """See `RelevanceScorer.score`."""
@@ -133,7 +131,7 @@ class StaleScorer:
 
 
 @dataclass(frozen=True, eq=False)
-class PopularityLeak:
+class PopularityLeak(_BehindScorer):
     """A relevance model into which popularity has leaked (a `RelevanceScorer`).
 
     The logit of a document grows with how often it satisfied before, standardised, for every common word of the text, up to
@@ -146,15 +144,9 @@ class PopularityLeak:
         strength: Of the leak, in logits.
     """
 
-    scorer: RelevanceScorer
     popularity: FloatArray
     common: frozenset[str]
     strength: float
-
-    @property
-    def model_hash(self) -> str:
-        """Of the sound model: the settings' version tells the two apart."""
-        return self.scorer.model_hash
 
     def score(self, texts: Sequence[str], rows: IntArray) -> FloatArray:
         """See `RelevanceScorer.score`."""

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from corewrite.studies.incidents.by_name import find_incident
 from corewrite.studies.incidents.config import IncidentsConfig
 from corewrite.studies.incidents.incident import Incident
-from corewrite.studies.incidents.layout import FIRST_WEEK, ArmLayout, StudyLayout
+from corewrite.studies.incidents.layout import ArmLayout, StudyLayout
 from corewrite.studies.incidents.measures import PairedChange, paired_change
 from corewrite.studies.incidents.run import ArmPlan, load_rows
+from corewrite.studies.layout import FIRST_WEEK
 
 FloatArray = npt.NDArray[np.float64]
 Row = Mapping[str, Any]

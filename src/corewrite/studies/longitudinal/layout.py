@@ -8,42 +8,19 @@ from typing import Final
 from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.registry import Registry
 from corewrite.storage.run_layout import RunLayout
+from corewrite.studies.layout import StudyFolder, week_name
 
 ARMS: Final = ("weekly", "never", "no_gate", HOLDBACK)
 """The cycle with its gate, the first champion never retrained, the cycle without a gate, no rewriter."""
-FIRST_WEEK: Final = 2
-"""Number of the first week with a champion: weeks 0 and 1 are the log it comes from."""
-
-
-def week_name(week: int) -> str:
-    """Name of a week's log; names sort in the order of time."""
-    return f"week-{week:02d}"
 
 
 @dataclass(frozen=True)
-class LongitudinalLayout:
+class LongitudinalLayout(StudyFolder):
     """The folder of a longitudinal simulation.
 
     Attributes:
         folder: It.
     """
-
-    folder: Path
-
-    @property
-    def settings(self) -> Path:
-        """The settings that it runs under."""
-        return self.folder / "settings.json"
-
-    @property
-    def documents(self) -> Path:
-        """The catalogue."""
-        return self.folder / "documents.parquet"
-
-    @property
-    def labels(self) -> Path:
-        """All that raters ever gave."""
-        return self.folder / "labels.parquet"
 
     @property
     def weeks(self) -> Path:

@@ -44,8 +44,9 @@ from corewrite.simulation.world import World, make_world
 from corewrite.storage.durable import naming, whole_file
 from corewrite.storage.journal import write_json
 from corewrite.studies.engine import OnePolicyEngine, assign_arm
+from corewrite.studies.layout import FIRST_WEEK, week_name
 from corewrite.studies.longitudinal.config import LongitudinalConfig
-from corewrite.studies.longitudinal.layout import ARMS, FIRST_WEEK, LongitudinalLayout, week_name
+from corewrite.studies.longitudinal.layout import ARMS, LongitudinalLayout
 from corewrite.studies.longitudinal.measures import WeeklyValue, count_endings, measure, week_rows
 from corewrite.studies.longitudinal.production import Production, load_production
 from corewrite.studies.platform import ratings

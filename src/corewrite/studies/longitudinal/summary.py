@@ -15,8 +15,9 @@ from corewrite.cycle.records import WeekRecord
 from corewrite.cycle.status import load_history
 from corewrite.domain.traffic_split import HOLDBACK
 from corewrite.storage.durable import naming
+from corewrite.studies.layout import FIRST_WEEK, week_name
 from corewrite.studies.longitudinal.config import LongitudinalConfig
-from corewrite.studies.longitudinal.layout import FIRST_WEEK, LongitudinalLayout, week_name
+from corewrite.studies.longitudinal.layout import LongitudinalLayout
 from corewrite.studies.ratios import ratio_of_sums, standard_error
 from corewrite.studies.summary import machine
 from corewrite.version import VERSION
