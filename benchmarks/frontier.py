@@ -3,7 +3,8 @@
     python benchmarks/frontier.py [--seeds 0 1 2] [--minutes 1 2 4 8 15] [--only ours trl_grpo] [--out runs/frontier]
 
 Every method trains once per seed for the longest of the times and its policy is kept at each of them, to be measured
-afterwards; imports and a warm-up step on a copy are outside the clock. What is done is kept under --out and not done again, so
+afterwards; imports and a warm-up step on a copy are outside the clock. The clock counts the CPU seconds of the process, which
+other work on the machine hardly changes: run it with OMP_NUM_THREADS=1, where they are the seconds of one idle core. What is done is kept under --out and not done again, so
 the study can be stopped and gone on with; --within stops it before a run that would not be over in time. Ours plans its phases,
 over which its learning rate falls, by the pace of its warm-up; the peers' rate is constant, as a run that is stopped by the
 clock has no schedule to finish.
@@ -52,12 +53,12 @@ class Marks:
     Attributes:
         seconds: Times to measure at, ascending.
         measure: Called with the number of a time that was reached and the seconds really spent.
-        now: Reads the time, seconds.
+        now: Reads the time, seconds; the CPU time of the process.
     """
 
     seconds: Sequence[float]
     measure: Callable[[int, float], None]
-    now: Callable[[], float] = time.perf_counter
+    now: Callable[[], float] = time.process_time
     spent: float = 0.0
     reached: int = 0
     _since: float = field(default=0.0, init=False)
@@ -112,9 +113,9 @@ def run_ours(run: Run) -> None:
             )  # fmt: skip
 
     defaults = TrainingConfig()
-    began = time.perf_counter()
+    began = run.marks.now()
     training(run.policy.copy(), defaults.model_copy(update={"phases": 1}), lambda phase, policy: {})
-    phases = math.ceil(run.marks.seconds[-1] / (time.perf_counter() - began))
+    phases = math.ceil(run.marks.seconds[-1] / (run.marks.now() - began))
     config = defaults.model_copy(update={"phases": phases})
     run.marks.start()
     try:
