@@ -63,13 +63,15 @@ def compute(name: str, on: Evaluation, config: GateConfig = GateConfig(minimum_e
         ("top_rewrite_share", 2 / 3, 1 / 3, -1 / 3),
         # More than 0.05 lost: pasta; none (0.45 to 0.4 is not more than 0.05).
         ("harm_rate", 1 / 4, 0.0, -1 / 4),
+        # Gains over no rewriter: 0.2, 0, -0.1, -0.05 against 0.1, 0, 0, 0.05, losses twice.
+        ("risk_sensitive_ndcg", -0.1 / 4, 0.15 / 4, -0.25 / 4),
     ],
 )  # fmt: skip
 def test_by_hand(name, candidate, baseline, difference):
     found = compute(name, evaluation())
     assert (found.candidate, found.baseline, found.difference) == pytest.approx((candidate, baseline, difference))
     # All users are alike, so nothing is uncertain but what a user who was not seen may bring, where that has a limit.
-    if name in ("fused_reward", "length"):
+    if name in ("fused_reward", "length", "risk_sensitive_ndcg"):
         assert (found.bounds.low, found.bounds.high) == pytest.approx((difference, difference), abs=1e-9)
     else:
         assert difference - 0.36 < found.bounds.low < difference < found.bounds.high < difference + 0.36

@@ -33,7 +33,7 @@ def with_candidate(evaluation, **changes):
 def test_clear_improvement_is_promoted(simulate):
     result = run_gate(simulate(0, reward_gain=0.1, judge_gain=0.02), QUICK)
     assert result.verdict is Verdict.PROMOTE
-    assert result.reason.startswith("fused_reward rises and all 18 guardrails pass: candidate 0.")
+    assert result.reason.startswith("fused_reward rises and all 19 guardrails pass: candidate 0.")
     assert [c.name for c in result.checks] == list(CHECKS)
     assert all(c.verdict == "pass" for c in result.checks if c.kind in ("reward", "guardrail") and c.verdict != "skipped")
     assert (result.users, result.queries, result.failed, result.mitigations) == (100, 400, (), ())
@@ -115,6 +115,20 @@ def test_longer_texts_pass_where_the_judge_rises_and_nowhere_else(simulate):
         assert (result.verdict is Verdict.PROMOTE) == rises
 
 
+@pytest.mark.parametrize(("won", "verdict"), [(0.14, "pass"), (0.045, "fail")])
+def test_harm_is_allowed_where_the_others_gain_twice_as_much(simulate, won, verdict):
+    # Every fifth query loses 0.15 more, so that four others have to win 0.075 each; the mean rises in both cases.
+    evaluation = simulate(1, reward_gain=0.3, judge_gain=0.0)
+    loses = np.arange(len(evaluation)) % 5 == 0
+    moved = np.where(loses, -0.15, won)
+    result = run_gate(with_candidate(evaluation, judge_ndcg=evaluation.original_judge_ndcg + moved), QUICK)
+    harm, risk = check(result, "harm_rate"), check(result, "risk_sensitive_ndcg")
+    assert harm.high < -harm.margin and harm.verdict == verdict
+    assert check(result, "judge_ndcg_vs_no_rewriter").low > -0.005
+    assert (risk.low > 0) == (verdict == "pass")
+    assert ("allowed, since risk_sensitive_ndcg rises" in harm.reason) == (verdict == "pass")
+
+
 def test_what_is_copied_is_not_excused_by_the_judge(simulate):
     result = run_gate(copied(simulate(1, reward_gain=0.3, judge_gain=0.02)), QUICK)
     assert check(result, "judge_ndcg").low > 0 and "copying" in result.failed
@@ -156,7 +170,7 @@ def test_every_check_says_how_many_users_it_needs(simulate):
     assert "could pass with no difference from 338 effective users on, here are 100" in unseen.reason
     for c in held.checks:
         assert (c.users_needed is None) == (c.low is None), c.name
-        if c.verdict == "pass" and c.difference <= 0 and c.compare == "champion":
+        if c.verdict == "pass" and c.difference <= 0 and c.compare == "champion" and "allowed" not in c.reason:
             assert c.users_needed <= c.effective_users + 1
     # As many users with as few events pass.
     assert check(run_gate(simulate(0, users=345, per_user=1), strict), "malformed_rate").verdict == "pass"
@@ -170,7 +184,7 @@ def test_what_is_required_is_listed():
         GateConfig(required_checks=("fused_reward", "jugde_ndcg"))
     with pytest.raises(ValueError, match="fused_reward cannot be left out"):
         GateConfig(required_checks=("judge_ndcg",))
-    assert set(CHECKS) - set(GateConfig().required_checks) == {"latency"}
+    assert set(CHECKS) - set(GateConfig().required_checks) == {"latency", "risk_sensitive_ndcg"}
     # Settings of an earlier version.
     assert GateConfig.model_validate({"minimum_users": 25}).minimum_effective_users == 25
 
@@ -361,7 +375,7 @@ def test_a_skipped_check_is_in_no_family(simulate):
     harmed_by_length = long(simulate(1, judge_gain=-0.002))
     result = run_gate(harmed_by_length, QUICK.model_copy(update={"margins": ROOM.model_copy(update={"length": 3.3})}))
     family = [c for c in result.checks if c.kind in ("reward", "guardrail") and c.verdict != "skipped"]
-    assert len(family) == 19
+    assert len(family) == 20
     adjusted = dict(zip([c.name for c in family], holm([c.p_value for c in family]), strict=True))
     for c in family:
         if c.high < -c.margin:

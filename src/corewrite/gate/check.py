@@ -113,7 +113,8 @@ class Check(ABC):
         baseline: What the candidate is compared with; "zero" where the margin is a limit on the metric itself.
         sign: 1 where a higher metric is better, -1 where a lower one is.
         needs: Fields of the evaluation without which it cannot be answered.
-        optional: Whether the settings require it only where they name it: nothing in a cycle feeds it.
+        optional: Whether the settings require it only where they name it: nothing in a cycle feeds it, or a required check
+            has its data.
         excused_by: Another check, whose L above 0 lets this one pass: what a change of the texts' form is feared for are worse
             results, and an independent judge that finds better ones has the last word on it.
         default_margin: m where the settings say nothing, in the metric's own units: a business limit, what a

@@ -85,9 +85,9 @@ class GateConfig(Settings):
     required_checks: tuple[str, ...] = Field(
         default_factory=lambda: tuple(name for name, check in CHECKS.items() if not check.optional)
     )
-    """Checks without whose data the gate holds, by name: all that a cycle can feed, which is all but latency. Any other is
-    skipped where its data are not given. What cannot exist yet, such as a recent champion in the first weeks, is said to be
-    absent with the reason: what needs it is not applicable and holds nobody back."""
+    """Checks without whose data the gate holds, by name: all that a cycle can feed, once for checks of the same data. Any
+    other is skipped where its data are not given. What cannot exist yet, such as a recent champion in the first weeks, is said
+    to be absent with the reason: what needs it is not applicable and holds nobody back."""
     seed: int = Field(default=0, ge=0)
     """Of the resamples."""
 

@@ -15,6 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _REWARD = ("candidate.log_reward", "champion.log_reward")
 _JUDGE = ("candidate.judge_ndcg", "champion.judge_ndcg")
+_LOSS_WEIGHT = 2.0
+"""1 + alpha: how many points of gain make up for one lost."""
 CORRECTED = "corrected by raters' direct grades"
 """The remark on a check that heard them."""
 
@@ -151,6 +153,29 @@ class WorstSlice(Check):
 
 
 @register
+class RiskSensitiveNdcg(MeanCheck):
+    """Mean gain in judge nDCG@10 over no rewriter, where a loss counts twice: URisk with alpha 1.
+
+    Mean of max(g, 0) - (1 + alpha) max(-g, 0) for g = nDCG(rewritten) - nDCG(no rewriter), "Robust Ranking Models via
+    Risk-Sensitive Optimization" (Wang, Bennett & Collins-Thompson, SIGIR 2012). A policy that rewrites more queries harms more
+    of them: what counts is whether the others gain twice what these lose. By the judge alone, as the harm rate.
+    """
+
+    name = "risk_sensitive_ndcg"
+    question = "Do gains over no rewriter, less twice the losses, not fall?"
+    gain_range = UNLIMITED
+    needs = (*_JUDGE, "original_judge_ndcg")
+    optional = True  # its data are those of the harm rate, which is required
+    default_margin = 0.005
+    mitigation = "wider_pair_margin"
+
+    def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
+        """Gain, losses weighted."""
+        candidate, champion = (judge - evaluation.numbers("original_judge_ndcg") for judge in _pair(evaluation, _JUDGE))
+        return np.minimum(candidate, _LOSS_WEIGHT * candidate), np.minimum(champion, _LOSS_WEIGHT * champion)
+
+
+@register
 class HarmRate(MeanCheck):
     """Share of queries that lose more than tau of judge nDCG@10 against no rewriter.
 
@@ -164,6 +189,7 @@ class HarmRate(MeanCheck):
     needs = (*_JUDGE, "original_judge_ndcg")
     default_margin = 0.03
     mitigation = "wider_pair_margin"
+    excused_by = "risk_sensitive_ndcg"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """1 where harmed."""
