@@ -50,6 +50,16 @@ def test_what_is_new_hears_it_and_the_worst_slice_and_the_harm_rate_do_not(simul
         assert found(direct, name) == found(plain, name)
 
 
+def test_the_gain_of_the_risk_is_graded_and_its_losses_are_judged(simulate):
+    plain = simulate(2, judge_gain=-0.01)
+    before, after = (found(e, "risk_sensitive_ndcg") for e in (plain, corrected(plain, 0.3)))
+    none = plain.original_judge_ndcg
+    loss, gain = (np.maximum(sign * (none - plain.candidate.judge_ndcg), 0).mean() for sign in (1, -1))
+    assert before.candidate == pytest.approx(gain - 2 * loss) and not before.note
+    assert after.candidate == pytest.approx((plain.champion.judge_ndcg - none).mean() + 0.3 - loss)
+    assert after.note == CORRECTED
+
+
 def test_one_side_without_grades_is_judged_as_before(simulate):
     plain = simulate(3)
     half = replace(plain, candidate=replace(plain.candidate, corrected_ndcg=plain.candidate.judge_ndcg + 1))

@@ -104,6 +104,10 @@ def begin_cycle(
     )
 
 
+_LATER_CHECKS = ("risk_sensitive_ndcg",)
+"""Checks that were not there when weeks were first hashed: their default margins are no part of the hash."""
+
+
 def _hash_settings(config: CycleConfig) -> str:
     """Hash of the settings, each under the name that it had when it was first hashed: a week that is half finished goes on."""
     settings = config.model_dump(mode="json", exclude_defaults=True)
@@ -127,7 +131,11 @@ def _hash_settings(config: CycleConfig) -> str:
         settings.pop("pipeline", None)
     earlier = {name: check.earlier_name or name for name, check in CHECKS.items()}
     if "margins" in gate:
-        gate["margins"] = {earlier[name]: margin for name, margin in gate["margins"].items()}
+        gate["margins"] = {
+            earlier[name]: margin
+            for name, margin in gate["margins"].items()
+            if name not in _LATER_CHECKS or margin != CHECKS[name].default_margin
+        }
     if "required_checks" in gate:
         gate["required_checks"] = [earlier[name] for name in gate["required_checks"]]
     return sha256_json(settings)

@@ -15,8 +15,8 @@ FloatArray = npt.NDArray[np.float64]
 
 _REWARD = ("candidate.log_reward", "champion.log_reward")
 _JUDGE = ("candidate.judge_ndcg", "champion.judge_ndcg")
-_LOSS_WEIGHT = 2.0
-"""1 + alpha: how many points of gain make up for one lost."""
+_ALPHA = 1.0
+"""Of URisk: a point lost counts 1 + alpha points of gain."""
 CORRECTED = "corrected by raters' direct grades"
 """The remark on a check that heard them."""
 
@@ -156,9 +156,10 @@ class WorstSlice(Check):
 class RiskSensitiveNdcg(MeanCheck):
     """Mean gain in judge nDCG@10 over no rewriter, where a loss counts twice: URisk with alpha 1.
 
-    Mean of max(g, 0) - (1 + alpha) max(-g, 0) for g = nDCG(rewritten) - nDCG(no rewriter), "Robust Ranking Models via
+    URisk is mean(g) - alpha mean(max(-g, 0)) for g = nDCG(rewritten) - nDCG(no rewriter), "Robust Ranking Models via
     Risk-Sensitive Optimization" (Wang, Bennett & Collins-Thompson, SIGIR 2012). A policy that rewrites more queries harms more
-    of them: what counts is whether the others gain twice what these lose. By the judge alone, as the harm rate.
+    of them: what counts is whether the others gain twice what these lose. The mean gain is corrected by raters' direct grades
+    where the evaluation has them; the losses are of single queries, so by the judge alone, whose noise makes them too large.
     """
 
     name = "risk_sensitive_ndcg"
@@ -170,9 +171,18 @@ class RiskSensitiveNdcg(MeanCheck):
     mitigation = "wider_pair_margin"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
-        """Gain, losses weighted."""
-        candidate, champion = (judge - evaluation.numbers("original_judge_ndcg") for judge in _pair(evaluation, _JUDGE))
-        return np.minimum(candidate, _LOSS_WEIGHT * candidate), np.minimum(champion, _LOSS_WEIGHT * champion)
+        """Gain less alpha times the loss."""
+        names, original = [*_JUDGE, "original_judge_ndcg"], evaluation.numbers("original_judge_ndcg")
+        if _corrected(evaluation, names):
+            names = [_corrected_name(name) for name in names]
+        *judged, baseline = map(evaluation.numbers, names)
+        losses = [np.maximum(original - judge, 0.0) for judge in _pair(evaluation, _JUDGE)]
+        candidate, champion = (x - baseline - _ALPHA * loss for x, loss in zip(judged, losses, strict=True))
+        return candidate, champion
+
+    def note(self, evaluation: Evaluation) -> str:
+        """Whether raters graded what differs."""
+        return CORRECTED if _corrected(evaluation, [*_JUDGE, "original_judge_ndcg"]) else ""
 
 
 @register
@@ -266,7 +276,7 @@ def _pair(evaluation: Evaluation, names: tuple[str, ...]) -> tuple[FloatArray, F
 
 def _corrected(evaluation: Evaluation, names: Sequence[str]) -> bool:
     """Whether raters graded what the two systems differ in."""
-    return all(evaluation.has(_corrected_name(name)) for name in names[:2])
+    return all(evaluation.has(_corrected_name(name)) for name in names)
 
 
 def _judged(evaluation: Evaluation, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
