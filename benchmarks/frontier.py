@@ -3,11 +3,12 @@
     python benchmarks/frontier.py [--seeds 0 1 2] [--minutes 1 2 4 8 15] [--only ours trl_grpo] [--out runs/frontier]
 
 Every method trains once per seed for the longest of the times and its policy is kept at each of them, to be measured
-afterwards; imports and a warm-up step on a copy are outside the clock. The clock counts the CPU seconds of the process, which
-other work on the machine hardly changes: run it with OMP_NUM_THREADS=1, where they are the seconds of one idle core. What is done is kept under --out and not done again, so
-the study can be stopped and gone on with; --within stops it before a run that would not be over in time. Ours plans its phases,
-over which its learning rate falls, by the pace of its warm-up; the peers' rate is constant, as a run that is stopped by the
-clock has no schedule to finish.
+afterwards; imports and a warm-up step on a copy are outside the clock, which counts the CPU seconds of the process: other work
+on the machine hardly changes them. Run it with OMP_NUM_THREADS=1, where they are the seconds of one idle core. What is done is
+kept under --out and not done again, so the study can be stopped and gone on with; --within stops it before a run that would not
+be over in time. Ours plans its phases, over which its learning rate falls, by the pace of its warm-up, and stops where its
+reward no longer rises (`patience`): what it is then it is at later times. The peers' rate is constant, as a run that is stopped
+by the clock has no schedule to finish.
 Writes benchmarks/results/frontier.json: rows `method, seed, minutes, seconds, ndcg10, reward, judge, words`, the differences of
 ours to each method at every time, paired by search with intervals by user, and with --plot an SVG.
 """
@@ -102,7 +103,7 @@ def run_ours(run: Run) -> None:
     """Semi-online MPO at its defaults, in as many phases as fit."""
 
     def observe(phase: int, policy: Rewriter) -> dict[str, float]:
-        if run.marks.tick(over=phase == config.phases - 1):
+        if run.marks.tick():
             raise TimeUpError
         return {}
 
@@ -122,6 +123,7 @@ def run_ours(run: Run) -> None:
         training(run.policy, config, observe)
     except TimeUpError:
         return
+    run.marks.tick(over=True)
 
 
 class _Watch(TrainerCallback):

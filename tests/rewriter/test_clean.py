@@ -28,6 +28,8 @@ from corewrite.rewriter.clean import MAX_CHARACTERS
         ("red\u3164lion", "redlion", True),
         ("\u3164", "", True),
         ("red \ue000lion", "red lion", True),
+        ("\ufffd\ufffd red \ufffd lion", "red lion", True),
+        ("\ufffd", "", True),
         ("Löwe 🦁 東京 'quoted' C++", "Löwe 🦁 東京 'quoted' C++", False),
         ("", "", True),
         (" \n ", "", True),
@@ -43,7 +45,7 @@ def test_table(text: str, cleaned: str, malformed: bool) -> None:
     assert (found.text, found.malformed) == (cleaned, malformed)
 
 
-ANY = st.text(st.characters()) | st.text(st.sampled_from("ab \n\t\x00\u200b\u2028\ud800\u3000"), max_size=200)
+ANY = st.text(st.characters()) | st.text(st.sampled_from("ab \n\t\x00\u200b\u2028\ud800\u3000\ufffd"), max_size=200)
 
 
 @given(ANY, st.sampled_from([1, 5, MAX_CHARACTERS]))
@@ -51,7 +53,7 @@ def test_cleaned_text_is_one_short_line_without_control_characters(text: str, li
     cleaned = clean(text, limit).text
     assert len(cleaned) <= limit
     assert cleaned.splitlines() in ([], [cleaned])
-    assert not any(unicodedata.category(c).startswith("C") for c in cleaned)
+    assert not any(unicodedata.category(c).startswith("C") or c == "\ufffd" for c in cleaned)
     assert cleaned == " ".join(cleaned.split())
 
 

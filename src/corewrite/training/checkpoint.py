@@ -81,14 +81,14 @@ class _Checkpoint(TypedDict):
 _IDENTITY, _RECORD, _CHECKPOINT = TypeAdapter(_Identity), TypeAdapter(_Record), TypeAdapter(_Checkpoint)
 
 
-def begun_without(root: Path, key: str) -> bool:
-    """Whether a run was begun in the folder whose identity does not name `key`, as those of earlier versions do not.
+def begun_identity(root: Path) -> dict[str, Any] | None:
+    """The identity of the run that was begun in the folder, as its version wrote it; None where there is none.
 
     Raises:
         ResumeError: what is there is damaged.
     """
     file = root / "run.json"
-    return file.is_file() and key not in read_object(file, ResumeError, RESTORE)
+    return read_object(file, ResumeError, RESTORE) if file.is_file() else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,7 +62,10 @@ class TrainingConfig(Settings):
     FORMER_DEFAULTS: ClassVar[Mapping[str, Any]] = {"precision": "float32"}
 
     phases: int = Field(default=8, ge=1)
-    """Phases: in each, weights are synced to the sampler once."""
+    """Phases at most: in each, weights are synced to the sampler once."""
+    patience: int = Field(default=2, ge=0)
+    """Training stops early after a phase where the mean log R of the samples over this many phases is not above that over as
+    many before: what is learnt from there on is the reward's mistakes. 0: never."""
     instances_per_phase: int = Field(default=3_000, ge=1)
     """Instances drawn for a phase."""
     num_generations: int = Field(default=12, ge=1, validation_alias=_renamed("num_generations"))

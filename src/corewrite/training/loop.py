@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from corewrite.domain import TrainingInstance, sha256_json
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
-from corewrite.training.checkpoint import RunFolder, begun_without
+from corewrite.training.checkpoint import RunFolder, begun_identity
 from corewrite.training.config import TrainingConfig, first_names
 from corewrite.training.gradient_pass import resolved_precision
 from corewrite.training.learner import Learner
@@ -21,6 +21,7 @@ from corewrite.training.rollouts import Progress, Rollouts, VerifiedSync
 from corewrite.training.samplers.in_process import InProcessEngine
 from corewrite.training.samplers.protocol import SamplingEngine
 from corewrite.training.scoring import Reward
+from corewrite.training.stopping import reward_plateaued
 from corewrite.training.threads import with_threads
 
 _SELECTION = 2
@@ -73,8 +74,11 @@ def train(
         CheckpointError: a file could not be written.
     """
     check_inputs(instances, config)
-    # A run begun by a version that selected otherwise goes on as it began, to the bits it would have had.
-    earlier = parallel.from_first(begun_without(folder, "selection"))
+    # A run begun by an earlier version goes on as it began, to the bits it would have had.
+    begun = parallel.from_first(begun_identity(folder))
+    earlier = begun is not None and "selection" not in begun
+    if begun is not None and "patience" not in begun.get("config", {}):
+        config = config.model_copy(update={"patience": 0})
     selection = Selection(shorter_first=not earlier, protected_words=None if earlier else protected_words)
     identity = _identity(policy, instances, config, seed, provenance, selection)
     run = RunFolder(folder, identity, writes=parallel.rank() == 0)
@@ -111,6 +115,9 @@ def _run_phases(
                 rollouts.remember(batches[phase], before)
 
     for phase in range(learner.phase, config.phases):
+        rewards = [r["mean_sampled_log_reward"] for r in parallel.from_first(run.records())[:phase]]
+        if reward_plateaued(rewards, config.patience):
+            break
         batch = batches[phase]
         # Sync once, sample N, score, persist; unless that was done before a kill, or beside the phase before.
         beside.wait()
@@ -161,8 +168,11 @@ def _identity(
     words = {} if known is None else {"protected_words": sha256_json(sorted(known))}
     # A run is known by what it computes in: `auto` was float32 before it had a name, and is on a processor.
     computed = config.model_copy(update={"precision": resolved_precision(config.precision, policy.model.device)})
+    settings = first_names(computed.model_dump(mode="json"))
+    if not config.patience:  # what earlier versions had and did not name
+        del settings["patience"]
     return {
-        "config": first_names(computed.model_dump(mode="json")),
+        "config": settings,
         "seed": seed,
         "start": policy.policy_hash,
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),
