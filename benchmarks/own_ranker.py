@@ -117,7 +117,7 @@ def trained(
             raise _TimeUpError
         return {}
 
-    settings = config.pipeline.training.model_copy(update={"phases": 500})
+    settings = config.pipeline.training.model_copy(update={"phases": 500, "patience": 0})
     with contextlib.suppress(_TimeUpError):
         train(policy, instances, reward, settings, folder, seed=config.seed, provenance={}, observe=observe)
     return policy, phases[0], time.process_time() - began

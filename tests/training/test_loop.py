@@ -47,7 +47,8 @@ def mean_reward(policy, instances, reward):
 
 def test_training_raises_the_reward_and_records_every_phase(taught, instances, toy_reward, tmp_path):
     policy = taught.copy()
-    config = CONFIG.model_copy(update={"phases": 16, "num_generations": 16, "instances_per_phase": 24, "learning_rate": 3e-3})
+    more = {"phases": 16, "patience": 0, "num_generations": 16, "instances_per_phase": 24, "learning_rate": 3e-3}
+    config = CONFIG.model_copy(update=more)
     report = run(policy, instances, toy_reward, tmp_path, config)
     assert mean_reward(policy, instances, toy_reward) > mean_reward(taught, instances, toy_reward) + 0.15
     assert (report.phases, report.syncs, report.rollouts) == (16, 16, 16 * 24 * 16)
@@ -106,7 +107,7 @@ def test_instances_that_come_again_cost_their_new_rewrites_only(start, instances
         asked.extend((x.instance_id, t) for x, row in zip(xs, texts, strict=True) for t in row)
         return toy_reward(xs, texts)
 
-    run(start.copy(), instances, counting, tmp_path, CONFIG.model_copy(update={"phases": 6}))
+    run(start.copy(), instances, counting, tmp_path, CONFIG.model_copy(update={"phases": 6, "patience": 0}))
     assert len(asked) == len(set(asked))
     rows = [r for p in range(6) for r in pq.read_table(tmp_path / f"phases/{p:03d}/candidates.parquet").to_pylist()]
     assert len(rows) > len(asked)

@@ -109,6 +109,7 @@ class BenchmarkEnv(BenchmarkPlatform):
             instances = poisoned(instances, self.catalogue, training.bots, self.seed)
         policy = self.policy(training.start).copy()
         deployment = self.deployed(training.under).deployment
+        config = training.config.model_copy(update={"patience": 0})  # the policies of fixed phases are kept
 
         def observe(phase: int, policy: Rewriter) -> dict[str, float]:
             if phase + 1 in training.keep:
@@ -116,12 +117,12 @@ class BenchmarkEnv(BenchmarkPlatform):
             return {}
 
         with self.steps.step(f"seed {self.seed}: train {training.name}") as progress:
-            show, after_phase = training_progress(progress, training.config.phases, observe)
+            show, after_phase = training_progress(progress, config.phases, observe)
             train(
                 policy,
                 instances,
                 deployment.reward,
-                training.config,
+                config,
                 self.layout.training / training.name,
                 seed=training.seed,
                 provenance={"model": deployment.model_hash, "spec": deployment.spec.spec_hash},
