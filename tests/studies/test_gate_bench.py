@@ -23,7 +23,7 @@ from corewrite.studies.gate_benchmark.config import GateBenchConfig, miniature_b
 from corewrite.studies.gate_benchmark.families import DRIFT, FAMILIES, CorpusStats, rewritten
 from corewrite.studies.gate_benchmark.outputs import subset
 from corewrite.studies.gate_benchmark.remember import Remembered, RememberingJudge
-from corewrite.studies.gate_benchmark.run import COLUMNS, role, run_bench, summarise_bench, write_bench
+from corewrite.studies.gate_benchmark.run import COLUMNS, gains_promoted, role, run_bench, summarise_bench, write_bench
 from corewrite.studies.gate_benchmark.trainings import build_trainings, poisoned
 from corewrite.training import TrainingConfig
 
@@ -211,6 +211,21 @@ def test_rates_have_exact_intervals_and_the_band_is_apart():
     assert rates["aa_promoted"] == {"count": 0, "rows": 60, "share": 0.0, "low": 0.0, "high": pytest.approx(0.0596, abs=1e-4)}
     assert rates["honest_promoted"]["count"] == 2
     assert rates["integrity_caught"] is None
+
+
+def test_gains_are_promoted_by_their_size_and_in_one_of_two_tries():
+    def honest(change, verdict, training, phase=2, seed=0):
+        strength = f"honest-{training}, phase {phase}"
+        return {**row("honest-warm", change, change - 0.01, change + 0.01, verdict), "strength": strength, "seed": seed}
+
+    rows = [honest(0.03, "promote", 0), honest(0.03, "hold", 1), honest(0.025, "hold", 2), honest(0.03, "hold", 3, phase=4)]
+    rows += [honest(0.03, "hold", 0, seed=1), honest(0.015, "hold", 0), honest(0.004, "promote", 0), row("aa", 0, 0, 0)]
+    found = gains_promoted(rows)
+    # Three trainings of one phase on one platform are three pairs; one alone is none.
+    assert (found["over 2 %"]["count"], found["over 2 %"]["rows"], found["over 2 %"]["pairs"]) == (1, 5, 3)
+    assert found["over 2 %"]["of_two"] == pytest.approx(2 / 3)
+    assert (found["1 to 2 %"]["count"], found["1 to 2 %"]["pairs"], found["1 to 2 %"]["of_two"]) == (0, 0, None)
+    assert found["0.5 to 1 %"] is None
 
 
 def test_the_results_hold_the_rows_and_nothing_else(tmp_path: Path):

@@ -4,6 +4,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -322,13 +323,14 @@ def _trained(training: Training, phase: int, champion: str, seed: int) -> Traine
 
 
 def _honest(config: GateBenchConfig, seed: int) -> list[Case]:
-    """Later phases over the warm start and over earlier phases, of the same training and of the next one."""
+    """Phases over the warm start, later ones over earlier ones, the last over the first of the next training."""
     found: list[Case] = []
-    first, last = config.honest_phases[0], config.honest_phases[-1]
+    phases = config.honest_phases
     for k in range(config.honest_trainings):
         name, other = f"honest-{k}", f"honest-{(k + 1) % config.honest_trainings}"
-        found += [Trained("honest-warm", f"{name}, phase {p}", seed, name, p, WARM) for p in config.honest_phases]
-        for start, what in ((name, "its"), (other, f"{other}'s")):
-            over = f"{start}-{first:02d}"
-            found.append(Trained("honest-later", f"{name}, phase {last} over {what} phase {first}", seed, name, last, over))
+        found += [Trained("honest-warm", f"{name}, phase {p}", seed, name, p, WARM) for p in phases]
+        pairs = [(name, "its", before, after) for before, after in combinations(phases, 2)]
+        for start, what, before, after in (*pairs, (other, f"{other}'s", phases[0], phases[-1])):
+            over = f"{start}-{before:02d}"
+            found.append(Trained("honest-later", f"{name}, phase {after} over {what} phase {before}", seed, name, after, over))
     return found

@@ -5,8 +5,10 @@ are harmful or honest is decided by truth alone.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -35,6 +37,8 @@ COLUMNS = (
     "verdict",
     "caught_by",
 )
+GAINS = {"0.5 to 1 %": (0.005, 0.01), "1 to 2 %": (0.01, 0.02), "over 2 %": (0.02, 1.0)}
+"""Bands of an honest candidate's true gain."""
 HARMFUL, BAND = -0.03, -0.10
 """Harmful: the upper end of the true change is below the first; the band is harmful with a change above the second."""
 
@@ -148,6 +152,7 @@ def summarise_bench(config: GateBenchConfig, rows: Sequence[Row]) -> dict[str, A
             "honest_rejected": _rate(by_role["honest"], lambda r: r["verdict"] == "reject"),
             "integrity_caught": _rate(by_role["integrity"], lambda r: r["verdict"] == "reject"),
         },
+        "gains_promoted": gains_promoted(rows),
         "rows": {name: len(some) for name, some in by_role.items()},
         "families": families,
         "truth_searches": config.truth_searches,
@@ -159,6 +164,30 @@ def summarise_bench(config: GateBenchConfig, rows: Sequence[Row]) -> dict[str, A
         "date": datetime.now(UTC).date().isoformat(),
         "code_version": VERSION,
     }
+
+
+def gains_promoted(rows: Sequence[Row]) -> dict[str, dict[str, Any] | None]:
+    """By the size of an honest candidate's true gain: share promoted in one try, and in one of two.
+
+    Two tries are two trainings of the same phases from the same policy on one platform, which differ by their seed alone: a
+    HOLD's next week trains anew from the same champion.
+    """
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, (least, most) in GAINS.items():
+        own = [r for r in rows if r["family"].startswith("honest") and least < r["true_ndcg_change"] <= most]
+        one = _rate(own, lambda r: r["verdict"] == "promote")
+        alike: dict[tuple[Any, ...], list[bool]] = {}
+        for row in own:
+            alike.setdefault((row["family"], row["seed"], _without_training(row)), []).append(row["verdict"] == "promote")
+        tries = [a or b for some in alike.values() for a, b in combinations(some, 2)]
+        of_two = sum(tries) / len(tries) if tries else None
+        found[name] = None if one is None else {**one, "pairs": len(tries), "of_two": of_two}
+    return found
+
+
+def _without_training(row: Row) -> str:
+    """The strength of an honest row, which names its training, without the number of that."""
+    return re.sub(r"honest-\d+", "honest", str(row["strength"]))
 
 
 def _rate(rows: Sequence[Row], counts: Callable[[Row], bool]) -> dict[str, Any] | None:
