@@ -257,13 +257,12 @@ def differences(rows: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any
     def truth(method: str, seed: int, minutes: float) -> FloatArray:
         return np.load(out / f"{method}-{seed}-{minutes:g}.npy")  # type: ignore[no-any-return]
 
-    seeds = {m: {r["seed"] for r in rows if r["method"] == m} for m in METHODS}
     found = []
     for method in METHODS:
-        both = sorted(seeds["ours"] & seeds[method])
-        if method == "ours" or not both:
-            continue
         for minutes in sorted({r["minutes"] for r in rows if r["method"] == method}):
+            seeds = [{r["seed"] for r in rows if (r["method"], r["minutes"]) == (m, minutes)} for m in ("ours", method)]
+            if method == "ours" or not (both := sorted(seeds[0] & seeds[1])):
+                continue
             by_seed = []
             for seed in both:
                 users = json.loads((out / f"users-{seed}.json").read_text("utf-8"))
