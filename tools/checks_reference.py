@@ -43,6 +43,7 @@ _HARD = {
     ),
     "no_rewriter": ("a policy none of whose rewrites differs from its query", "higher_sft_weight"),
     "prompt_injection": ("a policy that obeys an instruction planted in a query or its context, once", "wider_pair_margin"),
+    "filtered": ("a policy with a rewrite that one of `rewriter.filters` stops, once", "wider_pair_margin"),
 }
 MITIGATIONS = """
 ## Mitigations

@@ -253,3 +253,18 @@ def test_every_kind_of_this_file_s_settings_has_its_section():
     for kind in (Trains, Serves):
         assert set(kind.model_fields) <= set(SECTIONS)
     assert yaml.safe_load(WHOLE).keys() <= SECTIONS.keys()
+
+
+def test_a_section_rewriter_is_today_s_but_for_what_the_server_s_earlier_file_had(file):
+    def read(text):
+        return read_yaml(file(text), rewrite=lambda root: as_written_now(root, "c.yaml")).value
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read("rewriter: {filters: []}\n") == {"rewriter": {"filters": []}}
+        assert read("rewriter: {filtres: []}\n") == {"rewriter": {"filtres": []}}, "a filter misspelt is not passed over"
+    with pytest.warns(OldConfigWarning, match="line 1: `rewriter.threads` is `serve.rewriter.threads` now"):
+        assert read("rewriter: {threads: 2}\n") == {"serve": {"rewriter": {"threads": 2}}}
+    with pytest.warns(OldConfigWarning):
+        both = read("rewriter: {threads: 2, filters: []}\n")
+    assert both == {"rewriter": {"filters": []}, "serve": {"rewriter": {"threads": 2}}}

@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 
 from corewrite.domain import Catalogue, Query
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters, load_filters
 from corewrite.fusion import default_spec
 from corewrite.registry import Candidate, Registry
 from corewrite.relevance import cold_start
@@ -157,7 +158,7 @@ class Fakes:
     refuse: bool = False
 
     def maker(
-        self, service_memory: Callable[[], MemoryCache], settings: RewriterSettings
+        self, service_memory: Callable[[], MemoryCache], settings: RewriterSettings, filters: RewriteFilters = NO_FILTERS
     ) -> Callable[[str, Path], PolicyRewriter]:
         def make(policy: str, folder: Path) -> PolicyRewriter:
             async def start() -> FakeProcess:
@@ -169,7 +170,7 @@ class Fakes:
                 self.started.append(process)
                 return process
 
-            return PolicyRewriter(policy, start, settings, service_memory())
+            return PolicyRewriter(policy, start, settings, service_memory(), None, filters)
 
         return make
 
@@ -192,7 +193,7 @@ class Client:
 async def running(config: ServeConfig, behave: Behaviour, fakes: Fakes | None = None, **headers: str) -> AsyncIterator[Client]:
     fakes = fakes or Fakes(behave)
     memory = MemoryCache(config.cache.size, config.cache.seconds)
-    app = build_app(config, fakes.maker(lambda: memory, config.rewriter))
+    app = build_app(config, fakes.maker(lambda: memory, config.rewriter, load_filters(config.filters)))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://server", headers=headers) as http:

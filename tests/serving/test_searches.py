@@ -67,6 +67,7 @@ SHORT = {"recall": 20, "rawrank": 20, "finerank": 20}
         (says(["half \ud83d"]), {}, "error", "garbage"),
         (says([]), {}, "neutral", "nothing"),
         (says(["very Forbidden word"]), {"rewriter": {"blocklist": ["forbidden"]}}, "neutral", "blocked"),
+        (says(["something else"]), {"filters": [{"kind": "pattern", "pattern": "thing +ELSE$"}]}, "neutral", "filtered"),
         (says(["something else"]), {"enabled": False}, "off", "off"),
         (says(["something else"]), {"arms": {"none": 1, "all_stages": 0}}, "off", "off"),
     ],
@@ -292,3 +293,17 @@ def test_a_search_that_hangs_turns_readiness_red_until_it_ends(made, kit, monkey
             assert (await client.http.get("/readyz")).status_code == 200
 
     asyncio.run(go())
+
+
+def test_a_filtered_rewrite_is_counted_and_logged_under_its_reason(made, kit, tmp_path):
+    async def check():
+        filters = [{"kind": "pattern", "pattern": "else"}]
+        log = {"folder": tmp_path / "log", "query_text": True}
+        async with kit.running(made.config(filters=filters, log=log), says(["something else"])) as client:
+            await client.search(made.queries(1)[0])
+            metrics = (await client.http.get("/metrics")).text
+        assert 'corewrite_rewrites_total{reason="filtered"} 1.0' in metrics
+        (line,) = [json.loads(x) for f in (tmp_path / "log").glob("*.ndjson") for x in f.read_text().splitlines()]
+        assert line["query_attributes"]["served"]["rewrite"] == "filtered"
+
+    asyncio.run(check())

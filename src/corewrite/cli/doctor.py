@@ -90,6 +90,7 @@ def examine(config: Path, steps: "Steps") -> Iterator[DoctorFinding]:
     yield _finding("fusion spec", lambda: _spec(data))
     yield _finding("ranker", lambda: _ranker(data, steps))
     yield _finding("model", lambda: _model(data))
+    yield _finding("filters", lambda: _filters(data))
     yield _finding("folders", lambda: _folders(data, served))
     yield _finding("secrets", lambda: _secrets(data, served))
 
@@ -215,6 +216,13 @@ def _model(settings: "DataSections") -> str:
 
     check_inputs(model=settings.model)
     return settings.model or "a small decoder, trained from scratch"
+
+
+def _filters(settings: "DataSections") -> str:
+    from corewrite.domain.filters import load_filters
+
+    load_filters(settings.rewriter.filters)
+    return ", ".join(one.kind for one in settings.rewriter.filters) or "none is set"
 
 
 def _folders(settings: "DataSections", served: "ServeConfig | None") -> str:

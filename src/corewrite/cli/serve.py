@@ -91,6 +91,7 @@ def _run_server(settings: "ServeConfig") -> None:
     from corewrite.deployment.documents import open_documents
     from corewrite.deployment.inputs import check_inputs
     from corewrite.deployment.settings import load_secret
+    from corewrite.domain.filters import load_filters
     from corewrite.report.progress import ProgressSteps
     from corewrite.serving.protocol import allow_open_files, uvicorn_options
     from corewrite.serving.settings import CONFIG_VARIABLE, MULTIPROCESS_VARIABLE
@@ -102,6 +103,7 @@ def _run_server(settings: "ServeConfig") -> None:
         _is_free(settings.health_host or settings.host, settings.health_port, "name another in `serve.health_port`")
     allow_open_files(settings.limits)
     log = settings.log
+    load_filters(settings.filters)
     check_inputs(documents=settings.documents, public_key=log.seal_to, writes=[] if log.folder is None else [log.folder])
     with tempfile.TemporaryDirectory(prefix="corewrite-metrics-", dir=_memory()) as folder:
         if settings.workers > 1 or not settings.what_ranks.needs_documents_in_memory:

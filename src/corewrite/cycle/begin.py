@@ -22,6 +22,7 @@ from corewrite.cycle.weeks import CycleError, weekly_logs
 from corewrite.deployment.documents import open_documents
 from corewrite.deployment.inputs import check_inputs, training_room
 from corewrite.domain import sha256_json
+from corewrite.domain.filters import load_filters
 from corewrite.domain.steps import Steps
 from corewrite.gate import CHECKS, Verdict
 from corewrite.registry import Decision, Registry
@@ -150,6 +151,7 @@ def _check_inputs(config: CycleConfig, weeks: Mapping[str, list[Path]], week: st
         week: Whose cycle it is.
         warm_start: Whether it makes one, for which alone it needs the model that the settings name.
     """
+    load_filters(config.pipeline.filters)
     place = list(weeks).index(week)
     names = list(weeks)[max(0, place - config.refresh.relevance_windows) : place + 1]
     layout = RunLayout(config.run)

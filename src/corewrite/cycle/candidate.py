@@ -17,6 +17,7 @@ from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import fused_lists, log_rewards, served_rewrites
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import Provenance, TrainingInstance
+from corewrite.domain.filters import RewriteFilters, load_filters
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import evaluate
 from corewrite.evaluation.direct_grades import GradingTask
@@ -118,7 +119,7 @@ def make_candidate(
         RegistryError: the champion cannot be loaded.
         ValueError: too little data, or numbers that are none.
     """
-    incumbent = Incumbent.of(registry)
+    incumbent, filters = Incumbent.of(registry), load_filters(config.filters)
     data = _Windows.read(earlier, window, deployment, config, seed)
     provenance = Provenance(VERSION, window.span, deployment.spec.spec_hash, deployment.model_hash, seed)
     with steps.step("probe the relevance model"):
@@ -154,7 +155,7 @@ def make_candidate(
         evaluation = evaluate(
             candidate,
             incumbent.policy or warm,
-            data.searches(incumbent, protected),
+            data.searches(incumbent, protected, filters),
             deployment,
             judge,
             max_new_tokens=config.max_new_tokens,
@@ -223,7 +224,7 @@ class _Windows:
         seen = [*self.earlier.instances(deployment.documents, seed=seed), *self.instances]
         return find_protected_words(seen, deployment.documents, seed=seed)
 
-    def searches(self, incumbent: Incumbent, protected_words: frozenset[str]) -> GateSearches:
+    def searches(self, incumbent: Incumbent, protected_words: frozenset[str], filters: RewriteFilters) -> GateSearches:
         """What candidate and incumbent are compared on."""
         before = query_frequency(self.earlier.outcomes.query.tolist())
         return GateSearches(
@@ -232,6 +233,7 @@ class _Windows:
             before=before,
             successful_reformulations=OF_A_WARM_START if incumbent.champion is None else self.window.gate_repairs(),
             protected_words=protected_words,
+            filters=filters,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
 from corewrite.domain import PluginSettings, Settings
+from corewrite.domain.filter_settings import FilterSettings
 from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
@@ -131,3 +132,5 @@ class PipelineConfig(Settings):
     """Instances that the relevance model is probed on before training, at most."""
     max_new_tokens: int = Field(default=MAX_NEW_TOKENS, ge=2, le=64)
     """Length limit of a served rewrite, tokens."""
+    filters: tuple[FilterSettings, ...] = ()
+    """What a rewrite must never bring in."""

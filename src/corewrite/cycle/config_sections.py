@@ -9,6 +9,7 @@ from corewrite.cycle.config import CycleConfig, RecoveryConfig, RefreshConfig
 from corewrite.deployment.settings import RankerSettings
 from corewrite.domain import ConfigError, Settings
 from corewrite.domain.config_file import read_config
+from corewrite.domain.filter_settings import RewriterSection
 from corewrite.experiment import RolloutConfig
 from corewrite.gate import GateConfig
 from corewrite.gate.margins_file import load_margins
@@ -46,6 +47,8 @@ class TrainSections(Settings):
     """The one seed."""
     max_new_tokens: int = Field(default=_PLAIN["max_new_tokens"], ge=2, le=64)
     """Length limit of a served rewrite, tokens."""
+    rewriter: RewriterSection = RewriterSection()
+    """What no rewrite may bring in."""
     warm_start: WarmStartConfig = WarmStartConfig()
     """Supervised fine-tuning before the first training."""
     training: TrainingConfig = TrainingConfig()
@@ -70,6 +73,7 @@ class TrainSections(Settings):
             judge=self.judge,
             gate=self.gate,
             max_new_tokens=self.max_new_tokens,
+            filters=self.rewriter.filters,
             **looked_at,
         )
 

@@ -13,6 +13,7 @@ from corewrite.cycle.training_run import run_training
 from corewrite.cycle.weeks import CycleError
 from corewrite.deployment.load import first_champion, load_policy, recent_champions
 from corewrite.domain import Provenance
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters, load_filters
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.build import OF_NO_LINEAGE, evaluate
 from corewrite.gate import Absent, GateResult, refuse, run_gate
@@ -42,13 +43,16 @@ class _Bench(FinishedWeek):
         reference: Rewriter | Absent,
         recent: Sequence[Rewriter] = (),
         lineage: Rewriter | Absent,
+        filters: RewriteFilters = NO_FILTERS,
     ) -> GateResult:
         """Compare with the champion on the week's searches and the frozen set, in the slices that the cycle has."""
         pipeline, champion = self.config.pipeline, load_policy(self.registry, self.champion.policy)
         layout, left_out = RunLayout(self.config.run), self.window.left_out
         windows = [MinedWindow(layout.window(name), left_out) for name in self.journal.result(MINE)["windows"]]
         frozen = read_evaluation_instances(self.config.frozen)
-        searches = gate_searches(windows, self.documents, frozen, limit=pipeline.gate_queries, seed=self.config.seed)
+        searches = gate_searches(
+            windows, self.documents, frozen, limit=pipeline.gate_queries, seed=self.config.seed, filters=filters
+        )
         with steps.step(title) as progress:
             evaluation = evaluate(
                 candidate,
@@ -83,7 +87,7 @@ def gate_candidate(
         CycleError: no champion, or no such week.
         RegistryError: there is no such policy; one that is damaged or does not load is a REJECT.
     """
-    folder = Path(candidate).is_dir()
+    folder, filters = Path(candidate).is_dir(), load_filters(config.pipeline.filters)
     registry, name = Registry(RunLayout(config.run).registry), candidate
     if not folder and registry.champion() is not None:
         name = registry.find(candidate, "policy").hash  # before the minutes that all else takes
@@ -103,6 +107,7 @@ def gate_candidate(
             recent=recent,
             lineage=first_champion(bench.registry, now) or OF_NO_LINEAGE,
             reference=load_rewriter(bench.start) if of_week else Absent(f"the candidate is not what {bench.week} trained"),
+            filters=filters,
         )
     deployed = bench.deployment
     provenance = Provenance(VERSION, bench.window.span, deployed.spec.spec_hash, deployed.model_hash, config.seed)

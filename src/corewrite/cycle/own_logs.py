@@ -15,6 +15,7 @@ from corewrite.deployment.documents import open_documents
 from corewrite.deployment.inputs import check_inputs, training_room
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import RankerSettings
+from corewrite.domain.filters import load_filters
 from corewrite.domain.steps import Steps
 from corewrite.fusion import FusionSpec
 from corewrite.logs.sealing import Unseal
@@ -61,6 +62,7 @@ def train_on_logs(
         ValueError: unusable or too little data; the message names what and where.
     """
     files, layout = [*earlier_logs, *logs], RunLayout(folder)
+    load_filters(config.filters)
     check_inputs(
         documents=documents,
         labels=labels,

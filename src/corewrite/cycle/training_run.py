@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corewrite.cycle.candidate_config import PipelineConfig, PluginSampling
 from corewrite.domain import TrainingInstance
+from corewrite.domain.filters import load_filters
 from corewrite.domain.plugins import SAMPLERS, load_plugin
 from corewrite.rewriter import Rewriter, merged, with_adapter
 from corewrite.training import PhaseObserver, Reward, SamplingEngine, TrainingReport, train
@@ -31,7 +32,7 @@ def run_training(
         start: What it begins from; not changed.
         instances: What the reward is of.
         reward: Of rewrites.
-        config: Settings: training, sampler.
+        config: Settings: training, sampler, filters.
         folder: For the phases.
         seed: Of the training.
         adapter_seed: Of the adapter's first weights, where the settings want an adapter; None: that of the training.
@@ -56,6 +57,7 @@ def run_training(
             provenance=provenance,
             engine=engine,
             protected_words=protected_words,
+            filters=load_filters(config.filters),
             observe=after_phase,
             progress=show,
         )

@@ -18,6 +18,7 @@ SECTIONS: Mapping[str, str] = {
     "seed": "the one seed",
     "model": "the language model that the first warm start begins from",
     "max_new_tokens": "length limit of a served rewrite",
+    "rewriter": "what no rewrite may bring in",
     "ranker": "what ranks in production: fusion spec, signals, recall",
     "warm_start": "supervised fine-tuning before the first training",
     "training": "semi-online MPO",

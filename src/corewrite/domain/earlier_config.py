@@ -11,7 +11,7 @@ from corewrite.domain.strict_yaml import ConfigError
 
 _OF_SERVE = (
     "host", "port", "workers", "drain_seconds", "api_key_env", "kill_file", "enabled", "shadow", "poll_seconds", "deadlines",
-    "rewriter", "cache", "arms", "limits", "log", "relevance",
+    "cache", "arms", "limits", "log", "relevance",
 )  # fmt: skip
 _MOVED: dict[str, tuple[str, ...]] = {
     "spec": ("ranker", "spec"),
@@ -41,6 +41,11 @@ _RENAMED_VALUES: dict[tuple[str, ...], dict[str, str]] = {
     ("serve", "log", "pair"): _ARMS,
 }
 """Names that stand as values, or in a list of values, under the key at a place."""
+_OF_SERVED_REWRITER = frozenset({
+    "max_batch", "max_wait_ms", "queue", "stale_ms", "hang_seconds", "probe_seconds", "load_seconds", "max_new_tokens",
+    "threads", "blocklist",
+})  # fmt: skip
+"""Keys that the section `rewriter` of the server's own file had; today's section of that name has none of them."""
 _STRING, _MAPPING = "tag:yaml.org,2002:str", "tag:yaml.org,2002:map"
 
 
@@ -76,6 +81,11 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
             moved.append(("registry", ("run",), key, _build_run(value, name)))
         elif at == "ramp" and isinstance(value, yaml.ScalarNode):  # the server's file, no section
             moved.append(("ramp", ("serve", "rollout"), key, value))
+        elif at == "rewriter":
+            of_server, own = _split_rewriter(value)
+            moved += [(f"rewriter.{k.value}", ("serve", "rewriter", str(k.value)), k, v) for k, v in of_server]
+            if own is not None:
+                now.value.append((key, own))
         elif isinstance(at, str) and at in _MOVED:
             moved.append((at, _MOVED[at], key, value))
         else:
@@ -93,6 +103,20 @@ def as_written_now(root: yaml.Node, name: str) -> yaml.Node:
             stacklevel=2,
         )
     return now
+
+
+def _split_rewriter(section: yaml.Node) -> tuple[list[tuple[yaml.Node, yaml.Node]], yaml.Node | None]:
+    """What of a section `rewriter` was the server's, and today's section; None where nothing is left for it.
+
+    A name that neither knows stays in today's, which every command refuses: a filter that is misspelt must not be passed over.
+    """
+    if not isinstance(section, yaml.MappingNode):
+        return [], section
+    of_server = [(k, v) for k, v in section.value if getattr(k, "value", None) in _OF_SERVED_REWRITER]
+    own = [(k, v) for k, v in section.value if getattr(k, "value", None) not in _OF_SERVED_REWRITER]
+    if of_server and not own:
+        return of_server, None
+    return of_server, yaml.MappingNode(_MAPPING, own, section.start_mark, section.end_mark)
 
 
 def _rename(node: yaml.MappingNode, place: tuple[str, ...]) -> list[tuple[yaml.Node, str, str]]:

@@ -8,6 +8,7 @@ from typing import Any
 SIGNALS, ENGINES = "corewrite.signals", "corewrite.engines"
 CHECKS, COMPILERS = "corewrite.checks", "corewrite.compilers"
 SAMPLERS, JUDGES = "corewrite.samplers", "corewrite.judges"
+FILTERS = "corewrite.filters"
 """Groups of entry points."""
 
 

@@ -84,6 +84,8 @@ def evaluate(
             max_new_tokens=max_new_tokens,
             progress=lambda done, total, place=place: progress(place * total + done, len(policies) * total),  # type: ignore[misc]
         )
+        if policy is not candidate:  # what a filter stops of theirs is not served; the candidate is refused for it
+            rewrites = searches.filters.as_served(searches.queries, rewrites)
         lists = fused_lists(deployment, searches.queries, rewrites)
         sides.append(PolicyResult(rewrites, lists, log_rewards(deployment, searches.instances, rewrites), policy))
     asked = served_rewrites(candidate, searches.canaries, max_new_tokens=max_new_tokens)
@@ -185,6 +187,7 @@ def build_evaluation(
         outputs[1],
         none,
         protected_words=searches.protected_words,
+        filters=searches.filters,
         kl=kl or None,
         recent=None if best is None else outputs[best],
         canaries=canaries,

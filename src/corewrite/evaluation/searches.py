@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Query, TrainingInstance, normalise, words
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters
 from corewrite.evaluation.measures import canary_queries, repairs_by_query
 from corewrite.gate import Absent
 from corewrite.logs import Reformulation
@@ -33,6 +34,7 @@ class GateSearches:
         before: The same frequencies in earlier weeks, for the slice of what is new; empty: there is none.
         successful_reformulations: Gate users' own; absent where they tell no side from the other, see `OF_A_WARM_START`.
         protected_words: Words that a rewrite should not drop from a query; see `find_protected_words`.
+        filters: What no rewrite may bring in.
     """
 
     fresh: Sequence[TrainingInstance]
@@ -41,6 +43,7 @@ class GateSearches:
     before: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     successful_reformulations: Sequence[Reformulation] | Absent = ()
     protected_words: frozenset[str] = frozenset()
+    filters: RewriteFilters = NO_FILTERS
 
     @cached_property
     def instances(self) -> list[TrainingInstance]:

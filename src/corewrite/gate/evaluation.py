@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from corewrite.domain import Query, normalise, words
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -170,6 +171,7 @@ class Evaluation:
             does not match, a weight is NaN, its rewrites cannot be parsed. One sentence each; any is refused.
         original_corrected_ndcg: `original_judge_ndcg`, corrected as `PolicyOutputs.corrected_ndcg` is; None where raters graded
             nothing.
+        filters: What no rewrite may bring in; none: anything may be served.
 
     Raises:
         ValueError: a field has another size than `queries`, a slice is not boolean, `kl` has a name that is none of the
@@ -190,6 +192,7 @@ class Evaluation:
     champion_name: str = CHAMPION
     candidate_problems: Sequence[str] = ()
     original_corrected_ndcg: FloatArray | None = None
+    filters: RewriteFilters = NO_FILTERS
 
     def __post_init__(self) -> None:
         if isinstance(self.candidate_problems, str):

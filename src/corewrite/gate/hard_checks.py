@@ -14,7 +14,7 @@ class HardFailure:
     """Why a candidate is refused without a comparison.
 
     Attributes:
-        check: "integrity", "outputs", "no_rewriter" or "prompt_injection".
+        check: "integrity", "outputs", "no_rewriter", "prompt_injection" or "filtered".
         reason: In words.
         mitigation: What the next training does about it.
     """
@@ -28,8 +28,11 @@ def hard_failure(evaluation: Evaluation) -> HardFailure | None:
     """Why the candidate is refused without a comparison, or None where it is not.
 
     It is where its files or weights have a problem, its outputs do not match the queries in number, a reward
-    is not a finite number, a planted instruction is obeyed, or no rewrite of it differs from its query: a
-    rewriter that is broken, captured, or none. No query at all is no fault of the candidate.
+    is not a finite number, a planted instruction is obeyed, a filter stops one of its rewrites, or no rewrite of it
+    differs from its query: a rewriter that is broken, captured, or none. No query at all is no fault of the candidate.
+
+    Raises:
+        FilterError: a filter that is not ours failed.
     """
     n, candidate = len(evaluation), evaluation.candidate
     if problems := evaluation.candidate_problems:
@@ -49,6 +52,10 @@ def hard_failure(evaluation: Evaluation) -> HardFailure | None:
             says = f"the candidate obeys an instruction planted for {canary.query.text!r}: its rewrite"
             reason = f"{says} {canary.rewrite!r} holds {phrase!r}."
             return _failure("prompt_injection", reason, CHECKS["prompt_injection"].mitigation)
+    asked = zip(evaluation.queries, candidate.rewrites, strict=True)
+    if stopped := [hit for query, rewrite in asked for hit in evaluation.filters.hits(query, [rewrite]) if hit]:
+        reason = f"filters stop {len(stopped)} of the candidate's {n} rewrites: {stopped[0]}."
+        return _failure("filtered", reason, "wider_pair_margin")
     if n and not any(evaluation.candidate_served.changed):
         return _failure("no_rewriter", f"none of the candidate's {n} rewrites differs from its query.", "higher_sft_weight")
     return None

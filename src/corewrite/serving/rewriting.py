@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from corewrite.domain import Query, SignalStatus, words
+from corewrite.domain.filters import NO_FILTERS, FilterError, RewriteFilters
 from corewrite.rewriter import TemplateConfig
 from corewrite.serving.cache import Cache, MemoryCache, Texts, cache_key, canonical, sound
 from corewrite.serving.process import WorkerError
@@ -29,8 +30,8 @@ class RewriterAnswer:
 
     Attributes:
         texts: The rewrites, best first; empty where there is none to use.
-        status: `ok`; `neutral`: the policy had nothing to say, or something blocked; `error`.
-        reason: In a word: ok, cached, nothing, blocked, overloaded, stale, starting, failed, garbage.
+        status: `ok`; `neutral`: the policy had nothing to say, or something stopped it; `error`.
+        reason: In a word: ok, cached, nothing, blocked, filtered, overloaded, stale, starting, failed, garbage.
     """
 
     texts: Texts
@@ -76,7 +77,13 @@ class PolicyRewriter:
     """
 
     def __init__(
-        self, policy: str, start: Start, settings: RewriterSettings, memory: MemoryCache, shared: Cache | None = None
+        self,
+        policy: str,
+        start: Start,
+        settings: RewriterSettings,
+        memory: MemoryCache,
+        shared: Cache | None = None,
+        filters: RewriteFilters = NO_FILTERS,
     ) -> None:
         """Rewrite with one policy.
 
@@ -86,9 +93,11 @@ class PolicyRewriter:
             settings: Of queue and process.
             memory: This worker's cache.
             shared: One that several workers share, looked into on a miss.
+            filters: What a rewrite must not bring in; also of what was remembered, under whatever filters.
         """
         self.policy = policy
         self._start, self._settings, self._memory, self._shared = start, settings, memory, shared
+        self._filters = filters
         self._blocked = [w for entry in settings.blocklist for w in words(entry)]
         self._queue: deque[_Job] = deque()
         self._flying: dict[str, _Job] = {}
@@ -276,13 +285,25 @@ class PolicyRewriter:
         return batch
 
     def _judged(self, query: Query, texts: Texts, reason: str) -> RewriterAnswer:
+        if not texts:
+            return RewriterAnswer((), SignalStatus.NEUTRAL, "nothing")
         usable = texts
         if self._blocked:
             own = set(words(query.text))
             usable = tuple(t for t in texts if not any(w in self._blocked and w not in own for w in words(t)))
-        if usable:
-            return RewriterAnswer(usable, SignalStatus.OK, reason)
-        return RewriterAnswer((), SignalStatus.NEUTRAL, "blocked" if texts else "nothing")
+        if not usable:
+            return RewriterAnswer((), SignalStatus.NEUTRAL, "blocked")
+        try:
+            hits = self._filters.hits(query, usable)
+        except FilterError as error:
+            # Whether it may be served is not known: it is not.
+            # No text in the log: queries are hashed wherever the server writes them down.
+            _log.error("policy %s: a filter failed (%s)", self.policy[:12], type(error.__cause__ or error).__name__)
+            return RewriterAnswer((), SignalStatus.ERROR, "failed")
+        usable = tuple(text for text, hit in zip(usable, hits, strict=True) if hit is None)
+        if not usable:
+            return RewriterAnswer((), SignalStatus.NEUTRAL, "filtered")
+        return RewriterAnswer(usable, SignalStatus.OK, reason)
 
     def _drop_all(self, reason: str) -> None:
         while self._queue:

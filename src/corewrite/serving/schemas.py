@@ -156,7 +156,7 @@ class WireRewritten(BaseModel):
 
     rewrites: list[str] = Field(description="Best first; empty where the query stands.")
     status: str = Field(description="ok, neutral, timeout, error or off.")
-    reason: str = Field(description="In a word: ok, nothing, blocked, late, overloaded, failed, arm, shadow, ...")
+    reason: str = Field(description="In a word: ok, nothing, blocked, filtered, late, overloaded, failed, arm, shadow, ...")
 
 
 class RewriteResponse(_Answered):

@@ -12,6 +12,7 @@ from corewrite.deployment.documents import open_documents
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.settings import load_secret
 from corewrite.domain import Query, SignalStatus
+from corewrite.domain.filters import load_filters
 from corewrite.domain.traffic_split import STAGES_OF, Arm, arm_in_v1, assign_arm
 from corewrite.logs.sealing import Sealer
 from corewrite.serving.admission import Admission
@@ -69,9 +70,11 @@ class Service:
             DocumentsError: the documents cannot be read.
             ImportError, ScorerMismatchError, ScoreError: see `RankerOpener`.
             SealError: `log.seal_to` is no public key.
+            FilterError: a filter cannot be used.
             ValueError: an environment variable that the settings name is not set.
         """
         self.config, self._clock = config, clock
+        self._filters = load_filters(config.filters)
         self.documents = open_documents(config.documents, config.what_ranks)
         self.metrics = Metrics()
         self.kill = KillSwitch(config.kill_path, config.enabled)
@@ -317,7 +320,7 @@ class Service:
                     self.memory.keep(key, texts)
             return await PolicyProcess.start(folder, settings)
 
-        return PolicyRewriter(policy, start, settings, self.memory, self._redis)
+        return PolicyRewriter(policy, start, settings, self.memory, self._redis, self._filters)
 
     async def _watch(self) -> None:
         while True:

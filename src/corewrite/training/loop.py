@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from corewrite.domain import TrainingInstance, sha256_json
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.checkpoint import RunFolder, begun_identity
@@ -47,6 +48,7 @@ def train(
     provenance: dict[str, Any],
     engine: SamplingEngine | None = None,
     protected_words: frozenset[str] | None = None,
+    filters: RewriteFilters = NO_FILTERS,
     observe: PhaseObserver = lambda phase, policy: {},
     progress: Progress = lambda what, done, total: None,
 ) -> TrainingReport:
@@ -63,6 +65,7 @@ def train(
         engine: What samples; default: a copy of the policy in this process.
         protected_words: A rewrite that drops one of these, or a number, counts as the worst of its instance; None: nothing is
             protected.
+        filters: A rewrite that one of them stops counts as the worst of its instance, and is never chosen.
         observe: Called after each phase.
         progress: Called with (what, done, total).
 
@@ -72,6 +75,7 @@ def train(
         ResumeError: the folder holds another run.
         SamplerMismatchError: the engine samples from another distribution than the policy's.
         CheckpointError: a file could not be written.
+        FilterError: a filter that is not ours failed.
     """
     check_inputs(instances, config)
     # A run begun by an earlier version goes on as it began, to the bits it would have had.
@@ -79,7 +83,8 @@ def train(
     earlier = begun is not None and "selection" not in begun
     if begun is not None and "patience" not in begun.get("config", {}):
         config = config.model_copy(update={"patience": 0})
-    selection = Selection(shorter_first=not earlier, protected_words=None if earlier else protected_words)
+    protected = None if earlier else protected_words
+    selection = Selection(shorter_first=not earlier, protected_words=protected, filters=filters)
     identity = _identity(policy, instances, config, seed, provenance, selection)
     run = RunFolder(folder, identity, writes=parallel.rank() == 0)
     with with_threads(parallel.from_first(run.threads)):
@@ -178,4 +183,5 @@ def _identity(
         "instances": sha256_json([[x.instance_id, x.query.key, x.positives, x.negatives] for x in instances]),
         "provenance": provenance,
         **({"selection": _SELECTION, **words} if selection.shorter_first else {}),
+        **({"filters": selection.filters.identity} if selection.filters.rules else {}),
     }

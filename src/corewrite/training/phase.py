@@ -8,7 +8,8 @@ from typing import ParamSpec
 
 import numpy as np
 
-from corewrite.domain import TrainingInstance, drops_protected, words
+from corewrite.domain import Query, TrainingInstance, drops_protected, words
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters
 from corewrite.rewriter import Rewriter
 from corewrite.training import parallel
 from corewrite.training.candidates import Scored
@@ -84,10 +85,12 @@ class Selection:
         shorter_first: Of equally good rewrites the fewer tokens are chosen; False: as earlier versions did, by text hash alone.
         protected_words: A candidate that drops one of these, or a number, counts as the worst of its instance: the gate would
             not let it serve. None: nothing is protected.
+        filters: A candidate that one of them stops counts as the worst of its instance too, and is never chosen.
     """
 
     shorter_first: bool = True
     protected_words: frozenset[str] | None = None
+    filters: RewriteFilters = NO_FILTERS
 
 
 def select_rows(
@@ -111,12 +114,14 @@ def select_rows(
 
     Raises:
         ValueError: no instance of the phase has a pair.
+        FilterError: a filter that is not ours failed.
     """
     rows = []
     for x in batch:
-        candidates = scored.candidates.get(x.instance_id, ())
+        candidates: Sequence[ScoredCandidate] = scored.candidates.get(x.instance_id, ())
         if selection.protected_words is not None:
             candidates = _droppers_last(x.query.text, candidates, selection.protected_words)
+        candidates = _filtered_last(x.query, candidates, selection.filters)
         pairs = select_pairs(candidates, config.k, config.minimum_gap, shorter_first=selection.shorter_first)
         if pairs:
             rows.append(Row(x.instance_id, tuple(policy.template.encode(x.query)), tuple(pairs)))
@@ -136,5 +141,18 @@ def select_rows(
 def _droppers_last(query: str, candidates: Sequence[ScoredCandidate], protected: frozenset[str]) -> list[ScoredCandidate]:
     """Candidates, those that drop a protected word of the query with the lowest log R of all."""
     own = words(query)
-    lowest = min((c.log_reward for c in candidates), default=0.0)
+    lowest = _lowest(candidates)
     return [replace(c, log_reward=lowest) if drops_protected(own, words(c.text), protected) else c for c in candidates]
+
+
+def _filtered_last(query: Query, candidates: Sequence[ScoredCandidate], filters: RewriteFilters) -> Sequence[ScoredCandidate]:
+    """Candidates, those that a filter stops with the lowest log R of all, and not to be chosen where all are equal."""
+    hits = filters.hits(query, [c.text for c in candidates])
+    if not any(hits):
+        return candidates
+    lowest = _lowest(candidates)
+    return [replace(c, log_reward=lowest, malformed=True) if hit else c for c, hit in zip(candidates, hits, strict=True)]
+
+
+def _lowest(candidates: Sequence[ScoredCandidate]) -> float:
+    return min((c.log_reward for c in candidates), default=0.0)

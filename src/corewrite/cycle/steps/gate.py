@@ -7,6 +7,7 @@ from corewrite.cycle.context import CycleContext
 from corewrite.cycle.records import GATE, GateRecord, RankerHashes
 from corewrite.cycle.steps.gate_searches import gate_searches
 from corewrite.cycle.weeks import CycleError
+from corewrite.domain.filters import load_filters
 from corewrite.evaluation.build import evaluate
 from corewrite.evaluation.searches import OF_A_WARM_START
 from corewrite.gate import GateResult, refuse, run_gate
@@ -35,7 +36,14 @@ def _gate(cycle: CycleContext, candidate: str, ranker: RankerHashes) -> GateResu
     deployment, start = cycle.deployment(ranker.relevance, ranker.spec), load_rewriter(cycle.folder.start)
     baseline = start if champion is None else cycle.policy(champion.policy)
     frozen = read_evaluation_instances(cycle.config.frozen)
-    searches = gate_searches(cycle.mined_windows(), cycle.documents, frozen, limit=config.gate_queries, seed=cycle.config.seed)
+    searches = gate_searches(
+        cycle.mined_windows(),
+        cycle.documents,
+        frozen,
+        limit=config.gate_queries,
+        seed=cycle.config.seed,
+        filters=load_filters(config.filters),
+    )
     if champion is None:
         searches = replace(searches, successful_reformulations=OF_A_WARM_START)
     if not searches.fresh:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from corewrite.cycle.mined_week import MinedWindow, frequencies, with_documents
 from corewrite.domain import Documents, TrainingInstance
+from corewrite.domain.filters import NO_FILTERS, RewriteFilters
 from corewrite.evaluation.protected_words import find_protected_words
 from corewrite.evaluation.searches import GateSearches
 
@@ -15,6 +16,7 @@ def gate_searches(
     *,
     limit: int,
     seed: int,
+    filters: RewriteFilters = NO_FILTERS,
 ) -> GateSearches:
     """Searches of the last of some weeks.
 
@@ -24,6 +26,7 @@ def gate_searches(
         frozen: Of the set that never changes.
         limit: Fresh searches at most.
         seed: The one seed.
+        filters: What no rewrite may bring in.
     """
     week = windows[-1]
     frequency, before = frequencies(windows)
@@ -34,6 +37,7 @@ def gate_searches(
         before,
         week.gate_repairs(),
         protected_words(windows, documents, seed),
+        filters,
     )
 
 

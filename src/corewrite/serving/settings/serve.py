@@ -8,6 +8,7 @@ from corewrite.deployment.run_folder import documents_of_run
 from corewrite.deployment.settings import RankerSettings, SignalSettings, load_secret
 from corewrite.domain import Settings
 from corewrite.domain.config_file import read_config
+from corewrite.domain.filter_settings import FilterSettings, RewriterSection
 from corewrite.domain.traffic_split import Arm, ArmShares, compared_arms
 from corewrite.serving.settings.limits import Limits
 from corewrite.serving.settings.log import LogSettings
@@ -99,6 +100,8 @@ class ServeConfig(ServeSettings):
     """Parquet of the documents."""
     ranker: RankerSettings = RankerSettings()
     """Where the champion's models and the engine run."""
+    filters: tuple[FilterSettings, ...] = ()
+    """What a rewrite must never bring in."""
 
     @property
     def what_ranks(self) -> RankerSettings:
@@ -129,6 +132,8 @@ class ServeSections(Settings):
     """Where the champion's models and the engine run."""
     max_new_tokens: int | None = Field(default=None, ge=2, le=64)
     """Length limit of a rewrite, tokens; None: the default of training and gate."""
+    rewriter: RewriterSection = RewriterSection()
+    """What no rewrite may bring in."""
     serve: ServeSettings = ServeSettings()
     """The HTTP server."""
 
@@ -150,4 +155,10 @@ def load_serve_config(path: Path | None, run: Path | None = None) -> ServeConfig
         settings = settings.model_copy(update={"rewriter": rewriter})
     named = found.documents if run is None else None
     documents = documents_of_run(found.run) if named is None else named
-    return ServeConfig(**dict(settings), registry=RunLayout(found.run).registry, documents=documents, ranker=found.ranker)
+    return ServeConfig(
+        **dict(settings),
+        registry=RunLayout(found.run).registry,
+        documents=documents,
+        ranker=found.ranker,
+        filters=found.rewriter.filters,
+    )
