@@ -20,7 +20,19 @@ from corewrite.serving.settings import ServeSections
 
 LINE = {"query_id": "q", "client_id": "u", "user_query": "a", "timestamp": 1}
 INIT = "init --documents docs.parquet --logs logs --labels labels.parquet"
-CHECKS = ["settings", "packages", "documents", "labels", "logs", "fusion spec", "ranker", "model", "folders", "secrets"]
+CHECKS = [
+    "settings",
+    "packages",
+    "documents",
+    "labels",
+    "logs",
+    "fusion spec",
+    "ranker",
+    "model",
+    "filters",
+    "folders",
+    "secrets",
+]
 
 
 @pytest.fixture
@@ -116,6 +128,10 @@ WRONG = {
     "fusion spec, signal": ({"ranker": {"spec": "own.yaml"}}, "nothing says where the signal 'sales'"),
     "ranker": ({"ranker": {"signals": {"relevance": {"kind": "python", "factory": "no_such:f", "version": "1"}}}}, "no_such"),
     "model": ({"model": "./nowhere"}, "./nowhere is not a folder"),
+    "filters": (
+        {"rewriter": {"filters": [{"kind": "terms", "file": "no.txt"}]}},
+        "no.txt: cannot read the terms: No such file",
+    ),
     "folders": ({"run": "docs.parquet/run"}, "docs.parquet is a file"),
     "folders, keys": ({"privacy": {"keys": "nowhere"}}, "nowhere holds no private key"),
     "secrets": (
