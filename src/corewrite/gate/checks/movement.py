@@ -68,6 +68,7 @@ class RepairLogProb(MeanCheck):
     question = "Does the policy still find the users' own repairs likely?"
     gain_range = UNLIMITED
     needs = ("candidate.repair_log_prob", "champion.repair_log_prob")
+    excused_by = "judge_ndcg"
     default_margin = 0.3
     mitigation = "higher_sft_weight"
 
@@ -95,6 +96,7 @@ class HeadChurn(MeanCheck):
     baseline = "zero"
     sign = -1
     needs = ("slices.head",)
+    excused_by = "judge_ndcg"
     default_margin = 0.75
     mitigation = "lower_rate"
 
