@@ -61,7 +61,7 @@ class TrainingConfig(Settings):
 
     FORMER_DEFAULTS: ClassVar[Mapping[str, Any]] = {"precision": "float32"}
 
-    phases: int = Field(default=8, ge=1)
+    phases: int = Field(default=4, ge=1)
     """Phases at most: in each, weights are synced to the sampler once."""
     patience: int = Field(default=2, ge=0)
     """Training stops early after a phase where the mean log R of the samples over this many phases is not above that over as

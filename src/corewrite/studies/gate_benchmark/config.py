@@ -32,7 +32,7 @@ class GateBenchConfig(Settings):
     """Sessions that they come from."""
     honest_trainings: int = Field(default=4, ge=2)
     """Trainings from the warm start with seeds of their own, on each platform."""
-    honest_phases: tuple[int, ...] = (1, 2, 4, 8)
+    honest_phases: tuple[int, ...] = (1, 2, 4)
     """Phases after which such a training's policy is kept."""
     bad: TrainingConfig = TrainingConfig(
         phases=8, learning_rate=1e-3, beta=0.05, weight_generation=0.0, sampler_precision="float32"
