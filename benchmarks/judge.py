@@ -150,11 +150,12 @@ class Bench:
         champion = load_rewriter(registry.path(next(a for a in registry.artifacts() if a.kind == "policy")))
         found = {"warm": warm}
         found |= {f"weights-{a:g}": interpolated(warm, champion, a) for a in INTERPOLATED if a < 1}
-        found |= {path.name: load_rewriter(path) for path in sorted(self.made.iterdir())}
-        if self.others is not None:
-            found |= {path.name: load_rewriter(path) for path in sorted((self.others / f"{self.seed}").glob("*"))}
         found["champion"] = champion
-        return found | {f"weights-{a:g}": interpolated(warm, champion, a) for a in INTERPOLATED if a > 1}
+        found |= {f"weights-{a:g}": interpolated(warm, champion, a) for a in INTERPOLATED if a > 1}
+        found |= {path.name: load_rewriter(path) for path in sorted(self.made.iterdir())}
+        if self.others is not None:  # last, so that they are the candidates: later versions train better ones
+            found |= {path.name: load_rewriter(path) for path in sorted((self.others / f"{self.seed}").glob("*"))}
+        return found
 
     def served(self, week: Week, policies: Mapping[str, Rewriter]) -> dict[str, Texts]:
         """What they serve, decoded once."""
