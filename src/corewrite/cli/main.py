@@ -12,6 +12,7 @@ from corewrite.cli import (
     ingest,
     init,
     log,
+    model,
     plan,
     registry,
     replay,
@@ -63,6 +64,7 @@ app.command("simulate", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command("ingest", epilog=ingest.EXAMPLES)(ingest.ingest)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
+app.add_typer(model.app, name="model", epilog=model.EXAMPLES)
 app.command("search", epilog=search.EXAMPLES)(search.search)
 app.add_typer(log.app, name="log", epilog=log.EXAMPLES)
 app.add_typer(cycle.app, name="cycle", epilog=cycle.EXAMPLES)

@@ -16,9 +16,11 @@ from corewrite.rewriter.examples import (
 )
 from corewrite.rewriter.fine_tune import FineTuneReport, fine_tune, mean_token_loss
 from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, beam, distinct_prompts, greedy, sample
+from corewrite.rewriter.import_model import ImportedModel, import_model
 from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, on_device, packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
 from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig, folded_locale
+from corewrite.rewriter.untied import save_export, save_untied
 from corewrite.rewriter.usual_words import usual_words
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Completion",
     "Example",
     "FineTuneReport",
+    "ImportedModel",
     "ModelPaths",
     "PromptTemplate",
     "PromptTooLongError",
@@ -44,6 +47,7 @@ __all__ = [
     "fine_tune",
     "folded_locale",
     "greedy",
+    "import_model",
     "kl_along",
     "length_buckets",
     "load_rewriter",
@@ -57,6 +61,8 @@ __all__ = [
     "probe_paths",
     "response_log_probs",
     "sample",
+    "save_export",
+    "save_untied",
     "title_conditioned_dropout",
     "typo_noise",
     "usual_words",

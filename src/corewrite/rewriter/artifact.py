@@ -30,11 +30,17 @@ from corewrite.storage.model_files import UnsafeModelError, check_model_file
 from corewrite.storage.model_size import check_model_size
 from corewrite.storage.tensor_file import bytes_of
 
-_TEMPLATE = "prompt_template.json"
+TEMPLATE_FILE = "prompt_template.json"
+"""What makes a model folder a rewriter's."""
+EXPORT_FILE = "corewrite_export.json"
+"""What marks a folder that was written for another program, and is no artifact."""
+_GGUF = ".gguf"
 _READ = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """What is read of a model on the hub."""
 _SHORT = 256
-_PROMPT, _REWRITE = 512, 64
+_PROMPT = 512
+LONGEST_REWRITE = 64
+"""Tokens of a rewrite at most, for which a prompt leaves room."""
 
 
 class RewriterError(ValueError):
@@ -97,7 +103,7 @@ class Rewriter:
     def _longest(self) -> int:
         """Tokens of the longest prompt and rewrite together, less the few that the probe adds."""
         positions = getattr(self.model.config, "max_position_embeddings", None)
-        longest = self.template.config.max_tokens + _REWRITE
+        longest = self.template.config.max_tokens + LONGEST_REWRITE
         return max(1, (min(longest, positions) if positions else longest) - 4)
 
     @property
@@ -155,7 +161,7 @@ class Rewriter:
         with naming(folder):
             self.model.save_pretrained(folder, safe_serialization=True)
             self.tokenizer.save_pretrained(folder)
-            (folder / _TEMPLATE).write_text(self.template.config.to_json(), "utf-8")
+            (folder / TEMPLATE_FILE).write_text(self.template.config.to_json(), "utf-8")
 
 
 def check_model(path_or_name: str | Path) -> None:
@@ -183,10 +189,16 @@ def _model_folder(path_or_name: str | Path, read: list[str]) -> Path:
         read: Patterns of the files that are read of a model on the hub; the cache may hold more of it.
     """
     folder = Path(path_or_name)
+    if folder.suffix.lower() == _GGUF and not folder.is_dir():
+        raise RewriterError(f"{path_or_name} is a GGUF file: {_import_hint(folder)}")
     if folder.is_dir():
         files = sorted(folder.iterdir())
+        if (folder / EXPORT_FILE).exists():
+            raise RewriterError(f"{folder} is an export, by its {EXPORT_FILE}: name the rewriter it was made of")
         if not any(file.suffix == ".safetensors" for file in files):
             _check_files(files)  # what is there instead says more
+            if found := [file for file in files if file.suffix.lower() == _GGUF]:
+                raise RewriterError(f"{folder} holds a GGUF file and no *.safetensors file: {_import_hint(found[0])}")
             raise RewriterError(f"{folder} holds no *.safetensors file: is it a transformers model folder?")
     elif isinstance(path_or_name, Path) or path_or_name.startswith((".", "/", "~")):
         raise RewriterError(f"{path_or_name} is not a folder: give a transformers model folder or a model name")
@@ -197,6 +209,10 @@ def _model_folder(path_or_name: str | Path, read: list[str]) -> Path:
         files = sorted(f for f in folder.iterdir() if any(fnmatch(f.name, pattern) for pattern in read))
     _check_files(files)
     return folder
+
+
+def _import_hint(file: Path) -> str:
+    return f"make a rewriter of it with `corewrite model import {file} --out FOLDER`, and name that folder"
 
 
 def _check_files(files: list[Path]) -> None:
@@ -247,21 +263,39 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         # transformers fills them with random numbers and goes on.
         missing = sorted(loading["missing_keys"])
         raise RewriterError(f"{path_or_name} lacks {len(missing)} weights of its config, {missing[0]} the first")
+    saved = folder / TEMPLATE_FILE
+    if saved.is_file():
+        try:
+            config = TemplateConfig.from_json(saved.read_text("utf-8"))
+        except ValueError as error:
+            raise RewriterError(f"{saved}: {error}") from error
+    return build_rewriter(model, tokenizer, str(path_or_name), config, home_locale=home_locale)
+
+
+def build_rewriter(
+    model: Any, tokenizer: Any, name: str, config: TemplateConfig | None = None, *, home_locale: str = ""
+) -> Rewriter:
+    """A rewriter of a model and a tokenizer as a library loaded them, with the template's reserved tokens and a pad token.
+
+    Args:
+        model: A `transformers` causal LM in float32; changed in place.
+        tokenizer: Its fast tokenizer; changed in place.
+        name: Of the model, for messages.
+        config: As of `load_rewriter`.
+        home_locale: See `TemplateConfig`.
+
+    Raises:
+        RewriterError: the tokenizer has no end-of-sequence token, or the model too few positions.
+    """
     _attend_plainly(model)
     for parameter in model.parameters():
         # Loaded weights lie in the mapped file: a save over it would pull them away, and memory that starts anywhere rounds
         # differently from that of the model that was saved.
         parameter.data = parameter.data.clone()
     if tokenizer.eos_token_id is None:
-        raise RewriterError(f"the tokenizer of {path_or_name} has no end-of-sequence token: set eos_token")
+        raise RewriterError(f"the tokenizer of {name} has no end-of-sequence token: set eos_token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    saved = folder / _TEMPLATE
-    if saved.is_file():
-        try:
-            config = TemplateConfig.from_json(saved.read_text("utf-8"))
-        except ValueError as error:
-            raise RewriterError(f"{saved}: {error}") from error
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice
@@ -335,9 +369,9 @@ def _state_chunks(state: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryv
 def _limits(model: Any, home_locale: str) -> TemplateConfig:
     """Prompt limits of a model that brings none: 512 tokens, or what its positions leave beside a rewrite."""
     positions = getattr(model.config, "max_position_embeddings", None) or 2 * _PROMPT
-    if positions < 2 * _REWRITE:
-        raise RewriterError(f"the model has {positions} positions: a prompt and a rewrite need at least {2 * _REWRITE}")
-    return TemplateConfig(min(_PROMPT, positions - _REWRITE), 6, 4, 64, home_locale)
+    if positions < 2 * LONGEST_REWRITE:
+        raise RewriterError(f"the model has {positions} positions: a prompt and a rewrite need at least {2 * LONGEST_REWRITE}")
+    return TemplateConfig(min(_PROMPT, positions - LONGEST_REWRITE), 6, 4, 64, home_locale)
 
 
 def _attend_plainly(model: Any) -> None:

@@ -94,7 +94,9 @@ def block_mask(model: Any, segments: Tensor) -> Any:
     allowed = ((key == 0) | (key == query)) & causal
     if implementation == "sdpa":
         return allowed
-    dtype = torch.get_autocast_dtype(segments.device.type) if torch.is_autocast_enabled(segments.device.type) else model.dtype
+    kind = segments.device.type
+    rounded = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if rounded else model.dtype
     return torch.zeros(allowed.shape, dtype=dtype, device=segments.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 

@@ -6,6 +6,8 @@ A content hash covers the files of a folder, so it says what is loaded only as l
 import json
 import math
 import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ def _check_config(path: Path) -> None:
         raise UnsafeModelError(f"{path} asks for code of its own ({key!r}): remove the key and use what the library has")
     if not isinstance(config, dict):
         return
-    _check_parts(path, config)
+    check_parts(path, config, lambda: sum(map(_num_tensors, path.parent.glob("*.safetensors"))))
     weights = config.get("transformers_weights")
     if weights is not None and not _is_beside(path, weights, (".safetensors", ".safetensors.index.json")):
         raise UnsafeModelError(f"{path}: transformers_weights {weights!r} is no `*.safetensors` file of the same folder")
@@ -74,8 +76,17 @@ def _check_config(path: Path) -> None:
         raise UnsafeModelError(f"{path}: fast_tokenizer_files {tokenizers!r} are no files of the same folder")
 
 
-def _check_parts(path: Path, config: dict[str, Any]) -> None:
-    """Refuse more parts than any model has and than there are weights for: a library builds all before it looks for weights."""
+def check_parts(path: Path, config: dict[str, Any], num_weights: Callable[[], int]) -> None:
+    """Refuse more parts than any model has and than there are weights for: a library builds all before it looks for weights.
+
+    Args:
+        path: The file that asks for them.
+        config: What it says.
+        num_weights: Counts the weights that are there; called only where it matters.
+
+    Raises:
+        UnsafeModelError: it asks for so many.
+    """
     left: list[Any] = [config]
     while left:
         value = left.pop()
@@ -84,7 +95,7 @@ def _check_parts(path: Path, config: dict[str, Any]) -> None:
             if not _COUNT.search(key):
                 continue
             asked = max((v for v in (inside if isinstance(inside, list) else [inside]) if isinstance(v, int)), default=0)
-            if asked > _MOST_PARTS and asked > (weights := sum(map(_num_tensors, path.parent.glob("*.safetensors")))):
+            if asked > _MOST_PARTS and asked > (weights := num_weights()):
                 raise UnsafeModelError(
                     f"{path} asks for {str(asked)[:20]} ({key!r}) and there are {weights} weights: it would be built, part by "
                     "part, before anything is read; restore the configuration of these weights"
@@ -92,15 +103,23 @@ def _check_parts(path: Path, config: dict[str, Any]) -> None:
 
 
 def _num_tensors(path: Path) -> int:
-    return len(_shapes(path))
+    return len(_tensors(path))
 
 
 def num_values(path: Path) -> int:
     """Numbers that a safetensors file holds by its header; 0 of one that cannot be read."""
-    return sum(map(math.prod, _shapes(path)))
+    return sum(num_values_by_type(path).values())
 
 
-def _shapes(path: Path) -> list[list[int]]:
+def num_values_by_type(path: Path) -> Counter[str]:
+    """Numbers that a safetensors file holds by its header, by the type they are stored in; none of one that cannot be read."""
+    found: Counter[str] = Counter()
+    for tensor in _tensors(path):
+        found[str(tensor.get("dtype"))] += math.prod(tensor["shape"])
+    return found
+
+
+def _tensors(path: Path) -> list[dict[str, Any]]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _LONGEST_HEADER:
@@ -110,8 +129,8 @@ def _shapes(path: Path) -> list[list[int]]:
         except (ValueError, RecursionError):
             return []
     tensors = header.values() if isinstance(header, dict) else []
-    shapes = [t["shape"] for t in tensors if isinstance(t, dict) and isinstance(t.get("shape"), list)]
-    return [shape for shape in shapes if all(isinstance(n, int) and n >= 0 for n in shape)]
+    shaped = [t for t in tensors if isinstance(t, dict) and isinstance(t.get("shape"), list)]
+    return [t for t in shaped if all(isinstance(n, int) and n >= 0 for n in t["shape"])]
 
 
 def _read_json(path: Path) -> Any:
