@@ -272,13 +272,14 @@ def differences(rows: Sequence[dict[str, Any]], out: Path) -> list[dict[str, Any
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean nDCG@10 over seeds against minutes of training, a line a method, as SVG."""
-    names = [m for m in METHODS if any(r["method"] == m for r in rows)]
-    means = []
-    for method in names:
+    """Mean nDCG@10 over seeds against minutes of training, a line a method, as SVG; a time that a seed lacks is left out."""
+    means, seeds = [], {r["seed"] for r in rows}
+    for method in METHODS:
         for minutes in sorted({r["minutes"] for r in rows if r["method"] == method}):
             values = [r["ndcg10"] for r in rows if (r["method"], r["minutes"]) == (method, minutes)]
-            means.append({"method": method, "minutes": minutes, "ndcg10": float(np.mean(values))})
+            if len(values) == len(seeds):
+                means.append({"method": method, "minutes": minutes, "ndcg10": float(np.mean(values))})
+    names = [m for m in METHODS if any(row["method"] == m for row in means)]
     values = [m["ndcg10"] for m in means]
     ends = sorted(m["minutes"] for m in means)
     room = 0.1 * (max(values) - min(values)) or 0.01
