@@ -144,6 +144,7 @@ def _packages(settings: "DataSections", served: "ServeConfig | None") -> str:
     needed += [ranker.recall.kind] if ranker.recall.kind in ("qdrant", "opensearch", "redis") else []
     needed += ["lora"] if settings.training.lora is not None else []
     needed += ["server"] if settings.sampling is not None and settings.sampling.kind == "server" else []
+    needed += settings.trackers
     if served is not None:
         needed.append("serve")
     if settings.privacy.keys is not None or (served is not None and served.log.seal_to is not None):

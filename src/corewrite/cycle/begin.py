@@ -115,6 +115,7 @@ def _hash_settings(config: CycleConfig) -> str:
     if "rollout" in settings:
         settings["ramp"] = settings.pop("rollout")
     pipeline = settings.get("pipeline", {})
+    pipeline.pop("trackers", None)  # who looks on changes nothing
     pipeline.pop("pairs_to_grade", None)  # a week that waits for raters may go on without them
     gate = pipeline.get("gate", {})
     if "minimum_effective_users" in gate:

@@ -10,7 +10,7 @@ from corewrite.domain.filter_settings import FilterSettings
 from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
-from corewrite.training import TrainingConfig
+from corewrite.training import TrackerName, TrainingConfig
 
 
 class WarmStartConfig(Settings):
@@ -134,3 +134,5 @@ class PipelineConfig(Settings):
     """Length limit of a served rewrite, tokens."""
     filters: tuple[FilterSettings, ...] = ()
     """What a rewrite must never bring in."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the metrics of a training are drawn while it runs."""

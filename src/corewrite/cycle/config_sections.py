@@ -14,7 +14,7 @@ from corewrite.experiment import RolloutConfig
 from corewrite.gate import GateConfig
 from corewrite.gate.margins_file import load_margins
 from corewrite.logs.privacy import PrivacyConfig
-from corewrite.training import TrainingConfig
+from corewrite.training import TrackerName, TrainingConfig
 
 _PLAIN = {name: field.default for name, field in PipelineConfig.model_fields.items()}  # no margin of the gate is looked up yet
 
@@ -53,6 +53,9 @@ class TrainSections(Settings):
     """Supervised fine-tuning before the first training."""
     training: TrainingConfig = TrainingConfig()
     """Semi-online MPO."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the metrics of a training are drawn while it runs, any of `tensorboard`, `wandb` and `mlflow`; none: nowhere. Each
+    has environment variables of its own that say where it sends to."""
     sampling: SamplingConfig | None = None
     """Sample on a server, or by an installed package; default: in this process."""
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -74,6 +77,7 @@ class TrainSections(Settings):
             gate=self.gate,
             max_new_tokens=self.max_new_tokens,
             filters=self.rewriter.filters,
+            trackers=self.trackers,
             **looked_at,
         )
 

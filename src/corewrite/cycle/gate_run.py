@@ -146,7 +146,7 @@ def calibrate_margins(config: CycleConfig, retrains: int, week: str | None, *, s
     instances, results = with_documents(bench.window.instances(), bench.documents), []
     reference, lineage = load_rewriter(bench.start), Absent("retrains are compared with the champion alone")
     training = TrainingConfig.model_validate(bench.journal.result(TRAIN)["settings"])  # mitigations included
-    pipeline = config.pipeline.model_copy(update={"training": training})
+    pipeline = config.pipeline.model_copy(update={"training": training, "trackers": ()})
     for number in range(retrains):
         seed = config.seed + 7_919 * (number + 1)
         with steps.step(f"retrain {number + 1} of {retrains}"), tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from corewrite.domain import TrainingInstance
 from corewrite.domain.filters import load_filters
 from corewrite.domain.plugins import SAMPLERS, load_plugin
 from corewrite.rewriter import Rewriter, merged, with_adapter
-from corewrite.training import PhaseObserver, Reward, SamplingEngine, TrainingReport, train
+from corewrite.training import PhaseObserver, Reward, SamplingEngine, TrainingReport, parallel, tracked, tracker_openers, train
 
 
 def run_training(
@@ -32,7 +32,7 @@ def run_training(
         start: What it begins from; not changed.
         instances: What the reward is of.
         reward: Of rewrites.
-        config: Settings: training, sampler, filters.
+        config: Settings: training, sampler, filters, trackers.
         folder: For the phases.
         seed: Of the training.
         adapter_seed: Of the adapter's first weights, where the settings want an adapter; None: that of the training.
@@ -46,7 +46,8 @@ def run_training(
     """
     policy = to_train(start, config, seed if adapter_seed is None else adapter_seed)
     show, after_phase = training_progress(progress, config.training.phases, observe)
-    with open_sampler(config, policy) as engine:
+    names = config.trackers if parallel.rank() == 0 else ()
+    with open_sampler(config, policy) as engine, tracked(folder, tracker_openers(names, folder, provenance)):
         report = train(
             policy,
             instances,

@@ -22,6 +22,7 @@ SECTIONS: Mapping[str, str] = {
     "ranker": "what ranks in production: fusion spec, signals, recall",
     "warm_start": "supervised fine-tuning before the first training",
     "training": "semi-online MPO",
+    "trackers": "where the metrics of a training are drawn while it runs",
     "sampling": "what samples for the training: a server, or a package's",
     "evaluation": "how many searches gate, probe and frozen set take",
     "judge": "what grades results at the gate",

@@ -20,6 +20,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "redis": ("redis",),
     "seal": ("nacl",),
     "server": ("httpx", "tenacity"),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
 }
 """Modules by extra; pyproject.toml says which distributions, and of which versions."""
 

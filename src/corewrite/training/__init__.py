@@ -21,6 +21,8 @@ from corewrite.training.samplers.in_process import InProcessEngine
 from corewrite.training.samplers.mismatch import SamplerMismatchError
 from corewrite.training.samplers.protocol import SamplingEngine, StalePolicyError, Sync
 from corewrite.training.scoring import Reward, Scores, TransientRewardError, retried, score_texts
+from corewrite.training.trackers import tracker_openers
+from corewrite.training.tracking import Tracker, TrackerName, tracked
 
 __all__ = [
     "CheckpointError",
@@ -44,6 +46,8 @@ __all__ = [
     "ScoringConfig",
     "StalePolicyError",
     "Sync",
+    "Tracker",
+    "TrackerName",
     "TrainingConfig",
     "TrainingReport",
     "TransientRewardError",
@@ -54,5 +58,7 @@ __all__ = [
     "retried",
     "score_texts",
     "select_pairs",
+    "tracked",
+    "tracker_openers",
     "train",
 ]
