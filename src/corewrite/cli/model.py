@@ -159,7 +159,7 @@ def _say(about: dict[str, Any], imported: "ImportedModel", memory: "MemoryPredic
         f"memory       predicted for a processor, beside the process itself; prompt and rewrite {memory.example_tokens} tokens",
         f"  serving    {_size(memory.serving)}, one rewrite at a time",
         f"  warm start {_size(memory.warm_start)}, all weights",
-        f"  training   {_size(memory.training)}, all weights, {batch}; LoRA {lora}",
+        f"  training   {_size(memory.training)}, all weights, {batch}; LoRA {lora}: half as much again was measured",
     )
     if memory.training > _installed():
         smaller = f"micro-batches of {fitting:,} tokens at most (training.tokens_per_micro_batch)"
