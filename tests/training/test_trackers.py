@@ -100,6 +100,11 @@ def test_records_are_sent_while_the_training_runs_and_go_on_where_they_were(tmp_
     assert first.training == second.training == late.training != ""
 
 
+def warned(caplog):
+    """Messages from warnings on; what a client says for its own debugging is its own affair."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 @pytest.mark.parametrize("where", ["open", "log", "close"])
 def test_a_tracker_that_fails_is_said_once_and_the_others_go_on(tmp_path, caplog, where):
     class Failing(Fake):
@@ -178,7 +183,7 @@ def test_tensorboard_reads_what_was_written(tmp_path, caplog):
     found = reader.EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     assert {tag: [e.value for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]} == EXPECTED
-    assert [e.step for e in found.Scalars("pairs")] == [0, 1, 2] and not caplog.records
+    assert [e.step for e in found.Scalars("pairs")] == [0, 1, 2] and not warned(caplog)
 
 
 def test_mlflow_s_file_store_has_one_run_with_every_phase(tmp_path, monkeypatch, caplog):
@@ -191,7 +196,7 @@ def test_mlflow_s_file_store_has_one_run_with_every_phase(tmp_path, monkeypatch,
     (run,) = client.search_runs([client.get_experiment_by_name("rewriter").experiment_id])
     found = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
     assert {name: [m.value for m in sorted(values, key=lambda m: m.step)] for name, values in found.items()} == EXPECTED
-    assert (run.info.status, run.info.run_name, run.data.tags["window"]) == ("FINISHED", "week", "w1") and not caplog.records
+    assert (run.info.status, run.info.run_name, run.data.tags["window"]) == ("FINISHED", "week", "w1") and not warned(caplog)
 
 
 def log_entries(data: bytes) -> Iterator[bytes]:
@@ -226,7 +231,7 @@ def test_wandb_without_a_network_writes_what_it_will_send(tmp_path, monkeypatch,
                 name = item.key or "/".join(item.nested_key)
                 if not name.startswith("_"):
                     found.setdefault(name, []).append(json.loads(item.value_json))
-    assert found == EXPECTED and not caplog.records
+    assert found == EXPECTED and not warned(caplog)
     assert runs == {("corewrite", json.loads((tmp_path / "tracking.json").read_text())["id"])}
 
 
