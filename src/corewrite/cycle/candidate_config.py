@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
 from corewrite.domain import PluginSettings, Settings
 from corewrite.domain.filter_settings import FilterSettings
-from corewrite.domain.plugins import JUDGES, SAMPLERS, known_kind
+from corewrite.domain.plugins import JUDGES, SAMPLERS, FactoryName, known_kind
 from corewrite.gate import GateConfig
 from corewrite.rewriter import MAX_NEW_TOKENS
 from corewrite.training import TrackerName, TrainingConfig
@@ -71,7 +71,7 @@ class PythonJudgeConfig(Settings):
 
     kind: Literal["python"]
     """Runs the code that `factory` names."""
-    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    factory: FactoryName
     """`package.module:function`, called with the documents and the options; gives a `corewrite.relevance.Judge`."""
     options: dict[str, object] = Field(default_factory=dict)
     """Keyword arguments of the function."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from corewrite.domain.plugins import FILTERS, known_kind
+from corewrite.domain.plugins import FILTERS, FactoryName, known_kind
 from corewrite.domain.settings import PluginSettings, Settings
 
 FILTER_KINDS = ("terms", "pattern", "python")
@@ -44,7 +44,7 @@ class PythonFilter(Settings):
 
     kind: Literal["python"]
     """Runs the code that `factory` names."""
-    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    factory: FactoryName
     """`package.module:function`, called with the options; gives a function of a `corewrite.domain.Query` and a rewrite that is
     true where the rewrite may not be served."""
     options: dict[str, object] = Field(default_factory=dict)

@@ -3,13 +3,17 @@
 from collections.abc import Callable, Collection
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 SIGNALS, ENGINES = "corewrite.signals", "corewrite.engines"
 CHECKS, COMPILERS = "corewrite.checks", "corewrite.compilers"
 SAMPLERS, JUDGES = "corewrite.samplers", "corewrite.judges"
 FILTERS = "corewrite.filters"
 """Groups of entry points."""
+FactoryName = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""What `load_factory` takes, as settings write it."""
 
 
 def load_factory(path: str) -> Callable[..., Any]:

@@ -146,8 +146,8 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
       enough that its L > -m too and that L > 0 for the judge on new entities.
     - REJECT: a hard check failed, or some guardrail's U < -m and its p-value is at most 5 % after Holm over
       the reward and all guardrails; a check that could not be computed counts in that family as p = 1.
-      A guardrail of the texts' form (length, similarity, generic words) passes too where the judge's L > 0, and the harm
-      rate where gains less twice the losses rise (`Check.excused_by`).
+      A guardrail of the texts' form or of the distance of one week (length, similarity, KL) passes too where the judge's
+      L > 0, and the harm rate where gains less twice the losses rise (`Check.excused_by`).
     - HOLD: everything else, with fewer users than the minimum, missing data and errors in a check among it.
 
     A check is skipped, is in no family and decides nothing, where it is not applicable (the evaluation says that there can

@@ -6,7 +6,7 @@ from pydantic import Field, Tag, model_validator
 
 from corewrite.deployment.settings.kinds import RECALL_KINDS, Identity, Timeout, by_kind
 from corewrite.domain import PluginSettings, Settings
-from corewrite.domain.plugins import ENGINES, known_kind
+from corewrite.domain.plugins import ENGINES, FactoryName, known_kind
 
 
 class _FilledIndex(Settings):
@@ -127,7 +127,7 @@ class PythonRecall(_OwnEngine):
 
     kind: Literal["python"]
     """Runs the code that `factory` names."""
-    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    factory: FactoryName
     """`package.module:function`, called with the documents and the options; gives a `TextEngine` (see `corewrite.search`)."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""

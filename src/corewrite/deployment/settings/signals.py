@@ -8,7 +8,7 @@ from pydantic import Field, Tag, field_validator, model_validator
 from corewrite.deployment.settings.kinds import SIGNAL_KINDS, Identity, Timeout, by_kind
 from corewrite.deployment.settings.model_inputs import CalibrationSettings, Inputs, InputSettings
 from corewrite.domain import PluginSettings, Settings
-from corewrite.domain.plugins import SIGNALS, known_kind
+from corewrite.domain.plugins import SIGNALS, FactoryName, known_kind
 
 Batch = Annotated[int, Field(ge=1, le=4096)]
 
@@ -172,7 +172,7 @@ class PythonSignal(_Model):
 
     kind: Literal["python"]
     """Runs the code that `factory` names."""
-    factory: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    factory: FactoryName
     """`package.module:function`. Without `inputs` it is called with the documents and the options and gives a
     `RelevanceScorer`; with `inputs`, with the options alone, and gives a function from the inputs of some pairs to as many
     numbers."""

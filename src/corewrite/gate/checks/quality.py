@@ -172,17 +172,15 @@ class RiskSensitiveNdcg(MeanCheck):
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """Gain less alpha times the loss."""
-        names, original = [*_JUDGE, "original_judge_ndcg"], evaluation.numbers("original_judge_ndcg")
-        if _corrected(evaluation, names):
-            names = [_corrected_name(name) for name in names]
-        *judged, baseline = map(evaluation.numbers, names)
+        corrected, original = _corrected(evaluation, self.needs), evaluation.numbers("original_judge_ndcg")
+        *judged, baseline = (evaluation.numbers(_corrected_name(n) if corrected else n) for n in self.needs)
         losses = [np.maximum(original - judge, 0.0) for judge in _pair(evaluation, _JUDGE)]
         candidate, champion = (x - baseline - _ALPHA * loss for x, loss in zip(judged, losses, strict=True))
         return candidate, champion
 
     def note(self, evaluation: Evaluation) -> str:
         """Whether raters graded what differs."""
-        return CORRECTED if _corrected(evaluation, [*_JUDGE, "original_judge_ndcg"]) else ""
+        return CORRECTED if _corrected(evaluation, self.needs) else ""
 
 
 @register
