@@ -32,8 +32,11 @@ class GateBenchConfig(Settings):
     """Sessions that they come from."""
     honest_trainings: int = Field(default=4, ge=2)
     """Trainings from the warm start with seeds of their own, on each platform."""
-    honest_phases: tuple[int, ...] = (1, 2, 4)
+    honest_phases: tuple[int, ...] = (1, 2, 3, 4)
     """Phases after which such a training's policy is kept."""
+    honest_instances: int = Field(default=400, ge=1)
+    """Instances of each of these phases: few, so that policies gain on each other by little. A phase at the platform's own number
+    gains most of what can be had (+4 % of nDCG@10), and leaves nothing between 0.5 and 2 % to be heard."""
     bad: TrainingConfig = TrainingConfig(
         phases=8, learning_rate=1e-3, beta=0.05, weight_generation=0.0, sampler_precision="float32"
     )
@@ -68,8 +71,6 @@ class GateBenchConfig(Settings):
                 raise ValueError(f"{name} {getattr(self, name)} go beyond bad.phases, {self.bad.phases}: raise it")
         if any(p % self.growing_week for p in self.growing_phases):
             raise ValueError(f"growing_phases {self.growing_phases} are no whole weeks of {self.growing_week} phases")
-        if max(self.honest_phases) > self.platform.pipeline.training.phases:
-            raise ValueError(f"honest_phases {self.honest_phases} go beyond those of the platform's training: leave some out")
         return self
 
     def of(self, seed: int) -> DemoConfig:
@@ -92,6 +93,7 @@ def miniature_bench(seed: int = 0) -> GateBenchConfig:
         truth_sessions=200,
         honest_trainings=2,
         honest_phases=(1, 2),
+        honest_instances=100,
         bad=small,
         growing_phases=(1, 2),
         growing_eps=(1e-5,),

@@ -77,8 +77,10 @@ def build_trainings(config: GateBenchConfig, seed: int) -> dict[str, Training]:
     """All trainings on a seed's platform by name: the champion's, others like it, and bad ones that begin from it."""
     sound = config.platform.pipeline.training
     found = [Training(CHAMPION, WARM, seed, sound, tuple(range(1, sound.phases + 1)))]
+    small = {"phases": max(config.honest_phases), "instances_per_phase": config.honest_instances}
     for k in range(config.honest_trainings):
-        found.append(Training(f"honest-{k}", WARM, 1_000 * (k + 1) + seed, sound, config.honest_phases))
+        honest = sound.model_copy(update=small)
+        found.append(Training(f"honest-{k}", WARM, 1_000 * (k + 1) + seed, honest, config.honest_phases))
 
     def bad(name: str, keep: tuple[int, ...], under: RankerVariant, bots: float = 0.0) -> None:
         settings = config.bad.model_copy(update={"phases": max(keep)})
