@@ -5,7 +5,8 @@
 On the first seed every incident, in the order of --only, runs at its strongest, without a gate and with one; then at the weaker
 strengths without one, and with one at the weakest strength that costs 3 % of nDCG@10 in a week. Those that cost so much run on
 the other seeds too. Each week of each arm is a file under --out, and a week that is there is not run again: the study can be
-stopped at any time and gone on with, after --minutes no further week begins, and what is finished is written in any case.
+stopped at any time and gone on with, after --minutes no further week begins, and what is finished is written in any case. Rows
+of the results that this --out knows nothing of stay, so that machines and days can share the study; each says when it was run.
 
 Writes benchmarks/results/incidents.json: `rows` (see `IncidentRow`), `hacks` (reward and truth of the policy without a gate
 against the champion at the branch point, paired), `weeks` (damage by week and arm) and `whole` (whether nothing is missing);
@@ -15,11 +16,12 @@ against the champion at the branch point, paired), `weeks` (damage by week and a
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 
@@ -32,6 +34,7 @@ from corewrite.studies.incidents.side_by_side import Piece, run_arms
 from corewrite.studies.incidents.study import IncidentFindings, find_findings
 from corewrite.studies.incidents.summary import damages
 from corewrite.studies.summary import machine
+from corewrite.version import VERSION
 
 RESULTS = Path(__file__).parent / "results" / "incidents.json"
 COUNTS = 0.03
@@ -50,6 +53,11 @@ class Plan:
 
     def __init__(self, config: IncidentsConfig, out: Path, seeds: Sequence[int], incidents: Sequence[Incident]) -> None:
         self.config, self.out, self.seeds, self.incidents = config, out, seeds, incidents
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that are not the default."""
+        return self.config.model_dump(mode="json", exclude_defaults=True)
 
     def study(self, seed: int) -> tuple[IncidentsConfig, Path]:
         """Settings and folder of a seed."""
@@ -124,31 +132,58 @@ def run_plan(plan: Plan, workers: int, until: float, steps: ProgressSteps) -> bo
     return whole
 
 
+def load_results(plan: Plan, path: Path) -> dict[str, Any]:
+    """What is written already.
+
+    Raises:
+        ValueError: of other settings.
+    """
+    stored: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    if stored and stored["settings"] != plan.settings:
+        raise ValueError(f"{path} holds results under other settings: name another file with --results, or remove it")
+    return stored
+
+
 def write(plan: Plan, whole: bool, path: Path) -> None:
-    """Write what is known."""
-    found = plan.findings()
-    hacks = [
-        {"incident": f.row.incident, "strength": f.row.strength, "seed": f.row.seed, **asdict(f.hack)}
-        for f in found
-        if f.hack is not None
-    ]
-    weeks = [
-        {"incident": f.row.incident, "strength": f.row.strength, "seed": f.row.seed, "gate": gated, **asdict(week)}
-        for f in found
-        for gated, by_week in ((False, f.without_gate), (True, f.with_gate))
-        for week in by_week
-    ]
+    """Write what is known, beside what others found under the same settings."""
+    found, today = plan.findings(), datetime.now(UTC).date().isoformat()
+    stored = load_results(plan, path)
+
+    def merged(name: str, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With what is stored of other incidents, strengths and seeds, in the order of the registry."""
+        own = [(f.row.incident, f.row.strength, f.row.seed) for f in found]
+        kept = [row for row in stored.get(name, ()) if _key(row) not in own]
+        order = list(INCIDENTS)
+        return sorted([*kept, *new], key=lambda row: (row["seed"], order.index(row["incident"]), -row["strength"]))
+
     value = {
-        "rows": [asdict(f.row) for f in found],
-        "hacks": hacks,
-        "weeks": weeks,
+        "rows": merged("rows", [{**asdict(f.row), "date": today, "code_version": VERSION} for f in found]),
+        "hacks": merged("hacks", [{**_named(f), **asdict(f.hack)} for f in found if f.hack is not None]),
+        "weeks": merged(
+            "weeks",
+            [
+                {**_named(f), "gate": gated, **asdict(week)}
+                for f in found
+                for gated, by_week in ((False, f.without_gate), (True, f.with_gate))
+                for week in by_week
+            ],
+        ),
         "whole": whole,
-        "settings": plan.config.model_dump(mode="json", exclude_defaults=True),
+        "settings": plan.settings,
         "machine": machine(),
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": today,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, float, int]:
+    return row["incident"], row["strength"], row["seed"]
+
+
+def _named(found: IncidentFindings) -> dict[str, Any]:
+    """What a finding is of."""
+    return {"incident": found.row.incident, "strength": found.row.strength, "seed": found.row.seed}
 
 
 def main() -> None:
@@ -160,6 +195,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the first has every incident")
     parser.add_argument("--only", nargs="+", default=list(INCIDENTS), metavar="NAME", help="some incidents only")
     parser.add_argument("--weeks", type=int, default=IncidentsConfig().weeks, help="of each arm after the branch")
+    parser.add_argument("--weeks-without-gate", type=int, help="of those without a gate; default: as many")
     parser.add_argument("--miniature", action="store_true", help="minutes instead of hours; its figures mean nothing")
     arguments = parser.parse_args()
     until = monotonic() + 60 * arguments.minutes
@@ -168,8 +204,12 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     config = miniature_incidents() if arguments.miniature else IncidentsConfig()
-    config = config.model_copy(update={"weeks": arguments.weeks})
+    config = config.model_copy(update={"weeks": arguments.weeks, "weeks_without_gate": arguments.weeks_without_gate})
     plan = Plan(config, arguments.out, arguments.seeds, incidents)
+    try:
+        load_results(plan, arguments.results)
+    except ValueError as error:
+        parser.error(str(error))
     whole = run_plan(plan, arguments.workers, until, ProgressSteps(Console(stderr=True)))
     write(plan, whole, arguments.results)
     print(f"written to {arguments.results}" + ("" if whole else "; not all of it: run the same command again to go on"))

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from corewrite.cycle import PipelineConfig
 from corewrite.cycle.records import RankerHashes
 from corewrite.gate import Verdict
 from corewrite.relevance import ProbeResult
+
+_FEW = 150
+"""Searches and pairs of a gate whose verdict nobody follows: what is promoted does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -31,3 +35,9 @@ class UngatedPromotion:
     def previous_ranker(self, find: Callable[[], RankerHashes | None]) -> RankerHashes | None:
         """None: the present ones are never suspected."""
         return None
+
+
+def with_cheap_gate(pipeline: PipelineConfig) -> PipelineConfig:
+    """The pipeline of an arm without a gate, which is asked for form's sake."""
+    few = {"gate_queries": min(_FEW, pipeline.gate_queries), "pairs_to_grade": min(_FEW, pipeline.pairs_to_grade)}
+    return pipeline.model_copy(update=few)

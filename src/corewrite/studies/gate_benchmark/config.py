@@ -35,8 +35,8 @@ class GateBenchConfig(Settings):
     honest_phases: tuple[int, ...] = (1, 2, 3, 4)
     """Phases after which such a training's policy is kept."""
     honest_instances: int = Field(default=400, ge=1)
-    """Instances of each of these phases: few, so that policies gain on each other by little. A phase at the platform's own number
-    gains most of what can be had (+4 % of nDCG@10), and leaves nothing between 0.5 and 2 % to be heard."""
+    """Instances of each of these phases: few, so that policies gain on each other by little. A phase of the platform's own
+    number gains most of what can be had (+4 % of nDCG@10), and leaves nothing between 0.5 and 2 % to be heard."""
     bad: TrainingConfig = TrainingConfig(
         phases=8, learning_rate=1e-3, beta=0.05, weight_generation=0.0, sampler_precision="float32"
     )

@@ -37,10 +37,8 @@ from corewrite.studies.incidents.platform import StudyPlatform
 from corewrite.studies.incidents.scores import FaultyOpener
 from corewrite.studies.layout import week_name
 from corewrite.studies.raters import SimulatedRaters, read_descriptions
-from corewrite.studies.ungated import UngatedPromotion
+from corewrite.studies.ungated import UngatedPromotion, with_cheap_gate
 
-_FEW = 150
-"""Searches and pairs of a gate whose verdict nobody follows: what an arm without a gate promotes does not depend on them."""
 _DECIDED = ("verdict", "reason", "failed", "mitigations_applied", "recovered", "alarms")
 
 
@@ -154,10 +152,8 @@ class Arm:
     def _config(self, week: int) -> CycleConfig:
         config, shared = self.platform.config.platform, self.platform.layout
         self._documents(week)
-        own, pipeline = self.layout.documents, config.pipeline
-        if not self.gated:  # its gate is asked for form's sake
-            few = {"gate_queries": min(_FEW, pipeline.gate_queries), "pairs_to_grade": min(_FEW, pipeline.pairs_to_grade)}
-            pipeline = pipeline.model_copy(update=few)
+        own = self.layout.documents
+        pipeline = config.pipeline if self.gated else with_cheap_gate(config.pipeline)
         return CycleConfig(
             run=self.layout.run.root,
             documents=own if own.is_file() else shared.documents,

@@ -16,6 +16,8 @@ class IncidentsConfig(Settings):
     """Weeks with a champion before the arms branch."""
     weeks: int = Field(default=5, ge=1)
     """Weeks of each arm after that; what the last one's cycle promotes is measured in the week after."""
+    weeks_without_gate: int | None = Field(default=None, ge=1)
+    """Of arms without a gate, of which the damage alone is wanted; None: as many."""
     measured_sessions: int = Field(default=1_500, ge=50)
     """Sessions of each week whose searches nDCG@10 is measured on, the same for all arms. They are no part of any log."""
 
@@ -23,6 +25,10 @@ class IncidentsConfig(Settings):
     def seed(self) -> int:
         """The one seed."""
         return self.platform.seed
+
+    def weeks_of(self, gated: bool) -> int:
+        """Weeks of an arm, with a gate or without one."""
+        return self.weeks if gated or self.weeks_without_gate is None else self.weeks_without_gate
 
     def of(self, seed: int) -> "IncidentsConfig":
         """The same under another seed."""

@@ -69,25 +69,24 @@ def measure_arm(arm: Arm, week: int, healthy: Deployment, start: Rewriter) -> di
         traffic = arm.injection(week).traffic(config.traffic)
         searches = arm.platform.measured(week, healthy.cascade, traffic)
         deployment, policy = arm.deployment(week), arm.policy(week)
-        same = policy.policy_hash == start.policy_hash
+        same = policy.policy_hash == start.policy_hash  # then both are measured at once
+        policies = {"policy": policy} if same else {"policy": policy, "start": start}
         new_tokens = config.pipeline.max_new_tokens
-        rewrites = served_rewrites(policy, searches.queries, max_new_tokens=new_tokens)
-        at_start = rewrites if same else served_rewrites(start, searches.queries, max_new_tokens=new_tokens)
+        rewrites = {n: served_rewrites(p, searches.queries, max_new_tokens=new_tokens) for n, p in policies.items()}
         nothing: list[str | None] = [None] * len(searches)
-        truth = {
-            name: _truth(arm, searches, deployment, texts)
-            for name, texts in (("policy", rewrites), ("start", at_start), ("none", nothing))
-        }
+        truth = {name: _truth(arm, searches, deployment, texts) for name, texts in {**rewrites, "none": nothing}.items()}
+        truth.setdefault("start", truth["policy"])
         with whole_file(arm.layout.searches(week)) as temporary:
             pq.write_table(pa.table({"user_id": list(searches.user_ids), **truth}), temporary)
         instances = _instances(arm, week)
         earned = {}
-        for name, one in (("policy", policy), ("start", start)):
+        for name, one in policies.items():
             texts = served_rewrites(one, [x.query for x in instances], max_new_tokens=new_tokens)
             earned[name] = log_rewards(deployment, instances, texts)
+        earned.setdefault("start", earned["policy"])
         with whole_file(arm.layout.rewards(week)) as temporary:
             pq.write_table(pa.table({"user_id": [x.user_id for x in instances], **earned}), temporary)
-    served = [text or query.text for text, query in zip(rewrites, searches.queries, strict=True)]
+    served = [text or query.text for text, query in zip(rewrites["policy"], searches.queries, strict=True)]
     return {
         **arm.production(week),
         "ndcg10": float(truth["policy"].mean()),

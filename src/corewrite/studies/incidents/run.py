@@ -149,7 +149,7 @@ def run_arm(
     layout = StudyLayout(folder)
     arm_layout = layout.arm(plan.name)
     first = FIRST_WEEK + config.healthy_weeks
-    wanted = range(first, first + config.weeks + 1)
+    wanted = range(first, first + config.weeks_of(plan.gated) + 1)
     missing = [week for week in wanted if not arm_layout.row(week).is_file()]
     if missing:
         platform = _platform(config.model_dump_json(), folder)
@@ -170,7 +170,7 @@ def run_arm(
 def load_rows(config: IncidentsConfig, folder: Path, plan: ArmPlan) -> list[dict[str, Any]]:
     """Rows of the weeks of an arm that are over."""
     arm, first = StudyLayout(folder).arm(plan.name), FIRST_WEEK + config.healthy_weeks
-    found = (arm.row(week) for week in range(first, first + config.weeks + 1))
+    found = (arm.row(week) for week in range(first, first + config.weeks_of(plan.gated) + 1))
     return [json.loads(row.read_text("utf-8")) for row in found if row.is_file()]
 
 

@@ -53,7 +53,7 @@ def run_arms(
                     running.add(pool.submit(_run, config.model_dump_json(), folder, plan, until - monotonic(), keep_runs))
                 done, running = wait(running, _LOOK, FIRST_COMPLETED)
                 failed += [error for future in done if (error := future.exception()) is not None]
-                progress(sum(len(load_rows(*p)) for p in missing), sum(p[0].weeks + 1 for p in missing))
+                progress(sum(len(load_rows(*p)) for p in missing), sum(p[0].weeks_of(p[2].gated) + 1 for p in missing))
     if failed:
         raise failed[0]
     return all(load_weeks(*piece) for piece in pieces)

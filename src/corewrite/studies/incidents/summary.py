@@ -93,7 +93,7 @@ class HackEvidence:
 def load_weeks(config: IncidentsConfig, folder: Path, plan: ArmPlan) -> list[Row]:
     """The rows of an arm that is whole; empty where it is not."""
     rows: list[Row] = [*load_rows(config, folder, plan)]
-    return rows if len(rows) == config.weeks + 1 else []
+    return rows if len(rows) == config.weeks_of(plan.gated) + 1 else []
 
 
 def damages(config: IncidentsConfig, folder: Path, plan: ArmPlan) -> list[WeekOfDamage]:
@@ -103,7 +103,8 @@ def damages(config: IncidentsConfig, folder: Path, plan: ArmPlan) -> list[WeekOf
         return []
     incident, study = find_incident(plan.incident), StudyLayout(folder)
     arm, healthy, first = study.arm(plan.name), study.arm(twin.name), FIRST_WEEK + config.healthy_weeks + 1
-    weeks = (week for week in range(first, first + config.weeks) if arm.row(week).is_file() and healthy.row(week).is_file())
+    numbers = range(first, first + config.weeks_of(plan.gated))
+    weeks = (week for week in numbers if arm.row(week).is_file() and healthy.row(week).is_file())
     return [_damage(incident, week, arm, healthy) for week in weeks]
 
 

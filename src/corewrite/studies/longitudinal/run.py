@@ -52,7 +52,7 @@ from corewrite.studies.longitudinal.production import Production, load_productio
 from corewrite.studies.platform import ratings
 from corewrite.studies.raters import KeepingRaters, SimulatedRaters, read_descriptions
 from corewrite.studies.side_by_side import processes
-from corewrite.studies.ungated import UngatedPromotion
+from corewrite.studies.ungated import UngatedPromotion, with_cheap_gate
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -321,7 +321,7 @@ class _LongitudinalRun:
             seed=self.config.seed,
             refresh=self.config.refresh,
             recovery=self.config.recovery,
-            pipeline=self.config.pipeline,
+            pipeline=with_cheap_gate(self.config.pipeline) if arm == "no_gate" else self.config.pipeline,
         )
 
 
