@@ -23,6 +23,7 @@ from corewrite.cycle.config_sections import CycleSections, DataSections
 from corewrite.deployment.settings import RankerSection
 from corewrite.domain import Catalogue, Query, TrainingInstance
 from corewrite.domain.config_file import SECTIONS, read_config
+from corewrite.evaluation.conversations.reader import read_conversations
 from corewrite.fusion import default_spec, parse_spec
 from corewrite.logs import read_log
 from corewrite.rewriter import Example, fine_tune, new_small_decoder
@@ -220,6 +221,10 @@ def test_json_is_what_is_read(block, tmp_path):
         (tmp_path / "log.ndjson").write_text("".join(json.dumps(x) + "\n" for x in lines), "utf-8")
         report = read_log([tmp_path / "log.ndjson"]).report
         assert report.rejected == 0 and report.lines == len(lines)
+    elif "conversation" in value:
+        (tmp_path / "turns.jsonl").write_text(json.dumps(value), "utf-8")
+        (tmp_path / "passages.jsonl").write_text(json.dumps({"id": value["passage"], "text": "x"}), "utf-8")
+        assert read_conversations([tmp_path / "turns.jsonl"], [tmp_path / "passages.jsonl"]).turns
     elif "events" in value:
         check_body(value, "/v1/events")
     elif "batch" in value:

@@ -6,6 +6,7 @@ from corewrite.cli import (
     cycle,
     demo,
     doctor,
+    eval,
     experiment,
     fusion,
     gate,
@@ -69,6 +70,7 @@ app.command("search", epilog=search.EXAMPLES)(search.search)
 app.add_typer(log.app, name="log", epilog=log.EXAMPLES)
 app.add_typer(cycle.app, name="cycle", epilog=cycle.EXAMPLES)
 app.add_typer(gate.app, name="gate", epilog=gate.EXAMPLES)
+app.add_typer(eval.app, name="eval", epilog=eval.EXAMPLES)
 app.add_typer(experiment.app, name="experiment", epilog=experiment.PLAN_EXAMPLES)
 app.command("serve", epilog=serve.SERVE_EXAMPLES)(serve.serve)
 app.command("warm", epilog=warm.WARM_EXAMPLES)(warm.warm)

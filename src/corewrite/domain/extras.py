@@ -10,6 +10,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "serve": ("fastapi", "prometheus_client", "redis", "uvicorn"),
     "clip": ("PIL",),
     "cross-encoder": ("sentence_transformers",),
+    "eval": ("bm25s", "sklearn"),
     "gguf": ("accelerate", "gguf"),
     "kserve": ("httpx", "tenacity"),
     "lora": ("peft",),

@@ -1,0 +1,96 @@
+"""One measurement of rewriters on conversations, from turns to figures."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from corewrite.domain import sha256_json
+from corewrite.domain.steps import Steps
+from corewrite.evaluation.conversations.estimates import RESAMPLES
+from corewrite.evaluation.conversations.fused import DEFAULT_STAGE
+from corewrite.evaluation.conversations.measure import ScoredTurns, collect_ranks, score_turns
+from corewrite.evaluation.conversations.ranker import PassageRanker
+from corewrite.evaluation.conversations.records import ConversationSet
+from corewrite.evaluation.conversations.summary import ConversationFigures, summarise
+from corewrite.evaluation.conversations.systems import HUMAN, Rewrites, baseline_rewrites
+from corewrite.fusion import StageSpec
+from corewrite.version import VERSION
+
+FORMAT = 1
+"""Of `conversations.json`."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConversationReport:
+    """What a measurement found.
+
+    Attributes:
+        figures: Rows and shares.
+        rewrites: What each system put in the place of each turn's query.
+        data: The turns.
+        rankers: What ranked; the first one's shares are the main ones.
+        stage: How signals were fused.
+        seed: Of the bootstrap.
+    """
+
+    figures: ConversationFigures
+    rewrites: Mapping[str, Rewrites]
+    data: ConversationSet
+    rankers: Sequence[PassageRanker]
+    stage: StageSpec
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data: what `conversations.json` holds."""
+        shares = self.figures.main_shares(self.rankers[0].name)
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "seed": self.seed,
+            "resamples": RESAMPLES,
+            "turns": len(self.data.turns),
+            "conversations": len({t.conversation for t in self.data.turns}),
+            "passages": len(self.data.passages),
+            "passed_over": self.data.passed_over,
+            "unknown_earlier_passages": self.data.unknown_earlier,
+            "without_human_rewrite": sum(t.human_rewrite is None for t in self.data.turns),
+            "data_hash": sha256_json([[asdict(t) for t in self.data.turns], [asdict(p) for p in self.data.passages]]),
+            "systems": list(self.rewrites),
+            "rankers": [{"name": r.name, "calibration": asdict(r.calibration)} for r in self.rankers],
+            "fusion": self.stage.model_dump(mode="json"),
+            **{name: None if share is None else asdict(share) for name, share in shares.items()},
+            "rows": [asdict(row) for row in self.figures.rows],
+            "shares": [asdict(row) for row in self.figures.shares],
+        }
+
+
+def evaluate_conversations(
+    data: ConversationSet,
+    rankers: Sequence[PassageRanker],
+    policies: Mapping[str, Rewrites],
+    *,
+    stage: StageSpec = DEFAULT_STAGE,
+    seed: int = 0,
+    steps: Steps,
+    observe: Callable[[ScoredTurns], None] = lambda scored: None,
+) -> ConversationReport:
+    """Measure baselines, policies and the human's rewrites.
+
+    Args:
+        data: The turns.
+        rankers: By which; the first one also finds the words of RM3.
+        policies: Rewrites of policies by their names.
+        stage: How a turn's own signal and its rewrite's are fused.
+        seed: Of the bootstrap.
+        steps: Shows progress.
+        observe: Shown the scores of all candidates, as they are worked out.
+    """
+    with steps.step("baselines"):
+        rewrites = baseline_rewrites(data, rankers[0])
+        human = rewrites.pop(HUMAN)
+        rewrites |= {**policies, HUMAN: human}
+    with steps.step("rank") as progress:
+        ranks = collect_ranks(data, score_turns(data, rewrites, rankers, stage, progress), observe)
+    with steps.step("resample conversations"):
+        figures = summarise(data, ranks, seed=seed)
+    return ConversationReport(figures, rewrites, data, rankers, stage, seed)
