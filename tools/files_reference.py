@@ -143,6 +143,8 @@ What `corewrite cycle` and `corewrite train` keep under `run`.
 | `cycles/WEEK/probe.json` | what the probe found, `random_pairs` among it |
 | `rejects/WEEK.ndjson` | log lines that could not be used, with the reason |
 | `training/` | phases, records and checkpoints of `corewrite train` |
+| `start/` | the rewriter that `corewrite train` began from; of a week `cycles/WEEK/start/` |
+| `conversations.json` | what `corewrite eval conversations` [measured](../how-to/evaluate.md#what-is-written) |
 | `ramp.json` | the [rollout](../how-to/roll-out.md) under way |
 | `serving.killed` | there while the [kill switch](../how-to/serve.md#switching-it-off) is on |
 """

@@ -8,6 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
+from corewrite.cycle.kept_start import keep_start
+from corewrite.deployment.served import served_rewrites
+from corewrite.evaluation.conversations.bm25 import Bm25Ranker
+from corewrite.evaluation.conversations.fused import DEFAULT_STAGE
+from corewrite.evaluation.conversations.measure import Measured, collect_ranks, score_turns
+from corewrite.evaluation.conversations.metrics import reciprocal_rank
+from corewrite.evaluation.conversations.reader import read_conversations
+from corewrite.registry import Candidate, Registry
+from corewrite.rewriter import new_small_decoder
+from corewrite.storage.run_layout import RunLayout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_conversations import write_small_set
@@ -70,3 +80,64 @@ def test_a_bad_line_ends_it_with_its_place(files, tmp_path):
 def test_a_missing_file_is_named(files, tmp_path):
     result, _ = measure((tmp_path / "none.jsonl", files[1]), tmp_path)
     assert result.exit_code == 1 and "none.jsonl" in result.output
+
+
+# Policies of a run
+
+
+@pytest.fixture
+def small():
+    return new_small_decoder(["symptoms of throat cancer", "is it treated"] * 9, seed=0, vocabulary=300, width=32, heads=2)
+
+
+@pytest.fixture
+def other():
+    return new_small_decoder(["symptoms of throat cancer", "is it treated"] * 9, seed=1, vocabulary=300, width=32, heads=2)
+
+
+def promote(run, policy):
+    registry = Registry(RunLayout(run).registry)
+    saved = registry.save("policy", policy.save, {}).hash
+    (relevance, spec) = (
+        registry.save(kind, lambda f: (f / "x.json").write_text("{}"), {}).hash for kind in ("relevance", "spec")
+    )
+    registry.promote(Candidate(saved, relevance, spec), expected=None, reason="test", evidence={})
+
+
+def by_system(found, collection="all", mode="alone", metric="mrr"):
+    want = (collection, mode, metric)
+    return {r["system"]: r["value"] for r in found["rows"] if (r["collection"], r["mode"], r["metric"]) == want}
+
+
+def test_a_runs_champion_and_warm_start_are_measured(files, tmp_path, small, other):
+    run = tmp_path / "run"
+    keep_start(small, RunLayout(run).start)
+    promote(run, other)
+    result = call("conversations", "--turns", files[0], "--passages", files[1], "--run", run, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads((run / "conversations.json").read_text())
+    assert found["policies"] == {"warm_start": small.policy_hash, "champion": other.policy_hash} and found["notes"] == []
+    assert list(by_system(found)) == ["raw", "raw_last", "raw_first_last", "rm3", "warm_start", "champion", "human"]
+    # What is measured is what the policy serves.
+    data = read_conversations([files[0]], [files[1]])
+    said = served_rewrites(other, data.queries, max_new_tokens=48)
+    ranks = collect_ranks(
+        data, score_turns(data, {"x": said}, [Bm25Ranker([p.text for p in data.passages])], DEFAULT_STAGE)
+    )  # fmt: skip
+    assert by_system(found)["champion"] == pytest.approx(reciprocal_rank(ranks[Measured("bm25", "x", "alone")]).mean())
+    share = (by_system(found)["champion"] - by_system(found)["raw"]) / (1 - by_system(found)["raw"])
+    assert found["share_champion"]["value"] == pytest.approx(share)
+
+
+def test_a_run_without_a_champion_says_so_and_one_without_anything_is_refused(files, tmp_path, small):
+    run = tmp_path / "run"
+    Registry(RunLayout(run).registry)
+    missing = call("conversations", "--turns", files[0], "--passages", files[1], "--run", run)
+    assert missing.exit_code == 1 and "keeps no warm start" in missing.output and "has no champion" in missing.output
+    small.save(tmp_path / "warm")
+    result = call("conversations", "--turns", files[0], "--passages", files[1], "--run", run, "--warm-start", tmp_path / "warm")
+    assert result.exit_code == 0 and "note: " in result.output and "has no champion: nothing was promoted yet" in result.output
+    found = json.loads((run / "conversations.json").read_text())
+    assert found["share_champion"] is None and found["share_warm_start"] is not None
+    no_run = call("conversations", "--turns", files[0], "--passages", files[1], "--run", tmp_path / "none")
+    assert no_run.exit_code == 1 and "holds no registry" in no_run.output

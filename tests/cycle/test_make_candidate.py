@@ -9,6 +9,7 @@ from corewrite.cycle import candidate as module
 from corewrite.cycle import read_catalogue, read_labels, read_window
 from corewrite.cycle.candidate import make_candidate
 from corewrite.cycle.incumbent import Incumbent
+from corewrite.cycle.kept_start import load_warm_start
 from corewrite.deployment.deployment import Deployment, embedded_deployment
 from corewrite.deployment.open import RankerOpener
 from corewrite.deployment.served import served_rewrites
@@ -52,7 +53,7 @@ def run(ground, settings, steps, tmp_path):
     return registry, config, make
 
 
-def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, ground, monkeypatch):
+def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, ground, monkeypatch, tmp_path):
     registry, config, make = run
     gated = []
     monkeypatch.setattr(module, "run_gate", lambda evaluation, _: gated.append(evaluation) or PROMOTE)
@@ -60,6 +61,7 @@ def test_the_champion_at_the_start_is_what_is_compared_with_and_swapped(run, gro
     first = make(0)
     assert (first.compared_with, first.decision.verdict, first.decision.previous) == (None, "promote", None)
     assert set(first.evaluation.kl) == {"reference"} and first.evaluation.recent is None
+    assert load_warm_start(tmp_path / "run-0").policy_hash == first.warm.policy_hash != first.candidate.policy_hash
     # Nothing of what a cycle's gate looks at is left out.
     (evaluation,) = gated
     assert {"head", "new", "after a query"} <= set(evaluation.slices) and evaluation.slices["head"].any()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from corewrite.cycle.candidate_config import PipelineConfig
 from corewrite.cycle.incumbent import Incumbent
+from corewrite.cycle.kept_start import keep_start
 from corewrite.cycle.records import as_json
 from corewrite.cycle.spec_file import write_spec
 from corewrite.cycle.steps.decide import decide
@@ -104,7 +105,7 @@ def make_candidate(
         judge: Seen by the gate and the record only.
         registry: Where policies and decisions go.
         config: Settings.
-        folder: For the training run.
+        folder: For the training run, and the policy that it begins from.
         seed: The one seed.
         steps: Shows progress.
         opener: Opens what the champion ranks under; None: the bundled model and engine over the same documents.
@@ -130,6 +131,7 @@ def make_candidate(
             warm, warm_report = warm_start(
                 *data.reformulations(), deployment, config.warm_start, seed=seed, model=model, progress=progress
             )
+    keep_start(warm, RunLayout(folder).start)
     watch = _Watch(deployment, judge, data.for_gate[: config.watched_queries], config.max_new_tokens, observe)
     protected = data.protected_words(deployment, seed)
     with steps.step("train: semi-online MPO") as progress:

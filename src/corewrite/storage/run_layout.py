@@ -77,6 +77,16 @@ class RunLayout:
         return self.root / "training"
 
     @property
+    def start(self) -> Path:
+        """The policy that a training that is no week's began from."""
+        return self.root / "start"
+
+    @property
+    def conversations(self) -> Path:
+        """Figures of the run's policies on conversations."""
+        return self.root / "conversations.json"
+
+    @property
     def pairs_to_grade(self) -> Path:
         """What raters are asked to grade before the gate decides on a training that is no week's."""
         return self.root / "pairs-to-grade.parquet"

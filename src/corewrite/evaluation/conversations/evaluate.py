@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from corewrite.deployment.served import served_rewrites
 from corewrite.domain import sha256_json
 from corewrite.domain.steps import Steps
 from corewrite.evaluation.conversations.estimates import RESAMPLES
@@ -14,8 +15,11 @@ from corewrite.evaluation.conversations.records import ConversationSet
 from corewrite.evaluation.conversations.summary import ConversationFigures, summarise
 from corewrite.evaluation.conversations.systems import HUMAN, Rewrites, baseline_rewrites
 from corewrite.fusion import StageSpec
+from corewrite.rewriter import Rewriter
 from corewrite.version import VERSION
 
+REWRITE_TOKENS = 48
+"""Length limit of a policy's rewrite: those of people have 10 words in the median, 29 at the 95th percentile."""
 FORMAT = 1
 """Of `conversations.json`."""
 
@@ -31,6 +35,8 @@ class ConversationReport:
         rankers: What ranked; the first one's shares are the main ones.
         stage: How signals were fused.
         seed: Of the bootstrap.
+        policy_hashes: Of each policy measured, by its system's name.
+        notes: What was not measured, and why.
     """
 
     figures: ConversationFigures
@@ -39,6 +45,8 @@ class ConversationReport:
     rankers: Sequence[PassageRanker]
     stage: StageSpec
     seed: int
+    policy_hashes: Mapping[str, str]
+    notes: Sequence[str]
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data: what `conversations.json` holds."""
@@ -56,6 +64,8 @@ class ConversationReport:
             "without_human_rewrite": sum(t.human_rewrite is None for t in self.data.turns),
             "data_hash": sha256_json([[asdict(t) for t in self.data.turns], [asdict(p) for p in self.data.passages]]),
             "systems": list(self.rewrites),
+            "policies": dict(self.policy_hashes),
+            "notes": list(self.notes),
             "rankers": [{"name": r.name, "calibration": asdict(r.calibration)} for r in self.rankers],
             "fusion": self.stage.model_dump(mode="json"),
             **{name: None if share is None else asdict(share) for name, share in shares.items()},
@@ -67,8 +77,10 @@ class ConversationReport:
 def evaluate_conversations(
     data: ConversationSet,
     rankers: Sequence[PassageRanker],
-    policies: Mapping[str, Rewrites],
+    policies: Mapping[str, Rewriter],
     *,
+    max_new_tokens: int = REWRITE_TOKENS,
+    notes: Sequence[str] = (),
     stage: StageSpec = DEFAULT_STAGE,
     seed: int = 0,
     steps: Steps,
@@ -79,7 +91,9 @@ def evaluate_conversations(
     Args:
         data: The turns.
         rankers: By which; the first one also finds the words of RM3.
-        policies: Rewrites of policies by their names.
+        policies: By their systems' names; they are asked as they are served, greedily.
+        max_new_tokens: Length limit of a policy's rewrite, tokens.
+        notes: What is not measured, and why.
         stage: How a turn's own signal and its rewrite's are fused.
         seed: Of the bootstrap.
         steps: Shows progress.
@@ -88,9 +102,13 @@ def evaluate_conversations(
     with steps.step("baselines"):
         rewrites = baseline_rewrites(data, rankers[0])
         human = rewrites.pop(HUMAN)
-        rewrites |= {**policies, HUMAN: human}
+    for name, policy in policies.items():
+        with steps.step(f"rewrites of {name}") as progress:
+            rewrites[name] = served_rewrites(policy, data.queries, max_new_tokens=max_new_tokens, progress=progress)
+    rewrites[HUMAN] = human
     with steps.step("rank") as progress:
         ranks = collect_ranks(data, score_turns(data, rewrites, rankers, stage, progress), observe)
     with steps.step("resample conversations"):
         figures = summarise(data, ranks, seed=seed)
-    return ConversationReport(figures, rewrites, data, rankers, stage, seed)
+    hashes = {name: policy.policy_hash for name, policy in policies.items()}
+    return ConversationReport(figures, rewrites, data, rankers, stage, seed, hashes, notes)
