@@ -300,39 +300,51 @@ def test_results_are_json_and_repeatable(simulate):
     assert run_gate(evaluation, QUICK) == result
 
 
-def better_on_what_is_new(evaluation, gain=0.03):
-    """The champion's own rewrites, better for the judge on half of the searches; as good, with noise, on the others."""
-    new = np.arange(len(evaluation)) < len(evaluation) // 2
-    noise = np.random.default_rng(0).normal(0, 0.01, len(new))
-    candidate = replace(evaluation.champion, judge_ndcg=evaluation.champion.judge_ndcg + np.where(new, gain, 0.0) + noise)
-    return replace(evaluation, candidate=candidate, slices={**evaluation.slices, "new": new})
+def as_good(evaluation, gain=0.0):
+    """The champion's own rewrites, but for a gain and noise of the judge as good."""
+    noise = np.random.default_rng(0).normal(0, 0.01, len(evaluation))
+    candidate = replace(evaluation.champion, judge_ndcg=evaluation.champion.judge_ndcg + gain + noise)
+    return replace(evaluation, candidate=candidate)
 
 
-def test_after_four_holds_being_better_on_what_is_new_suffices(simulate):
-    better = better_on_what_is_new(simulate(21, users=200))
-    third = run_gate(better, QUICK, holds=3)
-    assert third.verdict is Verdict.HOLD and third.reason.startswith("fused_reward is unclear"), "the reward is the same"
-    promoted = run_gate(better, QUICK, holds=4)
-    assert promoted.verdict is Verdict.PROMOTE
-    assert promoted.reason.startswith("after 4 HOLDs in a row no worse on all, better on new entities: reward_not_lower: ")
-    assert check(promoted, "new_entities").n == 400
-    assert run_gate(better, QUICK.model_copy(update={"holds_before_new_entities": 5}), holds=4).verdict is Verdict.HOLD
+def test_a_judge_that_rises_does_for_a_reward_that_stays(simulate):
+    equal, better = (as_good(simulate(21, users=200), gain) for gain in (0.0, 0.004))
+    held = run_gate(equal, QUICK)
+    assert held.verdict is Verdict.HOLD and held.reason.startswith("fused_reward is unclear")
+    promoted = run_gate(better, QUICK)
+    assert promoted.verdict is Verdict.PROMOTE and check(promoted, "fused_reward").verdict == "unclear"
+    assert promoted.reason.startswith("judge_ndcg rises (L +0.00") and "the reward is not lower and all" in promoted.reason
 
 
-def test_holds_excuse_nothing_else(simulate):
-    base = simulate(21, users=200)
-    better = better_on_what_is_new(base)
-    old = replace(better, slices={**base.slices, "new": ~better.slices["new"]})
-    held = run_gate(old, QUICK, holds=9)
-    assert held.verdict is Verdict.HOLD and "After 9 HOLDs new_entities would do too, but it says unclear" in held.reason
-    none = replace(better, slices=base.slices)
-    assert (
-        "but it says skipped: slices.new was not given; the settings do not require it" in run_gate(none, QUICK, holds=9).reason
-    )
+def test_after_a_hold_being_no_worse_suffices(simulate):
+    equal = as_good(simulate(21, users=200))
+    promoted = run_gate(equal, QUICK, holds=1)
+    assert promoted.verdict is Verdict.PROMOTE and promoted.reason.startswith("after 1 HOLD, the reward is not lower and all")
+    patient = QUICK.model_copy(update={"holds_before_no_worse": 5})
+    assert run_gate(equal, patient, holds=4).verdict is Verdict.HOLD
+    assert run_gate(equal, patient, holds=5).reason.startswith("after 5 HOLDs in a row, ")
+
+
+def test_settings_of_earlier_versions_name_it_otherwise():
+    assert GateConfig.model_validate({"holds_before_new_entities": 3}).holds_before_no_worse == 3
+
+
+@pytest.mark.parametrize("gain, holds, why", [(0.0, 9, "after 9 HOLDs in a row"), (0.004, 0, "judge_ndcg rises")])
+def test_neither_excuses_anything_else(simulate, gain, holds, why):
+    better = as_good(simulate(21, users=200), gain)
+    worse = with_candidate(better, judge_ndcg=better.candidate.judge_ndcg - 0.02)
+    assert run_gate(worse, QUICK, holds=holds).verdict is Verdict.REJECT
+    # Better in the mean, but the head much worse: `worst_slice` stays a guardrail.
+    head = np.asarray(better.slices["head"])
+    uneven = with_candidate(better, judge_ndcg=better.candidate.judge_ndcg + np.where(head, -0.1, 0.3))
+    assert run_gate(uneven, QUICK, holds=holds).verdict is not Verdict.PROMOTE
     # By twice the reward's margin, and by half of it: without noise the sign decides.
     for loss, verdict in ((0.02, Verdict.HOLD), (0.005, Verdict.PROMOTE)):
-        lower = with_candidate(better, log_reward=better.candidate.log_reward - loss)
-        assert run_gate(lower, QUICK, holds=9).verdict is verdict
+        lower = run_gate(with_candidate(better, log_reward=better.candidate.log_reward - loss), QUICK, holds=holds)
+        assert lower.verdict is verdict
+    held = run_gate(with_candidate(better, log_reward=better.candidate.log_reward - 0.02), QUICK, holds=holds)
+    assert held.reason.startswith("fused_reward falls") and f"Since {why}" in held.reason
+    assert "reward_not_lower would do, but it says fail" in held.reason
     unjudged = with_candidate(better, judge_ndcg=None)
     assert run_gate(unjudged, QUICK, holds=9).verdict is Verdict.HOLD, "missing data"
     assert run_gate(one_for_all(better), QUICK, holds=9).verdict is Verdict.REJECT

@@ -234,7 +234,7 @@ def test_divergences_are_held_to_a_limit(moved_from):
         replace(on, kl={"start": values})
 
 
-def test_what_is_asked_after_holds():
+def test_the_reward_that_is_not_lower_and_what_is_new():
     rng = np.random.default_rng(2)
     new = np.arange(N) < 22
     candidate, champion = rng.normal(0, 1, (2, N)), rng.normal(0, 1, (2, N))

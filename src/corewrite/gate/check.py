@@ -18,7 +18,7 @@ from corewrite.gate.ratio_of_sums import EVENT, UNLIMITED, GainRange, RatioOfSum
 from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
-Kind = Literal["reward", "guardrail", "after holds", "report", "hard"]
+Kind = Literal["reward", "guardrail", "not lower", "report", "hard"]
 
 
 class CheckMargins(Protocol):
@@ -108,15 +108,16 @@ class Check(ABC):
         name: Unique.
         earlier_name: What versions before called it: margins frozen by them are read under it.
         question: What it asks, for a reader of the report.
-        kind: A "reward" must rise; a "guardrail" must not fall by the margin; "after holds" is asked for only
-            after several HOLDs in a row; a "report" decides nothing; "hard" refuses before any comparison.
+        kind: A "reward" must rise; a "guardrail" must not fall by the margin; "not lower" is what is asked of the reward
+            where something else speaks for the candidate; a "report" decides nothing; "hard" refuses before any comparison.
         baseline: What the candidate is compared with; "zero" where the margin is a limit on the metric itself.
         sign: 1 where a higher metric is better, -1 where a lower one is.
         needs: Fields of the evaluation without which it cannot be answered.
         optional: Whether the settings require it only where they name it: nothing in a cycle feeds it, or a required check
             has its data.
         excused_by: Another check, whose L above 0 lets this one pass: what a change of the texts' form is feared for are worse
-            results, and an independent judge that finds better ones has the last word on it.
+            results, and an independent judge that finds better ones has the last word on it. For a "reward": whose L above 0
+            does in place of its rise, if the "not lower" checks pass.
         default_margin: m where the settings say nothing, in the metric's own units: a business limit, what a
             search team would accept to lose for a gain in reward. None where the candidate must be better.
         mitigation: What the next training does where this check fails: "stronger_kl" to the reference, "length_control",

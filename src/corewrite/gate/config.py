@@ -71,8 +71,11 @@ class GateConfig(Settings):
     """Words above which a rewrite counts as malformed."""
     latency_ratio: float = Field(default=1.25, gt=0)
     """How many times the champion's p99 latency the candidate's may be."""
-    holds_before_new_entities: int = Field(default=4, ge=1)
-    """HOLDs in a row after which a candidate that is no worse, and better on new entities, is promoted."""
+    holds_before_no_worse: int = Field(
+        default=1, ge=1, validation_alias=AliasChoices("holds_before_no_worse", "holds_before_new_entities")
+    )
+    """HOLDs in a row after which a candidate that is no worse, within the margins, is promoted: it knows what came into the
+    world since the champion was trained, and gains too small to be shown in one week add up."""
     resamples: int = Field(default=2000, ge=50)
     """Poisson resamples of users, for means."""
     subsamples: int = Field(default=400, ge=50)

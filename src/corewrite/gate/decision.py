@@ -40,7 +40,7 @@ class CheckResult:
     Attributes:
         name: Name of the check.
         question: What it asks, in words.
-        kind: "reward", "guardrail", "after holds", "report" or "hard" (see `Check`).
+        kind: "reward", "guardrail", "not lower", "report" or "hard" (see `Check`).
         candidate: The metric of the candidate.
         champion: The metric of what it is compared with: the champion, or what the reason names.
         difference: D, signed so that higher is better.
@@ -142,8 +142,8 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
     """Decide on a candidate.
 
     - PROMOTE: the reward's L > 0 and every guardrail's L > -m. All must hold, so none needs a correction
-      (intersection-union). After `holds_before_new_entities` HOLDs in a row the reward need not rise: it is
-      enough that its L > -m too and that L > 0 for the judge on new entities.
+      (intersection-union). Where the reward's L > -m only, it is enough that the judge's L > 0, or that
+      `holds_before_no_worse` HOLDs in a row came before.
     - REJECT: a hard check failed, or some guardrail's U < -m and its p-value is at most 5 % after Holm over
       the reward and all guardrails; a check that could not be computed counts in that family as p = 1.
       A guardrail of the texts' form or of the distance of one week (length, similarity, KL) passes too where the judge's
@@ -290,7 +290,7 @@ def _result(check: Check, estimate: Estimate, adjusted: float | None, against: s
 
 def _excused(result: CheckResult, by: CheckResult | None) -> CheckResult:
     """A result that its excuse lets pass, see `Check.excused_by`."""
-    if result.verdict not in ("unclear", "fail") or by is None or by.low is None or by.low <= 0:
+    if result.kind != "guardrail" or result.verdict not in ("unclear", "fail") or by is None or by.low is None or by.low <= 0:
         return result
     return replace(result, verdict="pass", reason=f"{result.reason}; allowed, since {by.name} rises (L {by.low:+.4g})")
 
@@ -313,23 +313,29 @@ def _decide(
     if failed:
         worst, *others = failed
         return Verdict.REJECT, f"{worst.name} fails{_also('so do', others)}: {worst.reason}."
-    deciding = [r for r in results if r.kind not in ("report", "after holds") and r.verdict != "skipped"]
+    deciding = [r for r in results if r.kind not in ("report", "not lower") and r.verdict != "skipped"]
     reward = next(r for r in deciding if r.kind == "reward")
     guardrails = [r for r in deciding if r is not reward]
-    lenient = ""
-    if holds >= config.holds_before_new_entities and all(r.verdict == "pass" for r in guardrails):
-        # No slip through the reward's row: what is asked instead is in rows of its own.
-        instead = [r for r in results if r.kind == "after holds"]
-        unmet = [r for r in instead if r.verdict != "pass"]
-        if reward.verdict != "pass" and not unmet:
-            says = "; ".join(f"{r.name}: {r.reason}" for r in instead)
-            return Verdict.PROMOTE, f"after {holds} HOLDs in a row no worse on all, better on new entities: {says}."
-        lenient = "".join(f" After {holds} HOLDs {r.name} would do too, but it says {r.verdict}: {r.reason}." for r in unmet)
+    lenient, instead = "", _instead_of_rise(reward, results, holds, config)
+    if instead and reward.verdict != "pass" and all(r.verdict == "pass" for r in guardrails):
+        unmet = [r for r in results if r.kind == "not lower" and r.verdict != "pass"]
+        if not unmet:
+            says = f"the reward is not lower and all {len(guardrails)} guardrails pass"
+            return Verdict.PROMOTE, f"{instead}, {says}: {reward.reason}."
+        lenient = "".join(f" Since {instead}, {r.name} would do, but it says {r.verdict}: {r.reason}." for r in unmet)
     for verdict, says in (("error", "could not be computed"), ("fail", "falls"), ("unclear", "is unclear")):
         held = [r for r in deciding if r.verdict == verdict]
         if held:
             return Verdict.HOLD, f"{held[0].name} {says}{_also('so with', held[1:])}: {held[0].reason}.{lenient}"
     return Verdict.PROMOTE, f"{reward.name} rises and all {len(guardrails)} guardrails pass: {reward.reason}."
+
+
+def _instead_of_rise(reward: CheckResult, results: Sequence[CheckResult], holds: int, config: GateConfig) -> str:
+    """What else than a rise of the reward speaks for the candidate; empty where nothing does."""
+    by = next((r for r in results if r.name == CHECKS[reward.name].excused_by), None)
+    if by is not None and by.low is not None and by.low > 0:
+        return f"{by.name} rises (L {by.low:+.4g})"
+    return f"after {holds} HOLD{'s in a row' if holds > 1 else ''}" if holds >= config.holds_before_no_worse else ""
 
 
 def _also(words: str, results: Sequence[CheckResult]) -> str:

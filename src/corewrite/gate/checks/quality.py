@@ -25,7 +25,8 @@ CORRECTED = "corrected by raters' direct grades"
 class FusedRewardCheck(MeanCheck):
     """Mean log R under the fusion spec and relevance model that training used, nats.
 
-    It has no margin: a reward that does not rise is no reason to change the champion.
+    It has no margin. What else speaks for a candidate whose reward stays the same, since training has used up what the reward
+    can tell: that the judge rises, or that the champion has aged by a HOLD (`reward_not_lower`).
     """
 
     name = "fused_reward"
@@ -33,6 +34,7 @@ class FusedRewardCheck(MeanCheck):
     gain_range = UNLIMITED
     kind = "reward"
     needs = _REWARD
+    excused_by = "judge_ndcg"
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
         """log R."""
@@ -208,12 +210,12 @@ class HarmRate(MeanCheck):
 
 @register
 class RewardNotLower(MeanCheck):
-    """Mean log R, nats, with a margin: what is asked of the reward after several HOLDs in a row."""
+    """Mean log R, nats, with a margin: what is asked of the reward where the judge rises, or after a HOLD."""
 
     name = "reward_not_lower"
     question = "Does the reward not fall?"
     gain_range = UNLIMITED
-    kind = "after holds"
+    kind = "not lower"
     needs = _REWARD
     default_margin = 0.01
 
@@ -224,16 +226,15 @@ class RewardNotLower(MeanCheck):
 
 @register
 class NewEntities(JudgedMean):
-    """Mean judge nDCG@10 on the slice "new", which must rise.
+    """Mean judge nDCG@10 on the slice "new": what came into the world after the champion's training is what a new one is for.
 
-    A champion that no candidate beats on the whole still ages: what came into the world after its training
-    is what a new one is for. By the judge, since a relevance model knows new entities no better than the
-    champion does.
+    By the judge, since a relevance model knows new entities no better than the champion does. It decides nothing: of a week's
+    few searches for them no rise can be shown.
     """
 
     name = "new_entities"
     question = "Do results rise where the entity is new?"
-    kind = "after holds"
+    kind = "report"
     needs = (*_JUDGE, "slices.new")
 
     def per_query(self, evaluation: Evaluation) -> tuple[FloatArray, FloatArray]:
