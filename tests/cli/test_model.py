@@ -54,6 +54,20 @@ def test_a_folder_is_imported(plain, tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+def test_a_template_is_chosen(plain, tmp_path):
+    (tmp_path / "own.jinja").write_text("{% for t in titles %}{{ t }}\n{% endfor %}{{ queries|join(' ') }}\n{{ query }}\n")
+    for name, kind in (("few_shot", "few_shot"), (tmp_path / "own.jinja", "jinja")):
+        out = tmp_path / kind
+        found = json.loads(call("import", plain, "--out", out, "--template", name, "--prompt-tokens", 200, "--json").stdout)
+        config = load_rewriter(out).template.config
+        assert found["template"]["kind"] == config.kind == kind and config.max_tokens == 200
+        assert found["num_added_tokens"] == 0 and found["policy"] == load_rewriter(out).policy_hash
+    missing = call("import", plain, "--out", tmp_path / "x", "--template", "fewshot")
+    assert missing.exit_code == 1 and "--template fewshot: no such kind and no such file" in said(missing)
+    chat = call("import", plain, "--out", tmp_path / "x", "--template", "chat")
+    assert chat.exit_code == 1 and "has no chat template: choose few_shot, jinja or reserved" in said(chat)
+
+
 def test_what_is_said_of_an_import(plain, tmp_path):
     result = call("import", plain, "--out", tmp_path / "out")
     text = said(result)

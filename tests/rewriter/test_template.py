@@ -141,13 +141,13 @@ def test_half_characters_become_the_replacement_character(rewriter: Rewriter) ->
 
 
 def test_many_long_texts_do_not_stay_in_memory(rewriter: Rewriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corewrite.rewriter.template._REMEMBERED", 1_000)
+    monkeypatch.setattr("corewrite.rewriter.text_encoder._REMEMBERED", 1_000)
     template = PromptTemplate(rewriter.template._tokenizer, rewriter.template.config)
     for i in range(50):
         template.encode_text(f"{i} " + "lion " * 10)
-    assert 5 < len(template._known) < 20 and f"49 {'lion ' * 10}" in template._known
+    assert 5 < len(template._texts._known) < 20 and f"49 {'lion ' * 10}" in template._texts._known
     template.encode_text("x" * 2_000)
-    assert "x" * 2_000 not in template._known and template._known.currsize <= 1_000
+    assert "x" * 2_000 not in template._texts._known and template._texts._known.currsize <= 1_000
     assert template.encode_text("lion") == template.encode_text("lion") != ()
 
 
@@ -219,7 +219,7 @@ def test_format_1_reads_and_writes_as_it_did() -> None:
         ("[]", "format that this version"),
         ("{}", "format that this version"),
         ('{"titles": 2}', "format that this version"),
-        ('{"format": 3}', "format that this version"),
+        ('{"format": 4}', "format that this version"),
         ('{"format": 1, "home_locale": "de"}', "format that this version"),
         ('{"format": 2, "home_locale": 7}', "home_locale of the prompt template must be a language tag, not 7"),
         ('{"format": true}', "format of the prompt template must be an integer"),

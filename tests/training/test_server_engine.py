@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from corewrite.domain import Query
-from corewrite.rewriter import Completion, Rewriter, load_rewriter, response_log_probs
+from corewrite.rewriter import Completion, PromptTemplate, Rewriter, TemplateChoice, load_rewriter, response_log_probs
 from corewrite.training.samplers import server_client
 from corewrite.training.samplers.protocol import StalePolicyError
 from corewrite.training.samplers.server import ServerEngine
@@ -638,6 +638,10 @@ def test_a_policy_that_does_not_go_with_the_engine_is_refused(server, engine, ad
         engine.sync(tuned[0])
     with pytest.raises(ValueError, match="use reload='weights'"):
         adapter_engine.sync(policy)
+    config = TemplateChoice(kind="few_shot", max_tokens=400).config(policy.tokenizer, policy.template.config)
+    few_shot = Rewriter(policy.model, policy.tokenizer, PromptTemplate(policy.tokenizer, config))
+    with pytest.raises(ValueError, match=r"ends a rewrite with '\\n', a server at the tokenizer's end-of-sequence token"):
+        engine.sync(few_shot)
     with pytest.raises(ValueError, match="ends with token 1, the engine expects 7"):
         ServerEngine(server.url, tmp_path, "weights", 7).sync(policy)
     assert not server.seen

@@ -149,13 +149,18 @@ def synthetic_instances(policy: Rewriter, n: int, prompt_tokens: int, rewrite_to
                 chosen = grown
         return " ".join(chosen)
 
+    frame = limits.max_tokens - policy.template.room
+    one = Context(titles=("b",)) if limits.titles else Context(queries=("b",))
+    plain, more = (len(policy.template.encode(q)) for q in (Query("a"), Query("a", one)))
+    head = max(1, more - plain - len(policy.template.encode_text("b")))  # tokens before a part of the context
+
     def query() -> Query:
-        own = text(max(1, min(rewrite_tokens - 1, prompt_tokens - 2)))
+        own = text(max(1, min(rewrite_tokens - 1, prompt_tokens - frame)))
         parts: list[str] = []
         left = prompt_tokens - len(policy.template.encode(Query(own)))
-        while left > 1 and len(parts) < limits.titles + limits.queries:
-            parts.append(text(min(left - 1, limits.part_tokens)))
-            left -= 1 + len(policy.template.encode_text(parts[-1]))
+        while left > head and len(parts) < limits.titles + limits.queries:
+            parts.append(text(min(left - head, limits.part_tokens)))
+            left -= head + len(policy.template.encode_text(parts[-1]))
         return Query(own, Context(queries=tuple(parts[limits.titles :]), titles=tuple(parts[: limits.titles])))
 
     queries = [query() for _ in range(n)]

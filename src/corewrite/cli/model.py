@@ -12,7 +12,7 @@ from corewrite.cli.common import print_json, progress_console, reported_errors, 
 
 if TYPE_CHECKING:
     from corewrite.capacity.memory import MemoryPrediction
-    from corewrite.rewriter import ImportedModel
+    from corewrite.rewriter import ImportedModel, TemplateChoice
 
 app = typer.Typer(help="Make a rewriter of a pretrained model, and write one for another program.", no_args_is_help=True)
 
@@ -42,12 +42,18 @@ def import_(
         None, min=16, help="Tokens of a prompt at most; default: 512, or what the model's positions leave beside a rewrite."
     ),
     home_locale: str = typer.Option("", help="The locale that prompts leave out, such as en; default: they name every one."),
+    template: str = typer.Option(
+        "reserved",
+        help="How queries become prompts: reserved (tokens of its own, which a warm start gives a meaning), chat (the "
+        "model's own chat template), few_shot (plain text), or a Jinja file.",
+        metavar="KIND|FILE",
+    ),
     example_tokens: int = typer.Option(
         32, min=4, help="Mean tokens of a prompt and its rewrite in your log: memory of training is predicted for it."
     ),
     as_json: bool = typer.Option(False, "--json", help="Print what was made as JSON."),
 ) -> None:
-    """Make a rewriter of a pretrained model: float32, with the prompt's tokens; no code of the model is run."""
+    """Make a rewriter of a pretrained model: float32, with its prompt template; no code of the model is run."""
     from corewrite.capacity.memory import predict_memory
     from corewrite.report.progress import ProgressSteps
     from corewrite.rewriter import import_model
@@ -57,7 +63,7 @@ def import_(
     with reported_errors():
         _refuse_filled(out)
         with steps.step("read the model"):
-            imported = import_model(source, prompt_tokens=prompt_tokens, home_locale=home_locale)
+            imported = import_model(source, prompt_tokens=prompt_tokens, home_locale=home_locale, template=_template(template))
         with steps.step("write the rewriter"):
             size = _write(out, imported.rewriter.save)
         with steps.step("try the fast paths"):
@@ -96,6 +102,17 @@ def export(
             f"{out}: {_size(size)}, policy {rewriter.policy_hash[:12]} with an LM head of its own",
             "for a server to start from and reload alone: no command here takes it as a model, and no registry as an artifact",
         )
+
+
+def _template(name: str) -> "TemplateChoice":
+    from corewrite.cycle.template_settings import TemplateSettings
+    from corewrite.rewriter import TemplateChoice
+    from corewrite.rewriter.template_config import JINJA, KINDS
+
+    chosen = {"kind": name} if name in KINDS and name != JINJA else {"kind": JINJA, "file": name}
+    if chosen["kind"] == JINJA and not Path(name).is_file():
+        raise ValueError(f"--template {name}: no such kind and no such file: give reserved, chat, few_shot or a Jinja file")
+    return TemplateSettings.model_validate(chosen).load() or TemplateChoice()
 
 
 def _refuse_filled(out: Path) -> None:
@@ -147,13 +164,14 @@ def _say(about: dict[str, Any], imported: "ImportedModel", memory: "MemoryPredic
     template, paths, total = imported.rewriter.template.config, imported.rewriter.paths, sum(imported.stored.values())
     stored = ", ".join(f"{name} {n / total:.0%}" for name, n in imported.stored.items()) if total else "nothing"
     batch, fitting = f"micro-batches of {memory.tokens_per_micro_batch:,} tokens", memory.tokens_that_fit(_installed())
+    added = about["num_added_tokens"]
     lora = "unknown, pip install 'corewrite[lora]'" if memory.training_lora is None else _size(memory.training_lora)
     say(
         f"{about['folder']}: policy {about['policy'][:12]}, {about['architecture']}, {about['parameters']:,} parameters",
         f"read         {imported.format}, {_size(about['source_bytes'])}, stored as {stored}; written as float32",
         f"on disk      {_size(about['bytes'])}",
-        f"prompt       {template.max_tokens} tokens at most; {about['num_added_tokens']} new tokens, which mean nothing before "
-        "a warm start",
+        f"prompt       {template.max_tokens} tokens at most, {imported.rewriter.template.room} for a query ({template.kind})",
+        *([f"             {added} new tokens, which mean nothing before a warm start"] if added else []),
         f"fast paths   packed rows {_yes(paths.packed)}, shared prefixes {_yes(paths.shared_prefix)}",
         *(f"             {reason}" for reason in paths.reasons),
         f"memory       predicted for a processor, beside the process itself; prompt and rewrite {memory.example_tokens} tokens",

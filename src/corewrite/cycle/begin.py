@@ -153,6 +153,8 @@ def _check_inputs(config: CycleConfig, weeks: Mapping[str, list[Path]], week: st
         warm_start: Whether it makes one, for which alone it needs the model that the settings name.
     """
     load_filters(config.pipeline.filters)
+    if warm_start:
+        config.pipeline.warm_start.check(config.model)
     place = list(weeks).index(week)
     names = list(weeks)[max(0, place - config.refresh.relevance_windows) : place + 1]
     layout = RunLayout(config.run)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
 
+from corewrite.cycle.template_settings import TemplateSettings
 from corewrite.domain import PluginSettings, Settings
 from corewrite.domain.filter_settings import FilterSettings
 from corewrite.domain.plugins import JUDGES, SAMPLERS, FactoryName, known_kind
@@ -27,6 +28,21 @@ class WarmStartConfig(Settings):
     """Peak, for a decoder trained from scratch."""
     learning_rate_pretrained: float = Field(default=1e-4, gt=0)
     """Peak, for a model given by path or name."""
+    template: TemplateSettings = TemplateSettings()
+    """How queries become prompts; of a model given by path or name."""
+
+    def check(self, model: str | None) -> None:
+        """Look at what a warm start needs, before anything is done.
+
+        Args:
+            model: That it begins from; None: a small decoder.
+
+        Raises:
+            ValueError: a prompt template and no model, or a file of it that is too long.
+            OSError: the file cannot be read.
+        """
+        if self.template.load() is not None and model is None:
+            raise ValueError("warm_start.template is for a `model` of yours, and none is named: name one, or leave it out")
 
 
 class ServerConfig(Settings):

@@ -63,6 +63,7 @@ def train_on_logs(
     """
     files, layout = [*earlier_logs, *logs], RunLayout(folder)
     load_filters(config.filters)
+    config.warm_start.check(model)
     check_inputs(
         documents=documents,
         labels=labels,

@@ -19,7 +19,10 @@ from corewrite.rewriter.generate import MAX_NEW_TOKENS, Rewrite, as_rewrite, bea
 from corewrite.rewriter.import_model import ImportedModel, import_model
 from corewrite.rewriter.log_probs import length_buckets, multiplies_bfloat16, on_device, packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
-from corewrite.rewriter.template import PromptTemplate, PromptTooLongError, TemplateConfig, folded_locale
+from corewrite.rewriter.sandbox import TemplateRenderError
+from corewrite.rewriter.template import PromptTemplate, PromptTooLongError
+from corewrite.rewriter.template_choice import TemplateChoice
+from corewrite.rewriter.template_config import TemplateConfig, folded_locale
 from corewrite.rewriter.untied import save_export, save_untied
 from corewrite.rewriter.usual_words import usual_words
 
@@ -37,7 +40,9 @@ __all__ = [
     "Rewriter",
     "RewriterError",
     "SlowPathWarning",
+    "TemplateChoice",
     "TemplateConfig",
+    "TemplateRenderError",
     "as_rewrite",
     "beam",
     "clean",

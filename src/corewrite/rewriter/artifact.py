@@ -24,7 +24,9 @@ from transformers.utils import logging as transformers_logging
 from corewrite.domain import sha256_chunks
 from corewrite.rewriter.log_probs import packed_log_probs, response_log_probs
 from corewrite.rewriter.paths import ModelPaths, probe_paths
-from corewrite.rewriter.template import MARKS, PromptTemplate, TemplateConfig
+from corewrite.rewriter.template import MARKS, PromptTemplate
+from corewrite.rewriter.template_choice import TemplateChoice
+from corewrite.rewriter.template_config import RESERVED, TemplateConfig
 from corewrite.storage.durable import naming
 from corewrite.storage.model_files import UnsafeModelError, check_model_file
 from corewrite.storage.model_size import check_model_size
@@ -224,20 +226,28 @@ def _check_files(files: list[Path]) -> None:
                 raise RewriterError(str(error)) from error
 
 
-def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None, *, home_locale: str = "") -> Rewriter:
+def load_rewriter(
+    path_or_name: str | Path,
+    config: TemplateConfig | None = None,
+    *,
+    home_locale: str = "",
+    template: TemplateChoice | None = None,
+) -> Rewriter:
     """Load a rewriter's artifact folder, or any `transformers` causal LM with a fast tokenizer.
 
-    A model that is no artifact yet gets the template's reserved tokens (its embeddings grow by them) and a pad token if it
-    has none; it then has to be warm-started. Weights are read from safetensors of that folder only, no remote code is run.
+    A model that is no artifact yet gets a pad token if it has none and, of a template of reserved tokens, these (its embeddings
+    grow by them); it then has to be warm-started. Weights are read from safetensors of that folder only, no remote code is run.
 
     Args:
         path_or_name: A folder, or the name of a model in the local cache or on the hub.
         config: Template of a model without one of its own; None: as long as the model allows, with `home_locale`.
         home_locale: See `TemplateConfig`.
+        template: In the place of `config`, the template of a model without one of its own; None: reserved tokens.
 
     Raises:
         RewriterError: the folder is missing, holds a file that `check_model_file` refuses (pickled weights, code, an index of
-            weights elsewhere, an adapter), cannot be read as a causal LM, or lacks weights.
+            weights elsewhere, an adapter), cannot be read as a causal LM, or lacks weights; its prompt template cannot be used,
+            or it has one and `template` chooses another.
     """
     transformers_logging.disable_progress_bar()  # ours shows the step
     try:
@@ -265,17 +275,31 @@ def load_rewriter(path_or_name: str | Path, config: TemplateConfig | None = None
         raise RewriterError(f"{path_or_name} lacks {len(missing)} weights of its config, {missing[0]} the first")
     saved = folder / TEMPLATE_FILE
     if saved.is_file():
+        if template is not None:
+            raise RewriterError(
+                f"{path_or_name} is a rewriter with a prompt template of its own ({TEMPLATE_FILE}), which it was trained with: "
+                "choose none, or name the model that it was made of"
+            )
         try:
             config = TemplateConfig.from_json(saved.read_text("utf-8"))
         except ValueError as error:
             raise RewriterError(f"{saved}: {error}") from error
-    return build_rewriter(model, tokenizer, str(path_or_name), config, home_locale=home_locale)
+    return build_rewriter(model, tokenizer, str(path_or_name), config, home_locale=home_locale, template=template)
 
 
 def build_rewriter(
-    model: Any, tokenizer: Any, name: str, config: TemplateConfig | None = None, *, home_locale: str = ""
+    model: Any,
+    tokenizer: Any,
+    name: str,
+    config: TemplateConfig | None = None,
+    *,
+    home_locale: str = "",
+    template: TemplateChoice | None = None,
 ) -> Rewriter:
     """A rewriter of a model and a tokenizer as a library loaded them, with the template's reserved tokens and a pad token.
+
+    Where a chat template ends what a model says with another special token than the tokenizer's end-of-sequence token, that
+    becomes the end-of-sequence token, also in the model's settings: what serves the model elsewhere then ends there too.
 
     Args:
         model: A `transformers` causal LM in float32; changed in place.
@@ -283,9 +307,11 @@ def build_rewriter(
         name: Of the model, for messages.
         config: As of `load_rewriter`.
         home_locale: See `TemplateConfig`.
+        template: As of `load_rewriter`.
 
     Raises:
-        RewriterError: the tokenizer has no end-of-sequence token, or the model too few positions.
+        RewriterError: the tokenizer has no end-of-sequence token, the model too few positions, or the prompt template cannot be
+            used.
     """
     _attend_plainly(model)
     for parameter in model.parameters():
@@ -294,13 +320,27 @@ def build_rewriter(
         parameter.data = parameter.data.clone()
     if tokenizer.eos_token_id is None:
         raise RewriterError(f"the tokenizer of {name} has no end-of-sequence token: set eos_token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
+    try:
+        config = config or (template or TemplateChoice()).config(tokenizer, _limits(model, home_locale))
+        if config.end in tokenizer.get_added_vocab() and config.end != tokenizer.eos_token:
+            tokenizer.eos_token = config.end
+            for settings in (model.config, model.generation_config):
+                settings.eos_token_id = tokenizer.eos_token_id
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if config.kind == RESERVED:
+            tokenizer.add_special_tokens({"additional_special_tokens": list(MARKS)})
+        prompts = PromptTemplate(tokenizer, config)
+    except RewriterError:
+        raise
+    except ValueError as error:
+        raise RewriterError(f"the prompt template of {name} cannot be used: {error}") from error
+    if template is not None:
+        check_room(model, config.max_tokens)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(0)  # the new rows are drawn: the same folder must load the same way twice
         model.resize_token_embeddings(len(tokenizer))
-    return Rewriter(model.to(best_device()).eval(), tokenizer, PromptTemplate(tokenizer, config or _limits(model, home_locale)))
+    return Rewriter(model.to(best_device()).eval(), tokenizer, prompts)
 
 
 def new_small_decoder(
@@ -372,6 +412,20 @@ def _limits(model: Any, home_locale: str) -> TemplateConfig:
     if positions < 2 * LONGEST_REWRITE:
         raise RewriterError(f"the model has {positions} positions: a prompt and a rewrite need at least {2 * LONGEST_REWRITE}")
     return TemplateConfig(min(_PROMPT, positions - LONGEST_REWRITE), 6, 4, 64, home_locale)
+
+
+def check_room(model: Any, max_tokens: int) -> None:
+    """Check that a model's positions hold prompts of so many tokens and a rewrite.
+
+    Raises:
+        RewriterError: they do not.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and max_tokens + LONGEST_REWRITE > longest:
+        raise RewriterError(
+            f"prompts of {max_tokens} tokens leave no room for a rewrite of {LONGEST_REWRITE}: the model has {longest} "
+            f"positions; give at most {longest - LONGEST_REWRITE}"
+        )
 
 
 def _attend_plainly(model: Any) -> None:

@@ -34,8 +34,8 @@ class Rewrite:
     Attributes:
         text: Cleaned text; empty: no rewrite.
         malformed: Whether cleaning had to change it.
-        token_ids: The very ids generated, end-of-sequence included where reached: never re-tokenised.
-        ended: Whether the end-of-sequence token was reached.
+        token_ids: The very ids generated, the token that ends it included where reached: never re-tokenised.
+        ended: Whether the token that ends it was reached.
         log_prob: Sum of untempered log-probabilities of `token_ids`.
     """
 
@@ -50,7 +50,7 @@ def as_rewrite(rewriter: Rewriter, completion: Completion) -> Rewrite:
     """A completion as text, cleaned as it would be served."""
     ids = completion.token_ids
     cleaned = clean(rewriter.template.decode(ids))
-    ended = bool(ids) and ids[-1] == rewriter.tokenizer.eos_token_id
+    ended = bool(ids) and ids[-1] == rewriter.template.end_id
     # Reserved tokens leave no trace in the text: learnt from, they would be praised for what the text did.
     malformed = cleaned.malformed or rewriter.template.holds_reserved(ids[: len(ids) - ended])
     return Rewrite(cleaned.text, malformed, ids, ended, sum(completion.log_probs))
@@ -77,7 +77,7 @@ def greedy(
     drafts = None
     if len(prompts) <= _GUESSED:
         own = dict(zip(place, queries, strict=True))  # equal prompts are of equal texts
-        drafts = [rewriter.template.encode_text(own[i].text)[: max_new_tokens - 1] for i in range(len(prompts))]
+        drafts = [rewriter.template.encode_rewrite(own[i].text)[: max_new_tokens - 1] for i in range(len(prompts))]
     found = _generate(rewriter, prompts, 1, max_new_tokens, _most_probable, progress, drafts)
     rewrites = [as_rewrite(rewriter, row[0]) for row in found]
     return [rewrites[i] for i in place]
@@ -256,7 +256,7 @@ def _continue(
         place = begun[alive] + position
         tokens[alive, place] = chosen.cpu().numpy()
         scores[alive, place] = log_probs[row, chosen].double().cpu().numpy()
-        going = (chosen != rewriter.tokenizer.eos_token_id) & torch.from_numpy(place + 1 < limit).to(device)
+        going = (chosen != rewriter.template.end_id) & torch.from_numpy(place + 1 < limit).to(device)
         if not bool(going.any()):
             break
         alive = alive[going.cpu().numpy()]  # finished samples leave
@@ -277,7 +277,7 @@ def _search(rewriter: Rewriter, prompts: Sequence[Sequence[int]], width: int, li
     """Beam search: hypotheses of a prompt that have ended stand beside those that go on."""
     rewriter.model.eval()
     decoder = _decoder(rewriter, prompts)
-    eos, device = rewriter.tokenizer.eos_token_id, decoder.logits.device
+    end, device = rewriter.template.end_id, decoder.logits.device
     going: list[list[Completion]] = [[Completion((), ())] for _ in prompts]
     ended: list[list[Completion]] = [[] for _ in prompts]
     logits = decoder.logits
@@ -299,8 +299,8 @@ def _search(rewriter: Rewriter, prompts: Sequence[Sequence[int]], width: int, li
                 for h, parent, token, value in grown
             ]
             kept = sorted(candidates, key=lambda c: -c[0])[:width]
-            ended[prompt] = [c for _, c, parent in kept if parent < 0 or c.token_ids[-1] == eos]
-            alive = [(c, parent) for _, c, parent in kept if parent >= 0 and c.token_ids[-1] != eos]
+            ended[prompt] = [c for _, c, parent in kept if parent < 0 or c.token_ids[-1] == end]
+            alive = [(c, parent) for _, c, parent in kept if parent >= 0 and c.token_ids[-1] != end]
             going[prompt] = [c for c, _ in alive]
             parents += [parent for _, parent in alive]
             tokens += [c.token_ids[-1] for c, _ in alive]

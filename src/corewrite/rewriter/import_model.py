@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from corewrite.rewriter.artifact import LONGEST_REWRITE, TEMPLATE_FILE, Rewriter, RewriterError, build_rewriter, load_rewriter
+from corewrite.rewriter.artifact import TEMPLATE_FILE, Rewriter, RewriterError, build_rewriter, load_rewriter
 from corewrite.rewriter.gguf_file import read_gguf
-from corewrite.rewriter.template import PromptTemplate
+from corewrite.rewriter.template_choice import TemplateChoice
 from corewrite.storage.model_files import num_values_by_type
 
 
@@ -17,7 +17,7 @@ class ImportedModel:
     """A rewriter made of a pretrained model.
 
     Attributes:
-        rewriter: It, in float32; its new tokens mean nothing before a warm start.
+        rewriter: It, in float32; new tokens, of a template of reserved ones, mean nothing before a warm start.
         format: Of what was read.
         stored: Numbers that were read by the type they were stored in.
         num_added_tokens: Rows that the embeddings grew by.
@@ -29,34 +29,38 @@ class ImportedModel:
     num_added_tokens: int
 
 
-def import_model(source: Path, *, prompt_tokens: int | None = None, home_locale: str = "") -> ImportedModel:
+def import_model(
+    source: Path, *, prompt_tokens: int | None = None, home_locale: str = "", template: TemplateChoice = TemplateChoice()
+) -> ImportedModel:
     """Make a rewriter of a pretrained causal LM, as `load_rewriter` would; no code of it is run.
 
     Args:
         source: A GGUF file, or a `transformers` folder with safetensors.
         prompt_tokens: Tokens of a prompt at most; None: 512, or what the model's positions leave beside a rewrite.
         home_locale: See `TemplateConfig`.
+        template: What prompts look like; the default: reserved tokens.
 
     Raises:
         MissingExtraError: it is a GGUF file, and the packages of the extra `gguf` are not installed.
-        RewriterError: there is no such model, it cannot be read or must not be loaded, it is a rewriter already, or it has too
-            few positions.
+        RewriterError: there is no such model, it cannot be read or must not be loaded, it is a rewriter already, it has too
+            few positions, or the prompt template cannot be used.
         FileNotFoundError: there is nothing at `source`.
     """
+    if prompt_tokens is not None:
+        template = replace(template, max_tokens=prompt_tokens)
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder: give a GGUF file or a transformers model folder")
     if source.is_dir():
         if (source / TEMPLATE_FILE).exists():
             raise RewriterError(f"{source} is a rewriter already, by its {TEMPLATE_FILE}: use it as it is")
-        rewriter = load_rewriter(source, home_locale=home_locale)
+        rewriter = load_rewriter(source, home_locale=home_locale, template=template)
         stored: Mapping[str, int] = sum(map(num_values_by_type, source.glob("*.safetensors")), Counter())
         before = _num_embeddings(source)
     else:
         read = read_gguf(source)
         before = read.model.get_input_embeddings().num_embeddings
-        rewriter, stored = build_rewriter(read.model, read.tokenizer, str(source), home_locale=home_locale), read.stored
-    if prompt_tokens is not None:
-        rewriter = _with_prompt_tokens(rewriter, prompt_tokens)
+        rewriter = build_rewriter(read.model, read.tokenizer, str(source), home_locale=home_locale, template=template)
+        stored = read.stored
     added = rewriter.model.get_input_embeddings().num_embeddings - before
     return ImportedModel(rewriter, "safetensors" if source.is_dir() else "gguf", stored, added)
 
@@ -66,15 +70,3 @@ def _num_embeddings(folder: Path) -> int:
 
     config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     return int(config.get_text_config(decoder=True).vocab_size)
-
-
-def _with_prompt_tokens(rewriter: Rewriter, tokens: int) -> Rewriter:
-    """The rewriter whose prompts hold so many tokens."""
-    longest = getattr(rewriter.model.config, "max_position_embeddings", None)
-    if longest is not None and tokens + LONGEST_REWRITE > longest:
-        raise RewriterError(
-            f"prompts of {tokens} tokens leave no room for a rewrite of {LONGEST_REWRITE}: the model has {longest} positions; "
-            f"give at most {longest - LONGEST_REWRITE}"
-        )
-    config = replace(rewriter.template.config, max_tokens=tokens)
-    return Rewriter(rewriter.model, rewriter.tokenizer, PromptTemplate(rewriter.tokenizer, config))

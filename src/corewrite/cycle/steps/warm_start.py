@@ -86,9 +86,11 @@ def warm_start(
         progress: Called with (steps done, steps in all).
 
     Raises:
-        ValueError: nothing to learn from.
-        RewriterError: the model cannot be loaded.
+        ValueError: nothing to learn from, or a prompt template for a small decoder.
+        RewriterError: the model cannot be loaded, or not under the prompt template that the settings choose.
+        OSError: the template's file cannot be read.
     """
+    config.check(model)
     if not satisfied_queries and not successful_reformulations:
         raise ValueError("the warm start needs satisfied searches: the log has none")
     documents = deployment.documents
@@ -101,7 +103,10 @@ def warm_start(
         texts = [*said, *(r.target for r in (*satisfied_queries, *successful_reformulations))]
         rewriter, rate = new_small_decoder(texts, seed=seed, home_locale=home), config.learning_rate
     else:
-        rewriter, rate = load_rewriter(model, home_locale=home), config.learning_rate_pretrained
+        rewriter, rate = (
+            load_rewriter(model, home_locale=home, template=config.template.load()),
+            config.learning_rate_pretrained,
+        )
     report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
     return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
 

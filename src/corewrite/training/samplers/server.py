@@ -74,7 +74,7 @@ class ServerEngine:
         base_url: Where the server listens, such as `http://localhost:8000`.
         model_folder: Where versions of the policy are written, one folder each; the last one is kept.
         reload: Whether a sync hands over all weights, or the adapter of a policy tuned with peft.
-        eos_token_id: The policy's end-of-sequence token.
+        eos_token_id: The policy's end-of-sequence token, which must end its rewrites.
         log_prob_mismatch_limit: Largest difference from the trainer's log-probabilities that rounding explains, nats per token.
             1e-4 for a server that computes in float32; the default is a guess for bfloat16.
         concurrency: Requests under way at most.
@@ -189,6 +189,11 @@ class ServerEngine:
             raise ValueError("the policy has no adapter: use reload='weights', or wrap its model with peft.get_peft_model")
         if policy.tokenizer.eos_token_id != self._eos:
             raise ValueError(f"the policy ends with token {policy.tokenizer.eos_token_id}, the engine expects {self._eos}")
+        if policy.template.end_id != self._eos:
+            raise ValueError(
+                f"the policy's prompt template ends a rewrite with {policy.template.config.end!r:.50}, a server at the "
+                "tokenizer's end-of-sequence token: sample in this process, or use a chat template"
+            )
 
     def _difference(self, held: _Held) -> float:
         """Largest difference between the server's and the trainer's log-probabilities of sampled next tokens, nats."""

@@ -22,7 +22,7 @@ NUM_PROBE_SAMPLES = 16
 
 def probe_prompts(policy: Rewriter) -> list[list[int]]:
     """Fixed queries as prompts. No encoding has more tokens than letters: what is cut so fits every template."""
-    limit = max(1, policy.template.config.max_tokens - 4)
+    limit = max(1, policy.template.room - 2)
     return [policy.template.encode(Query(text[:limit])) for text in _PROBES]
 
 
