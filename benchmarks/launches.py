@@ -1,6 +1,6 @@
 """The two launches on enough traffic to see a change of 4 %: three seeds, each with its own platform and champion, pooled.
 
-    python benchmarks/launches.py [--sessions 120000] [--seeds 0 1 2] [--out runs/launches]
+    python benchmarks/launches.py [--sessions 120000] [--seeds 0 1 2] [--out runs/launches] [--results FILE]
 
 Every seed runs the demo's loop first (without its small launches) where its run is not there yet; a launch once simulated is
 not simulated again. Writes benchmarks/results/launches.json.
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=120_000, help="sessions of each launch under each seed")
     parser.add_argument("--out", type=Path, default=Path("runs/launches"), help="folder for runs and tables")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="those whose first candidate was promoted")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file for the figures")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     steps = ProgressSteps(Console(stderr=True))
@@ -91,8 +92,8 @@ def main() -> None:
                 f"  {effect.name:<18} {effect.control:.4f} -> {effect.treatment:.4f}  {effect.relative:+.2%} "
                 f"[{effect.ci_low:+.2%}, {effect.ci_high:+.2%}]  users {effect.n_control} + {effect.n_treatment}"
             )
-    RESULTS.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", "utf-8")
-    print(f"written to {RESULTS}")
+    arguments.results.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", "utf-8")
+    print(f"written to {arguments.results}")
 
 
 if __name__ == "__main__":

@@ -320,6 +320,8 @@ def test_after_a_hold_being_no_worse_suffices(simulate):
     equal = as_good(simulate(21, users=200))
     promoted = run_gate(equal, QUICK, holds=1)
     assert promoted.verdict is Verdict.PROMOTE and promoted.reason.startswith("after 1 HOLD, the reward is not lower and all")
+    first = run_gate(replace(equal, champion_name="warm start"), QUICK, holds=9)
+    assert first.verdict is Verdict.HOLD, "nothing serves that could have aged"
     patient = QUICK.model_copy(update={"holds_before_no_worse": 5})
     assert run_gate(equal, patient, holds=4).verdict is Verdict.HOLD
     assert run_gate(equal, patient, holds=5).reason.startswith("after 5 HOLDs in a row, ")

@@ -92,7 +92,11 @@ def bench(
     out: Path = typer.Option(Path("runs/gate-bench"), help="Folder for platforms, policies and rows; a cut-off run goes on."),
     results: Path | None = typer.Option(None, help="Folder for gate.json and gate-summary.json; default: OUT."),
     families: str = typer.Option("", help="Only these families, or those that begin so; commas between."),
-    seeds: str = typer.Option("", help="Only these platforms, commas between; two processes may share OUT with a seed each."),
+    seeds: str = typer.Option(
+        "",
+        help="Platforms, commas between; default: 0,1,2. Processes may share OUT with a seed each: the same command with all "
+        "seeds then makes the summary.",
+    ),
     minutes: float | None = typer.Option(None, min=0, help="After which no further row begins."),
     miniature: bool = typer.Option(False, help="Minutes instead of hours; its figures mean nothing."),
     as_json: bool = typer.Option(False, "--json", help="Print the summary as JSON."),
@@ -105,16 +109,17 @@ def bench(
 
     with reported_errors("it goes on with the first row that is missing"):
         try:
-            numbers = [int(s) for s in seeds.split(",") if s.strip()]
+            numbers = tuple(dict.fromkeys(int(s) for s in seeds.split(",") if s.strip()))
         except ValueError as error:
             raise typer.BadParameter(f"--seeds {seeds!r}: give whole numbers with commas between") from error
         require_extras("train")
         config = miniature_bench() if miniature else GateBenchConfig()
+        if numbers:
+            config = config.model_copy(update={"seeds": numbers})
         rows = run_bench(
             config,
             out,
             steps=ProgressSteps(progress_console(quiet=False)),
-            seeds=numbers,
             minutes=minutes,
             families=[f.strip() for f in families.split(",") if f.strip()],
         )

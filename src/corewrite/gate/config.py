@@ -74,8 +74,8 @@ class GateConfig(Settings):
     holds_before_no_worse: int = Field(
         default=1, ge=1, validation_alias=AliasChoices("holds_before_no_worse", "holds_before_new_entities")
     )
-    """HOLDs in a row after which a candidate that is no worse, within the margins, is promoted: it knows what came into the
-    world since the champion was trained, and gains too small to be shown in one week add up."""
+    """HOLDs in a row after which a candidate that is no worse than the champion that serves, within the margins, is promoted:
+    it knows what came into the world since that was trained, and gains too small to be shown in one week add up."""
     resamples: int = Field(default=2000, ge=50)
     """Poisson resamples of users, for means."""
     subsamples: int = Field(default=400, ge=50)

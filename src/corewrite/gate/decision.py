@@ -14,7 +14,7 @@ from corewrite.gate.bounds import Bounds, effective_users, holm
 from corewrite.gate.check import Check, Estimate, Kind
 from corewrite.gate.checks import CHECKS
 from corewrite.gate.config import GateConfig
-from corewrite.gate.evaluation import Evaluation, NotApplicableError, NotGivenError
+from corewrite.gate.evaluation import CHAMPION, Evaluation, NotApplicableError, NotGivenError
 from corewrite.gate.hard_checks import broken, hard_failure
 from corewrite.gate.mitigations import Mitigation
 from corewrite.gate.resampling import Resampling
@@ -143,7 +143,7 @@ def run_gate(evaluation: Evaluation, config: GateConfig | None = None, holds: in
 
     - PROMOTE: the reward's L > 0 and every guardrail's L > -m. All must hold, so none needs a correction
       (intersection-union). Where the reward's L > -m only, it is enough that the judge's L > 0, or that
-      `holds_before_no_worse` HOLDs in a row came before.
+      `holds_before_no_worse` HOLDs in a row came before and a champion serves.
     - REJECT: a hard check failed, or some guardrail's U < -m and its p-value is at most 5 % after Holm over
       the reward and all guardrails; a check that could not be computed counts in that family as p = 1.
       A guardrail of the texts' form or of the distance of one week (length, similarity, KL) passes too where the judge's
@@ -331,11 +331,12 @@ def _decide(
 
 
 def _instead_of_rise(reward: CheckResult, results: Sequence[CheckResult], holds: int, config: GateConfig) -> str:
-    """What else than a rise of the reward speaks for the candidate; empty where nothing does."""
+    """What else than a rise of the reward speaks for the candidate, or nothing. Only what serves can have aged."""
     by = next((r for r in results if r.name == CHECKS[reward.name].excused_by), None)
     if by is not None and by.low is not None and by.low > 0:
         return f"{by.name} rises (L {by.low:+.4g})"
-    return f"after {holds} HOLD{'s in a row' if holds > 1 else ''}" if holds >= config.holds_before_no_worse else ""
+    aged = reward.compare == CHAMPION and holds >= config.holds_before_no_worse
+    return f"after {holds} HOLD{'s in a row' if holds > 1 else ''}" if aged else ""
 
 
 def _also(words: str, results: Sequence[CheckResult]) -> str:

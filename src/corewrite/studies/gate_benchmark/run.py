@@ -49,26 +49,22 @@ def run_bench(
     *,
     steps: Steps,
     families: Sequence[str] = (),
-    seeds: Sequence[int] = (),
     minutes: float | None = None,
 ) -> list[dict[str, Any]]:
     """Run the rows that are not there yet; returns all that are.
 
     Args:
-        config: Sizes.
+        config: Sizes and platforms.
         folder: Where everything is kept; a run that was cut off goes on. Processes may share it, with other seeds each.
         steps: Shows progress.
         families: Only these, or those that begin so; empty: all.
-        seeds: Only these of the settings'; empty: all.
         minutes: After which no further row begins; None: no limit.
 
     Raises:
-        ValueError: the folder holds a run under other settings, or there is no such family or seed.
+        ValueError: the folder holds a run under other settings, or there is no such family.
     """
     begun = perf_counter()
     _same_settings(config, folder)
-    if unknown := set(seeds) - set(config.seeds):
-        raise ValueError(f"seed {min(unknown)} is none of {', '.join(map(str, config.seeds))}")
     planned = {seed: cases(config, seed) for seed in config.seeds}
     names = sorted({case.family for some in planned.values() for case in some})
     if unknown_families := [f for f in families if not any(n.startswith(f) for n in names)]:
@@ -76,7 +72,6 @@ def run_bench(
     wanted = {
         seed: [case for case in some if not families or case.family.startswith(tuple(families))]
         for seed, some in planned.items()
-        if not seeds or seed in seeds
     }
     left = [case for some in wanted.values() for case in some if not _file(folder, case).is_file()]
     done, late = 0, False
@@ -202,9 +197,10 @@ def _file(folder: Path, case: Case) -> Path:
 
 
 def _same_settings(config: GateBenchConfig, folder: Path) -> None:
+    """Hold the folder to its settings; platforms may be added."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "settings.json"
     if not file.is_file():
         write_json(file, config.model_dump(mode="json"))
-    elif not same_settings(json.loads(file.read_text("utf-8")), config):
+    elif not same_settings({**json.loads(file.read_text("utf-8")), "seeds": config.seeds}, config):
         raise ValueError(f"{folder} holds a run under other settings: give another folder with --out, or remove it")
