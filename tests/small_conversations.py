@@ -2,6 +2,11 @@
 
 import json
 
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
 PASSAGES = {
     "p/1": "Throat cancer is a cancer of the throat; smoking is its main cause.",
     "p/2": "Symptoms of throat cancer are a sore throat and trouble swallowing.",
@@ -61,3 +66,23 @@ def write_small_set(folder):
     turns.write_text(lines(TURNS), "utf-8")
     passages.write_text(lines([{"id": i, "text": t} for i, t in PASSAGES.items()]), "utf-8")
     return turns, passages
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "cat", "dog", "bird", "sat", "mat", "ran", "far", "throat", "cancer", "chain"]
+
+
+def tiny_encoder(folder):
+    """The folder of a BERT with random weights and twelve positions."""
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=12, initializer_range=0.5,
+    )  # fmt: skip
+    words = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.normalizer, words.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    words.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    BertModel(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    return folder

@@ -145,6 +145,7 @@ What `corewrite cycle` and `corewrite train` keep under `run`.
 | `training/` | phases, records and checkpoints of `corewrite train` |
 | `start/` | the rewriter that `corewrite train` began from; of a week `cycles/WEEK/start/` |
 | `conversations.json` | what `corewrite eval conversations` [measured](../how-to/evaluate.md#what-is-written) |
+| `conversation-calibration.json` | what `corewrite eval calibrate` [fitted](../how-to/evaluate.md#fusion-and-its-calibration) |
 | `ramp.json` | the [rollout](../how-to/roll-out.md) under way |
 | `serving.killed` | there while the [kill switch](../how-to/serve.md#switching-it-off) is on |
 """

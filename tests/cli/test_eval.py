@@ -4,7 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import ir_measures
 import pytest
+from ir_measures import RR, R, nDCG
 from typer.testing import CliRunner
 
 from corewrite.cli.main import app
@@ -20,7 +22,7 @@ from corewrite.rewriter import new_small_decoder
 from corewrite.storage.run_layout import RunLayout
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from small_conversations import write_small_set
+from small_conversations import tiny_encoder, write_small_set
 
 pytest.importorskip("bm25s")
 
@@ -116,7 +118,8 @@ def test_a_runs_champion_and_warm_start_are_measured(files, tmp_path, small, oth
     result = call("conversations", "--turns", files[0], "--passages", files[1], "--run", run, "--json")
     assert result.exit_code == 0, result.output
     found = json.loads((run / "conversations.json").read_text())
-    assert found["policies"] == {"warm_start": small.policy_hash, "champion": other.policy_hash} and found["notes"] == []
+    assert found["policies"] == {"warm_start": small.policy_hash, "champion": other.policy_hash}
+    assert found["notes"] == ["MiniLM is not measured: name its folder with --minilm"]
     assert list(by_system(found)) == ["raw", "raw_last", "raw_first_last", "rm3", "warm_start", "champion", "human"]
     # What is measured is what the policy serves.
     data = read_conversations([files[0]], [files[1]])
@@ -141,3 +144,72 @@ def test_a_run_without_a_champion_says_so_and_one_without_anything_is_refused(fi
     assert found["share_champion"] is None and found["share_warm_start"] is not None
     no_run = call("conversations", "--turns", files[0], "--passages", files[1], "--run", tmp_path / "none")
     assert no_run.exit_code == 1 and "holds no registry" in no_run.output
+
+
+# Rankers, fusion and exports
+
+
+@pytest.mark.parametrize("mode", ["alone", "fused"])
+def test_exported_files_give_the_figures(files, tmp_path, mode):
+    folder = tmp_path / "trec"
+    result, out = measure(files, tmp_path, "--export", folder)
+    assert result.exit_code == 0, result.output
+    found, names = json.loads(out.read_text()), {"mrr": RR, "ndcg@10": nDCG @ 10, "recall@10": R @ 10}
+    qrels = list(ir_measures.read_trec_qrels(str(folder / "qrels.txt")))
+    assert [(q.query_id, q.doc_id) for q in qrels][:2] == [("c/1/2", "p/2"), ("c/1/3", "p/3")]
+    for system in found["systems"]:
+        run = list(ir_measures.read_trec_run(str(folder / f"bm25.{system}.{mode}.run")))
+        want = ir_measures.calc_aggregate(list(names.values()), qrels, run)
+        for name, measured in names.items():
+            assert by_system(found, mode=mode, metric=name)[system] == pytest.approx(want[measured], abs=1e-6), (system, name)
+    rewrites = [json.loads(line) for line in (folder / "rewrites.jsonl").read_text().splitlines()]
+    assert rewrites[0]["turn"] == "c/1/2" and rewrites[0]["human"] == "symptoms of throat cancer"
+    assert rewrites[2]["human"] == rewrites[2]["query"] == rewrites[2]["raw"]
+    assert not [p for p in folder.iterdir() if p.name.startswith(".")] and len(list(folder.iterdir())) == 2 + 2 * 5
+    call("conversations", "--turns", files[0], "--passages", files[1], "--out", out, "--export", folder, "--export-depth", 1)
+    assert len((folder / "bm25.human.alone.run").read_text().splitlines()) == 5
+
+
+def test_a_second_ranker_is_an_encoder(files, tmp_path):
+    pytest.importorskip("transformers")
+    folder = tiny_encoder(tmp_path / "encoder")
+    result, out = measure(files, tmp_path, "--minilm", folder)
+    assert result.exit_code == 0, result.output
+    found = json.loads(out.read_text())
+    assert (
+        [r["name"] for r in found["rankers"]] == ["bm25", "minilm"] == list(dict.fromkeys(r["ranker"] for r in found["rows"]))
+    )
+    assert found["notes"] == [] and {s["ranker"] for s in found["shares"]} == {"bm25", "minilm"}
+    without, out = measure(files, tmp_path)
+    assert "note: MiniLM is not measured: name its folder with --minilm" in without.output
+    alone = json.loads(out.read_text())
+    assert [r for r in found["rows"] if r["ranker"] == "bm25"] == alone["rows"]
+    refused, _ = measure(files, tmp_path, "--minilm", tmp_path / "none")
+    assert refused.exit_code == 1 and "is no folder: name the folder of a sentence encoder" in " ".join(refused.output.split())
+
+
+def test_fusion_is_by_the_runs_calibration_and_the_spec(files, tmp_path, small):
+    run = tmp_path / "run"
+    keep_start(small, RunLayout(run).start)
+    Registry(RunLayout(run).registry)
+    inputs = ("--turns", files[0], "--passages", files[1])
+    before = json.loads(call("conversations", *inputs, "--run", run, "--json").stdout)
+    fitted = json.loads(call("calibrate", *inputs, "--run", run, "--json").stdout)
+    after = json.loads(call("conversations", *inputs, "--run", run, "--json").stdout)
+    assert before["rankers"][0]["calibration"] == {"slope": 0.42, "offset": -6.5}
+    assert after["rankers"][0]["calibration"] == fitted["calibrations"]["bm25"] != before["rankers"][0]["calibration"]
+    assert by_system(after) == by_system(before)
+    spec = tmp_path / "fusion.yaml"
+    stage = (
+        "{original: [{signal: relevance, eps: 0.000001}], rewrite: [{signal: relevance, eps: 0.000001, exponent: 0, lo: 1}]}"
+    )
+    spec.write_text(f"version: 2\nrawrank: {stage}\nfinerank: {stage}\n")
+    off = json.loads(
+        call("conversations", *inputs, "--spec", spec, "--limit", 1, "--out", tmp_path / "x.json", "--json").stdout
+    )
+    fused = by_system(off, mode="fused")
+    assert fused["human"] == fused["raw"] and off["fusion"]["rewrite"][0]["exponent"] == 0
+    assert call("calibrate", *inputs).exit_code == 2 and call("conversations", *inputs, "--warm-start", run).exit_code == 2
+    (run / "conversation-calibration.json").write_text("{}x")
+    damaged = call("conversations", *inputs, "--run", run)
+    assert damaged.exit_code == 1 and "conversation-calibration.json" in damaged.output

@@ -9,7 +9,7 @@ from corewrite.storage.run_layout import CycleLayout, RunLayout
 NAMES = {
     "registry", "ramp.json", "ramp.lock", "serving.killed", "cycle.lock", "cycle.pid", "cycles", "windows", "rejects",
     "training", "documents.parquet", "documents.json", "pairs-to-grade.parquet", "start",
-    "conversations.json",
+    "conversations.json", "conversation-calibration.json",
 }  # fmt: skip
 ELSEWHERE = {"studies"}
 """Have folders of their own, with documents and logs in them."""

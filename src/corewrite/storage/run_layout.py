@@ -87,6 +87,11 @@ class RunLayout:
         return self.root / "conversations.json"
 
     @property
+    def conversation_calibration(self) -> Path:
+        """What makes probabilities of the rankers' scores of conversations."""
+        return self.root / "conversation-calibration.json"
+
+    @property
     def pairs_to_grade(self) -> Path:
         """What raters are asked to grade before the gate decides on a training that is no week's."""
         return self.root / "pairs-to-grade.parquet"

@@ -58,12 +58,12 @@ def test_fusion_is_the_products_of_the_algebra():
     own, new = np.array([[3.0, -np.inf, 0.5, -np.inf]]), np.array([[1.0, 4.0, -np.inf, -np.inf]])
 
     def p(x):
-        return 1 / (1 + math.exp(-(x - 2))) if x > -np.inf else 1e-6
+        return 1 / (1 + math.exp(-(x - 2)))
 
     want = [
         math.log(p(3.0)) + 0.5 * math.log(min(4, max(0.25, p(1.0) / p(3.0)))),
-        math.log(1e-6) + 0.5 * math.log(4),
-        math.log(p(0.5)) + 0.5 * math.log(max(0.25, 0.03 / p(0.5))),
+        math.log(p(0.0)) + 0.5 * math.log(4),  # not found by the query: 0.88 / 0.12 is clipped
+        math.log(p(0.5)) + 0.5 * math.log(p(0.0) / p(0.5)),
         -np.inf,
     ]
     assert fused_scores(DEFAULT_STAGE, calibration, own, new, np.array([True]))[0] == pytest.approx(want)

@@ -39,7 +39,7 @@ def measured():
 
 
 @pytest.mark.parametrize("collection", REFERENCE)
-def test_reciprocal_ranks_are_the_published_ones_less_the_missing_candidates(measured, collection):
+def test_reciprocal_ranks_are_the_references_less_the_missing_candidates(measured, collection):
     data, ranks = measured
     of = np.array([t.collection.startswith(collection) for t in data.turns])
     turns, reference = REFERENCE[collection]

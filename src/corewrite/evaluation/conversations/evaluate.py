@@ -48,6 +48,13 @@ class ConversationReport:
     policy_hashes: Mapping[str, str]
     notes: Sequence[str]
 
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        """The text of every turn by each system: its rewrite, or where there is none the query."""
+        return {
+            name: [r or t.query for t, r in zip(self.data.turns, said, strict=True)] for name, said in self.rewrites.items()
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """As plain data: what `conversations.json` holds."""
         shares = self.figures.main_shares(self.rankers[0].name)

@@ -49,7 +49,8 @@ def fused_scores(
         came.
     """
     found = (under_query > -np.inf) | (under_rewrite > -np.inf)
-    own, new = (calibration(np.where(np.isfinite(s), s, -np.inf)) for s in (under_query, under_rewrite))
+    # Unmatched is the signal's floor: a text that has nothing of a passage scores it 0.
+    own, new = (calibration(np.where(s > -np.inf, s, 0.0)) for s in (under_query, under_rewrite))
     fusion = evaluate_stage(stage, {RELEVANCE: own}, {RELEVANCE: new}, {RELEVANCE: given}, valid=found)
     # Not its log score: where probabilities end, passages of different scores would be equals.
     return np.where(given[:, None], fusion.log_score, under_query)
