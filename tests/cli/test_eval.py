@@ -123,7 +123,7 @@ def test_a_runs_champion_and_warm_start_are_measured(files, tmp_path, small, oth
     assert list(by_system(found)) == ["raw", "raw_last", "raw_first_last", "rm3", "warm_start", "champion", "human"]
     # What is measured is what the policy serves.
     data = read_conversations([files[0]], [files[1]])
-    said = served_rewrites(other, data.queries, max_new_tokens=48)
+    said = served_rewrites(other, data.queries, max_new_tokens=64)
     ranks = collect_ranks(
         data, score_turns(data, {"x": said}, [Bm25Ranker([p.text for p in data.passages])], DEFAULT_STAGE)
     )  # fmt: skip

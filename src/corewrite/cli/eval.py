@@ -58,7 +58,7 @@ def conversations(
     calibration: Path | None = typer.Option(
         None, help="File of `corewrite eval calibrate`; default: the run's, or what was fitted on CAsT 2021 and iKAT 2023."
     ),
-    max_new_tokens: int = typer.Option(48, min=2, max=256, help="Length limit of a policy's rewrite, in tokens."),
+    max_new_tokens: int = typer.Option(64, min=2, max=256, help="Length limit of a policy's rewrite, in tokens."),
     limit: int | None = typer.Option(None, min=1, help="Measure the first turns only, this many."),
     seed: int = typer.Option(0, min=0, help="Of the bootstrap over conversations."),
     out: Path | None = typer.Option(
