@@ -402,9 +402,10 @@ class Lines:
             check_sayable(error)
             return "no greeting"
         must(isinstance(template, TemplateConfig), "no template")
-        numbers = [v for name, v in template.__dict__.items() if name != "home_locale"]
+        numbers = [getattr(template, name) for name in ("max_tokens", "titles", "queries", "part_tokens", "format")]
         must(all(type(v) is int and v >= 0 for v in numbers), f"a template of {template}")
-        must(type(template.home_locale) is str, f"a template of {template}")
+        texts = [getattr(template, name) for name in ("home_locale", "kind", "source", "message", "instruction", "end")]
+        must(all(type(v) is str for v in texts) and type(template.examples) is tuple, f"a template of {template}")
         return "greeting"
 
     def _tokens(self, said: bytes) -> str:

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from corewrite.cycle.catalogue_files import write_labels
 from corewrite.cycle.grading import add_grades, write_pairs
-from corewrite.deployment.inputs import LABELS
-from corewrite.domain import Catalogue, Context, Query, TrainingInstance
+from corewrite.deployment.inputs import LABELS, REWRITES
+from corewrite.domain import Catalogue, Context, Query, TrainingInstance, query_columns
 from corewrite.domain.settings import iterate_parts
 from corewrite.experiment.ab.searches import SEARCH_SCHEMA
 from corewrite.logs import Reformulation, pack, reader, served, write_instances, write_reformulations
@@ -30,7 +30,7 @@ Made by `python tools/reference.py` from the code that reads and writes the file
 
 | file | who makes it |
 | --- | --- |
-| [documents](#documents), [labels](#labels), [search log](#search-log) | you |
+| [documents](#documents), [labels](#labels), [rewrites](#rewrites), [search log](#search-log) | you |
 | [fusion spec](fusion-spec.md), [corewrite.yaml](corewrite-yaml.md) | you |
 | [served log](#served-log), [packed log](#packed-log) | `corewrite serve`, `corewrite log pack` |
 | [mined weeks](#mined-weeks), [the run folder](#the-run-folder) | `corewrite cycle`, `corewrite train` |
@@ -47,6 +47,7 @@ LABEL = QUERY | {
     "grade": "the rater's grade, 0 (not relevant) to 3; for (query, context), never for a rewrite",
     "search_id": "`query_id` of the search that was graded, where it was one of a week's [pairs](#pairs-to-grade)",
 }
+REWRITE = QUERY | {"rewrite": "what it should become: one line, 120 characters at most, no control characters"}
 PAIRS = {
     "search_id": "`query_id` of the search in the log",
     **QUERY,
@@ -162,6 +163,7 @@ def page() -> str:
     parts += ["\n## Labels\n\nRaters' grades for the judge, `labels:`, one row per rated result. ", LABELS_TEXT, "\n\n"]
     parts.append(_columns(schemas["labels"], LABEL, required=LABELS))
     parts += ["\n### Pairs to grade\n\n", PAIRS_TEXT, "\n\n", _columns(schemas["pairs"], PAIRS)]
+    parts += ["\n## Rewrites\n\n", REWRITES_TEXT, "\n\n", _columns(schemas["rewrites"], REWRITE, required=REWRITES)]
     parts += ["\n## Search log\n\n", LOG_TEXT, "\n\nA search is read into these columns:\n\n"]
     parts += [_columns(reader.SEARCH_SCHEMA, SEARCH, said="field of the line"), "\nAn event into these:\n\n"]
     parts.append(_columns(reader.EVENT_SCHEMA, EVENT, said="field of the line"))
@@ -194,6 +196,10 @@ PAIRS_TEXT = """\
 `RUN/cycles/WEEK/pairs-to-grade.parquet`, with `evaluation.pairs_to_grade`: what raters are asked before the gate decides
 ([Direct grades](../concepts/gate.md#direct-grades)). Add a column `grade` and bring the file back by `corewrite cycle
 add-grades`; what a search was about is for you to tell your raters, by its `search_id`."""
+REWRITES_TEXT = """\
+Queries with their rewrites that a warm start learns from in the place of the log's reformulations (`warm_start.start: pairs`,
+[What a training begins from](../how-to/train.md#what-a-training-begins-from)), a row each. In a conversation `context_titles`
+holds the answers shown before. A row that cannot be learnt from is an error that names it."""
 LOG_TEXT = """\
 User Behavior Insights 1.3.0, one JSON document a line (`.ndjson`, `.gz`), an OpenSearch bulk file, what elasticdump writes, or
 a [packed log](#packed-log); a file or a folder of files a week under `logs:`. What a log must hold:
@@ -272,6 +278,7 @@ def _written() -> dict[str, pa.Schema]:
         graded = pq.read_table(folder / "pairs")
         pq.write_table(graded.append_column("grade", pa.array([3.0])), folder / "graded")
         add_grades(folder / "graded", folder / "labels")
+        pq.write_table(pa.table({**query_columns([query]), "rewrite": ["r"]}), folder / "rewrites")
         write_instances([instance], folder / "instances")
         write_reformulations([Reformulation(query, "r", "u")], folder / "reformulations")
         return {file.name: pq.read_schema(file) for file in folder.iterdir()}

@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 from corewrite.cli.main import app
 from corewrite.cycle import read_catalogue
 from corewrite.cycle.config_sections import load_train_config
-from corewrite.domain import ConfigError, Context, Query
+from corewrite.domain import ConfigError, Context, Query, query_columns
 from corewrite.registry import Registry
 from corewrite.rewriter import greedy, load_rewriter
 from corewrite.serving.cache import cache_key, canonical
@@ -57,6 +59,10 @@ def chat_model(platform, tmp_path_factory):
 
 @pytest.fixture
 def config_file(platform, chat_model, tmp_path):
+    titles = [t for t in read_catalogue(platform / "documents.parquet").titles if len(t) <= 60]
+    asked = [Query(" ".join(t.split()[:2]), Context(("earlier",), (t,), "en")) for t in titles]
+    rewrites = {"rewrite": [" ".join(t.split()[:3]) for t in titles]}
+    pq.write_table(pa.table({**query_columns(asked), **rewrites}), tmp_path / "rewrites.parquet")
     file = tmp_path / "corewrite.yaml"
     file.write_text(
         f"""\
@@ -66,8 +72,10 @@ labels: {platform}/labels.parquet
 model: {chat_model}
 warm_start:
   examples: 1500
-  epochs: 3
-  learning_rate_pretrained: 0.003
+  epochs: 8
+  start: pairs
+  pairs: {tmp_path}/rewrites.parquet
+  learning_rate_pretrained: 0.005
   template:
     kind: chat
     instruction: "Say it better."
@@ -88,7 +96,7 @@ def test_from_the_command_to_what_serves(platform, config_file, tmp_path):
     )  # fmt: skip
     decided = json.loads(done.stdout[done.stdout.index("{") :])
     registry = Registry(RunLayout(tmp_path / "run").registry)
-    (decision,) = registry.decisions()
+    decision = registry.decisions()[decided["decision"] - 1]
     assert decided["verdict"] == decision.verdict and len(decided["gate"]["checks"]) > 10
     artifact = registry.find(decision.candidate.policy, "policy")
     registry.verify("policy", artifact.hash)

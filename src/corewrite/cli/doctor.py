@@ -215,7 +215,8 @@ def _ranker(settings: "DataSections", steps: "Steps") -> str:
 def _model(settings: "DataSections") -> str:
     from corewrite.deployment.inputs import check_inputs
 
-    check_inputs(model=settings.model)
+    settings.warm_start.check(settings.model)
+    check_inputs(model=settings.model, pairs=settings.warm_start.pairs)
     return settings.model or "a small decoder, trained from scratch"
 
 

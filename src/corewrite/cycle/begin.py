@@ -166,6 +166,7 @@ def _check_inputs(config: CycleConfig, weeks: Mapping[str, list[Path]], week: st
         logs=files,
         spec=config.ranker.spec or config.spec,
         keys=config.privacy.keys,
+        pairs=config.pipeline.warm_start.pairs if warm_start else None,
         model=model,
         writes=[config.run, *([] if config.frozen.is_file() else [config.frozen.parent])],
         room=training_room(config.documents, files, model, converted=not config.ranker.needs_documents_in_memory),

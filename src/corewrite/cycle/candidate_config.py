@@ -10,13 +10,18 @@ from corewrite.domain import PluginSettings, Settings
 from corewrite.domain.filter_settings import FilterSettings
 from corewrite.domain.plugins import JUDGES, SAMPLERS, FactoryName, known_kind
 from corewrite.gate import GateConfig
-from corewrite.rewriter import MAX_NEW_TOKENS
+from corewrite.rewriter import MAX_NEW_TOKENS, is_rewriter
 from corewrite.training import TrackerName, TrainingConfig
 
 
 class WarmStartConfig(Settings):
     """Supervised fine-tuning before MPO."""
 
+    start: Literal["reformulations", "pairs", "none"] = "reformulations"
+    """What the model is fine-tuned on before it meets the reward: `reformulations` and satisfied queries of the log; the
+    `pairs` of a file; `none`: nothing, it samples as it is."""
+    pairs: Path | None = None
+    """Parquet of queries with their rewrites (docs/reference/files.md), of `start: pairs`."""
     examples: int = Field(default=170_000, ge=1)
     """Examples at most; a random share of each kind is left out beyond."""
     expanded_share: float = Field(default=0.5, ge=0, le=1)
@@ -31,18 +36,38 @@ class WarmStartConfig(Settings):
     template: TemplateSettings = TemplateSettings()
     """How queries become prompts; of a model given by path or name."""
 
+    @model_validator(mode="after")
+    def _pairs_where_they_are_read(self) -> "WarmStartConfig":
+        if self.start == "pairs" and self.pairs is None:
+            raise ValueError("start: pairs needs `pairs`, the file of them")
+        if self.start != "pairs" and self.pairs is not None:
+            raise ValueError(f"pairs are not read with start: {self.start}: leave them out, or write start: pairs")
+        return self
+
     def check(self, model: str | None) -> None:
-        """Look at what a warm start needs, before anything is done.
+        """Look at what a warm start needs of the model, before anything is done.
 
         Args:
             model: That it begins from; None: a small decoder.
 
         Raises:
-            ValueError: a prompt template and no model, or a file of it that is too long.
+            ValueError: a prompt template or no fine-tuning, and no model or none that could do without; or the template's file
+                is too long.
             OSError: the file cannot be read.
         """
-        if self.template.load() is not None and model is None:
+        template = self.template.load()
+        if model is None and template is not None:
             raise ValueError("warm_start.template is for a `model` of yours, and none is named: name one, or leave it out")
+        if self.start == "none":
+            if model is None:
+                raise ValueError(
+                    "warm_start.start: none needs a `model`: a small decoder knows nothing before it is fine-tuned"
+                )
+            if self.template.kind == "reserved" and not is_rewriter(model):
+                raise ValueError(
+                    f"warm_start.start: none: {model} has never seen the tokens of a reserved prompt template: choose another "
+                    "(warm_start.template.kind chat, few_shot or jinja), or fine-tune it"
+                )
 
 
 class ServerConfig(Settings):

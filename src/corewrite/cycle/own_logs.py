@@ -68,6 +68,7 @@ def train_on_logs(
         documents=documents,
         labels=labels,
         logs=files,
+        pairs=config.warm_start.pairs,
         model=model,
         writes=[folder],
         room=training_room(documents, files, model, converted=not ranker.needs_documents_in_memory),

@@ -17,6 +17,8 @@ from corewrite.search.documents import check_columns, check_documents, parquet_f
 
 LABELS = ("query", "document_id", "grade")
 """Columns of rated results."""
+REWRITES = ("query", "rewrite")
+"""Columns of queries with their rewrites."""
 DECODER_BYTES = 8 * 2**20
 """Weights of the small decoder that is trained from scratch where no model is named, at the least."""
 POLICIES = 7
@@ -32,6 +34,7 @@ def check_inputs(
     *,
     documents: Path | None = None,
     labels: Path | None = None,
+    pairs: Path | None = None,
     logs: Sequence[Path] = (),
     spec: Path | None = None,
     keys: Path | None = None,
@@ -48,6 +51,7 @@ def check_inputs(
     Args:
         documents: Parquet file or folder, see `read_catalogue`.
         labels: Parquet of rated results.
+        pairs: Parquet of queries with their rewrites.
         logs: Log files.
         spec: Fusion spec.
         keys: Folder of private keys.
@@ -73,6 +77,8 @@ def check_inputs(
         look("documents", lambda: check_documents(documents))
     if labels is not None:
         look("labels", lambda: check_columns(labels, LABELS))
+    if pairs is not None:
+        look("pairs", lambda: check_columns(pairs, REWRITES))
     for file in logs:
         look("log", lambda file=file: next(log_lines(file), None))  # type: ignore[misc]
     if spec is not None:

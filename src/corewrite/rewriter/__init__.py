@@ -1,7 +1,7 @@
 """The rewriter: a causal language model with its tokenizer and prompt template as one artifact."""
 
 from corewrite.rewriter.adapter import merged, with_adapter
-from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning, load_rewriter, new_small_decoder
+from corewrite.rewriter.artifact import Rewriter, RewriterError, SlowPathWarning, is_rewriter, load_rewriter, new_small_decoder
 from corewrite.rewriter.checksum import weights_checksum
 from corewrite.rewriter.clean import Cleaned, clean
 from corewrite.rewriter.decode import Completion
@@ -53,6 +53,7 @@ __all__ = [
     "folded_locale",
     "greedy",
     "import_model",
+    "is_rewriter",
     "kl_along",
     "length_buckets",
     "load_rewriter",

@@ -183,6 +183,18 @@ def check_model(path_or_name: str | Path) -> None:
         raise RewriterError(f"{path_or_name} is a {config.model_type}, which is no causal LM of transformers")
 
 
+def is_rewriter(path_or_name: str | Path) -> bool:
+    """Whether a model has a prompt template of its own: it was trained, or at least made, as a rewriter.
+
+    Args:
+        path_or_name: A folder, or the name of a model in the local cache or on the hub.
+
+    Raises:
+        RewriterError: as of `check_model`.
+    """
+    return (_model_folder(path_or_name, ["config.json", TEMPLATE_FILE]) / TEMPLATE_FILE).is_file()
+
+
 def _model_folder(path_or_name: str | Path, read: list[str]) -> Path:
     """Where the model's files are, checked before a library opens any of them.
 

@@ -48,7 +48,7 @@ def _warm_start(cycle: CycleContext, deployment: Deployment) -> tuple[Rewriter, 
             model=config.model,
             progress=progress,
         )
-    return policy, {"kinds": made.kinds, **_as_record(made.fit)}
+    return policy, {"kinds": made.kinds, **({} if made.fit is None else _as_record(made.fit))}
 
 
 def _fine_tuned(

@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from corewrite.cycle.candidate_config import WarmStartConfig
+from corewrite.cycle.pairs_file import read_pairs
 from corewrite.deployment.deployment import Deployment
 from corewrite.domain import Documents, Query
 from corewrite.domain.documents import sample_rows, text_column
@@ -54,12 +55,12 @@ class WarmStartReport:
 
     Attributes:
         kinds: Examples of each kind.
-        fit: What fine-tuning did.
+        fit: What fine-tuning did; None where there was none.
         parameters: Of the model.
     """
 
     kinds: dict[str, int]
-    fit: FineTuneReport
+    fit: FineTuneReport | None
     parameters: int
 
 
@@ -73,7 +74,8 @@ def warm_start(
     model: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Rewriter, WarmStartReport]:
-    """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone or expanded.
+    """Fine-tune a rewriter on users' own repairs, restored noise, and good queries to be left alone or expanded; by
+    `config.start` on the pairs of a file instead, or on nothing.
 
     Args:
         successful_reformulations: Queries that failed, with the later query of the chain that satisfied (seen twice).
@@ -91,24 +93,51 @@ def warm_start(
         OSError: the template's file cannot be read.
     """
     config.check(model)
-    if not satisfied_queries and not successful_reformulations:
-        raise ValueError("the warm start needs satisfied searches: the log has none")
-    documents = deployment.documents
-    kept = _examples(successful_reformulations, satisfied_queries, documents, config.examples, seed)
+    kept, queries = _shown(successful_reformulations, satisfied_queries, deployment, config, seed)
     examples = [example for rows in kept.values() for example in rows]
-    examples = _expanded(examples, deployment, config.expanded_share, seed)
-    home = home_locale([r.query for r in (*successful_reformulations, *satisfied_queries)])
+    home = home_locale(queries)
     if model is None:
+        documents = deployment.documents
         said = [text for name in ("title", "text") for text in _texts(documents, name, seed)]
         texts = [*said, *(r.target for r in (*satisfied_queries, *successful_reformulations))]
+        texts += [e.target for e in examples] if config.start == "pairs" else []
         rewriter, rate = new_small_decoder(texts, seed=seed, home_locale=home), config.learning_rate
     else:
-        rewriter, rate = (
-            load_rewriter(model, home_locale=home, template=config.template.load()),
-            config.learning_rate_pretrained,
-        )
+        rewriter = load_rewriter(model, home_locale=home, template=config.template.load())
+        rate = config.learning_rate_pretrained
+    kinds = {k: len(v) for k, v in kept.items()}
+    if config.start == "none":
+        return rewriter, WarmStartReport(kinds, None, rewriter.parameters)
+    if config.start == "pairs" and not rewriter.template.fitting([e.query for e in examples]):
+        raise ValueError(f"{config.pairs}: no prompt of {rewriter.template.config.max_tokens} tokens holds any of its queries")
     report = fine_tune(rewriter, examples, epochs=config.epochs, seed=seed, learning_rate=rate, progress=progress)
-    return rewriter, WarmStartReport({k: len(v) for k, v in kept.items()}, report, rewriter.parameters)
+    return rewriter, WarmStartReport(kinds, report, rewriter.parameters)
+
+
+def _shown(
+    successful_reformulations: Sequence[Reformulation],
+    satisfied_queries: Sequence[Reformulation],
+    deployment: Deployment,
+    config: WarmStartConfig,
+    seed: int,
+) -> tuple[dict[str, list[Example]], list[Query]]:
+    """Examples of each kind, and the queries that tell the home locale.
+
+    Raises:
+        ValueError: there are none.
+    """
+    queries = [r.query for r in (*successful_reformulations, *satisfied_queries)]
+    if config.start == "none":
+        return {}, queries
+    if config.pairs is not None:
+        pairs = _some(read_pairs(config.pairs), config.examples, np.random.default_rng([seed, 64]))
+        return {"pairs": pairs}, [e.query for e in pairs]
+    if not queries:
+        raise ValueError("the warm start needs satisfied searches: the log has none")
+    kept = _examples(successful_reformulations, satisfied_queries, deployment.documents, config.examples, seed)
+    examples = _expanded([e for rows in kept.values() for e in rows], deployment, config.expanded_share, seed)
+    ends = np.cumsum([len(rows) for rows in kept.values()]).tolist()
+    return {name: examples[end - len(kept[name]) : end] for name, end in zip(kept, ends, strict=True)}, queries
 
 
 def home_locale(queries: Sequence[Query]) -> str:
