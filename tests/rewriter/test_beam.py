@@ -20,12 +20,16 @@ class NumbersTemplate:
     """Prompts and rewrites are numbers in words' clothing."""
 
     config = SimpleNamespace(max_tokens=12)
+    end_id = END
 
     def encode(self, query):
         return self.encode_text(query.text)
 
     def encode_text(self, text):
         return [int(word) for word in text.split()]
+
+    def encode_rewrite(self, text):
+        return self.encode_text(text)
 
     def decode(self, ids):
         return " ".join(str(i) for i in ids if i != END)

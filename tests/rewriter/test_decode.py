@@ -165,7 +165,7 @@ def test_the_prompts_keys_are_kept_once():
 
 
 def load_policy(model):
-    return Rewriter(model, SimpleNamespace(eos_token_id=2), SimpleNamespace())
+    return Rewriter(model, SimpleNamespace(eos_token_id=2), SimpleNamespace(end_id=2))
 
 
 def drawn_alone(model, prompt, keys, limit):

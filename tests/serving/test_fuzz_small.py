@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import corewrite.domain.strict_yaml
-from corewrite.rewriter import PromptTemplate
+from corewrite.rewriter.text_encoder import TextEncoder
 from corewrite.serving.service import Service
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -91,10 +91,10 @@ def test_a_500_is_found(bodies, monkeypatch):
 
 
 def test_a_text_that_becomes_a_part_of_the_prompt_is_found(bodies, monkeypatch):
-    def trusting(self, text):
+    def trusting(self, text, before=None):
         return tuple(self._tokenizer.encode(" ".join(text.split()), add_special_tokens=False))
 
-    monkeypatch.setattr(PromptTemplate, "encode_text", trusting)
+    monkeypatch.setattr(TextEncoder, "encode", trusting)
     found(bodies, 2_000, "changed the prompt's structure")
 
 
