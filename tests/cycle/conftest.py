@@ -34,6 +34,13 @@ def steps():
 
 
 @pytest.fixture(scope="session")
+def deployment():
+    """Of a small platform without a log. Not to be changed."""
+    catalogue = make_world(WorldConfig(seed=3, videos=500, entities=20)).catalogue
+    return embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
+
+
+@pytest.fixture(scope="session")
 def platform(tmp_path_factory) -> Path:
     """Documents, labels and logs of four weeks. Not to be changed."""
     folder = tmp_path_factory.mktemp("platform")

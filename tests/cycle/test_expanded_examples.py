@@ -5,19 +5,8 @@ import pytest
 
 from corewrite.cycle.candidate_config import WarmStartConfig
 from corewrite.cycle.steps.warm_start import warm_start, weekly_examples
-from corewrite.deployment.deployment import embedded_deployment
 from corewrite.domain import Query
-from corewrite.fusion import default_spec
 from corewrite.logs import Reformulation
-from corewrite.relevance import cold_start
-from corewrite.simulation.config import WorldConfig
-from corewrite.simulation.world import make_world
-
-
-@pytest.fixture(scope="module")
-def deployment():
-    catalogue = make_world(WorldConfig(seed=3, videos=500, entities=20)).catalogue
-    return embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
 
 
 @pytest.fixture(scope="module")

@@ -11,28 +11,17 @@ from corewrite.cycle.begin import _hash_settings
 from corewrite.cycle.config import CycleConfig
 from corewrite.cycle.pairs_file import read_pairs
 from corewrite.cycle.steps.warm_start import warm_start
-from corewrite.deployment.deployment import embedded_deployment
 from corewrite.deployment.inputs import InputError, check_inputs
 from corewrite.domain import ConfigError, Context, Query, query_columns
 from corewrite.domain.settings import read_settings
-from corewrite.fusion import default_spec
 from corewrite.logs import Reformulation
-from corewrite.relevance import cold_start
 from corewrite.rewriter import Example, RewriterError, TemplateChoice, greedy, load_rewriter, new_small_decoder
-from corewrite.simulation.config import WorldConfig
-from corewrite.simulation.world import make_world
 
 PAIRS = [
     Example(Query("lion", Context(("zoo",), ("The red lion",), "en-us")), "red lion"),
     Example(Query("rice", Context(locale="en_US")), "how to cook rice"),
     Example(Query("cats", Context((), ("The answer: cats purr.",))), "why cats purr"),
 ]
-
-
-@pytest.fixture(scope="module")
-def deployment():
-    catalogue = make_world(WorldConfig(seed=3, videos=500, entities=20)).catalogue
-    return embedded_deployment(catalogue, cold_start(catalogue, seed=3), default_spec())
 
 
 @pytest.fixture(scope="module")

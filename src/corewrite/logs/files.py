@@ -1,6 +1,5 @@
 """Where the lines of a log lie."""
 
-import gzip
 import json
 import zlib
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from corewrite.storage.line_files import bounded_lines
 
 ENDINGS = (".ndjson", ".ndjson.gz", ".parquet")
 """Of log files: lines, plain or gzipped, or packed by `corewrite log pack`."""
@@ -58,15 +59,7 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
         if path.name.endswith(".parquet"):
             yield from _packed(path)
             return
-        with path.open("rb") as probe:
-            zipped = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if zipped else path.open("rb") as source:
-            # A small gzip file can hold a line larger than memory.
-            while line := source.readline(LINE_LIMIT + 1):
-                rest = line
-                while rest and not rest.endswith(b"\n"):
-                    rest = source.readline(LINE_LIMIT)
-                yield line
+        yield from bounded_lines(path, LINE_LIMIT)
     except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
         raise LogError(f"{path}: cannot read the log: {error}") from error
 

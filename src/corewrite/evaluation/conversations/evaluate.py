@@ -18,8 +18,6 @@ from corewrite.fusion import StageSpec
 from corewrite.rewriter import Rewriter
 from corewrite.version import VERSION
 
-REWRITE_TOKENS = 64
-"""Length limit of a policy's rewrite: those of people have 29 words at the 95th percentile."""
 FORMAT = 1
 """Of `conversations.json`."""
 
@@ -86,7 +84,7 @@ def evaluate_conversations(
     rankers: Sequence[PassageRanker],
     policies: Mapping[str, Rewriter],
     *,
-    max_new_tokens: int = REWRITE_TOKENS,
+    max_new_tokens: int,
     notes: Sequence[str] = (),
     stage: StageSpec = DEFAULT_STAGE,
     seed: int = 0,

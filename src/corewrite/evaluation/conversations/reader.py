@@ -11,9 +11,9 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from corewrite.evaluation.conversations.records import ConversationSet, Passage, Turn
+from corewrite.logs.files import LINE_LIMIT
+from corewrite.storage.line_files import bounded_lines
 
-LINE_LIMIT = 4 * 2**20
-"""Bytes of a line at most."""
 _TURN = "a turn has collection, conversation, turn, query, human_rewrite, earlier_queries, earlier_passages, passage"
 _PASSAGE = "a passage has id and text"
 
@@ -142,13 +142,10 @@ def _lines(files: Sequence[Path], kind: type[L], wanted: str) -> Iterator[tuple[
 
 def _raw_lines(file: Path) -> Iterator[bytes]:
     try:
-        with file.open("rb") as probe:
-            zipped = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(file, "rb") if zipped else file.open("rb") as source:
-            while line := source.readline(LINE_LIMIT + 1):
-                if len(line) > LINE_LIMIT:
-                    raise ConversationsError(f"{file}: a line is over {LINE_LIMIT:,} bytes: one JSON object a line is read")
-                yield line
+        for line in bounded_lines(file, LINE_LIMIT):
+            if len(line) > LINE_LIMIT:
+                raise ConversationsError(f"{file}: a line is over {LINE_LIMIT:,} bytes: one JSON object a line is read")
+            yield line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ConversationsError(f"{file}: cannot be unpacked ({error}): pack it again, or give it plain") from error
 
