@@ -16,7 +16,7 @@ against the champion at the branch point, paired), `weeks` (damage by week and a
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +39,7 @@ from corewrite.version import VERSION
 RESULTS = Path(__file__).parent / "results" / "incidents.json"
 COUNTS = 0.03
 """Damage in a week, as a share of nDCG@10, from which an incident counts."""
+_NAMED = ("incident", "strength", "seed")
 
 
 class Plan:
@@ -56,8 +57,8 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those that are not the default."""
-        return self.config.model_dump(mode="json", exclude_defaults=True)
+        """All of them: a default that has changed since is another setting."""
+        return self.config.model_dump(mode="json")
 
     def study(self, seed: int) -> tuple[IncidentsConfig, Path]:
         """Settings and folder of a seed."""
@@ -147,13 +148,11 @@ def load_results(plan: Plan, path: Path) -> dict[str, Any]:
 def write(plan: Plan, whole: bool, path: Path) -> None:
     """Write what is known, beside what others found under the same settings."""
     found, today = plan.findings(), datetime.now(UTC).date().isoformat()
-    stored = load_results(plan, path)
+    stored, own, order = load_results(plan, path), [_named(f) for f in found], list(INCIDENTS)
 
     def merged(name: str, new: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """With what is stored of other incidents, strengths and seeds, in the order of the registry."""
-        own = [(f.row.incident, f.row.strength, f.row.seed) for f in found]
-        kept = [row for row in stored.get(name, ()) if _key(row) not in own]
-        order = list(INCIDENTS)
+        kept = [row for row in stored.get(name, ()) if {key: row[key] for key in _NAMED} not in own]
         return sorted([*kept, *new], key=lambda row: (row["seed"], order.index(row["incident"]), -row["strength"]))
 
     value = {
@@ -177,13 +176,9 @@ def write(plan: Plan, whole: bool, path: Path) -> None:
     path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, float, int]:
-    return row["incident"], row["strength"], row["seed"]
-
-
 def _named(found: IncidentFindings) -> dict[str, Any]:
     """What a finding is of."""
-    return {"incident": found.row.incident, "strength": found.row.strength, "seed": found.row.seed}
+    return {key: getattr(found.row, key) for key in _NAMED}
 
 
 def main() -> None:

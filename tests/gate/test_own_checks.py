@@ -68,6 +68,13 @@ def test_two_packages_with_one_name_are_refused(tmp_path, monkeypatch):
         len(CHECKS)
 
 
+def test_a_kind_of_an_earlier_name_is_taken_with_a_warning(tmp_path, monkeypatch):
+    source = SOURCE.format(name="own_k").replace('question = "?"', 'question = "?"\n    kind = "after holds"')
+    install(tmp_path / "site", monkeypatch, {"corewrite.checks": {"own_k": "own_k:Own"}}, own_k=source)
+    with pytest.warns(FutureWarning, match="'after holds' is 'not lower' now"):
+        assert CHECKS["own_k"].kind == "not lower"
+
+
 def test_a_mitigation_of_an_earlier_name_is_taken_with_a_warning(tmp_path, monkeypatch):
     source = SOURCE.format(name="own_h").replace('question = "?"', 'question = "?"\n    mitigation = "keep_query"')
     install(tmp_path / "site", monkeypatch, {"corewrite.checks": {"own_h": "own_h:Own"}}, own_h=source)

@@ -19,6 +19,7 @@ from corewrite.gate.resampling import Resampling
 
 FloatArray = npt.NDArray[np.float64]
 Kind = Literal["reward", "guardrail", "not lower", "report", "hard"]
+_EARLIER_KIND = "after holds"
 
 
 class CheckMargins(Protocol):
@@ -209,11 +210,18 @@ def register(check: AnyCheck) -> AnyCheck:
     """Class decorator: make the gate ask this check, and the settings know its margin.
 
     Warns:
-        FutureWarning: its mitigation has the name of an earlier version.
+        FutureWarning: its kind or mitigation has the name of an earlier version.
 
     Raises:
         ValueError: another check has its name.
     """
+    if (kind := str(check.kind)) == _EARLIER_KIND:
+        warnings.warn(
+            f"check {check.name!r}: kind {kind!r} is 'not lower' now, which the next version asks for",
+            FutureWarning,
+            stacklevel=2,
+        )
+        check.kind = "not lower"
     if (now := current_mitigation(check.mitigation)) != check.mitigation:
         warnings.warn(
             f"check {check.name!r}: mitigation {check.mitigation!r} is {now!r} now, which the next version asks for",
